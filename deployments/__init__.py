@@ -1,0 +1,1 @@
+"""The Ray Serve graph: ingress, router and experts. The only importer of ray."""

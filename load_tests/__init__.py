@@ -1,0 +1,1 @@
+"""Black-box load tests over HTTP; imports nothing of ours."""

@@ -1,0 +1,163 @@
+"""The ground floor: the nouns that travel between modules and processes.
+
+Frozen values, numpy arrays with their shapes, and no logic above them.
+Imports nothing of the package but its errors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.errors import InputError, PreferenceError
+
+FloatArray = NDArray[np.floating]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.integer]
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """How a caller weighs quality against cost and wait; `None` means "not said".
+
+    `cost_weight` ≥ 0: utility = score − cost_weight × cost / (dearest eligible cost of the query).
+    `min_quality` in [0, 1]: the cheapest expert whose score is at least this fraction of the best.
+    `max_cost_usd`, `max_ttft_ms`: experts expected to exceed them are dropped.
+
+    Raises:
+        PreferenceError: a value is out of range, or `cost_weight` and `min_quality` come together.
+    """
+
+    cost_weight: float | None = None
+    min_quality: float | None = None
+    max_cost_usd: float | None = None
+    max_ttft_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("cost_weight", "min_quality", "max_cost_usd", "max_ttft_ms"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value >= 0):
+                raise PreferenceError(f"{name} must be a finite number of at least 0, found {value!r}")
+        if self.min_quality is not None and self.min_quality > 1:
+            raise PreferenceError(f"min_quality must lie in [0, 1], found {self.min_quality!r}")
+        if self.cost_weight is not None and self.min_quality is not None:
+            raise PreferenceError("cost_weight and min_quality exclude each other: give one of them")
+
+    def over(self, default: "Preferences") -> "Preferences":
+        """These preferences, with what they do not say taken from `default`.
+
+        A stated `cost_weight` silences the default's `min_quality`, and the other way round.
+        """
+        said_trade = self.cost_weight is not None or self.min_quality is not None
+        trade = self if said_trade else default
+        return Preferences(
+            cost_weight=trade.cost_weight,
+            min_quality=trade.min_quality,
+            max_cost_usd=self.max_cost_usd if self.max_cost_usd is not None else default.max_cost_usd,
+            max_ttft_ms=self.max_ttft_ms if self.max_ttft_ms is not None else default.max_ttft_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRequest:
+    """One question to a policy: which expert for this query?
+
+    Eligibility that only the caller can know (capabilities, caller's lists, breaker state)
+    arrives in `excluded`; the policy adds what it works out itself (cost and wait limits).
+    """
+
+    query: str
+    """What the policy reads: the human's request, not the harness around it."""
+    preferences: Preferences = Preferences()
+    excluded: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    """Expert → why the caller rules it out."""
+    prompt_tokens: int = 0
+    """The caller's estimate of the whole prompt's length, 0 when unknown."""
+    max_tokens: int | None = None
+    """The caller's bound on the answer, in tokens."""
+    ttft_ms: Mapping[str, float] = field(default_factory=dict)
+    """Expert → expected time to first token as the caller sees it now, in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertView:
+    """What a policy thinks of one expert for one query."""
+
+    score: float
+    """Predicted quality in [0, 1]."""
+    cost_usd: float | None
+    """Expected cost of the whole request in US dollars; `None` without a price."""
+    ttft_ms: float | None
+    eligible: bool
+    excluded_because: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A policy's answer: who, and who next.
+
+    `ranking` holds the eligible experts only, best first; `experts` the whole pool.
+    """
+
+    ranking: tuple[str, ...]
+    experts: Mapping[str, ExpertView]
+    policy_id: str
+    unfamiliar: bool = False
+    """The query lies far from all training data, so scores were shrunk to the pool's means."""
+
+    @property
+    def expert(self) -> str:
+        return self.ranking[0]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryBatch:
+    """Queries as a method sees them: their text and their embeddings, row by row.
+
+    Raises:
+        InputError: the two differ in length, or embeddings are not a matrix.
+    """
+
+    texts: tuple[str, ...]
+    embeddings: FloatArray  # [n, dimension], rows of unit length
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or len(self.texts) != len(self.embeddings):
+            raise InputError(
+                f"{len(self.texts)} texts need embeddings of shape [{len(self.texts)}, dimension], "
+                f"found {list(self.embeddings.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: IntArray) -> "QueryBatch":
+        """The given rows, in that order."""
+        return QueryBatch(tuple(self.texts[int(i)] for i in rows), self.embeddings[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """What a method learns from; columns are the candidate pool's experts, in its order."""
+
+    queries: QueryBatch
+    quality: FloatArray  # [n, experts] in [0, 1]; NaN where not measured
+    costs_usd: FloatArray | None = None  # [n, experts], US$; NaN where not measured
+    tasks: tuple[str, ...] | None = None
+    """A label of each query's task, for methods that learn to predict it; never an input of `score`."""
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def take(self, rows: IntArray) -> "TrainingSet":
+        """The given rows, in that order."""
+        return TrainingSet(
+            queries=self.queries.take(rows),
+            quality=self.quality[rows],
+            costs_usd=None if self.costs_usd is None else self.costs_usd[rows],
+            tasks=None if self.tasks is None else tuple(self.tasks[int(i)] for i in rows),
+        )

@@ -1,0 +1,96 @@
+"""Every error that the library raises, drawn as a tree.
+
+RouterError
+├── InputError                 what a person gave cannot be used
+│   ├── OutcomesError          an outcomes file: missing column, quality outside [0, 1], …
+│   ├── PoolError              a candidate pool: duplicate, unknown or missing expert
+│   ├── PreferenceError        cost_weight, min_quality, limits
+│   └── MethodError            unknown method, or parameters that it does not take
+├── NoEligibleExpertError      no expert is left for a query; carries why each was dropped
+├── EncoderError               encoder not found, or its weights are not the named ones
+└── ArtifactError              a saved policy cannot be trusted or read
+    ├── ManifestError          manifest missing, not JSON, wrong format or fields
+    ├── SchemaVersionError     written by a newer build
+    ├── IntegrityError         a listed file is missing, changed or of another size; a stranger lies there
+    └── WeightsError           wrong names, shapes or types; not finite
+
+Constructors take positional arguments and pass them all on, so that an error survives
+the trip between processes.
+"""
+
+from collections.abc import Mapping
+
+
+class RouterError(Exception):
+    """The root: catch this to catch all that the library raises on purpose."""
+
+
+class InputError(RouterError):
+    """What a person gave cannot be used; the message says what was expected instead."""
+
+
+class OutcomesError(InputError):
+    """An outcomes file or table breaks its contract."""
+
+
+class PoolError(InputError):
+    """A candidate pool is empty, repeats an expert, or does not hold a named one."""
+
+
+class PreferenceError(InputError):
+    """A preference is out of range, or two of them exclude each other."""
+
+
+class MethodError(InputError):
+    """A routing method is unknown or was given parameters that it does not take."""
+
+
+class NoEligibleExpertError(RouterError):
+    """No expert is left to choose from.
+
+    Args:
+        reasons: expert → why it was dropped.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__(dict(reasons))
+        self.reasons = dict(reasons)
+
+    def __str__(self) -> str:
+        why = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
+        return f"no expert is left for this query ({why or 'the candidate pool is empty'})"
+
+
+class EncoderError(RouterError):
+    """The encoder that a policy names is not here, or its weights differ from the named ones."""
+
+
+class ArtifactError(RouterError):
+    """A saved policy cannot be trusted or read."""
+
+
+class ManifestError(ArtifactError):
+    """`manifest.json` is missing, is not JSON, or lacks what it must say."""
+
+
+class SchemaVersionError(ArtifactError):
+    """The policy was written by a newer build."""
+
+    def __init__(self, found: int, newest: int) -> None:
+        super().__init__(found, newest)
+        self.found = found
+        self.newest = newest
+
+    def __str__(self) -> str:
+        return (
+            f"policy has schema version {self.found}, this build reads up to {self.newest}: "
+            "upgrade the image or pick an older policy"
+        )
+
+
+class IntegrityError(ArtifactError):
+    """A file of the policy is missing, was changed, or was never listed."""
+
+
+class WeightsError(ArtifactError):
+    """Stored arrays have the wrong names, shapes or types, or are not finite."""

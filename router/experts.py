@@ -1,0 +1,114 @@
+"""Who may answer: expert profiles and the candidate pool, the order of all score columns."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from router.errors import PoolError
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens."""
+
+    input: float
+    output: float
+
+    def __post_init__(self) -> None:
+        for name in ("input", "output"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+                raise PoolError(f"a price must be a finite number of at least 0 US$ per million tokens, "
+                                f"found {name}: {value!r}")
+
+    def cost_usd(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """US dollars of a request of this size."""
+        return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertProfile:
+    """What is known of an expert before any query."""
+
+    name: str
+    price: Price | None = None
+    context_window: int | None = None
+    """Tokens of prompt and answer together; `None` when unknown."""
+    capabilities: frozenset[str] = field(default_factory=frozenset)
+    """Such as `tools`, `vision`."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "price_per_mtok": None if self.price is None else {"input": self.price.input, "output": self.price.output},
+            "context_window": self.context_window,
+            "capabilities": sorted(self.capabilities),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "ExpertProfile":
+        price = data.get("price_per_mtok")
+        return cls(
+            name=data["name"],
+            price=None if price is None else Price(input=price["input"], output=price["output"]),
+            context_window=data.get("context_window"),
+            capabilities=frozenset(data.get("capabilities", ())),
+        )
+
+
+class CandidatePool:
+    """The ordered experts that a policy scores.
+
+    Raises:
+        PoolError: the pool is empty or names an expert twice.
+    """
+
+    def __init__(self, experts: Sequence[ExpertProfile]) -> None:
+        names = [expert.name for expert in experts]
+        if not names:
+            raise PoolError("a candidate pool needs at least one expert")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise PoolError(f"each expert may stand once in a candidate pool, found twice: {', '.join(repeated)}")
+        self._experts = tuple(experts)
+        self._columns = {name: column for column, name in enumerate(names)}
+
+    @classmethod
+    def of(cls, *names: str) -> "CandidatePool":
+        """A pool of which only the names are known."""
+        return cls([ExpertProfile(name) for name in names])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(expert.name for expert in self._experts)
+
+    def column(self, name: str) -> int:
+        """The score column of an expert.
+
+        Raises:
+            PoolError: the pool does not hold it.
+        """
+        try:
+            return self._columns[name]
+        except KeyError:
+            raise PoolError(f"{name!r} is not in the candidate pool ({', '.join(self.names)})") from None
+
+    def __len__(self) -> int:
+        return len(self._experts)
+
+    def __iter__(self) -> Iterator[ExpertProfile]:
+        return iter(self._experts)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __getitem__(self, name: str) -> ExpertProfile:
+        return self._experts[self.column(name)]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CandidatePool) and self._experts == other._experts
+
+    def __hash__(self) -> int:
+        return hash(self._experts)
+
+    def __repr__(self) -> str:
+        return f"CandidatePool({', '.join(self.names)})"

@@ -1,0 +1,51 @@
+"""What a routing method is: fit on outcomes, score a batch of queries, hand over its arrays.
+
+A user's own method is one file that satisfies this Protocol, announced through the
+entry-point group `to_router.methods`; `train`, `compare` and serving then know it by name.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+from router.core import FloatArray, QueryBatch, TrainingSet
+
+
+@runtime_checkable
+class RoutingMethod(Protocol):
+    """Predicts the quality of every expert of the pool for a query.
+
+    The constructor stores its keyword arguments and does nothing else; `params` gives
+    them back as JSON. What was learned ends in `_`. Fitting twice is fitting once.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON values."""
+        ...
+
+    def fit(self, training: TrainingSet, *, seed: int) -> Self:
+        """Learn from outcomes; equal seeds and data give equal arrays.
+
+        Raises:
+            OutcomesError: too few rows, or an expert without any outcome.
+        """
+        ...
+
+    def score(self, queries: QueryBatch) -> FloatArray:
+        """Predicted quality, [n, experts] in [0, 1], finite. Pure; rows do not depend on each other."""
+        ...
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """What was learned, as named arrays for safetensors."""
+        ...
+
+    @classmethod
+    def restore(cls, params: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Self:
+        """The fitted method again, from `params` and `arrays`.
+
+        Raises:
+            WeightsError: names or shapes do not fit, or a value is not finite.
+        """
+        ...
