@@ -6,7 +6,6 @@ Imports nothing of the package but its errors.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,6 @@ from router.errors import InputError, PreferenceError
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.integer]
-
-EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ class RouteRequest:
     query: str
     """What the policy reads: the human's request, not the harness around it."""
     preferences: Preferences = Preferences()
-    excluded: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    excluded: Mapping[str, str] = field(default_factory=dict)
     """Expert → why the caller rules it out."""
     prompt_tokens: int = 0
     """The caller's estimate of the whole prompt's length, 0 when unknown."""
