@@ -1,0 +1,1 @@
+"""Where TO-Router runs: one machine, a cluster, Kubernetes. Knows nothing of how a query is routed."""

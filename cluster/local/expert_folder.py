@@ -1,0 +1,153 @@
+"""One made expert on disk: a Hugging Face folder with a stamp that says what it was made from.
+
+The stamp is written last; a folder whose stamp and files agree is whole. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cluster.local.questions import MATERIAL
+from cluster.local.recipe import Recipe, recipe_hash
+from cluster.local.tokenizer import CONTEXT_WINDOW, END, PAD, save_tokenizer, vocabulary
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+EXPERTS = MATERIAL / "experts"
+STAMP = "stamp.json"
+_WEIGHTS_LIMIT_BYTES = 8_000_000  # of all experts together: they are shipped with the source
+
+
+class FileFacts(BaseModel):
+    """What identifies one file of the folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sha256: str
+    bytes: int
+
+
+class Stamp(BaseModel):
+    """What an expert was made from, and how good it was found."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    expert: str
+    recipe_sha256: str
+    seed: int
+    parameters: int
+    heldout_accuracy: dict[str, float]
+    """Task or kind of question -> fraction right, greedily, with the weights as they are stored."""
+    heldout_questions: int
+    files: dict[str, FileFacts]
+
+
+class ExpertFolderError(ValueError):
+    """The folder is not a whole made expert."""
+
+
+def is_up_to_date(recipe: Recipe, folder: Path) -> bool:
+    """Whether `folder` was made by this very recipe and is whole."""
+    try:
+        return verified_stamp(folder).recipe_sha256 == recipe_hash(recipe)
+    except (OSError, ExpertFolderError):
+        return False
+
+
+def verified_stamp(folder: Path) -> Stamp:
+    """Read the stamp and check every file it lists.
+
+    Raises:
+        OSError: a file is missing or cannot be read.
+        ExpertFolderError: the stamp cannot be read, or a file differs from what it says.
+    """
+    try:
+        stamp = Stamp.model_validate_json((folder / STAMP).read_bytes())
+    except ValidationError as error:
+        raise ExpertFolderError(f"{folder / STAMP} is no stamp: {error}; run `make experts`") from error
+    for name, expected in stamp.files.items():
+        found = _facts(folder / name)
+        if found != expected:
+            raise ExpertFolderError(
+                f"{folder / name} has sha256 {found.sha256}, its stamp says {expected.sha256}: "
+                "restore the file or run `make experts`"
+            )
+    return stamp
+
+
+def write_model(model: LlamaForCausalLM, folder: Path) -> None:
+    """Write everything an engine reads, and no stamp: config, bf16 weights, tokenizer, chat template."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STAMP).unlink(missing_ok=True)
+    tensors = {name: p.detach().to(torch.bfloat16).contiguous() for name, p in model.named_parameters()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", _config(model))
+    ids = vocabulary()
+    _write_json(
+        folder / "generation_config.json",
+        {"eos_token_id": ids[END], "pad_token_id": ids[PAD], "do_sample": False},
+    )
+    save_tokenizer(folder)
+
+
+def write_stamp(recipe: Recipe, folder: Path, *, parameters: int, accuracy: dict[str, float], asked: int) -> Stamp:
+    """Say what `folder` was made from; from now on it counts as made."""
+    files = {path.name: _facts(path) for path in sorted(folder.iterdir()) if path.name != STAMP}
+    stamp = Stamp(
+        expert=recipe.name,
+        recipe_sha256=recipe_hash(recipe),
+        seed=recipe.seed,
+        parameters=parameters,
+        heldout_accuracy={name: round(value, 4) for name, value in accuracy.items()},
+        heldout_questions=asked,
+        files=files,
+    )
+    _write_json(folder / STAMP, stamp.model_dump())
+    return stamp
+
+
+def check_total_size(experts: Path) -> int:
+    """Bytes of all weights under `experts`.
+
+    Raises:
+        ExpertFolderError: they are more than may be shipped.
+    """
+    total = sum(path.stat().st_size for path in experts.glob("*/model.safetensors"))
+    if total > _WEIGHTS_LIMIT_BYTES:
+        raise ExpertFolderError(
+            f"weights under {experts} take {total} bytes, at most {_WEIGHTS_LIMIT_BYTES} may be shipped: "
+            "make the recipes smaller"
+        )
+    return total
+
+
+def _config(model: LlamaForCausalLM) -> dict[str, Any]:
+    kept = (
+        "hidden_act", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "head_dim", "vocab_size", "rms_norm_eps", "rope_parameters", "tie_word_embeddings",
+        "attention_bias", "mlp_bias", "eos_token_id", "pad_token_id", "bos_token_id",
+    )  # fmt: skip
+    config = model.config.to_dict()
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": "bfloat16",
+        "max_position_embeddings": CONTEXT_WINDOW,
+        **{key: config[key] for key in kept},
+    }
+
+
+def _facts(path: Path) -> FileFacts:
+    data = path.read_bytes()
+    return FileFacts(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
