@@ -1,0 +1,43 @@
+"""The graph on one screen: what `import_path` in serve_config.yaml names.
+
+One application for the door (ingress and router), one for each expert; handles join them.
+Shape comes from `args`; replicas and autoscaling stand in `deployments[]` and are not set here.
+
+Does without `from __future__ import annotations`: Ray Serve reads the builders' annotations, and
+a string there would make it pass a plain dict, unchecked.
+"""
+
+from typing import Any
+
+from ray import serve
+
+from deployments.config import AppArgs, ExpertArgs
+from deployments.placement import actor_options
+
+
+def build_app(args: AppArgs) -> Any:
+    """The application `to-router`: the ingress in front, the router beside it."""
+    from deployments.ingress import Ingress
+    from deployments.routing import Router
+
+    router = serve.deployment(
+        Router,
+        name="Router",
+        ray_actor_options=actor_options(
+            args.router.pool, num_cpus=args.router.num_cpus, num_gpus=args.router.num_gpus
+        ),
+        max_replicas_per_node=args.router.max_replicas_per_node,
+    ).bind(args.router)
+    return serve.deployment(
+        serve.ingress()(Ingress),
+        name="Ingress",
+        ray_actor_options=actor_options(args.ingress.pool, num_cpus=args.ingress.num_cpus),
+        max_replicas_per_node=args.ingress.max_replicas_per_node,
+    ).bind(args.ingress, router)
+
+
+def build_expert(args: ExpertArgs) -> Any:
+    """The application of one expert, `expert-<name>`."""
+    from deployments.expert import build
+
+    return build(args)

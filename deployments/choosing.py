@@ -1,0 +1,173 @@
+"""From a request to a ranking of experts: named, routed, or the static order when no decision comes.
+
+`/v1/route` and generation go through the same function, so what the one says the other does.
+"""
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from deployments.ask import Ask
+from deployments.config import AUTO
+from deployments.directory import CONTEXT, Directory
+from deployments.errors import BadRequest, NotAllowed, NotFound, Unavailable
+from deployments.messages import NoPolicy
+from router.core import Decision, ExpertView, RouteRequest
+from router.errors import NoEligibleExpertError
+
+logger = logging.getLogger("ray.serve")
+
+Reason = Literal["routed", "named", "fallback_router", "fallback_expert"]
+
+
+class AsksRouter(Protocol):
+    """What choosing needs of the router's client."""
+
+    async def decide(
+        self, request: RouteRequest, timeout_s: float
+    ) -> Decision | NoEligibleExpertError | NoPolicy: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whom to ask, in which order, and why."""
+
+    ranking: tuple[str, ...]
+    reason: Reason
+    fallback: bool
+    """Whether the experts behind the first may answer."""
+    policy_id: str | None = None
+    views: Mapping[str, ExpertView] = field(default_factory=dict)
+    unfamiliar: bool = False
+
+
+async def choose(
+    ask: Ask,
+    directory: Directory,
+    router: AsksRouter,
+    *,
+    unavailable: Mapping[str, str],
+    ttft_ms: Mapping[str, float],
+    deadline_s: float,
+    allowed: Collection[str] | None = None,
+) -> Choice:
+    """Resolve a request's `model`.
+
+    Args:
+        unavailable: expert → why it cannot answer now.
+        ttft_ms: expert → expected time to first token.
+        deadline_s: how long the router may take.
+        allowed: the experts that the caller's key may use; `None` for all.
+
+    Raises:
+        NotFound: the model is no expert, no preset and not `auto`.
+        NotAllowed: the key may not use the named expert.
+        BadRequest: no expert is left, or an allow or deny list names a stranger.
+        Unavailable: experts are left, but none can answer now.
+    """
+    _check_lists(ask, directory)
+    if ask.model in directory.config.experts:
+        return _named(ask, directory, unavailable, allowed)
+    if ask.model != AUTO and ask.model not in directory.config.presets:
+        raise NotFound(
+            f"the model {ask.model[:128]!r} does not exist; GET /v1/models lists those that do",
+            "model_not_found",
+            "model",
+        )
+    if ask.body.get("previous_response_id") is not None:
+        raise BadRequest(
+            "previous_response_id needs the expert that holds the stored response: name it in model",
+            "unsupported_with_auto",
+            "previous_response_id",
+        )
+    reasons = directory.exclusions(ask, unavailable, allowed)
+    if not directory.config.experts.keys() - reasons.keys():
+        raise none_left(reasons, unavailable)
+    preset = directory.config.presets.get(ask.model)
+    preferences = ask.routing.preferences
+    if preset is not None:
+        preferences = preferences.over(preset.as_preferences())
+    request = RouteRequest(
+        query=ask.query,
+        preferences=preferences,
+        excluded=reasons,
+        prompt_tokens=ask.prompt_tokens,
+        max_tokens=ask.max_tokens,
+        ttft_ms=dict(ttft_ms),
+    )
+    try:
+        answer = await router.decide(request, deadline_s)
+    except TimeoutError:
+        return _static(ask, directory, reasons, f"no decision within {deadline_s * 1000:.0f} ms")
+    except ConnectionError as error:
+        return _static(ask, directory, reasons, f"no router replica: {error}")
+    if isinstance(answer, NoPolicy):
+        return _static(ask, directory, reasons, answer.why)
+    if isinstance(answer, NoEligibleExpertError):
+        raise none_left(answer.reasons, unavailable)
+    return Choice(
+        ranking=answer.ranking,
+        reason="routed",
+        fallback=ask.routing.fallback is not False,
+        policy_id=answer.policy_id,
+        views=answer.experts,
+        unfamiliar=answer.unfamiliar,
+    )
+
+
+def none_left(reasons: Mapping[str, str], unavailable: Mapping[str, str]) -> BadRequest | Unavailable:
+    """The refusal when every expert was dropped, by why they were."""
+    told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    if any(reasons.get(name) == why for name, why in unavailable.items()):
+        return Unavailable(f"no expert can answer now ({told})", "no_expert_available")
+    if reasons and all(reason.startswith(CONTEXT) for reason in reasons.values()):
+        return BadRequest(
+            f"the request is longer than the maximum context length of every expert ({told})",
+            "context_length_exceeded",
+            "messages",
+        )
+    return BadRequest(f"no expert is left for this request ({told})", "no_eligible_expert", "routing")
+
+
+def _named(
+    ask: Ask, directory: Directory, unavailable: Mapping[str, str], allowed: Collection[str] | None
+) -> Choice:
+    if allowed is not None and ask.model not in allowed:
+        raise NotAllowed(f"this key may not use the model {ask.model!r}", "model_not_allowed", "model")
+    fallback = ask.routing.fallback is True
+    ranking: tuple[str, ...] = (ask.model,)
+    if fallback:
+        # The named expert is not held against the lists: it was asked for by name.
+        reasons = directory.exclusions(ask, unavailable, allowed)
+        ranking += tuple(
+            name for name in directory.static_ranking() if name != ask.model and name not in reasons
+        )
+    view = ExpertView(score=0.0, cost_usd=None, ttft_ms=None, eligible=True)
+    return Choice(ranking, "named", fallback, views={ask.model: view})
+
+
+def _static(ask: Ask, directory: Directory, reasons: Mapping[str, str], why: str) -> Choice:
+    """The policy's static ranking, as far as its experts are eligible."""
+    logger.warning("static ranking used: %s", why)
+    ranking = tuple(name for name in directory.static_ranking() if name not in reasons)
+    views = {
+        name: replace(
+            ExpertView(score=0.0, cost_usd=None, ttft_ms=None, eligible=name not in reasons),
+            excluded_because=reasons.get(name),
+        )
+        for name in directory.config.experts
+    }
+    policy_id = None if directory.policy is None else directory.policy.policy_id
+    return Choice(ranking, "fallback_router", ask.routing.fallback is not False, policy_id, views)
+
+
+def _check_lists(ask: Ask, directory: Directory) -> None:
+    for field_name, names in (("experts", ask.routing.experts or ()), ("exclude", ask.routing.exclude)):
+        if strangers := [name for name in names if name not in directory.config.experts]:
+            raise BadRequest(
+                f"routing.{field_name} names {strangers[0][:128]!r}, which is no expert; "
+                f"experts: {', '.join(directory.config.experts)}",
+                "unknown_expert",
+                f"routing.{field_name}",
+            )

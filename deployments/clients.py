@@ -1,0 +1,231 @@
+"""The only callers of handles and of experts elsewhere; tests pass fakes with the same methods.
+
+Every await on another process has a deadline, and every failure before the first byte is an
+`ExpertError`: the one thing that the dispatcher has to understand.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import ray.exceptions
+from ray import serve
+from ray.serve import exceptions as serve_exceptions
+
+from deployments.asgi import Head, Headers
+from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget
+from deployments.errors import ExpertError, ExpertTimeout, ExpertUnavailable
+from deployments.messages import NoPolicy, RouterState
+from router.core import Decision, RouteRequest
+from router.errors import NoEligibleExpertError
+
+HOP_HEADERS = frozenset(
+    {
+        b"connection", b"content-length", b"date", b"keep-alive", b"proxy-authenticate", b"server", b"te",
+        b"trailer", b"transfer-encoding", b"upgrade", b"content-encoding",
+    }
+)  # fmt: skip
+"""Response headers that describe one hop, not the answer."""
+
+
+@dataclass(slots=True)
+class OpenStream:
+    """An expert's answer, begun: its head with the first body bytes, and the bytes to come."""
+
+    head: Head
+    rest: AsyncGenerator[bytes, None]
+
+    async def aclose(self) -> None:
+        """Give up the rest; the expert stops generating."""
+        await self.rest.aclose()
+
+
+class ExpertClient(Protocol):
+    """One expert, wherever it lives."""
+
+    model: str
+    """What the expert calls itself in `model`."""
+
+    async def open(
+        self, method: str, path: str, headers: Headers, body: bytes, timeout_s: float
+    ) -> OpenStream:
+        """Send a request and wait for the first body bytes.
+
+        Raises:
+            ExpertTimeout: none came within `timeout_s`.
+            ExpertUnavailable: nobody took the request, or whoever did went away.
+        """
+        ...
+
+
+class ServeExpert:
+    """An expert of this cluster, through its deployment's handle."""
+
+    def __init__(self, name: str, app: str) -> None:
+        self.model = name
+        self._app = app
+        self._handle: Any = None
+
+    async def open(
+        self, method: str, path: str, headers: Headers, body: bytes, timeout_s: float
+    ) -> OpenStream:
+        handle = await self._resolve()
+        answer = handle.remote(method, path, tuple(headers), body)
+        try:
+            head = await asyncio.wait_for(anext(answer), timeout_s)
+        except BaseException as error:
+            answer.cancel()
+            if isinstance(error, TimeoutError):
+                raise ExpertTimeout(self.model, f"no first byte within {timeout_s:.1f} s") from error
+            if isinstance(error, asyncio.CancelledError) and not _cancelled_by_us():
+                raise ExpertUnavailable(self.model, "the replica dropped the request") from error
+            if isinstance(error, Exception):
+                raise _unavailable(self.model, error) from error
+            raise
+        return OpenStream(head, self._rest(answer))
+
+    async def _rest(self, answer: Any) -> AsyncGenerator[bytes, None]:
+        done = False
+        try:
+            async for part in answer:
+                yield part
+            done = True
+        except (ray.exceptions.RayError, serve_exceptions.RayServeException) as error:
+            raise _unavailable(self.model, error) from error
+        finally:
+            if not done:
+                answer.cancel()
+
+    async def _resolve(self) -> Any:
+        """The handle, made when first needed: it checks that the application exists.
+
+        Configured once and kept: each `options()` makes a handle with its own long poll.
+        """
+        if self._handle is None:
+            try:
+                handle = await asyncio.to_thread(serve.get_deployment_handle, EXPERT_DEPLOYMENT, self._app)
+            except (ray.exceptions.RayError, serve_exceptions.RayServeException, ValueError) as error:
+                raise ExpertUnavailable(self.model, f"application {self._app!r} is not deployed") from error
+            self._handle = handle.options(method_name="http", stream=True)
+        return self._handle
+
+
+class RemoteExpert:
+    """An expert elsewhere: any OpenAI-compatible endpoint that the configuration names."""
+
+    def __init__(
+        self, name: str, target: ExpertTarget, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._name = name
+        self.model = target.model or name
+        self._target = target
+        # Redirects are not followed: only the configured host is ever asked.
+        self._client = httpx.AsyncClient(
+            base_url=str(target.url).rstrip("/"),
+            transport=transport,
+            follow_redirects=False,
+            timeout=httpx.Timeout(None, connect=5.0),
+            limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
+        )
+
+    async def open(
+        self, method: str, path: str, headers: Headers, body: bytes, timeout_s: float
+    ) -> OpenStream:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._open(method, path, headers, body)
+        except TimeoutError as error:
+            raise ExpertTimeout(self._name, f"no first byte within {timeout_s:.1f} s") from error
+        except (httpx.HTTPError, OSError) as error:
+            raise ExpertUnavailable(self._name, type(error).__name__) from error
+
+    async def _open(self, method: str, path: str, headers: Headers, body: bytes) -> OpenStream:
+        given = [(name, value) for name, value in headers if name != b"authorization"]
+        if key := self._key():
+            given.append((b"authorization", f"Bearer {key}".encode()))
+        # A configured url ends in /v1, as in the openai client's base_url.
+        request = self._client.build_request(method, path.removeprefix("/v1"), headers=given, content=body)
+        response = await self._client.send(request, stream=True)
+        chunks = response.aiter_bytes()
+        try:
+            first = await anext(chunks, b"")
+        except BaseException:
+            await response.aclose()
+            raise
+        kept = tuple((name.lower(), value) for name, value in response.headers.raw)
+        return OpenStream(
+            Head(response.status_code, kept, first, complete=False), self._rest(response, chunks)
+        )
+
+    async def _rest(
+        self, response: httpx.Response, chunks: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except httpx.HTTPError as error:
+            raise ExpertUnavailable(self._name, type(error).__name__) from error
+        finally:
+            await response.aclose()
+
+    def _key(self) -> str | None:
+        """The key, read at each request so that a rotated secret needs no restart."""
+        if self._target.key_file:
+            with contextlib.suppress(OSError):
+                return Path(self._target.key_file).read_text(encoding="utf-8").strip()
+            raise ExpertUnavailable(self._name, f"key_file {self._target.key_file} cannot be read")
+        return os.environ.get(self._target.key_env) if self._target.key_env else None
+
+
+def expert_client(name: str, target: ExpertTarget) -> ExpertClient:
+    """The client for an expert, by where it lives."""
+    return ServeExpert(name, target.app) if target.app is not None else RemoteExpert(name, target)
+
+
+class RouterClient:
+    """The router deployment, through its handle."""
+
+    def __init__(self, handle: Any) -> None:
+        self._decide = handle.decide
+        self._describe = handle.describe
+
+    async def decide(
+        self, request: RouteRequest, timeout_s: float
+    ) -> Decision | NoEligibleExpertError | NoPolicy:
+        """Ask for a decision.
+
+        Raises:
+            TimeoutError: none came within `timeout_s`.
+            ConnectionError: no replica could answer.
+        """
+        return await _bounded(self._decide.remote(request), timeout_s)
+
+    async def describe(self, timeout_s: float) -> RouterState:
+        """Ask a replica what it serves; raises as `decide` does."""
+        return await _bounded(self._describe.remote(), timeout_s)
+
+
+async def _bounded(response: Any, timeout_s: float) -> Any:
+    try:
+        return await asyncio.wait_for(response, timeout_s)
+    except (ray.exceptions.RayError, serve_exceptions.RayServeException) as error:
+        raise ConnectionError(f"{type(error).__name__}") from error
+    except BaseException:
+        response.cancel()
+        raise
+
+
+def _cancelled_by_us() -> bool:
+    """Whether the running task itself was cancelled, not only what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _unavailable(name: str, error: Exception) -> ExpertError:
+    """A failed call on a handle; its traceback stays in the logs."""
+    return ExpertUnavailable(name, type(error).__name__)

@@ -1,0 +1,246 @@
+"""Every setting of the graph, one home each: builder `args` (shape) and `user_config` (what runs).
+
+Pure pydantic: knows nothing of Ray. Unknown keys are refused at every level. Replicas and
+autoscaling stand in Serve's own `deployments[]` and are never set here.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from router.core import Preferences
+from router.errors import PreferenceError
+from router.experts import Price
+
+ROOT_VARIABLE = "TO_ROUTER_ROOT"
+AUTO = "auto"
+"""The model name that asks the policy to choose."""
+EXPERT_DEPLOYMENT = "Expert"
+"""The deployment's name in every application of an expert."""
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+ExpertName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
+
+
+def project_root() -> Path:
+    """Where relative paths of the configuration start: `TO_ROUTER_ROOT`, else beside the packages."""
+    return Path(os.environ.get(ROOT_VARIABLE) or Path(__file__).resolve().parent.parent)
+
+
+def resolve(path: str) -> Path:
+    """A configured path, absolute; never relative to a worker's current folder."""
+    return (project_root() / path).resolve()
+
+
+class Settings(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class PoolArgs(Settings):
+    """Where replicas may run: node labels, or a custom resource of the pool's nodes."""
+
+    labels: dict[str, str] | None = None
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "PoolArgs":
+        if bool(self.labels) == bool(self.resources):
+            raise ValueError("a pool is named by `labels` or by `resources`: give one of them")
+        return self
+
+
+class RouterArgs(Settings):
+    """Shape of the router deployment."""
+
+    encoder: str = "default"
+    """`default`, a folder, or a hub id; its weights must be those that the policy names."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processor threads of the encoder per replica."""
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
+    batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 3.0
+    num_cpus: Annotated[float, Field(ge=0)] = 0.0
+    num_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """May be a fraction, so that a router shares a GPU with an expert."""
+    pool: PoolArgs | None = None
+    max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | None = None
+
+
+class IngressArgs(Settings):
+    """Shape of the ingress deployment."""
+
+    max_body_mib: Annotated[float, Field(gt=0, le=1024)] = 16
+    router_deadline_ms: Annotated[float, Field(gt=0, le=60_000)] = 150
+    request_timeout_s: Seconds = 600
+    upload_timeout_s: Seconds = 30
+    num_cpus: Annotated[float, Field(ge=0)] = 0.0
+    pool: PoolArgs | None = None
+    max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | None = None
+
+
+class AppArgs(Settings):
+    """`args` of the application `to-router`."""
+
+    router: RouterArgs = RouterArgs()
+    ingress: IngressArgs = IngressArgs()
+
+
+class ExpertArgs(Settings):
+    """`args` of an application `expert-<name>`."""
+
+    name: ExpertName
+    model: str
+    """A folder (relative to the project's root) or a hub id."""
+    pool: PoolArgs | None = None
+    engine: dict[str, Any] = Field(default_factory=dict)
+    """Engine arguments, as vLLM names them."""
+    accelerator: str = "gpu"
+    """`cpu`, `gpu`, or a type that Ray knows, such as `H100`."""
+    gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = 1.0
+    cpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of the replica and its engine."""
+
+    @field_validator("engine")
+    @classmethod
+    def _ours(cls, engine: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted({"model", "served_model_name"} & engine.keys())
+        if taken:
+            raise ValueError(f"{', '.join(taken)} is set from `name` and `model`: leave it out of `engine`")
+        return engine
+
+    @property
+    def workers(self) -> int:
+        """Engine workers of one replica: tensor × pipeline parallel size."""
+        tensor = int(self.engine.get("tensor_parallel_size", 1))
+        return tensor * int(self.engine.get("pipeline_parallel_size", 1))
+
+    @property
+    def model_source(self) -> str:
+        """An absolute folder where there is one, else the hub id as given."""
+        folder = resolve(self.model)
+        return str(folder) if folder.is_dir() else self.model
+
+
+class PreferenceSettings(Settings):
+    """Preferences by name, as a preset or as the served default."""
+
+    cost_weight: float | None = None
+    min_quality: float | None = None
+    max_cost_usd: float | None = None
+    max_ttft_ms: float | None = None
+
+    @model_validator(mode="after")
+    def _in_range(self) -> "PreferenceSettings":
+        try:
+            self.as_preferences()
+        except PreferenceError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def as_preferences(self) -> Preferences:
+        return Preferences(self.cost_weight, self.min_quality, self.max_cost_usd, self.max_ttft_ms)
+
+
+class PriceSettings(Settings):
+    """US dollars per million tokens."""
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+
+    def as_price(self) -> Price:
+        return Price(self.input, self.output)
+
+
+class ExpertTarget(Settings):
+    """Where the ingress finds an expert: an application of this cluster, or a URL elsewhere."""
+
+    app: str | None = None
+    url: str | None = None
+    key_env: str | None = None
+    """Environment variable that holds the key for `url`."""
+    key_file: str | None = None
+    """File that holds the key for `url`, such as a mounted secret."""
+    model: str | None = None
+    """The model's name at `url`, where it differs from the expert's."""
+    context_window: Annotated[int, Field(gt=0)] | None = None
+    capabilities: frozenset[Literal["tools", "vision", "embeddings"]] = frozenset({"tools"})
+    cold: Literal["wait", "next"] = "next"
+    """With no replica running: let a query wait for it, or send it to the next in the ranking."""
+    max_in_flight: Annotated[int, Field(ge=1)] | None = None
+    """Requests in flight to this expert, per ingress replica."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "ExpertTarget":
+        if (self.app is None) == (self.url is None):
+            raise ValueError("an expert lives in an `app` of this cluster or at a `url`: give one of them")
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url must begin with http:// or https://, found {self.url!r}")
+        if self.app is not None and (self.key_env or self.key_file or self.model):
+            raise ValueError("key_env, key_file and model belong to an expert with a `url`")
+        if self.key_env and self.key_file:
+            raise ValueError("give key_env or key_file, not both")
+        return self
+
+
+class Limits(Settings):
+    """Bounds of one ingress replica."""
+
+    max_in_flight: Annotated[int, Field(ge=1)] = 1024
+    """Requests being answered at once."""
+    max_queued: Annotated[int, Field(ge=0)] = 256
+    """Requests waiting for a place; one more is refused with 429."""
+    max_queue_wait_s: Seconds = 10.0
+    max_messages: Annotated[int, Field(ge=1)] = 2048
+    first_token_timeout_s: Seconds = 120.0
+    """How long one expert may take to its first byte before the next is asked, until better is known."""
+
+
+class IngressConfig(Settings):
+    """`user_config` of the deployment `Ingress`."""
+
+    experts: dict[ExpertName, ExpertTarget] = Field(min_length=1)
+    presets: dict[str, PreferenceSettings] = Field(default_factory=dict)
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _names(self) -> "IngressConfig":
+        if AUTO in self.experts or AUTO in self.presets:
+            raise ValueError(f"{AUTO!r} is the name that routes: no expert and no preset may bear it")
+        if both := sorted(self.experts.keys() & self.presets.keys()):
+            raise ValueError(f"a name is an expert or a preset, found both: {', '.join(both)}")
+        return self
+
+
+class RouterConfig(Settings):
+    """`user_config` of the deployment `Router`."""
+
+    policy: str
+    """The policy's folder, relative to the project's root."""
+    preferences: PreferenceSettings | None = None
+    prices: dict[str, PriceSettings] = Field(default_factory=dict)
+    experts: list[str] | None = None
+    """Experts that the policy must cover; left out, the ingress' experts are compared at `/ready`."""
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """A pydantic error as one line a person can act on: the key, what was found, what was expected."""
+    lines = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in (where, *item["loc"]) if str(part))
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key")
+        elif item["type"] == "missing":
+            lines.append(f"{key}: missing")
+        else:
+            lines.append(f"{key}: {item['msg']}, found {_short(item.get('input'))}")
+    return "; ".join(lines)
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,125 @@
+"""The ingress deployment: a thin shell that puts `api` on Ray Serve and keeps its view fresh."""
+
+import asyncio
+import logging
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from ray import serve
+from starlette.applications import Starlette
+
+from deployments import telemetry
+from deployments.api import Api
+from deployments.clients import RouterClient, ServeExpert
+from deployments.config import IngressArgs, IngressConfig, explain
+from deployments.errors import ExpertError
+
+logger = logging.getLogger("ray.serve")
+
+REFRESH_S = 1.0
+DESCRIBE_TIMEOUT_S = 2.0
+MODELS_TIMEOUT_S = 5.0
+
+
+class Ingress:
+    """One replica of the HTTP door."""
+
+    def __init__(self, args: IngressArgs, router: Any) -> None:
+        self._args = args
+        self._router = RouterClient(router)
+        self._api: Api | None = None
+        self._refresher: asyncio.Task[None] | None = None
+
+    async def reconfigure(self, user_config: Any) -> None:
+        """Take over a new `user_config`; a bad one is refused, and the last good one stays.
+
+        Raises:
+            ValueError: there is no good one yet, so this replica could answer nothing.
+        """
+        try:
+            config = IngressConfig.model_validate(user_config or {})
+        except ValidationError as error:
+            why = explain(error, "user_config")
+            logger.error("configuration of the ingress refused: %s", why)
+            if self._api is None:
+                raise ValueError(why) from error
+            self._api.config_error = why
+            return
+        if self._api is None:
+            self._api = Api(self._args, config, self._router)
+        else:
+            self._api.apply(config)
+            self._api.config_error = None
+        if self._refresher is None:
+            self._refresher = asyncio.create_task(self._keep_fresh())
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        if self._api is None:
+            raise ValueError("user_config of Ingress is missing: it names the experts")
+        return self._api.app()
+
+    async def _keep_fresh(self) -> None:
+        """Look at router and experts every second; a failed look is told by `/ready`, never fatal."""
+        while True:
+            try:
+                await self._look()
+            except Exception:
+                logger.exception("looking at the graph failed; the last view stays")
+            await asyncio.sleep(REFRESH_S)
+
+    async def _look(self) -> None:
+        api = self._api
+        if api is None:
+            return
+        directory = api.directory
+        try:
+            state = await self._router.describe(DESCRIBE_TIMEOUT_S)
+        except (TimeoutError, ConnectionError) as error:
+            directory.lost_router(f"the router does not answer ({type(error).__name__})")
+        else:
+            directory.saw_router(state)
+            telemetry.policy_refused.set(0 if state.error is None else 1)
+            if state.policy is not None:
+                telemetry.policy_info.clear()
+                telemetry.policy_info.labels(state.policy.policy_id).set(1)
+        status = await asyncio.to_thread(serve.status)
+        for name, target in directory.config.experts.items():
+            if target.app is None:
+                directory.experts[name].why_not_ready = None
+                continue
+            _see_application(directory.experts[name], status.applications.get(target.app), target.app)
+            telemetry.expert_replicas.labels(name).set(directory.experts[name].running or 0)
+            if directory.experts[name].running and directory.experts[name].context_window is None:
+                directory.experts[name].context_window = await _context_window(name, target.app)
+
+
+def _see_application(state: Any, application: Any, app: str) -> None:
+    """An expert's state from its Serve application's status."""
+    if application is None:
+        state.running, state.asleep = 0, False
+        state.why_not_ready = f"application {app!r} is not deployed"
+        return
+    deployments = application.deployments.values()
+    state.running = sum(deployment.replica_states.get("RUNNING", 0) for deployment in deployments)
+    told = "; ".join(filter(None, (application.message, *(d.message for d in deployments))))
+    phase = str(getattr(application.status, "value", application.status))
+    state.asleep = state.running == 0 and phase == "RUNNING"
+    state.why_not_ready = (
+        None if state.running or state.asleep else f"{phase.lower()}: {told}"[:400].rstrip(": ")
+    )
+
+
+async def _context_window(name: str, app: str) -> int | None:
+    """What an expert itself says of its context window."""
+    try:
+        stream = await ServeExpert(name, app).open("GET", "/v1/models", (), b"", MODELS_TIMEOUT_S)
+    except ExpertError as error:
+        logger.info("context window of %s not read yet: %s", name, error.why)
+        return None
+    body = stream.head.body + b"".join([chunk async for chunk in stream.rest])
+    try:
+        window = orjson.loads(body)["data"][0].get("max_model_len")
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+        return None
+    return window if isinstance(window, int) else None

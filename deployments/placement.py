@@ -1,0 +1,74 @@
+"""Where replicas run: a pool and a shape in, Serve's options out.
+
+Pure functions; imports no Ray. An expert reserves a placement group, so its pool is named on
+the *bundles*: a selector on the actor would be met after the bundles were reserved elsewhere,
+and hang. Plain deployments (ingress, router) name it on the actor.
+"""
+
+from typing import Any
+
+from deployments.config import ExpertArgs, PoolArgs
+
+CPU_ENGINE_ENVIRONMENT = {
+    # 1 GiB is the least that vLLM's CPU build accepts; unset, it takes most of the machine's memory.
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    # Each engine binds for itself: several on one machine would share one core.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def actor_options(
+    pool: PoolArgs | None,
+    *,
+    num_cpus: float,
+    num_gpus: float = 0.0,
+    environment: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """`ray_actor_options` of a plain deployment's replica."""
+    options: dict[str, Any] = {"num_cpus": num_cpus}
+    if num_gpus:
+        options["num_gpus"] = num_gpus
+    if pool is not None and pool.labels:
+        options["label_selector"] = dict(pool.labels)
+    if pool is not None and pool.resources:
+        options["resources"] = dict(pool.resources)
+    if environment:
+        options["runtime_env"] = {"env_vars": dict(environment)}
+    return options
+
+
+def worker_bundle(args: ExpertArgs) -> dict[str, float]:
+    """The resources of one engine worker."""
+    bundle: dict[str, float] = {"CPU": args.cpus_per_worker} if args.cpus_per_worker else {}
+    if args.accelerator != "cpu":
+        bundle["GPU"] = args.gpus_per_worker
+    if args.pool is not None and args.pool.resources:
+        bundle |= args.pool.resources
+    return bundle
+
+
+def placement_group(args: ExpertArgs) -> dict[str, Any]:
+    """The bundles of one replica: one for each worker of tensor and pipeline parallelism.
+
+    A replica stays on one node while that can hold it, since tensor parallelism talks at every
+    layer; only pipeline stages may spread.
+    """
+    pipeline = int(args.engine.get("pipeline_parallel_size", 1))
+    return {
+        "bundles": [worker_bundle(args) for _ in range(args.workers)],
+        "strategy": "STRICT_PACK" if pipeline == 1 else "PACK",
+    }
+
+
+def bundle_selector(args: ExpertArgs) -> list[dict[str, str]] | None:
+    """One label selector for each bundle, or `None` where the pool names no labels."""
+    if args.pool is None or not args.pool.labels:
+        return None
+    return [dict(args.pool.labels) for _ in range(args.workers)]
+
+
+def engine_environment(args: ExpertArgs) -> dict[str, str]:
+    """Environment of a replica and its engine; what the configuration says comes last."""
+    base = CPU_ENGINE_ENVIRONMENT if args.accelerator == "cpu" else {}
+    return {**base, **args.environment}

@@ -1,0 +1,163 @@
+"""The router deployment: a batch of queries in, a decision for each out.
+
+A thin shell around `router.policy`: it loads, batches and delegates. Stateless but for the policy
+in force and a bounded cache of embeddings, so any replica can answer any query.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from ray import serve
+
+from deployments.config import RouterArgs, RouterConfig, explain, resolve
+from deployments.messages import NoPolicy, PolicyView, RouterState
+from router.core import Decision, FloatArray, QueryBatch, RouteRequest
+from router.encoders import Encoder, load_encoder
+from router.errors import NoEligibleExpertError, PoolError, RouterError
+from router.policy import Policy
+
+logger = logging.getLogger("ray.serve")
+
+Answer = Decision | NoEligibleExpertError | NoPolicy
+CACHED_EMBEDDINGS = 8192
+"""About 12 MiB at 384 dimensions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What one batch is answered with; replaced as a whole by a swap."""
+
+    policy: Policy
+    encoder: Encoder
+    folder: str
+
+
+class Router:
+    """Scores and decides with the policy that `user_config` names."""
+
+    def __init__(self, args: RouterArgs) -> None:
+        self._args = args
+        self._served: Served | None = None
+        self._error: str | None = "no policy is configured: user_config of Router names none"
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="router")
+        self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy-loader")
+        self._embeddings: OrderedDict[str, FloatArray] = OrderedDict()
+        self._batched.set_max_batch_size(args.max_batch_size)
+        self._batched.set_batch_wait_timeout_s(args.batch_wait_ms / 1000)
+
+    async def reconfigure(self, user_config: Any) -> None:
+        """Take over a new `user_config`, or keep the last good one and say why.
+
+        Never raises: Serve would stop this replica, which still answers well, and start one that
+        cannot.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            config = RouterConfig.model_validate(user_config or {})
+            self._served = await loop.run_in_executor(self._loader, self._load, config)
+        except ValidationError as error:
+            self._refuse(explain(error, "user_config"))
+        except (RouterError, OSError) as error:
+            self._refuse(f"{type(error).__name__}: {error}")
+        except Exception as error:
+            logger.exception("policy refused for an unforeseen reason")
+            self._refuse(f"unforeseen {type(error).__name__}: {error}")
+        else:
+            self._error = None
+            self._embeddings.clear()
+            logger.info("policy %s loaded from %s", self._served.policy.policy_id, self._served.folder)
+
+    async def decide(self, request: RouteRequest) -> Answer:
+        """A decision; why there is none is a value too, never an exception.
+
+        An exception inside a batch would fail every request of that batch.
+        """
+        answer: Answer = await self._batched(request)
+        return answer
+
+    def describe(self) -> RouterState:
+        """What this replica serves, and what it last refused."""
+        served = self._served
+        return RouterState(policy=None if served is None else _view(served), error=self._error)
+
+    @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.003)
+    async def _batched(self, requests: list[RouteRequest]) -> list[Answer]:
+        served = self._served
+        if served is None:
+            return [NoPolicy(self._error or "no policy") for _ in requests]
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._worker, self._answer, served, requests)
+
+    def _answer(self, served: Served, requests: list[RouteRequest]) -> list[Answer]:
+        texts = tuple(request.query for request in requests)
+        batch = QueryBatch(texts, self._encode(served.encoder, texts))
+        return list(served.policy.decide(batch, requests))
+
+    def _encode(self, encoder: Encoder, texts: tuple[str, ...]) -> FloatArray:
+        """Embeddings of `texts`, each distinct and unseen one encoded once."""
+        known = self._embeddings
+        missing = list(dict.fromkeys(text for text in texts if text not in known))
+        fresh = dict(zip(missing, encoder.encode(missing), strict=True)) if missing else {}
+        rows = [fresh[text] if text in fresh else known[text] for text in texts]
+        for text in texts:
+            known[text] = fresh[text] if text in fresh else known[text]
+            known.move_to_end(text)
+        while len(known) > CACHED_EMBEDDINGS:
+            known.popitem(last=False)
+        return np.stack(rows)
+
+    def _load(self, config: RouterConfig) -> Served:
+        folder = resolve(config.policy)
+        policy = Policy.load(folder)
+        if missing := sorted(set(config.experts or ()) - set(policy.pool.names)):
+            raise PoolError(
+                f"policy {policy.policy_id} does not cover the experts {', '.join(missing)}; "
+                f"it covers {', '.join(policy.pool.names)}"
+            )
+        policy = policy.with_overrides(
+            prices={name: price.as_price() for name, price in config.prices.items()},
+            preferences=None if config.preferences is None else config.preferences.as_preferences(),
+        )
+        encoder = self._encoder(policy)
+        encoder.encode(["warm up"])
+        return Served(policy, encoder, config.policy)
+
+    def _encoder(self, policy: Policy) -> Encoder:
+        if self._served is not None and self._served.encoder.spec == policy.encoder:
+            return self._served.encoder
+        name = policy.encoder if self._args.encoder == "default" else self._args.encoder
+        encoder = load_encoder(name, device=self._args.device, threads=self._args.threads)
+        if encoder.spec.sha256 != policy.encoder.sha256:
+            raise PoolError(
+                f"the policy was trained with encoder {policy.encoder.id} "
+                f"({policy.encoder.sha256[:12]}), args.router.encoder is {encoder.spec.id} "
+                f"({encoder.spec.sha256[:12]}): name the policy's encoder"
+            )
+        return encoder
+
+    def _refuse(self, why: str) -> None:
+        self._error = why
+        kept = "none" if self._served is None else self._served.policy.policy_id
+        logger.error("policy refused, policy in force: %s; %s", kept, why)
+
+
+def _view(served: Served) -> PolicyView:
+    policy = served.policy
+    windows: Mapping[str, int] = {
+        expert.name: expert.context_window for expert in policy.pool if expert.context_window is not None
+    }
+    return PolicyView(
+        policy_id=policy.policy_id,
+        experts=policy.pool.names,
+        static_ranking=policy.static_ranking,
+        context_windows=dict(windows),
+        prices={expert.name: expert.price for expert in policy.pool if expert.price is not None},
+        folder=served.folder,
+    )
