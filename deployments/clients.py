@@ -203,11 +203,14 @@ class RouterClient:
             TimeoutError: none came within `timeout_s`.
             ConnectionError: no replica could answer.
         """
-        return await _bounded(self._decide.remote(request), timeout_s)
+        answer: Decision | NoEligibleExpertError | NoPolicy
+        answer = await _bounded(self._decide.remote(request), timeout_s)
+        return answer
 
     async def describe(self, timeout_s: float) -> RouterState:
         """Ask a replica what it serves; raises as `decide` does."""
-        return await _bounded(self._describe.remote(), timeout_s)
+        state: RouterState = await _bounded(self._describe.remote(), timeout_s)
+        return state
 
 
 async def _bounded(response: Any, timeout_s: float) -> Any:

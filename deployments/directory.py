@@ -107,11 +107,12 @@ class Directory:
     def parts(self) -> dict[str, Part]:
         """Readiness of the router and of every expert, for `/ready`."""
         parts = {"router": Part(self.router_error is None, self.router_error or "")}
-        if self.router_error is None and self.policy is not None:
-            if missing := [name for name in self.config.experts if name not in self.policy.experts]:
-                parts["router"] = Part(
-                    False, f"policy {self.policy.policy_id} does not cover the experts {', '.join(missing)}"
-                )
+        covered = None if self.policy is None else self.policy.experts
+        if self.router_error is None and covered is not None:
+            missing = [name for name in self.config.experts if name not in covered]
+            if missing:
+                told = f"the policy in force does not cover the experts {', '.join(missing)}"
+                parts["router"] = Part(False, told)
         for name, state in self.experts.items():
             parts[name] = Part(
                 state.why_not_ready is None, state.why_not_ready or ("asleep" if state.asleep else "")

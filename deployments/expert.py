@@ -18,7 +18,8 @@ from deployments.placement import bundle_selector, engine_environment, placement
 class Expert(LLMServer):
     """One engine replica."""
 
-    async def __init__(self, *args: Any, **kwargs: Any) -> None:
+    # Serve awaits an async constructor; its base class has one too.
+    async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]
         await super().__init__(*args, **kwargs)
         self._app: ASGIApp = await self.__serve_build_asgi_app__()
 
