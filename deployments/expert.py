@@ -4,15 +4,20 @@ The only module that imports `ray.serve.llm`, and so vLLM (0.4 GB): it is loaded
 is built or runs, never at the ingress. No engine adapter: every endpoint is vLLM's.
 """
 
+import logging
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import orjson
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 
 from deployments.asgi import ASGIApp, Head, Headers, call
 from deployments.config import EXPERT_DEPLOYMENT, ExpertArgs
 from deployments.placement import bundle_selector, engine_environment, placement_group
+
+logger = logging.getLogger("ray.serve")
 
 
 class Expert(LLMServer):
@@ -22,6 +27,28 @@ class Expert(LLMServer):
     async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]
         await super().__init__(*args, **kwargs)
         self._app: ASGIApp = await self.__serve_build_asgi_app__()
+        await self._warm_up()
+
+    async def _warm_up(self) -> None:
+        """Pay for what an engine compiles and loads on its first request before Serve sends one.
+
+        Whatever the engine answers is fine: an embedding model refuses chat, and is warm by then.
+        """
+        body = orjson.dumps(
+            {
+                "model": self._llm_config.model_id,
+                "messages": [{"role": "user", "content": "hello"}],
+                "max_tokens": 2,
+                "stream": True,
+            }
+        )
+        started = time.monotonic()
+        answer = call(
+            self._app, "POST", "/v1/chat/completions", ((b"content-type", b"application/json"),), body
+        )
+        async for _ in answer:
+            pass
+        logger.info("%s warmed up in %.1f s", self._llm_config.model_id, time.monotonic() - started)
 
     async def http(
         self, method: str, path: str, headers: Headers, body: bytes
