@@ -1,0 +1,62 @@
+# What a newcomer needs: make run, make test. `make help` lists the rest.
+PYTHON ?= python3.11
+PORT ?= 8000
+CONFIG ?= serve_config.yaml
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+# Where torch's CPU build is found when the configured index has none.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints-cpu.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fast test-slow lint format experts policy cluster cluster-down load claims clean
+
+help:  ## Show the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t16
+
+setup: $(VENV)/.installed  ## Install everything, pinned, into .venv (no CUDA)
+
+$(VENV)/.installed: constraints-cpu.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --no-deps "$(TORCH)" \
+		|| $(PIP) install --quiet --no-deps --index-url $(TORCH_CPU_INDEX) "$(TORCH)"
+	@grep -v '^torch==' constraints-cpu.txt > $(VENV)/others.txt
+	$(PIP) install --quiet --no-deps -r $(VENV)/others.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: setup  ## Serve on 127.0.0.1:$(PORT) with the pocket experts; Ctrl-C stops
+	@$(PY) -m cluster.local.run --config $(CONFIG) --port $(PORT)
+
+test: setup  ## All tests but the slow ones: the library, the graph with fakes, the real application
+	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "e2e and not slow" tests/e2e --transport plain
+
+test-fast: setup  ## Only the tests that start no cluster
+	$(PY) -m pytest -m "not e2e and not slow"
+
+test-slow: setup  ## Soaks and long fault runs (an hour)
+	$(PY) -m pytest -m slow
+
+lint: setup  ## Style, types and import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: setup  ## Let ruff put the style right
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+experts: setup  ## Make the pocket experts from their recipes (cached; they come with the repository)
+	$(PY) -m cluster.local.make_experts
+
+policy: setup  ## Make the default policy: collect, label, train, evaluate on the running pocket experts
+	$(PY) -m cluster.local.make_policy
+
+claims: setup  ## The paper's three claims, measured on the served pocket experts
+	$(PY) -m cluster.local.claims
+
+clean:  ## Remove what was made, .venv too
+	rm -rf $(VENV) var build *.egg-info

@@ -1,0 +1,125 @@
+"""Make the default policy: the trainer's own commands, run on the pocket experts' served answers.
+
+    python -m cluster.local.make_policy [--force]
+
+questions → collect (every expert, through the running endpoint) → label → train → evaluate. Nothing
+about the policy is written by hand. It is made again only when an expert, the questions or this
+recipe changed.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.local.questions import main as write_questions
+from cluster.local.run import ROOT, serving, wait_until_ready
+
+LOCAL = ROOT / "cluster" / "local"
+EXPERTS = ("arithmetic", "words", "atlas", "generalist")
+POLICY = LOCAL / "policy"
+STAMP = LOCAL / "policy.json"
+"""Beside the policy, not in it: a policy folder holds nothing that its manifest does not list."""
+PORT = 8137
+RECIPE = {"method": "auto", "train": {"split": "policy", "n": 1200, "seed": 1}, "seed": 0}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the policy unless it is up to date; 1 when a step fails."""
+    parser = argparse.ArgumentParser(prog="python -m cluster.local.make_policy", description=__doc__)
+    parser.add_argument("--force", action="store_true", help="make it although nothing changed")
+    options = parser.parse_args(arguments)
+    sources = fingerprint()
+    if not options.force and up_to_date(sources):
+        print(f"{POLICY.relative_to(ROOT)} is up to date")
+        return 0
+    work = ROOT / "var" / "policy"
+    work.mkdir(parents=True, exist_ok=True)
+    drawn = RECIPE["train"]
+    assert isinstance(drawn, dict)  # noqa: S101 - a constant of this file
+    queries = work / "queries.jsonl"
+    asked = ["--split", drawn["split"], "--n", str(drawn["n"]), "--seed", str(drawn["seed"])]
+    if write_questions([*asked, "--out", str(queries)]):
+        return 1
+    responses, outcomes, made = work / "responses.jsonl", work / "outcomes.parquet", work / "policy"
+    responses.unlink(missing_ok=True)  # answers of experts that have changed since
+    with serving(ROOT / "serve_config.yaml", port=PORT, log=work / "serve.log") as (url, process):
+        experts_up = _without_router(url, process)
+        if not experts_up:
+            print(f"the experts did not come up; see {work / 'serve.log'}", file=sys.stderr)
+            return 1
+        _run(
+            "collect",
+            "--endpoint",
+            f"{url}/v1",
+            "--queries",
+            queries,
+            "--experts",
+            ",".join(EXPERTS),
+            "--out",
+            responses,
+        )
+    _run("label", "--outcomes", responses, "--quality", "exact", "--out", outcomes)
+    shutil.rmtree(made, ignore_errors=True)
+    _run(
+        "train",
+        "--outcomes",
+        outcomes,
+        "--method",
+        RECIPE["method"],
+        "--pool",
+        LOCAL / "experts.yaml",
+        "--out",
+        made,
+    )
+    _run("evaluate", "--policy", made, "--outcomes", outcomes, "--out", work / "report")
+    _run("verify", made)
+    shutil.rmtree(POLICY, ignore_errors=True)
+    shutil.copytree(made, POLICY)
+    STAMP.write_text(json.dumps({"made_from": sources, "recipe": RECIPE}, indent=2) + "\n", encoding="utf-8")
+    print(f"made {POLICY.relative_to(ROOT)}")
+    return 0
+
+
+def fingerprint() -> dict[str, str]:
+    """What the policy is made from: file → sha256."""
+    files = [LOCAL / "experts" / name / "model.safetensors" for name in EXPERTS]
+    files += [
+        LOCAL / name for name in ("questions.py", "phrasings.json", "words.txt", "atlas.csv", "experts.yaml")
+    ]
+    return {str(file.relative_to(LOCAL)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def up_to_date(sources: dict[str, str]) -> bool:
+    """Whether the policy at hand was made from just these, by this recipe."""
+    if not STAMP.is_file() or not (POLICY / "manifest.json").is_file():
+        return False
+    stamp = json.loads(STAMP.read_text(encoding="utf-8"))
+    return stamp == {"made_from": sources, "recipe": RECIPE}
+
+
+def _without_router(url: str, process: "subprocess.Popen[bytes]") -> bool:
+    """Wait for the experts alone: a router without a policy is what this command is here to mend."""
+    from cluster.local.run import readiness
+
+    def alive() -> bool:
+        waiting = readiness(url)
+        return process.poll() is None and (waiting is None or bool(waiting.keys() - {"router"}))
+
+    wait_until_ready(url, alive, lambda line: print(line, flush=True))
+    waiting = readiness(url)
+    return waiting is not None and not waiting.keys() - {"router"}
+
+
+def _run(*command: object) -> None:
+    line = [str(part) for part in command]
+    print("$ to-router " + " ".join(line), flush=True)
+    subprocess.run([str(Path(sys.executable).parent / "to-router"), *line], check=True, cwd=ROOT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

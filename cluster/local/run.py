@@ -1,0 +1,197 @@
+"""Serve the graph on this machine: check the configuration, start, wait until ready, stop cleanly.
+
+    python -m cluster.local.run [--config FILE] [--port N] [--transport fast|plain]
+
+Starts `serve run` as its child with the flags of cluster/transport.env and tells how far it is;
+Ctrl-C ends Serve and Ray with it.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import yaml
+
+from cluster.check import check_file
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_WITHIN_S = 600.0
+STOP_WITHIN_S = 90.0
+STATS_PORT_OFFSET = 404
+METRICS_PORT_OFFSET = 1101
+"""HAProxy's own two ports stand beside the HTTP port: 8000 → 8404 and 9101."""
+
+
+def transport_flags(file: Path = ROOT / "cluster" / "transport.env") -> dict[str, str]:
+    """The environment of the fast transport."""
+    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def with_port(config: Path, port: int | None, folder: Path) -> tuple[Path, int]:
+    """The configuration with `http_options.port` replaced, as a file of its own, and the port in force."""
+    data = yaml.safe_load(config.read_text(encoding="utf-8"))
+    options = data.setdefault("http_options", {})
+    if port is None:
+        return config, int(options.get("port", 8000))
+    options["port"] = port
+    changed = folder / config.name
+    changed.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return changed, port
+
+
+def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
+    """The environment that `serve run` needs, two runs on one machine kept apart."""
+    env = {**os.environ, "TO_ROUTER_ROOT": os.environ.get("TO_ROUTER_ROOT", str(ROOT))}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
+    if fast:
+        env |= transport_flags()
+        env |= {
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(port + STATS_PORT_OFFSET),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(port + METRICS_PORT_OFFSET),
+        }
+    return env
+
+
+def readiness(url: str) -> dict[str, str] | None:
+    """Part → why it is not ready; empty when all are; `None` while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"{url}/ready", timeout=5) as answer:  # noqa: S310 - our own loopback address
+            body = answer.read()
+    except urllib.error.HTTPError as error:
+        body = error.read()
+    except (OSError, urllib.error.URLError):
+        return None
+    try:
+        parts = json.loads(body)["parts"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return {name: part["why"] or "not ready" for name, part in parts.items() if not part["ready"]}
+
+
+def wait_until_ready(url: str, alive: Callable[[], bool], tell: Callable[[str], None]) -> bool:
+    """Wait for `/ready`, telling each change; false when the process ended or time ran out."""
+    started = time.monotonic()
+    told = ""
+    while alive() and time.monotonic() - started < READY_WITHIN_S:
+        waiting = readiness(url)
+        if waiting == {}:
+            return True
+        now = "starting Ray and Serve" if waiting is None else "waiting for " + ", ".join(sorted(waiting))
+        if now != told:
+            tell(f"[{time.monotonic() - started:4.0f} s] {now}")
+            told = now
+        time.sleep(1.0)
+    return False
+
+
+@contextmanager
+def serving(
+    config: Path, *, port: int | None = None, fast: bool = True, log: Path | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`serve run` as a child; yields its URL and process, and stops it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="to-router-"))
+    config, in_force = with_port(config, port, folder)
+    log = log or folder / "serve.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).parent / "serve"), "run", str(config)],
+            cwd=ROOT,
+            env=environment(in_force, folder, fast=fast),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            # A group of its own: Ctrl-C reaches it once, from us; a shell may have had SIGINT ignored.
+            start_new_session=True,
+            preexec_fn=_take_interrupts,  # noqa: PLW1509 - this program runs no threads yet
+        )
+        try:
+            yield f"http://127.0.0.1:{in_force}", process
+        finally:
+            stop(process)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End `serve run` as Ctrl-C does: Serve drains, Ray follows; by force only when it hangs."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until Ctrl-C; 2 when the configuration is wrong, 1 when the graph does not come up."""
+    parser = argparse.ArgumentParser(prog="python -m cluster.local.run", description=__doc__)
+    parser.add_argument("--config", type=Path, default=ROOT / "serve_config.yaml")
+    parser.add_argument("--port", type=int, default=None, help="instead of the file's http_options.port")
+    parser.add_argument("--transport", choices=("fast", "plain"), default="fast")
+    parser.add_argument("--log", type=Path, default=ROOT / "var" / "serve.log")
+    options = parser.parse_args(arguments)
+
+    findings = check_file(options.config)
+    for finding in findings:
+        print(finding, file=sys.stderr)
+    if any(finding.is_error for finding in findings):
+        return 2
+
+    interrupted = _Interrupted()
+    signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGTERM, interrupted)
+    with serving(options.config, port=options.port, fast=options.transport == "fast", log=options.log) as (
+        url,
+        process,
+    ):
+        print(f"log: {options.log}")
+        running = lambda: process.poll() is None and not interrupted.told  # noqa: E731
+        if wait_until_ready(url, running, lambda line: print(line, flush=True)):
+            print(f'ready: {url}/v1 — model "auto" routes; Ctrl-C stops', flush=True)
+            while running():
+                time.sleep(0.5)
+        elif not interrupted.told:
+            print(f"not ready; the end of {options.log}:", file=sys.stderr)
+            print(
+                "\n".join(options.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]),
+                file=sys.stderr,
+            )
+            return 1
+        print("stopping …", flush=True)
+    print("stopped")
+    return 0
+
+
+class _Interrupted:
+    """Whether Ctrl-C or a SIGTERM came."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.told = True
+
+
+def _take_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

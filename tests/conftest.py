@@ -1,0 +1,12 @@
+"""Options of the whole test run."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--transport",
+        choices=("fast", "plain"),
+        default="fast",
+        help="serve the end-to-end application on the fast transport or on Serve's Python proxy",
+    )

@@ -1,0 +1,48 @@
+"""The real application, once for all end-to-end tests: real Ray, four real vLLM engines."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import openai
+import pytest
+
+from cluster.local.run import ROOT, serving, wait_until_ready
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A running graph."""
+
+    url: str
+    pid: int
+    log: Path
+
+    def client(self, **options: object) -> openai.OpenAI:
+        """The real openai client, without retries unless a test wants them."""
+        settings = {"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, "timeout": 60.0, **options}
+        return openai.OpenAI(**settings)  # type: ignore[arg-type]
+
+
+def free_port() -> int:
+    """A port whose companions of the fast transport are likely free too."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def application(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
+    fast = request.config.getoption("--transport") == "fast"
+    log = tmp_path_factory.mktemp("serve") / "serve.log"
+    with serving(ROOT / "serve_config.yaml", port=free_port() % 20000 + 20000, fast=fast, log=log) as (url, process):
+        if not wait_until_ready(url, lambda: process.poll() is None, print):
+            pytest.fail("the application did not come up:\n" + log.read_text(errors="replace")[-6000:])
+        yield Application(url, process.pid, log)
+
+
+@pytest.fixture
+def client(application: Application) -> Iterator[openai.OpenAI]:
+    with application.client() as opened:
+        yield opened
