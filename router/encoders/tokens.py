@@ -1,0 +1,50 @@
+"""Texts to padded token ids, in batches of like length."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from router.core import IntArray
+
+CHARACTERS_PER_TOKEN = 64
+"""No token of a word-piece vocabulary is longer: what lies beyond the window times this is never read."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Some of the texts, padded to their longest."""
+
+    rows: IntArray  # [n], where these texts stood
+    ids: IntArray  # [n, tokens] int64
+    mask: IntArray  # [n, tokens] int64, 0 for padding
+    lengths: IntArray  # [n]
+
+
+class Tokeniser:
+    """A `tokenizers` file with the window of an encoder."""
+
+    def __init__(self, file: Path, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._tokenizer = Tokenizer.from_file(str(file))
+        self._tokenizer.enable_truncation(max_length=max_tokens)
+        self._tokenizer.no_padding()
+
+    def batches(self, texts: Sequence[str], size: int) -> Iterator[TokenBatch]:
+        """Every text once, in batches of at most `size`, shortest first."""
+        limit = self._max_tokens * CHARACTERS_PER_TOKEN
+        # Lone surrogates come in through JSON escapes; the tokenizer takes only valid Unicode.
+        clean = [text[:limit].encode("utf-8", "replace").decode("utf-8") for text in texts]
+        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
+        order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            longest = max(len(encoded[row]) for row in rows)
+            ids = np.zeros((len(rows), longest), dtype=np.int64)
+            mask = np.zeros((len(rows), longest), dtype=np.int64)
+            for position, row in enumerate(rows):
+                ids[position, : len(encoded[row])] = encoded[row]
+                mask[position, : len(encoded[row])] = 1
+            yield TokenBatch(np.asarray(rows), ids, mask, mask.sum(axis=1))
