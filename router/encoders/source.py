@@ -108,7 +108,8 @@ def _checked(id_: str, sha256: str | None, folder: Path) -> EncoderSource:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") not in SUPPORTED:
         raise EncoderError(
-            f"encoder {id_!r} is a {config.get('model_type')!r} model, supported: {', '.join(sorted(SUPPORTED))}"
+            f"encoder {id_!r} is a {config.get('model_type')!r} model, "
+            f"supported: {', '.join(sorted(SUPPORTED))}"
         )
     return EncoderSource(
         EncoderSpec(id_, found, config["hidden_size"], _max_tokens(folder, config)), folder, config

@@ -1,0 +1,168 @@
+"""A saved policy is a folder of data: JSON for facts, safetensors for numbers, Markdown for people.
+
+Knows files, hashes and shapes; nothing of what they mean. The manifest is written last and the
+folder appears whole or not at all. To raise the schema: count SCHEMA_VERSION up, add the step
+from the old version to `_upgrade`, keep the old fixture in tests.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from router.core import FloatArray
+from router.errors import IntegrityError, ManifestError, SchemaVersionError, WeightsError
+
+FORMAT = "to-router-policy"
+SCHEMA_VERSION = 1
+MANIFEST, WEIGHTS, CARD = "manifest.json", "router.safetensors", "CARD.md"
+MOST_MANIFEST_BYTES = 4 * 1024 * 1024
+KINDS = "fiu"
+"""numpy kinds that may be stored: floats and whole numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """The contents of a policy folder."""
+
+    facts: dict[str, Any]
+    arrays: dict[str, FloatArray]
+    card: str
+
+
+def save(folder: Path, artifact: Artifact) -> str:
+    """Write a policy folder whole, and return its policy_id.
+
+    Raises:
+        FileExistsError: something stands at `folder` already.
+        WeightsError: an array is not finite.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already: name a new folder, or remove it first")
+    arrays = {name: np.ascontiguousarray(value) for name, value in sorted(artifact.arrays.items())}
+    _check_arrays(arrays)
+    # No metadata: with several keys safetensors' bytes would differ from run to run.
+    files = {WEIGHTS: save_tensors(arrays), CARD: artifact.card.encode("utf-8")}
+    facts = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        **artifact.facts,
+        "files": {name: {"sha256": _sha256(data), "size": len(data)} for name, data in files.items()},
+    }
+    manifest = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        making.chmod(0o755)
+        for name, data in files.items():
+            (making / name).write_bytes(data)
+        (making / MANIFEST).write_bytes(manifest)
+        Path(making).rename(folder)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+    return policy_id(manifest)
+
+
+def load(folder: Path) -> tuple[Artifact, str]:
+    """Read and check a policy folder; returns it with its policy_id.
+
+    Raises:
+        ManifestError: no manifest, not JSON, not a policy.
+        SchemaVersionError: written by a newer build.
+        IntegrityError: a file is missing, changed, of another size, or not listed.
+        WeightsError: arrays that cannot be read, or are not finite.
+    """
+    manifest = _read_manifest(folder)
+    facts = _parse_manifest(folder, manifest)
+    files = facts.pop("files")
+    _check_strangers(folder, files)
+    contents = {name: _read_listed(folder, name, listed) for name, listed in files.items()}
+    for needed in (WEIGHTS, CARD):
+        if needed not in contents:
+            raise ManifestError(f"{folder / MANIFEST} does not list {needed}")
+    try:
+        arrays = load_tensors(contents[WEIGHTS])
+    except SafetensorError as error:
+        raise WeightsError(f"{folder / WEIGHTS} cannot be read: {error}") from error
+    _check_arrays(arrays)
+    return Artifact(facts, arrays, contents[CARD].decode("utf-8")), policy_id(manifest)
+
+
+def policy_id(manifest: bytes) -> str:
+    """First 12 hex digits of the manifest's sha256."""
+    return _sha256(manifest)[:12]
+
+
+def _read_manifest(folder: Path) -> bytes:
+    file = folder / MANIFEST
+    if not folder.is_dir():
+        raise ManifestError(f"{folder} is not a policy folder: there is no such folder")
+    if not file.is_file():
+        raise ManifestError(f"{folder} is not a policy folder: it holds no {MANIFEST}")
+    if file.stat().st_size > MOST_MANIFEST_BYTES:
+        raise ManifestError(f"{file} is larger than {MOST_MANIFEST_BYTES} bytes")
+    return file.read_bytes()
+
+
+def _parse_manifest(folder: Path, manifest: bytes) -> dict[str, Any]:
+    try:
+        facts = json.loads(manifest)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ManifestError(f"{folder / MANIFEST} is not JSON: {error}") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise ManifestError(
+            f"{folder / MANIFEST} is not the manifest of a policy (format {FORMAT!r} expected)"
+        )
+    version = facts.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ManifestError(f"schema_version must be a whole number from 1, found {version!r}")
+    if version > SCHEMA_VERSION:
+        raise SchemaVersionError(version, SCHEMA_VERSION)
+    if not isinstance(facts.get("files"), dict):
+        raise ManifestError(f"{folder / MANIFEST} lists no files")
+    return facts
+
+
+def _check_strangers(folder: Path, files: Mapping[str, Any]) -> None:
+    strangers = sorted(entry.name for entry in folder.iterdir() if entry.name not in {MANIFEST, *files})
+    if strangers:
+        raise IntegrityError(f"{folder} holds {strangers[0]}, which its manifest does not list")
+
+
+def _read_listed(folder: Path, name: str, listed: Any) -> bytes:
+    if Path(name).name != name or not isinstance(listed, dict):
+        raise ManifestError(
+            f"the manifest lists {name!r} in a form that is not a plain file with sha256 and size"
+        )
+    file = folder / name
+    if file.is_symlink() or not file.is_file():
+        raise IntegrityError(f"{file} is listed in the manifest but is no file here")
+    size = file.stat().st_size
+    if size != listed.get("size"):
+        raise IntegrityError(f"{file} has {size} bytes, the manifest says {listed.get('size')}")
+    data = file.read_bytes()
+    if _sha256(data) != listed.get("sha256"):
+        raise IntegrityError(f"{file} was changed: its sha256 is not the manifest's")
+    return data
+
+
+def _check_arrays(arrays: Mapping[str, FloatArray]) -> None:
+    for name, value in arrays.items():
+        if value.dtype.kind not in KINDS:
+            raise WeightsError(f"array {name!r} has type {value.dtype}, expected numbers")
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise WeightsError(f"array {name!r} holds a value that is not finite")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,64 @@
+"""Make a predicted quality mean what it says: isotonic regression per expert, kept as knots.
+
+Pool-adjacent-violators (Ayer et al. 1955), as Zadrozny and Elkan (KDD 2002) use it for probabilities.
+Applied by interpolation between knots, in numpy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from router.core import FloatArray
+from router.errors import WeightsError
+
+KNOTS = 32
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """For each expert a non-decreasing curve from raw score to quality."""
+
+    raw: FloatArray  # [experts, KNOTS] non-decreasing
+    quality: FloatArray  # [experts, KNOTS] non-decreasing, in [0, 1]
+
+    @classmethod
+    def fit(cls, scores: FloatArray, quality: FloatArray) -> Self:
+        """Learn from scores that were made without seeing these outcomes.
+
+        Args:
+            scores: [n, experts] out-of-fold.
+            quality: [n, experts], NaN where not measured.
+        """
+        from sklearn.isotonic import IsotonicRegression
+
+        width = scores.shape[1]
+        raw, fitted = np.zeros((width, KNOTS)), np.zeros((width, KNOTS))
+        for column in range(width):
+            seen = np.isfinite(quality[:, column])
+            x, y = scores[seen, column], quality[seen, column]
+            curve = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(x, y)
+            raw[column] = np.quantile(x, np.linspace(0, 1, KNOTS))
+            fitted[column] = curve.predict(raw[column])
+        return cls(raw, np.maximum.accumulate(fitted, axis=1))
+
+    def apply(self, scores: FloatArray) -> FloatArray:
+        """Calibrated scores, [n, experts]."""
+        columns = [
+            np.interp(scores[:, column], self.raw[column], self.quality[column])
+            for column in range(scores.shape[1])
+        ]
+        return np.stack(columns, axis=1)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "isotonic", "knots": KNOTS}
+
+    def arrays(self) -> dict[str, FloatArray]:
+        return {"raw": self.raw, "quality": self.quality}
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, FloatArray]) -> Self:
+        if set(arrays) != {"raw", "quality"} or arrays["raw"].shape != arrays["quality"].shape:
+            raise WeightsError("the calibration needs two arrays of one shape, `raw` and `quality`")
+        return cls(arrays["raw"], arrays["quality"])

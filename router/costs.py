@@ -1,0 +1,186 @@
+"""What a query will cost on each expert: an expectation over answers, not a price list.
+
+Completion tokens are predicted per (query, expert) by ridge regression on the embedding in log
+space, with Duan's smearing factor to bring the mean back (Duan 1983, J. Am. Stat. Assoc. 78).
+Prompt tokens follow the query's length, by a factor for each expert's tokenizer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from router.core import FloatArray
+from router.experts import CandidatePool, Price
+
+BYTES_PER_TOKEN = 4
+TOKENS_AROUND = 4
+"""Tokens of a chat template around one message."""
+RIDGE = 30.0
+"""Penalty of the regression; chosen once on recorded outcomes, see docs/research-log.md."""
+
+
+def estimated_prompt_tokens(text: str) -> int:
+    """Tokens of a prompt before any tokenizer has seen it; `CostModel` learns each expert's factor to it."""
+    return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN) + TOKENS_AROUND
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Expected cost of every expert of the pool.
+
+    Where outcomes carry tokens and the pool prices, cost is priced tokens; where they carry
+    only a cost, the cost itself is regressed; where neither, there is no cost.
+    """
+
+    prices: FloatArray  # [experts, 2] US$ per million tokens in, out; NaN where unknown
+    tokens: "Regression | None" = None
+    """Completion tokens."""
+    prompt_factor: FloatArray | None = None  # [experts]
+    usd: "Regression | None" = None
+    """Cost in micro-US$, where tokens or prices are not known."""
+
+    @classmethod
+    def fit(
+        cls,
+        pool: CandidatePool,
+        texts: Sequence[str],
+        embeddings: FloatArray,
+        *,
+        prompt_tokens: FloatArray | None,
+        completion_tokens: FloatArray | None,
+        costs_usd: FloatArray | None,
+    ) -> Self:
+        """Learn from outcomes: arrays [n, experts] with NaN where not measured, `None` where absent."""
+        prices = np.array(
+            [[np.nan, np.nan] if e.price is None else [e.price.input, e.price.output] for e in pool]
+        )
+        tokens = None if completion_tokens is None else Regression.fit(embeddings, completion_tokens)
+        factor = None
+        if prompt_tokens is not None:
+            estimate = np.array([estimated_prompt_tokens(text) for text in texts], dtype=float)[:, None]
+            seen = np.isfinite(prompt_tokens)
+            total = np.where(seen, estimate, 0).sum(axis=0)
+            factor = np.where(total > 0, np.nansum(prompt_tokens, axis=0) / np.maximum(total, 1), 1.0)
+        usd = None
+        if costs_usd is not None and (tokens is None or not np.isfinite(prices).all()):
+            usd = Regression.fit(embeddings, costs_usd * 1e6)
+        return cls(prices, tokens, factor, usd)
+
+    def with_prices(self, pool: CandidatePool, prices: Mapping[str, Price]) -> Self:
+        """The same model under other prices, for those experts that are named."""
+        changed = self.prices.copy()
+        for name, price in prices.items():
+            changed[pool.column(name)] = (price.input, price.output)
+        return replace(self, prices=changed)
+
+    def predict(
+        self,
+        embeddings: FloatArray,
+        prompt_tokens: FloatArray,
+        max_tokens: FloatArray | None = None,
+    ) -> FloatArray | None:
+        """Expected US$, [n, experts]; `None` when nothing about cost is known.
+
+        Args:
+            prompt_tokens: [n] as `estimated_prompt_tokens` counts.
+            max_tokens: [n] the caller's bound on the answer; inf for none.
+        """
+        priced = None
+        if self.tokens is not None and np.isfinite(self.prices).any():
+            completion = self.tokens.predict(embeddings)
+            if max_tokens is not None:
+                completion = np.minimum(completion, max_tokens[:, None])
+            factor = np.ones(len(self.prices)) if self.prompt_factor is None else self.prompt_factor
+            prompt = prompt_tokens[:, None] * factor
+            priced = (prompt * self.prices[:, 0] + completion * self.prices[:, 1]) / 1e6
+        if self.usd is None:
+            return priced
+        direct = self.usd.predict(embeddings) / 1e6
+        return direct if priced is None else np.where(np.isfinite(priced), priced, direct)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "prices_per_mtok": [[_number(value) for value in row] for row in self.prices],
+            "parts": [name for name in ("tokens", "prompt_factor", "usd") if getattr(self, name) is not None],
+        }
+
+    def arrays(self) -> dict[str, FloatArray]:
+        found: dict[str, FloatArray] = {}
+        for name in ("tokens", "usd"):
+            part = getattr(self, name)
+            if part is not None:
+                found |= {f"{name}.{key}": value for key, value in part.arrays().items()}
+        if self.prompt_factor is not None:
+            found["prompt_factor"] = self.prompt_factor
+        return found
+
+    @classmethod
+    def restore(cls, data: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Self:
+        parts = {
+            name: Regression.restore(
+                {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(name)}
+            )
+            for name in ("tokens", "usd")
+            if name in data["parts"]
+        }
+        prices = np.array(
+            [[np.nan if v is None else v for v in row] for row in data["prices_per_mtok"]], dtype=float
+        )
+        return cls(prices, parts.get("tokens"), arrays.get("prompt_factor"), parts.get("usd"))
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Ridge on the logarithm of a positive amount, per expert, kept within what was seen."""
+
+    weights: FloatArray  # [dimension, experts]
+    intercept: FloatArray  # [experts]
+    smearing: FloatArray  # [experts]
+    limits: FloatArray  # [2, experts] lowest and highest believable amount
+
+    @classmethod
+    def fit(cls, embeddings: FloatArray, amounts: FloatArray) -> Self:
+        width = amounts.shape[1]
+        x = embeddings.astype(np.float64)
+        weights = np.zeros((x.shape[1], width))
+        intercept, smearing = np.zeros(width), np.ones(width)
+        limits = np.zeros((2, width))
+        for column in range(width):
+            seen = np.isfinite(amounts[:, column])
+            if not seen.any():
+                limits[:, column] = (0.0, -1.0)  # never measured; arrays on disk must be finite
+                continue
+            y = np.log1p(np.maximum(amounts[seen, column], 0))
+            centre, mean = x[seen].mean(axis=0), y.mean()
+            centred = x[seen] - centre
+            gram = centred.T @ centred + RIDGE * np.eye(x.shape[1])
+            weights[:, column] = np.linalg.solve(gram, centred.T @ (y - mean))
+            intercept[column] = mean - centre @ weights[:, column]
+            fitted = np.expm1(x[seen] @ weights[:, column] + intercept[column])
+            smearing[column] = amounts[seen, column].mean() / max(fitted.mean(), 1e-9)
+            limits[:, column] = np.quantile(amounts[seen, column], [0.005, 0.995])
+        return cls(weights.astype(np.float32), intercept, smearing, limits)
+
+    def predict(self, embeddings: FloatArray) -> FloatArray:
+        """Expected amounts, [n, experts]; NaN for an expert that was never measured."""
+        raw = np.expm1(embeddings @ self.weights + self.intercept) * self.smearing
+        low, high = self.limits
+        return np.where(high < low, np.nan, np.clip(raw, low, np.maximum(low, high)))
+
+    def arrays(self) -> dict[str, FloatArray]:
+        return {
+            "weights": self.weights,
+            "intercept": self.intercept,
+            "smearing": self.smearing,
+            "limits": self.limits,
+        }
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, FloatArray]) -> Self:
+        return cls(arrays["weights"], arrays["intercept"], arrays["smearing"], arrays["limits"])
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,1 @@
+"""Outcomes: files in, a wide table out, split by query."""

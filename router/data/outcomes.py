@@ -1,0 +1,159 @@
+"""The outcomes file: one row for each (query, expert), Parquet or JSONL; read, checked, written.
+
+Says precisely what is wrong with a file. Knows nothing of embeddings or methods.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from router.errors import OutcomesError
+
+KEYS = ("query_id", "query", "expert")
+NUMBERS = {
+    "quality": pa.float64(),
+    "prompt_tokens": pa.int64(),
+    "completion_tokens": pa.int64(),
+    "cost_usd": pa.float64(),
+    "latency_s": pa.float64(),
+    "ttft_s": pa.float64(),
+    "nll": pa.float64(),
+}
+TEXTS = ("response", "reference", "task", "split")
+NOT_NEGATIVE = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "ttft_s")
+Row = dict[str, Any]
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a Parquet or JSONL file, unchecked.
+
+    Raises:
+        OutcomesError: no such file, neither Parquet nor JSONL, or empty.
+    """
+    if not file.is_file():
+        raise OutcomesError(f"{file}: no such file")
+    if file.suffix == ".parquet":
+        try:
+            rows: list[Row] = pq.read_table(file).to_pylist()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise OutcomesError(f"{file} is not a Parquet file: {error}") from error
+    else:
+        rows = list(_read_jsonl(file))
+    if not rows:
+        raise OutcomesError(f"{file} is empty: at least one row is needed")
+    return rows
+
+
+def read_outcomes(file: Path) -> list[Row]:
+    """The rows of an outcomes file, checked against the contract; exact repetitions are dropped.
+
+    Raises:
+        OutcomesError: a column is missing, a value has the wrong type or range, or two rows of one
+            (query, expert) disagree.
+    """
+    return checked(read_rows(file), str(file))
+
+
+def checked(rows: Sequence[Row], where: str) -> list[Row]:
+    """Rows of outcomes, checked; raises as `read_outcomes`."""
+    columns = set().union(*(row.keys() for row in rows))
+    if missing := [name for name in (*KEYS, "quality") if name not in columns]:
+        hint = ": label it first with `to-router label`" if missing == ["quality"] else ""
+        raise OutcomesError(
+            f"{where} lacks the column {missing[0]!r}{hint} (found {', '.join(sorted(columns))})"
+        )
+    kept: dict[tuple[str, str], Row] = {}
+    texts: dict[str, str] = {}
+    for number, row in enumerate(rows, start=1):
+        _check_row(row, f"{where}, row {number}")
+        key = (row["query_id"], row["expert"])
+        if key in kept:
+            if kept[key] != row:
+                raise OutcomesError(
+                    f"{where}, row {number}: query {key[0]!r} has two different outcomes of expert {key[1]!r}; "
+                    "keep one of them"
+                )
+            continue
+        if texts.setdefault(row["query_id"], row["query"]) != row["query"]:
+            raise OutcomesError(
+                f"{where}, row {number}: query_id {row['query_id']!r} stands for two different queries"
+            )
+        kept[key] = row
+    return list(kept.values())
+
+
+def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as Parquet or JSONL, by the file's ending; the file appears whole or not at all."""
+    written = [dict(row) for row in rows]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, making = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    os.close(descriptor)
+    try:
+        if file.suffix == ".parquet":
+            pq.write_table(_table(written), making)
+        else:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in written)
+            Path(making).write_text("".join(lines), encoding="utf-8")
+        Path(making).chmod(0o644)
+        Path(making).replace(file)
+    except BaseException:
+        Path(making).unlink(missing_ok=True)
+        raise
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {}
+    for name in names:
+        kind = NUMBERS.get(name) or (pa.string() if name in (*KEYS, *TEXTS) else None)
+        columns[name] = pa.array([row.get(name) for row in rows], type=kind)
+    return pa.table(columns)
+
+
+def _read_jsonl(file: Path) -> Iterable[Row]:
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise OutcomesError(f"{file}, line {number} is not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise OutcomesError(
+                    f"{file}, line {number} must be a JSON object, found {type(row).__name__}"
+                )
+            yield row
+
+
+def _check_row(row: Row, where: str) -> None:
+    for name in KEYS:
+        if not isinstance(row.get(name), str) or not (row[name] or name == "query"):
+            raise OutcomesError(f"{where}: {name} must be a non-empty text, found {_short(row.get(name))}")
+    quality = row.get("quality")
+    if not isinstance(quality, int | float) or isinstance(quality, bool) or not 0 <= quality <= 1:
+        raise OutcomesError(f"{where}: quality must be a number in [0, 1], found {_short(quality)}")
+    for name in NUMBERS:
+        value = row.get(name)
+        if value is None or name == "quality":
+            continue
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise OutcomesError(f"{where}: {name} must be a number, found {_short(value)}")
+        if np.isnan(value):
+            row[name] = None  # how data frames write "not measured"
+        elif name in NOT_NEGATIVE and (value < 0 or np.isinf(value)):
+            raise OutcomesError(
+                f"{where}: {name} must be a finite number of at least 0, found {_short(value)}"
+            )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,0 +1,18 @@
+"""Take a method's arrays out of a saved policy, and say clearly when they do not fit."""
+
+from collections.abc import Mapping
+
+from router.core import FloatArray
+from router.errors import WeightsError
+
+
+def take(arrays: Mapping[str, FloatArray], *names: str) -> list[FloatArray]:
+    """The named arrays, in that order.
+
+    Raises:
+        WeightsError: one is missing, or there are others.
+    """
+    if set(arrays) != set(names):
+        found, wanted = ", ".join(sorted(arrays)) or "none", ", ".join(sorted(names))
+        raise WeightsError(f"stored arrays are {found}, this method has {wanted}")
+    return [arrays[name] for name in names]

@@ -1,0 +1,62 @@
+"""Find a routing method by name: ours, or a user's through the entry-point group `to_router.methods`."""
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from router.errors import MethodError
+from router.methods.contract import RoutingMethod
+
+GROUP = "to_router.methods"
+OURS = {
+    "fixed": "router.methods.fixed:FixedRouter",
+    "random": "router.methods.random:RandomRouter",
+    "knn": "router.methods.knn:KnnRouter",
+}
+"""Name → class; imported when asked for."""
+
+
+def names() -> tuple[str, ...]:
+    """Every method that can be asked for, ours first."""
+    theirs = (point.name for point in entry_points(group=GROUP))
+    return tuple(dict.fromkeys((*OURS, *theirs)))
+
+
+def method_class(name: str) -> type[RoutingMethod]:
+    """The class of a method.
+
+    Raises:
+        MethodError: no method bears this name, or what bears it is no method.
+    """
+    if name in OURS:
+        module, _, attribute = OURS[name].partition(":")
+        found: Any = getattr(import_module(module), attribute)
+    else:
+        points = entry_points(group=GROUP, name=name)
+        if not points:
+            raise MethodError(f"method {name!r} is unknown; known: {', '.join(names())}")
+        found = next(iter(points)).load()
+    missing = [part for part in ("fit", "score", "arrays", "restore", "params") if not hasattr(found, part)]
+    if missing:
+        raise MethodError(
+            f"method {name!r} ({found!r}) lacks {', '.join(missing)}: see router.methods.contract"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def make(name: str, params: Mapping[str, Any] | None = None) -> RoutingMethod:
+    """An unfitted method with the given parameters.
+
+    Raises:
+        MethodError: unknown method, or a parameter that it does not take.
+    """
+    found = method_class(name)
+    given = dict(params or {})
+    taken = [item for item in inspect.signature(found).parameters if item != "self"]
+    if strangers := sorted(given.keys() - set(taken)):
+        raise MethodError(
+            f"method {name!r} takes {', '.join(taken) or 'no parameters'}, found {strangers[0]!r}"
+        )
+    return found(**given)

@@ -1,0 +1,236 @@
+"""A policy: encoder + method + pool + cost model + guard, saved and served as one.
+
+The one way from queries to decisions; serving, evaluation and the command line all take it.
+Does not encode: callers bring embeddings made with the encoder that the policy names.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from router import artifact
+from router.calibration import Calibration
+from router.core import BoolArray, Decision, ExpertView, FloatArray, Preferences, QueryBatch, RouteRequest
+from router.costs import CostModel, estimated_prompt_tokens
+from router.decide import decide
+from router.encoders import EncoderSpec
+from router.errors import ManifestError, NoEligibleExpertError, PoolError, WeightsError
+from router.experts import CandidatePool, ExpertProfile, Price
+from router.guard import Guard
+from router.methods.contract import RoutingMethod
+from router.methods.registry import method_class
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Predicted quality of a batch."""
+
+    quality: FloatArray  # [n, experts] in [0, 1]
+    unfamiliar: BoolArray  # [n] far from all training data: the row holds the pool's means
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What `to-router train` makes and the router deployment serves."""
+
+    pool: CandidatePool
+    encoder: EncoderSpec
+    method: RoutingMethod
+    costs: CostModel
+    guard: Guard
+    static_ranking: tuple[str, ...]
+    """Experts, best first, for when no decision can be had."""
+    preferences: Preferences = Preferences()
+    calibration: Calibration | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Where it comes from: data hash, seed, best single expert, metrics. Facts, never read to decide."""
+    card: str = ""
+    policy_id: str = "unsaved"
+
+    def score(self, queries: QueryBatch) -> Scores:
+        """Predicted quality of every expert, calibrated, with the guard in force."""
+        raw = self.method.score(queries)
+        quality = raw if self.calibration is None else self.calibration.apply(raw)
+        unfamiliar = self.guard.unfamiliar(queries.embeddings)
+        return Scores(np.where(unfamiliar[:, None], self.guard.means, quality), unfamiliar)
+
+    def expected_costs(self, queries: QueryBatch, requests: Sequence[RouteRequest]) -> FloatArray | None:
+        """Expected US$ of every expert, [n, experts]; `None` when nothing about cost is known."""
+        given = [r.prompt_tokens or estimated_prompt_tokens(r.query) for r in requests]
+        bounds = [np.inf if r.max_tokens is None else r.max_tokens for r in requests]
+        return self.costs.predict(queries.embeddings, np.array(given, dtype=float), np.array(bounds))
+
+    def decide(
+        self, queries: QueryBatch, requests: Sequence[RouteRequest]
+    ) -> list[Decision | NoEligibleExpertError]:
+        """A decision for each request; an error is a value, so that one request cannot fail a batch."""
+        scores = self.score(queries)
+        costs = self.expected_costs(queries, requests)
+        wanted = [request.preferences.over(self.preferences) for request in requests]
+        reasons = [
+            self._reasons(r, p, None if costs is None else costs[i])
+            for i, (r, p) in enumerate(zip(requests, wanted, strict=True))
+        ]
+        eligible = np.array([[name not in why for name in self.pool.names] for why in reasons], dtype=bool)
+        rankings = decide(
+            scores.quality, costs, preferences=wanted, eligible=eligible.reshape(-1, len(self.pool))
+        )
+        answers: list[Decision | NoEligibleExpertError] = []
+        for row, (request, why) in enumerate(zip(requests, reasons, strict=True)):
+            if not rankings.eligible[row]:
+                answers.append(NoEligibleExpertError(why))
+                continue
+            answers.append(
+                Decision(
+                    ranking=tuple(self.pool.names[column] for column in rankings.row(row)),
+                    experts=self._views(
+                        request, why, scores.quality[row], None if costs is None else costs[row]
+                    ),
+                    policy_id=self.policy_id,
+                    unfamiliar=bool(scores.unfamiliar[row]),
+                )
+            )
+        return answers
+
+    def with_overrides(
+        self, *, prices: Mapping[str, Price] | None = None, preferences: Preferences | None = None
+    ) -> Self:
+        """The same policy under other prices and another default preference; its id stays.
+
+        Raises:
+            PoolError: a price is given for an expert that the policy does not score.
+        """
+        prices = prices or {}
+        if strangers := sorted(set(prices) - set(self.pool.names)):
+            raise PoolError(
+                f"a price is given for {', '.join(strangers)}, which policy {self.policy_id} does not score; "
+                f"it scores {', '.join(self.pool.names)}"
+            )
+        pool = CandidatePool(
+            [replace(expert, price=prices.get(expert.name, expert.price)) for expert in self.pool]
+        )
+        return replace(
+            self,
+            pool=pool,
+            costs=self.costs.with_prices(pool, prices),
+            preferences=self.preferences if preferences is None else preferences.over(self.preferences),
+        )
+
+    def save(self, folder: Path) -> Self:
+        """Write the policy folder; returns the policy with its id. Raises as `artifact.save`."""
+        facts = {
+            "router": {"name": self.method.name, "params": self.method.params},
+            "encoder": self.encoder.to_json(),
+            "pool": [expert.to_json() for expert in self.pool],
+            "cost_model": self.costs.to_json(),
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "static_ranking": list(self.static_ranking),
+            "preferences": {
+                "cost_weight": self.preferences.cost_weight,
+                "min_quality": self.preferences.min_quality,
+                "max_cost_usd": self.preferences.max_cost_usd,
+                "max_ttft_ms": self.preferences.max_ttft_ms,
+            },
+            "training": dict(self.training),
+        }
+        parts = {"method": self.method.arrays(), "cost": self.costs.arrays(), "guard": self.guard.arrays()}
+        if self.calibration is not None:
+            parts["calibration"] = self.calibration.arrays()
+        arrays = {f"{part}/{name}": value for part, found in parts.items() for name, value in found.items()}
+        return replace(self, policy_id=artifact.save(folder, artifact.Artifact(facts, arrays, self.card)))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read and verify a policy folder.
+
+        Raises:
+            ArtifactError: it cannot be trusted or read.
+            MethodError: its method is not installed here.
+        """
+        found, policy_id = artifact.load(folder)
+        facts, arrays = found.facts, found.arrays
+        try:
+            pool = CandidatePool([ExpertProfile.from_json(data) for data in facts["pool"]])
+            method = method_class(facts["router"]["name"]).restore(
+                facts["router"]["params"], _part(arrays, "method")
+            )
+            calibration = facts.get("calibration")
+            policy = cls(
+                pool=pool,
+                encoder=EncoderSpec(**facts["encoder"]),
+                method=method,
+                costs=CostModel.restore(facts["cost_model"], _part(arrays, "cost")),
+                guard=Guard.restore(_part(arrays, "guard")),
+                static_ranking=tuple(facts["static_ranking"]),
+                preferences=Preferences(**facts["preferences"]),
+                calibration=None
+                if calibration is None
+                else Calibration.restore(_part(arrays, "calibration")),
+                training=facts["training"],
+                card=found.card,
+                policy_id=policy_id,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ManifestError(f"{folder / artifact.MANIFEST} lacks or misstates {error}") from error
+        policy._check(folder)
+        return policy
+
+    def _check(self, folder: Path) -> None:
+        """Shapes must fit each other before a query meets them."""
+        blank = QueryBatch(("",), np.zeros((1, self.encoder.dimension), dtype=np.float32))
+        try:
+            quality = self.score(blank).quality
+            self.expected_costs(blank, [RouteRequest("")])
+        except (ValueError, IndexError) as error:
+            raise WeightsError(
+                f"{folder}: stored arrays do not fit each other or the encoder: {error}"
+            ) from error
+        if quality.shape != (1, len(self.pool)) or not np.isfinite(quality).all():
+            raise WeightsError(
+                f"{folder}: scores have shape {list(quality.shape)}, the pool has {len(self.pool)} experts"
+            )
+        if set(self.static_ranking) != set(self.pool.names):
+            raise ManifestError(
+                f"{folder / artifact.MANIFEST}: static_ranking does not hold just the pool's experts"
+            )
+
+    def _reasons(
+        self, request: RouteRequest, wanted: Preferences, costs: FloatArray | None
+    ) -> dict[str, str]:
+        """Expert → why it is not eligible: the caller's word first, then cost and wait."""
+        reasons = {name: why for name, why in request.excluded.items() if name in self.pool}
+        for column, name in enumerate(self.pool.names):
+            if name in reasons:
+                continue
+            if wanted.max_cost_usd is not None and costs is not None and costs[column] > wanted.max_cost_usd:
+                reasons[name] = (
+                    f"expected cost {costs[column]:.3g} US$ is above max_cost_usd {wanted.max_cost_usd:.3g}"
+                )
+            wait_ms = request.ttft_ms.get(name)
+            if wanted.max_ttft_ms is not None and wait_ms is not None and wait_ms > wanted.max_ttft_ms:
+                reasons[name] = (
+                    f"expected wait {wait_ms:.0f} ms is above max_ttft_ms {wanted.max_ttft_ms:.0f}"
+                )
+        return reasons
+
+    def _views(
+        self, request: RouteRequest, why: Mapping[str, str], quality: FloatArray, costs: FloatArray | None
+    ) -> dict[str, ExpertView]:
+        return {
+            name: ExpertView(
+                score=float(quality[column]),
+                cost_usd=None if costs is None or not np.isfinite(costs[column]) else float(costs[column]),
+                ttft_ms=request.ttft_ms.get(name),
+                eligible=name not in why,
+                excluded_because=why.get(name),
+            )
+            for column, name in enumerate(self.pool.names)
+        }
+
+
+def _part(arrays: Mapping[str, FloatArray], part: str) -> dict[str, FloatArray]:
+    prefix = f"{part}/"
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
