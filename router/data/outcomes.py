@@ -77,8 +77,8 @@ def checked(rows: Sequence[Row], where: str) -> list[Row]:
         if key in kept:
             if kept[key] != row:
                 raise OutcomesError(
-                    f"{where}, row {number}: query {key[0]!r} has two different outcomes of expert {key[1]!r}; "
-                    "keep one of them"
+                    f"{where}, row {number}: query {key[0]!r} has two different outcomes of expert "
+                    f"{key[1]!r}; keep one of them"
                 )
             continue
         if texts.setdefault(row["query_id"], row["query"]) != row["query"]:

@@ -1,0 +1,246 @@
+"""Judge a policy on outcomes that it did not train on, through the code that serves.
+
+Every choice goes through `Policy.score`, its expected costs and `decide`; what is paid and gained is
+what was measured. Baselines stand beside: random, every expert alone, best single, zero router, oracle.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from router import metrics
+from router.core import BoolArray, FloatArray, IntArray, Preferences, QueryBatch, RouteRequest
+from router.data.dataset import Dataset
+from router.decide import decide
+from router.errors import OutcomesError
+from router.policy import Policy
+from router.training import COST_WEIGHTS
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A policy on a data set: what it predicted, and what was measured."""
+
+    policy: Policy
+    dataset: Dataset  # complete rows only, the policy's pool in its order
+    scores: FloatArray  # [n, experts]
+    expected: FloatArray | None  # [n, experts] US$
+    unfamiliar: BoolArray  # [n]
+    dropped: int
+    """Queries left out because an expert's outcome is missing."""
+
+    @property
+    def quality(self) -> FloatArray:
+        return self.dataset.quality
+
+    @property
+    def paid(self) -> FloatArray | None:
+        return self.dataset.costs_usd
+
+    @property
+    def best_single(self) -> int:
+        """Column of the expert that was best on the training data, as the policy records it."""
+        name = self.policy.training.get("best_single", self.policy.static_ranking[0])
+        return self.policy.pool.column(name)
+
+    def choices(self, preferences: Preferences) -> IntArray:
+        """The chosen column of each query, [n]."""
+        return decide(self.scores, self.expected, preferences=preferences).best
+
+    def outcome(self, chosen: IntArray) -> tuple[FloatArray, FloatArray | None]:
+        """Measured quality and cost of the chosen experts, [n] each."""
+        each = np.arange(len(chosen))
+        return self.quality[each, chosen], None if self.paid is None else self.paid[each, chosen]
+
+
+def judge(policy: Policy, dataset: Dataset, embeddings: FloatArray) -> Judged:
+    """Score a data set with a policy.
+
+    Raises:
+        PoolError: the outcomes lack an expert of the policy.
+        OutcomesError: no query has an outcome of every expert.
+    """
+    ordered = dataset.only(policy.pool.names)
+    rows = ordered.complete()
+    if not len(rows):
+        raise OutcomesError("no query has an outcome of every expert of the policy: nothing can be compared")
+    kept = ordered.take(rows)
+    batch = QueryBatch(kept.texts, embeddings[rows])
+    scores = policy.score(batch)
+    expected = policy.expected_costs(batch, [RouteRequest(text) for text in kept.texts])
+    return Judged(policy, kept, scores.quality, expected, scores.unfamiliar, len(dataset) - len(rows))
+
+
+def report(judged: Judged) -> dict[str, Any]:
+    """Everything that `report.json` holds."""
+    quality, paid, best = judged.quality, judged.paid, judged.best_single
+    default = judged.choices(judged.policy.preferences)
+    picked, cost = judged.outcome(default)
+    alone = quality[:, best]
+    top, _ = judged.outcome(judged.choices(Preferences(cost_weight=0.0)))
+    curve = _curve(judged)
+    names = judged.policy.pool.names
+    return {
+        "n_queries": len(quality),
+        "n_dropped": judged.dropped,
+        "policy_id": judged.policy.policy_id,
+        "method": judged.policy.method.name,
+        "experts": {
+            name: {"quality": _mean(quality[:, column]), "cost_usd": _mean(_column(paid, column))}
+            for column, name in enumerate(names)
+        },
+        "best_single": {
+            "name": names[best],
+            "quality": _mean(alone),
+            "cost_usd": _mean(_column(paid, best)),
+        },
+        "random": {
+            "quality": _mean(quality.mean(axis=1)),
+            "cost_usd": _mean(None if paid is None else paid.mean(axis=1)),
+        },
+        "oracle": _oracle(quality, paid),
+        "policy": {
+            "quality": _mean(picked),
+            "cost_usd": _mean(cost),
+            "preferences": _said(judged.policy.preferences),
+        },
+        "curve": curve,
+        **_areas(judged, curve),
+        "quality_gain": float(top.mean() / alone.mean() - 1) if alone.mean() else None,
+        "quality_gain_points": float(top.mean() - alone.mean()),
+        "quality_gain_ci95": metrics.interval(lambda w: (w @ top) / (w @ alone) - 1, len(alone)),
+        "cost_saved_at_equal_quality": _saved(judged),
+        **_two_experts(judged),
+        "calibration": {
+            name: metrics.calibration_error(judged.scores[:, column], quality[:, column])
+            for column, name in enumerate(names)
+        },
+        "traffic": {name: float((default == column).mean()) for column, name in enumerate(names)},
+        "unfamiliar": float(judged.unfamiliar.mean()),
+        "told_the_task": _told_the_task(judged),
+        "paper": _paper(judged, default),
+    }
+
+
+def _curve(judged: Judged) -> list[dict[str, Any]]:
+    points = []
+    weights = COST_WEIGHTS if judged.expected is not None else (0.0,)
+    for weight in weights:
+        picked, cost = judged.outcome(judged.choices(Preferences(cost_weight=weight)))
+        points.append({"cost_weight": weight, "quality": _mean(picked), "cost_usd": _mean(cost)})
+    return points
+
+
+def _areas(judged: Judged, curve: list[dict[str, Any]]) -> dict[str, float | None]:
+    if judged.paid is None or judged.expected is None:
+        return {"aiq": None, "zero_router_aiq": None}
+    single_cost, single_quality = judged.paid.mean(axis=0), judged.quality.mean(axis=0)
+    low, high = float(single_cost.min()), float(single_cost.max())
+    ours = np.array([[point["cost_usd"], point["quality"]] for point in curve])
+    return {
+        "aiq": metrics.area(ours[:, 0], ours[:, 1], low, high),
+        "zero_router_aiq": metrics.area(single_cost, single_quality, low, high),
+    }
+
+
+def _saved(judged: Judged) -> dict[str, Any]:
+    """The saving at the preference that training chose, never at one chosen on what is reported."""
+    weight = judged.policy.training.get("equal_quality_cost_weight")
+    if judged.paid is None or weight is None:
+        return {"cost_weight": weight, "saved": None, "quality": None, "ci95": None}
+    picked, cost = judged.outcome(judged.choices(Preferences(cost_weight=weight)))
+    alone = judged.paid[:, judged.best_single]
+    assert cost is not None  # noqa: S101 - paid is there
+    return {
+        "cost_weight": weight,
+        "saved": float(1 - cost.mean() / alone.mean()),
+        "quality": _mean(picked),
+        "quality_against_best_single": float(picked.mean() - judged.quality[:, judged.best_single].mean()),
+        "quality_ci95": metrics.interval(
+            lambda w: w @ (picked - judged.quality[:, judged.best_single]), len(picked)
+        ),
+        "ci95": metrics.interval(lambda w: 1 - (w @ cost) / (w @ alone), len(alone)),
+    }
+
+
+def _two_experts(judged: Judged) -> dict[str, float | None]:
+    """RouteLLM's figures, for pools of two."""
+    if len(judged.policy.pool) != 2:
+        return {"apgr": None, "cpt50": None, "cpt80": None}
+    strong = judged.best_single
+    weak = 1 - strong
+    share, recovered = metrics.gap_recovered(
+        judged.scores[:, strong] - judged.scores[:, weak], judged.quality[:, weak], judged.quality[:, strong]
+    )
+    return {
+        "apgr": metrics.apgr(share, recovered),
+        "cpt50": metrics.call_share(share, recovered, 0.5),
+        "cpt80": metrics.call_share(share, recovered, 0.8),
+    }
+
+
+def _oracle(quality: FloatArray, paid: FloatArray | None) -> dict[str, float | None]:
+    """The cheapest of the best for each query."""
+    best = quality.max(axis=1, keepdims=True)
+    if paid is None:
+        return {"quality": _mean(best), "cost_usd": None}
+    cheapest = np.where(quality >= best, paid, np.inf).argmin(axis=1)
+    each = np.arange(len(quality))
+    return {"quality": _mean(best), "cost_usd": _mean(paid[each, cheapest])}
+
+
+def _told_the_task(judged: Judged) -> dict[str, Any] | None:
+    """A router that is told each query's true task and takes the expert that was best at it in training.
+
+    What task labels alone can give: to beat it is the real test.
+    """
+    best_by_task = judged.policy.training.get("best_by_task")
+    if judged.dataset.tasks is None or not best_by_task:
+        return None
+    default = judged.policy.pool.names[judged.best_single]
+    chosen = np.array(
+        [judged.policy.pool.column(best_by_task.get(task, default)) for task in judged.dataset.tasks]
+    )
+    picked, cost = judged.outcome(chosen)
+    return {"quality": _mean(picked), "cost_usd": _mean(cost)}
+
+
+def _paper(judged: Judged, chosen: IntArray) -> dict[str, dict[str, float | None]]:
+    """The paper's further figures, where the outcomes carry them: waits, NLL, tokens, throughput."""
+    each = np.arange(len(chosen))
+    found: dict[str, dict[str, float | None]] = {}
+    measured = judged.dataset.measured
+    latency, tokens = measured.get("latency_s"), measured.get("completion_tokens")
+    for name in ("latency_s", "ttft_s", "nll", "completion_tokens"):
+        if name in measured:
+            values = measured[name]
+            found[name] = {
+                "policy": _mean(values[each, chosen]),
+                "best_single": _mean(values[:, judged.best_single]),
+                "random": _mean(values.mean(axis=1)),
+            }
+    if latency is not None and tokens is not None:
+        found["tokens_per_s"] = {
+            "policy": float(np.nansum(tokens[each, chosen]) / np.nansum(latency[each, chosen])),
+            "best_single": float(
+                np.nansum(tokens[:, judged.best_single]) / np.nansum(latency[:, judged.best_single])
+            ),
+            "random": float(np.nansum(tokens) / np.nansum(latency)),
+        }
+    return found
+
+
+def _said(preferences: Preferences) -> dict[str, float]:
+    names = ("cost_weight", "min_quality", "max_cost_usd", "max_ttft_ms")
+    return {name: value for name in names if (value := getattr(preferences, name)) is not None}
+
+
+def _column(values: FloatArray | None, column: int) -> FloatArray | None:
+    return None if values is None else values[:, column]
+
+
+def _mean(values: FloatArray | None) -> float | None:
+    if values is None or not np.isfinite(values).any():
+        return None
+    return float(np.nanmean(values))

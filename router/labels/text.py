@@ -1,0 +1,88 @@
+"""Labels from the text alone: equal, contained, the same number, the same choice."""
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+from router.core import FloatArray
+
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
+_SAID_CHOICE = re.compile(r"(?:answer|choice|option)\s*(?:is|:)?\s*\**\(?([A-Z])\)?\b", re.IGNORECASE)
+_LONE_CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-Z])\)?(?![A-Za-z])")
+
+
+def normal(text: str) -> str:
+    """A text as it is compared: Unicode composed, case and space folded, a final full stop dropped."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".").strip()
+
+
+class Exact:
+    """1 when response and reference are equal but for case, space and a final full stop."""
+
+    def label(
+        self, responses: Sequence[str], references: Sequence[str], queries: Sequence[str]
+    ) -> FloatArray:
+        pairs = zip(responses, references, strict=True)
+        return np.array([float(normal(response) == normal(reference)) for response, reference in pairs])
+
+
+class Contains:
+    """1 when the reference stands in the response as whole words."""
+
+    def label(
+        self, responses: Sequence[str], references: Sequence[str], queries: Sequence[str]
+    ) -> FloatArray:
+        def holds(response: str, reference: str) -> bool:
+            wanted = normal(reference)
+            return (
+                bool(wanted) and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", normal(response)) is not None
+            )
+
+        return np.array([float(holds(a, b)) for a, b in zip(responses, references, strict=True)])
+
+
+class Numeric:
+    """1 when the response's last number equals the reference's last number.
+
+    Args:
+        tolerance: relative difference that still counts as equal.
+    """
+
+    def __init__(self, tolerance: float = 1e-6) -> None:
+        self.tolerance = tolerance
+
+    def label(
+        self, responses: Sequence[str], references: Sequence[str], queries: Sequence[str]
+    ) -> FloatArray:
+        def same(response: str, reference: str) -> bool:
+            found, wanted = last_number(response), last_number(reference)
+            if found is None or wanted is None:
+                return False
+            return math.isclose(found, wanted, rel_tol=self.tolerance, abs_tol=self.tolerance)
+
+        return np.array([float(same(a, b)) for a, b in zip(responses, references, strict=True)])
+
+
+class Choice:
+    """1 when the response settles on the reference's letter, for multiple choice."""
+
+    def label(
+        self, responses: Sequence[str], references: Sequence[str], queries: Sequence[str]
+    ) -> FloatArray:
+        pairs = zip(responses, references, strict=True)
+        return np.array([float(_letter(a) is not None and _letter(a) == _letter(b)) for a, b in pairs])
+
+
+def last_number(text: str) -> float | None:
+    """The last number of a text, thousands separators dropped; `None` where there is none."""
+    found = _NUMBER.findall(text.replace("−", "-"))
+    return float(found[-1].replace(",", "")) if found else None
+
+
+def _letter(text: str) -> str | None:
+    """The letter that a response settles on: the last that it says is its answer, else the last alone."""
+    said = _SAID_CHOICE.findall(text) or _LONE_CHOICE.findall(text)
+    return str(said[-1]).upper() if said else None

@@ -1,0 +1,105 @@
+"""Figures of routing: areas, gaps, intervals, calibration. Arrays in, numbers out.
+
+AIQ is RouterBench's (arXiv 2403.12031), APGR and CPT are RouteLLM's (arXiv 2406.18665), the expected
+calibration error is Naeini et al.'s (AAAI 2015).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from router.core import FloatArray, IntArray
+
+RESAMPLES = 2000
+BINS = 10
+
+
+def hull(costs: FloatArray, quality: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The non-decreasing upper convex hull of points: (costs, quality), by rising cost."""
+    order = np.lexsort((-quality, costs))
+    kept: list[tuple[float, float]] = []
+    for x, y in zip(costs[order], quality[order], strict=True):
+        if kept and y <= kept[-1][1]:
+            continue  # dearer and no better
+        while len(kept) >= 2 and _below(kept[-2], kept[-1], (x, y)):
+            kept.pop()
+        kept.append((float(x), float(y)))
+    points = np.array(kept)
+    return points[:, 0], points[:, 1]
+
+
+def area(costs: FloatArray, quality: FloatArray, low: float, high: float) -> float:
+    """AIQ: the mean height of the points' hull between two costs.
+
+    Beyond its dearest point a hull goes on level; below its cheapest it is taken as level too, for
+    nothing cheaper than its cheapest point is known of it.
+    """
+    if high <= low:
+        return float(np.max(quality))
+    x, y = hull(costs, quality)
+    at = np.unique(np.concatenate([x[(x > low) & (x < high)], [low, high]]))
+    return float(np.trapezoid(np.interp(at, x, y), at) / (high - low))
+
+
+def interval(statistic: Callable[[FloatArray], FloatArray], n: int, *, seed: int = 0) -> list[float]:
+    """95 % bootstrap interval over queries.
+
+    Args:
+        statistic: weights [resamples, n] that sum to 1 in each row → values [resamples].
+    """
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(0, RESAMPLES, 200):
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=200) / n
+        values.append(statistic(weights))
+    low, high = np.quantile(np.concatenate(values), [0.025, 0.975])
+    return [float(low), float(high)]
+
+
+def calibration_error(scores: FloatArray, quality: FloatArray) -> float:
+    """Expected calibration error over ten bins of equal width."""
+    bins: IntArray = np.minimum((scores * BINS).astype(int), BINS - 1)
+    total = 0.0
+    for number in np.unique(bins):
+        inside = bins == number
+        total += inside.mean() * abs(scores[inside].mean() - quality[inside].mean())
+    return float(total)
+
+
+def reliability(scores: FloatArray, quality: FloatArray) -> list[tuple[float, float, int]]:
+    """(mean score, mean quality, queries) of each bin that holds any."""
+    bins: IntArray = np.minimum((scores * BINS).astype(int), BINS - 1)
+    return [
+        (float(scores[bins == b].mean()), float(quality[bins == b].mean()), int((bins == b).sum()))
+        for b in np.unique(bins)
+    ]
+
+
+def gap_recovered(lead: FloatArray, weak: FloatArray, strong: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """RouteLLM's curve: (share of strong calls, share of the performance gap recovered), both [n + 1].
+
+    Args:
+        lead: predicted score of the strong expert less the weak one's, [n].
+        weak, strong: measured quality, [n].
+    """
+    order = np.argsort(-lead, kind="stable")
+    gained = np.concatenate([[0.0], np.cumsum((strong - weak)[order])])
+    gap = float((strong - weak).sum())
+    share = np.linspace(0.0, 1.0, len(gained))
+    return share, gained / gap if gap != 0 else np.full(len(gained), np.nan)
+
+
+def apgr(share: FloatArray, recovered: FloatArray) -> float:
+    """Average performance gap recovered: the area under the curve; 0.5 is random."""
+    return float(np.trapezoid(recovered, share))
+
+
+def call_share(share: FloatArray, recovered: FloatArray, target: float) -> float | None:
+    """CPT: the least share of strong calls that recovers `target` of the gap; `None` if none does."""
+    reached = np.flatnonzero(recovered >= target)
+    return float(share[reached[0]]) if len(reached) else None
+
+
+def _below(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
+    """Whether b lies on or under the line from a to c."""
+    return bool((b[1] - a[1]) * (c[0] - a[0]) <= (c[1] - a[1]) * (b[0] - a[0]))

@@ -1,0 +1,196 @@
+"""From outcomes to a policy: fit, calibrate, choose the preference, guard; all on training data.
+
+What is calibrated and chosen here is judged on out-of-fold scores: each query is scored by a
+method that never saw it. The method that is kept is then fitted on everything.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from router.calibration import Calibration
+from router.core import FloatArray, IntArray, Preferences, QueryBatch, TrainingSet
+from router.costs import CostModel, estimated_prompt_tokens
+from router.data.dataset import Dataset
+from router.decide import decide
+from router.encoders import EncoderSpec
+from router.errors import OutcomesError
+from router.guard import Guard
+from router.methods.registry import make
+from router.methods.shrink import PRIOR_STRENGTH, global_means
+from router.policy import Policy
+
+FOLDS = 5
+LEAST_QUERIES = 20
+CALIBRATE_FROM = 200
+"""Queries from which isotonic curves are worth their noise."""
+COST_WEIGHTS = (0.0, *np.geomspace(0.003, 30.0, 60).round(6).tolist(), 1e6)
+"""Preferences that are tried and that the cost–quality curve shows."""
+CONFIDENCE_Z = 1.0
+"""Standard errors by which the chosen preference must not fall below the best single expert."""
+
+
+def train(
+    dataset: Dataset,
+    embeddings: FloatArray,
+    encoder: EncoderSpec,
+    *,
+    method: str,
+    params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Policy:
+    """Train a policy on all queries of `dataset`.
+
+    Args:
+        embeddings: [n, dimension] of the data set's queries, made with `encoder`.
+        tell: told each step, for a command line.
+
+    Raises:
+        OutcomesError: fewer than 20 queries, or an expert without outcomes.
+        MethodError: unknown method or parameters.
+        PoolError: fewer than two experts.
+    """
+    _check(dataset, method)
+    batch = QueryBatch(dataset.texts, embeddings)
+    training = TrainingSet(batch, dataset.quality, dataset.costs_usd, dataset.tasks)
+    make(method, params)  # refuse a bad name or parameter before any work is done
+
+    tell(f"scoring {len(dataset)} queries out of fold, {FOLDS} folds")
+    folds = fold_of(dataset.texts, seed=seed)
+    scores = _out_of_fold(training, folds, method=method, params=params, seed=seed)
+    calibration, calibrated = _calibrate(scores, dataset.quality, folds)
+
+    tell("fitting on everything")
+    fitted = make(method, params).fit(training, seed=seed)
+    costs = CostModel.fit(
+        dataset.pool,
+        dataset.texts,
+        embeddings,
+        prompt_tokens=dataset.measured.get("prompt_tokens"),
+        completion_tokens=dataset.measured.get("completion_tokens"),
+        costs_usd=dataset.measured.get("cost_usd"),
+    )
+    means = global_means(dataset.quality)
+    guard = Guard.fit(embeddings, means, seed=seed)
+    prompt = np.array([estimated_prompt_tokens(text) for text in dataset.texts], dtype=float)
+    expected = costs.predict(embeddings, prompt)
+    best = int(np.argmax(means))
+    chosen = choose_preference(calibrated, expected, dataset, best=best)
+    facts = {
+        "n_queries": len(dataset),
+        "data_sha256": dataset.sha256,
+        "seed": seed,
+        "best_single": dataset.pool.names[best],
+        "equal_quality_cost_weight": chosen["cost_weight"],
+        "best_by_task": _best_by_task(dataset, means),
+        "out_of_fold": chosen,
+        "expert_means": {name: float(means[column]) for column, name in enumerate(dataset.pool.names)},
+    }
+    return Policy(
+        pool=dataset.pool,
+        encoder=encoder,
+        method=fitted,
+        costs=costs,
+        guard=guard,
+        static_ranking=tuple(dataset.pool.names[column] for column in np.argsort(-means, kind="stable")),
+        preferences=Preferences(cost_weight=chosen["cost_weight"]),
+        calibration=calibration,
+        training=facts,
+    )
+
+
+def choose_preference(
+    scores: FloatArray, expected: FloatArray | None, dataset: Dataset, *, best: int
+) -> dict[str, float]:
+    """The `cost_weight` that saves most while quality stays, with a margin, at the best single expert's.
+
+    A weight counts as safe when the mean gain over the best single expert, less `CONFIDENCE_Z`
+    standard errors of the paired differences, is not negative. With none safe, or without costs: 0.
+    """
+    rows = dataset.complete()
+    quality, costs = dataset.quality[rows], dataset.costs_usd
+    found = {"cost_weight": 0.0}
+    if not len(rows):
+        return found
+    alone = quality[:, best]
+    paid = None if costs is None else costs[rows]
+    each = np.arange(len(rows))
+    for weight in COST_WEIGHTS:
+        ranked = decide(
+            scores[rows],
+            None if expected is None else expected[rows],
+            preferences=Preferences(cost_weight=weight),
+        )
+        gain = quality[each, ranked.best] - alone
+        margin = gain.mean() - CONFIDENCE_Z * gain.std() / np.sqrt(len(gain))
+        saved = 0.0 if paid is None else 1 - paid[each, ranked.best].mean() / paid[:, best].mean()
+        figures = {
+            "cost_weight": float(weight),
+            "gain": float(gain.mean()),
+            "margin": float(margin),
+            "saved": float(saved),
+        }
+        safe = paid is not None and margin >= 0
+        if weight == 0 or (safe and (saved > found["saved"] or found["margin"] < 0)):
+            found = figures
+    return found
+
+
+def fold_of(texts: tuple[str, ...], *, seed: int, folds: int = FOLDS) -> IntArray:
+    """A fold for each query, [n]; identical queries share theirs."""
+    normal = [" ".join(text.split()).casefold() for text in texts]
+    distinct = sorted(set(normal))
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    fold = {text: int(order[place] % folds) for place, text in enumerate(distinct)}
+    return np.array([fold[text] for text in normal])
+
+
+def _out_of_fold(
+    training: TrainingSet, folds: IntArray, *, method: str, params: Mapping[str, Any] | None, seed: int
+) -> FloatArray:
+    scores = np.empty(training.quality.shape)
+    for fold in range(folds.max() + 1):
+        inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        if not len(outside):
+            continue
+        fitted = make(method, params).fit(training.take(inside), seed=seed)
+        scores[outside] = fitted.score(training.queries.take(outside))
+    return scores
+
+
+def _calibrate(
+    scores: FloatArray, quality: FloatArray, folds: IntArray
+) -> tuple[Calibration | None, FloatArray]:
+    """The calibration to keep, and the scores as a calibration that did not see them makes them."""
+    if len(scores) < CALIBRATE_FROM:
+        return None, scores
+    apart = np.empty_like(scores)
+    for half in (0, 1):
+        held = folds % 2 == half
+        apart[held] = Calibration.fit(scores[~held], quality[~held]).apply(scores[held])
+    return Calibration.fit(scores, quality), apart
+
+
+def _best_by_task(dataset: Dataset, means: FloatArray) -> dict[str, str] | None:
+    """Task → its best expert, by means shrunk to the global ones; only told in reports."""
+    if dataset.tasks is None:
+        return None
+    tasks = np.array(dataset.tasks)
+    best = {}
+    for task in sorted(set(dataset.tasks)):
+        inside = dataset.quality[tasks == task]
+        seen = np.isfinite(inside).sum(axis=0)
+        shrunk = (np.nansum(inside, axis=0) + PRIOR_STRENGTH * means) / (seen + PRIOR_STRENGTH)
+        best[task] = dataset.pool.names[int(shrunk.argmax())]
+    return best
+
+
+def _check(dataset: Dataset, method: str) -> None:
+    if len(dataset) < LEAST_QUERIES:
+        raise OutcomesError(f"training needs at least {LEAST_QUERIES} queries, found {len(dataset)}")
+    if len(dataset.pool) < 2 and method != "fixed":
+        raise OutcomesError(
+            f"routing needs at least two experts, the outcomes hold only {dataset.pool.names[0]!r}"
+        )
