@@ -52,7 +52,8 @@ def as_markdown(figures: Mapping[str, Any]) -> str:
         lines.append(f"- AIQ {figures['aiq']:.4f}; zero router {figures['zero_router_aiq']:.4f}.")
     if figures["apgr"] is not None:
         lines.append(
-            f"- APGR {figures['apgr']:.3f}, CPT50 {_three(figures['cpt50'])}, CPT80 {_three(figures['cpt80'])}."
+            f"- APGR {figures['apgr']:.3f}, CPT50 {_three(figures['cpt50'])}, "
+            f"CPT80 {_three(figures['cpt80'])}."
         )
     worst = max(figures["calibration"].values())
     lines.append(f"- Calibration: expected error at most {worst:.3f} for any expert.")
@@ -83,8 +84,8 @@ def card(policy: Policy, notes: Sequence[str] = ()) -> str:
     ]
     if "gain" in chosen:
         lines.append(
-            f"- Out of fold at that preference: quality {chosen['gain']:+.4f} against the best single expert, "
-            f"cost {chosen['saved']:+.1%} saved"
+            f"- Out of fold at that preference: quality {chosen['gain']:+.4f} against the best single "
+            f"expert, cost {chosen['saved']:+.1%} saved"
         )
     lines += [
         "",
@@ -111,7 +112,7 @@ def card(policy: Policy, notes: Sequence[str] = ()) -> str:
 
 def plot_curve(file: Path, figures: Mapping[str, Any]) -> None:
     """Cost against quality: the policy's curve, single experts, zero router's hull, oracle."""
-    figure, axes = _figure(7.0, 4.6)
+    figure, axes = new_figure(7.0, 4.6)
     experts = figures["experts"]
     priced = figures["aiq"] is not None
     costs = {name: 1000 * (expert["cost_usd"] or 0.0) for name, expert in experts.items()}
@@ -147,12 +148,12 @@ def plot_curve(file: Path, figures: Mapping[str, Any]) -> None:
         axes.legend(frameon=False, fontsize=8)
     axes.set_xlabel("US$ per 1,000 queries")
     axes.set_ylabel("quality")
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def plot_reliability(file: Path, judged: Judged) -> None:
     """Predicted against measured quality, a line for each expert."""
-    figure, axes = _figure(4.6, 4.6)
+    figure, axes = new_figure(4.6, 4.6)
     axes.plot([0, 1], [0, 1], color=PALE, linewidth=1)
     for column, name in enumerate(judged.policy.pool.names):
         bins = metrics.reliability(judged.scores[:, column], judged.quality[:, column])
@@ -162,7 +163,7 @@ def plot_reliability(file: Path, judged: Judged) -> None:
     axes.set_xlabel("predicted quality")
     axes.set_ylabel("measured quality")
     axes.legend(frameon=False, fontsize=7)
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def plot_winners(file: Path, judged: Judged, figures: Mapping[str, Any]) -> None:
@@ -172,7 +173,7 @@ def plot_winners(file: Path, judged: Judged, figures: Mapping[str, Any]) -> None
     tasks = np.array(judged.dataset.tasks or ("all",) * len(chosen))
     rows = sorted(set(tasks.tolist()))
     shares = np.array([[(chosen[tasks == task] == c).mean() for c in range(len(names))] for task in rows])
-    figure, axes = _figure(1.6 + 0.55 * len(names), 1.4 + 0.32 * len(rows))
+    figure, axes = new_figure(1.6 + 0.55 * len(names), 1.4 + 0.32 * len(rows))
     axes.imshow(shares, cmap="Oranges", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7)
     axes.set_yticks(range(len(rows)), rows, fontsize=7)
@@ -187,10 +188,10 @@ def plot_winners(file: Path, judged: Judged, figures: Mapping[str, Any]) -> None
                 fontsize=6,
                 color="white" if share > 0.6 else INK,
             )
-    _save(figure, file)
+    save_figure(figure, file)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -203,7 +204,7 @@ def _figure(width: float, height: float) -> Any:
     return figure, axes
 
 
-def _save(figure: Any, file: Path) -> None:
+def save_figure(figure: Any, file: Path) -> None:
     from matplotlib import pyplot
 
     figure.savefig(file, dpi=150)

@@ -171,8 +171,8 @@ def as_markdown(figures: dict[str, Any]) -> str:
     """The tables, for docs and terminals."""
     claims = figures["claims"]
     setting = (
-        f"{figures['n_questions']} held-out questions, {figures['rounds']} rounds in turn, {CONCURRENCY} requests "
-        "at a time, one machine with 2 cores and no GPU for client, ingress, router and four engines."
+        f"{figures['n_questions']} held-out questions, {figures['rounds']} rounds in turn, {CONCURRENCY} "
+        "requests at a time, one machine with 2 cores and no GPU for client, ingress, router and four engines."
     )
     lines = [
         "# The paper's claims on the served pocket experts",

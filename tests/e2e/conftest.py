@@ -21,7 +21,13 @@ class Application:
 
     def client(self, **options: object) -> openai.OpenAI:
         """The real openai client, without retries unless a test wants them."""
-        settings = {"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, "timeout": 60.0, **options}
+        settings = {
+            "base_url": f"{self.url}/v1",
+            "api_key": "none",
+            "max_retries": 0,
+            "timeout": 60.0,
+            **options,
+        }
         return openai.OpenAI(**settings)  # type: ignore[arg-type]
 
 
@@ -33,10 +39,15 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def application(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
+def application(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Application]:
     fast = request.config.getoption("--transport") == "fast"
     log = tmp_path_factory.mktemp("serve") / "serve.log"
-    with serving(ROOT / "serve_config.yaml", port=free_port() % 20000 + 20000, fast=fast, log=log) as (url, process):
+    with serving(ROOT / "serve_config.yaml", port=free_port() % 20000 + 20000, fast=fast, log=log) as (
+        url,
+        process,
+    ):
         if not wait_until_ready(url, lambda: process.poll() is None, print):
             pytest.fail("the application did not come up:\n" + log.read_text(errors="replace")[-6000:])
         yield Application(url, process.pid, log)

@@ -1,0 +1,193 @@
+"""Ask every expert every query through a running endpoint, and keep what came back.
+
+Speaks the OpenAI chat API over HTTP. Each answer is appended to a JSONL file as it comes, so an
+interrupted run goes on where it stopped. A query that an expert cannot answer is told, never
+counted as a bad answer.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import httpx
+
+from router.data.outcomes import Row, read_rows
+from router.errors import InputError, OutcomesError
+
+RETRIES = 3
+CARRIED = ("reference", "task", "split")
+"""Fields of a query that its outcomes carry on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """How a collection ended."""
+
+    asked: int
+    kept_from_before: int
+    failed: tuple[str, ...]
+    """`query_id expert: why` of each pair without an answer."""
+
+
+def read_queries(file: Path) -> list[Row]:
+    """Queries: rows with `query`, optionally `query_id`, `reference`, `task`, `split`.
+
+    Raises:
+        OutcomesError: empty, or a row without a text `query`, or a query_id twice.
+    """
+    rows = read_rows(file)
+    seen: set[str] = set()
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get("query"), str):
+            raise OutcomesError(f"{file}, row {number}: query must be a text, found {row.get('query')!r:.60}")
+        row["query_id"] = str(row.get("query_id") or f"q{number:06d}")
+        if row["query_id"] in seen:
+            raise OutcomesError(f"{file}, row {number}: query_id {row['query_id']!r} stands twice")
+        seen.add(row["query_id"])
+    return rows
+
+
+async def collect(
+    endpoint: str,
+    queries: Sequence[Row],
+    experts: Sequence[str],
+    out: Path,
+    *,
+    api_key: str | None = None,
+    max_tokens: int = 512,
+    temperature: float = 0.0,
+    concurrency: int = 8,
+    timeout_s: float = 120.0,
+    progress: Callable[[int], None] = lambda done: None,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Collected:
+    """Ask, appending to `out`.
+
+    Raises:
+        InputError: `out` holds something that is no collection, or an expert is unknown at the endpoint.
+    """
+    done = _done(out)
+    pairs = [(q, e) for q in queries for e in experts if (q["query_id"], e) not in done]
+    progress(len(queries) * len(experts) - len(pairs))
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    failed: list[str] = []
+    waiting = iter(pairs)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    async with httpx.AsyncClient(
+        base_url=endpoint.rstrip("/"), headers=headers, timeout=timeout_s, transport=transport
+    ) as client:
+        await _check_experts(client, experts)
+        with out.open("a", encoding="utf-8") as file:
+
+            async def work() -> None:
+                for query, expert in waiting:  # one iterator: each pair is taken once
+                    try:
+                        row = await _ask(
+                            client, query, expert, max_tokens=max_tokens, temperature=temperature
+                        )
+                    except (httpx.HTTPError, OutcomesError) as error:
+                        failed.append(f"{query['query_id']} {expert}: {error or type(error).__name__}")
+                    else:
+                        _append(file, row)
+                    progress(1)
+
+            await asyncio.gather(*(work() for _ in range(max(1, concurrency))))
+    return Collected(len(pairs) - len(failed), len(done), tuple(failed))
+
+
+async def _ask(
+    client: httpx.AsyncClient, query: Row, expert: str, *, max_tokens: int, temperature: float
+) -> Row:
+    """One outcome row, without its quality; streamed, so that the wait for the first token is seen."""
+    body = {
+        "model": expert,
+        "messages": [{"role": "user", "content": query["query"]}],
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    for attempt in range(RETRIES):
+        started = time.perf_counter()
+        async with client.stream("POST", "/chat/completions", json=body) as response:
+            if response.status_code in {408, 429, 500, 502, 503, 504} and attempt + 1 < RETRIES:
+                await asyncio.sleep(_wait_s(response, attempt))
+                continue
+            if response.status_code != 200:
+                told = (await response.aread()).decode("utf-8", "replace")[:200]
+                raise OutcomesError(f"status {response.status_code}: {told}")
+            text, usage, first = "", None, None
+            async for line in response.aiter_lines():
+                if not line.startswith("data: ") or line == "data: [DONE]":
+                    continue
+                event = json.loads(line[6:])
+                if "error" in event:
+                    raise OutcomesError(f"the stream broke off: {event['error'].get('message')}")
+                usage = event.get("usage") or usage
+                for choice in event.get("choices", ()):
+                    piece = (choice.get("delta") or {}).get("content") or ""
+                    if piece and first is None:
+                        first = time.perf_counter() - started
+                    text += piece
+        return _row(query, expert, text, usage or {}, first, time.perf_counter() - started)
+    raise OutcomesError("no answer")
+
+
+def _row(
+    query: Row, expert: str, text: str, usage: dict[str, Any], first: float | None, seconds: float
+) -> Row:
+    carried = {name: query[name] for name in CARRIED if query.get(name) is not None}
+    return {
+        "query_id": query["query_id"],
+        "query": query["query"],
+        "expert": expert,
+        "prompt_tokens": usage.get("prompt_tokens"),
+        "completion_tokens": usage.get("completion_tokens"),
+        "latency_s": round(seconds, 6),
+        "ttft_s": None if first is None else round(first, 6),
+        "response": text,
+        **carried,
+    }
+
+
+def _wait_s(response: httpx.Response, attempt: int) -> float:
+    given = response.headers.get("retry-after", "")
+    return min(float(given), 30.0) if given.replace(".", "", 1).isdigit() else 0.5 * 2.0**attempt
+
+
+async def _check_experts(client: httpx.AsyncClient, experts: Sequence[str]) -> None:
+    try:
+        response = await client.get("/models")
+        response.raise_for_status()
+    except httpx.HTTPError as error:
+        raise InputError(
+            f"{client.base_url}models does not answer ({error or type(error).__name__})"
+        ) from error
+    known = [card["id"] for card in response.json()["data"]]
+    if strangers := [name for name in experts if name not in known]:
+        raise InputError(f"the endpoint has no expert {strangers[0]!r}; it has {', '.join(known)}")
+
+
+def _done(out: Path) -> set[tuple[str, str]]:
+    """Pairs that an earlier run answered; a last line cut off in the middle is dropped from the file."""
+    if not out.is_file() or not out.stat().st_size:
+        return set()
+    text = out.read_text(encoding="utf-8")
+    if not text.endswith("\n"):
+        text = text[: text.rfind("\n") + 1]
+        out.write_text(text, encoding="utf-8")
+    if not text:
+        return set()
+    try:
+        return {(row["query_id"], row["expert"]) for row in read_rows(out)}
+    except (KeyError, OutcomesError) as error:
+        raise InputError(f"{out} exists and is no collection to go on with: {error}") from error
+
+
+def _append(file: TextIO, row: Row) -> None:
+    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    file.flush()

@@ -1,0 +1,168 @@
+"""What a client asks of an expert comes back as from a bare vLLM server of the same expert."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from cluster.local.run import ROOT
+from deployments.placement import CPU_ENGINE_ENVIRONMENT
+from tests.e2e.conftest import Application, free_port
+
+pytestmark = pytest.mark.e2e
+
+QUESTION = [{"role": "user", "content": "What is 12 + 30?"}]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Add two numbers",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+            "required": ["a", "b"],
+        },
+    },
+}
+SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+CHAT = {"model": "arithmetic", "messages": QUESTION, "max_tokens": 12, "temperature": 0, "seed": 1}
+CHANGING = {"id", "created", "system_fingerprint", "service_tier", "created_at", "completed_at", "item_id"}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("/v1/chat/completions", CHAT),
+    "n": ("/v1/chat/completions", {**CHAT, "n": 2}),
+    "stop": ("/v1/chat/completions", {**CHAT, "stop": ["4"]}),
+    "seed": ("/v1/chat/completions", {**CHAT, "temperature": 1.0, "seed": 42}),
+    "logprobs": ("/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 2}),
+    "json schema": (
+        "/v1/chat/completions",
+        {
+            **CHAT,
+            "max_tokens": 40,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}},
+        },
+    ),
+    "tools": ("/v1/chat/completions", {**CHAT, "tools": [TOOL]}),
+    "forced tool": (
+        "/v1/chat/completions",
+        {
+            **CHAT,
+            "max_tokens": 60,
+            "tools": [TOOL],
+            "tool_choice": {"type": "function", "function": {"name": "add"}},
+        },
+    ),
+    "vLLM extras": (
+        "/v1/chat/completions",
+        {**CHAT, "top_k": 1, "repetition_penalty": 1.5, "ignore_eos": True, "return_token_ids": True},
+    ),
+    "completions": (
+        "/v1/completions",
+        {"model": "arithmetic", "prompt": "12 + 30", "max_tokens": 8, "temperature": 0},
+    ),
+    "tokenize": ("/tokenize", {"model": "arithmetic", "messages": QUESTION}),
+    "messages": (
+        "/v1/messages",
+        {"model": "arithmetic", "messages": QUESTION, "max_tokens": 12, "temperature": 0},
+    ),
+    "responses": (
+        "/v1/responses",
+        {"model": "arithmetic", "input": "What is 12 + 30?", "max_output_tokens": 16, "temperature": 0},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[str]:
+    """A bare vLLM server of the arithmetic expert."""
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(ROOT / "cluster/local/experts/arithmetic"), "--served-model-name", "arithmetic"),
+        *("--max-model-len", "512", "--dtype", "bfloat16", "--enforce-eager", "--max-num-seqs", "32"),
+        *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+        *("--host", "127.0.0.1", "--port", str(port)),
+    ]
+    environment = {**os.environ, **CPU_ENGINE_ENVIRONMENT, "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            _wait(f"http://127.0.0.1:{port}/health", process)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 180
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(1)
+    pytest.fail("the bare vLLM server did not come up")
+
+
+def steady(value: Any) -> Any:
+    """An answer without what differs from call to call."""
+    if isinstance(value, dict):
+        return {
+            key: steady(item)
+            for key, item in value.items()
+            if key not in CHANGING and not (key == "id" and isinstance(item, str))
+        }
+    return [steady(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_answer_is_the_bare_servers(application: Application, bare: str, case: str) -> None:
+    path, body = CASES[case]
+    ours = httpx.post(application.url + path, json=body, timeout=60)
+    theirs = httpx.post(bare + path, json=body, timeout=60)
+
+    assert ours.status_code == theirs.status_code == 200, (ours.text, theirs.text)
+    assert steady(ours.json()) == steady(theirs.json())
+
+
+@pytest.mark.parametrize("case", ["plain", "logprobs", "forced tool", "completions", "messages", "responses"])
+def test_a_stream_is_the_bare_servers(application: Application, bare: str, case: str) -> None:
+    path, body = CASES[case]
+    if path in {"/v1/chat/completions", "/v1/completions"}:
+        body = {**body, "stream_options": {"include_usage": True}}
+    ours, theirs = (_events(url + path, {**body, "stream": True}) for url in (application.url, bare))
+
+    assert len(theirs) > 1
+    assert _joined(ours) == _joined(theirs)
+    assert ours[-1] == theirs[-1]
+
+
+def _events(url: str, body: dict[str, Any]) -> list[Any]:
+    import json
+
+    with httpx.stream("POST", url, json=body, timeout=60) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        data = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: ")]
+    return [item if item == "[DONE]" else steady(json.loads(item)) for item in data]
+
+
+def _joined(events: list[Any]) -> str:
+    """All text of a stream: how it is cut into events depends on the load, what it says does not."""
+    return "".join(_texts(event) for event in events)
+
+
+def _texts(value: Any) -> str:
+    if isinstance(value, dict):
+        return "".join(
+            item
+            if key in {"content", "text", "arguments", "delta"} and isinstance(item, str)
+            else _texts(item)
+            for key, item in value.items()
+        )
+    return "".join(_texts(item) for item in value) if isinstance(value, list) else ""

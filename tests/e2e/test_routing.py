@@ -1,0 +1,142 @@
+"""Held-out questions through the real application: routed by meaning, answered right."""
+
+import httpx
+import openai
+import pytest
+
+from cluster.local.make_policy import EXPERTS
+from cluster.local.questions import Question, questions
+from tests.e2e.conftest import Application
+
+pytestmark = pytest.mark.e2e
+
+HELD_OUT = questions("heldout", n=90, seed=11)
+
+
+def ask(client: openai.OpenAI, model: str, query: str, **options: object) -> tuple[str, str]:
+    """(answer, expert that gave it)"""
+    raw = client.chat.completions.with_raw_response.create(
+        model=model,
+        messages=[{"role": "user", "content": query}],
+        max_tokens=16,
+        temperature=0,
+        **options,  # type: ignore[arg-type]
+    )
+    completion = raw.parse()
+    return (completion.choices[0].message.content or "").strip(), raw.headers["x-router-expert"]
+
+
+def test_held_out_questions_go_to_an_expert_that_answers_right(client: openai.OpenAI) -> None:
+    answerable, right = [], []
+    for question in HELD_OUT:
+        alone = {expert: ask(client, expert, question.query)[0] for expert in EXPERTS}
+        if question.reference in alone.values():
+            answerable.append(question)
+            answer, expert = ask(client, "auto", question.query)
+            assert answer == alone[expert]
+            right.append(answer == question.reference)
+
+    assert len(answerable) >= 0.9 * len(HELD_OUT)
+    assert sum(right) >= 0.95 * len(right)
+
+
+@pytest.mark.parametrize("task", ["arithmetic", "words", "atlas"])
+def test_each_kind_of_question_goes_to_its_expert(client: openai.OpenAI, task: str) -> None:
+    asked = [question for question in HELD_OUT if question.task == task][:20]
+    experts = [ask(client, "auto", question.query)[1] for question in asked]
+
+    assert experts.count(task) >= 0.95 * len(asked)
+
+
+def test_a_stream_says_what_the_whole_answer_says(client: openai.OpenAI) -> None:
+    question = HELD_OUT[0]
+    whole, _ = ask(client, "auto", question.query)
+    stream = client.chat.completions.create(
+        model="auto",
+        messages=[{"role": "user", "content": question.query}],
+        max_tokens=16,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices).strip() == whole
+    assert chunks[-1].usage is not None
+
+
+def test_the_answer_names_expert_policy_score_and_cost(client: openai.OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(
+        model="auto", messages=[{"role": "user", "content": "What is 20 + 22?"}], max_tokens=16
+    )
+
+    assert raw.headers["x-router-expert"] == raw.parse().model
+    assert len(raw.headers["x-router-policy"]) == 12
+    assert 0 <= float(raw.headers["x-router-score"]) <= 1
+    assert float(raw.headers["x-router-cost-usd"]) > 0
+    assert raw.headers["x-router-attempts"] == "1"
+    assert raw.headers["x-router-reason"] == "routed"
+    assert raw.headers["x-request-id"]
+    assert "," not in raw.headers["x-request-id"]
+
+
+def test_a_named_expert_skips_the_router(client: openai.OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(
+        model="words", messages=[{"role": "user", "content": "What is 20 + 22?"}], max_tokens=16
+    )
+
+    assert raw.parse().model == "words"
+    assert raw.headers["x-router-reason"] == "named"
+    assert not {"x-router-policy", "x-router-score", "x-router-cost-usd"} & raw.headers.keys()
+
+
+@pytest.mark.parametrize("question", HELD_OUT[:12], ids=lambda question: question.kind)
+def test_route_says_what_the_same_request_then_does(application: Application, question: Question) -> None:
+    body = {"model": "auto", "messages": [{"role": "user", "content": question.query}], "max_tokens": 16}
+    with httpx.Client(base_url=application.url, timeout=60) as http:
+        told = http.post("/v1/route", json=body).json()
+        done = http.post("/v1/chat/completions", json=body)
+
+    assert told["expert"] == done.headers["x-router-expert"] == done.json()["model"]
+    assert told["policy"] == done.headers["x-router-policy"]
+    assert told["ranking"][0] == told["expert"]
+    assert told["reason"] == "routed"
+    assert set(told["experts"]) == set(EXPERTS)
+
+
+def test_preferences_and_presets_move_the_choice(client: openai.OpenAI, application: Application) -> None:
+    query = HELD_OUT[0].query
+    _, generalist = ask(client, "auto", query, extra_body={"routing": {"experts": ["generalist"]}})
+    _, without = ask(client, "auto-best", query, extra_body={"routing": {"exclude": ["generalist"]}})
+    with httpx.Client(base_url=application.url, timeout=60) as http:
+        body = {
+            "model": "auto",
+            "messages": [{"role": "user", "content": query}],
+            "routing": {"cost_weight": 1e6},
+        }
+        cheapest = http.post("/v1/route", json=body).json()
+
+    costs = {name: expert["cost_usd"] for name, expert in cheapest["experts"].items()}
+    assert generalist == "generalist"
+    assert without != "generalist"
+    assert costs[cheapest["expert"]] == min(costs.values())
+
+
+def test_models_lists_auto_then_presets_then_experts(client: openai.OpenAI) -> None:
+    cards = list(client.models.list())
+
+    assert [card.id for card in cards] == ["auto", "auto-cheap", "auto-best", *EXPERTS]
+    assert all(card.max_model_len == 512 for card in cards)  # type: ignore[attr-defined]
+    assert client.models.retrieve("words").id == "words"
+
+
+def test_health_ready_and_metrics_answer(application: Application) -> None:
+    with httpx.Client(base_url=application.url, timeout=60) as http:
+        assert http.get("/health").status_code == 200
+        ready = http.get("/ready")
+        metrics = http.get("/metrics").text
+
+    assert ready.status_code == 200
+    assert ready.json()["ready"] is True
+    assert {"router", *EXPERTS} <= ready.json()["parts"].keys()
+    assert "to_router_decisions_total" in metrics
