@@ -172,7 +172,7 @@ def as_markdown(figures: dict[str, Any]) -> str:
     claims = figures["claims"]
     setting = (
         f"{figures['n_questions']} held-out questions, {figures['rounds']} rounds in turn, {CONCURRENCY} "
-        "requests at a time, one machine with 2 cores and no GPU for client, ingress, router and four engines."
+        "requests at a time, one machine with 2 cores and no GPU for client, graph and engines."
     )
     lines = [
         "# The paper's claims on the served pocket experts",
