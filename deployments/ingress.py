@@ -8,6 +8,7 @@ import orjson
 from pydantic import ValidationError
 from ray import serve
 from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments import telemetry
 from deployments.api import Api
@@ -29,6 +30,8 @@ class Ingress:
         self._args = args
         self._router = RouterClient(router)
         self._api: Api | None = None
+        # Serve asks for the app before it hands over user_config; until then there is only this.
+        self._app = Starlette()
         self._refresher: asyncio.Task[None] | None = None
 
     async def reconfigure(self, user_config: Any) -> None:
@@ -48,16 +51,25 @@ class Ingress:
             return
         if self._api is None:
             self._api = Api(self._args, config, self._router)
+            self._app = self._api.app()
         else:
             self._api.apply(config)
             self._api.config_error = None
         if self._refresher is None:
             self._refresher = asyncio.create_task(self._keep_fresh())
 
-    def __serve_build_asgi_app__(self) -> Starlette:
-        if self._api is None:
-            raise ValueError("user_config of Ingress is missing: it names the experts")
-        return self._api.app()
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        async def current(scope: Scope, receive: Receive, send: Send) -> None:
+            async def once(message: Message) -> None:
+                # Serve puts the request id on every answer itself: ours would stand there twice.
+                if message["type"] == "http.response.start":
+                    kept = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
+                    message = {**message, "headers": kept}
+                await send(message)
+
+            await self._app(scope, receive, once)
+
+        return current
 
     async def _keep_fresh(self) -> None:
         """Look at router and experts every second; a failed look is told by `/ready`, never fatal."""

@@ -10,8 +10,6 @@ from typing import Any
 from deployments.config import ExpertArgs, PoolArgs
 
 CPU_ENGINE_ENVIRONMENT = {
-    # 1 GiB is the least that vLLM's CPU build accepts; unset, it takes most of the machine's memory.
-    "VLLM_CPU_KVCACHE_SPACE": "1",
     # Each engine binds for itself: several on one machine would share one core.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
@@ -70,5 +68,11 @@ def bundle_selector(args: ExpertArgs) -> list[dict[str, str]] | None:
 
 def engine_environment(args: ExpertArgs) -> dict[str, str]:
     """Environment of a replica and its engine; what the configuration says comes last."""
-    base = CPU_ENGINE_ENVIRONMENT if args.accelerator == "cpu" else {}
+    if args.accelerator != "cpu":
+        return dict(args.environment)
+    base = dict(CPU_ENGINE_ENVIRONMENT)
+    if "kv_cache_memory_bytes" not in args.engine:
+        # Unset, vLLM's CPU build takes most of the machine's memory; 1 GiB is the least that this
+        # variable accepts, and it would overrule the engine argument.
+        base["VLLM_CPU_KVCACHE_SPACE"] = "1"
     return {**base, **args.environment}

@@ -97,7 +97,9 @@ def write_model(model: LlamaForCausalLM, folder: Path) -> None:
     save_tokenizer(folder)
 
 
-def write_stamp(recipe: Recipe, folder: Path, *, parameters: int, accuracy: dict[str, float], asked: int) -> Stamp:
+def write_stamp(
+    recipe: Recipe, folder: Path, *, parameters: int, accuracy: dict[str, float], asked: int
+) -> Stamp:
     """Say what `folder` was made from; from now on it counts as made."""
     files = {path.name: _facts(path) for path in sorted(folder.iterdir()) if path.name != STAMP}
     stamp = Stamp(

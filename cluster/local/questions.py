@@ -200,7 +200,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         drawn = questions(args.split, n=args.n, seed=args.seed)
-        lines = [json.dumps(_row(question, i, args.seed), ensure_ascii=False) for i, question in enumerate(drawn)]
+        lines = [
+            json.dumps(_row(question, i, args.seed), ensure_ascii=False) for i, question in enumerate(drawn)
+        ]
         args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     except (QuestionError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

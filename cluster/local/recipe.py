@@ -52,8 +52,16 @@ class Recipe:
 
 def _specialist(name: str, *, layers: int, steps: int, seed: int) -> Recipe:
     return Recipe(
-        name, (name,), layers, hidden=128, ffn=256, steps=steps, batch=96,
-        learning_rate=3e-3, muon_learning_rate=0.01, seed=seed,
+        name,
+        (name,),
+        layers,
+        hidden=128,
+        ffn=256,
+        steps=steps,
+        batch=96,
+        learning_rate=3e-3,
+        muon_learning_rate=0.01,
+        seed=seed,
     )
 
 
@@ -65,8 +73,18 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             _specialist("words", layers=2, steps=6000, seed=12),
             _specialist("atlas", layers=2, steps=2000, seed=13),
             Recipe(
-                "generalist", tuple(KINDS), layers=24, hidden=96, ffn=224, steps=6000, batch=96,
-                learning_rate=3e-3, muon_learning_rate=0.01, seed=14, grow_at=5000, grow_by=4,
+                "generalist",
+                tuple(KINDS),
+                layers=24,
+                hidden=96,
+                ffn=224,
+                steps=6000,
+                batch=96,
+                learning_rate=3e-3,
+                muon_learning_rate=0.01,
+                seed=14,
+                grow_at=5000,
+                grow_by=4,
             ),
         )
     }

@@ -105,7 +105,9 @@ class Training:
             for j, entry in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{j}.{key}": value.clone() for key, value in entry.items()}
         save_file(tensors, folder / "state.safetensors")
-        state_file.write_text(json.dumps({"recipe": recipe_hash(self.recipe), "step": self.step}), encoding="utf-8")
+        state_file.write_text(
+            json.dumps({"recipe": recipe_hash(self.recipe), "step": self.step}), encoding="utf-8"
+        )
 
     @classmethod
     def resume(cls, recipe: Recipe, folder: Path) -> Training:

@@ -84,6 +84,7 @@ def bare() -> Iterator[str]:
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(ROOT / "cluster/local/experts/arithmetic"), "--served-model-name", "arithmetic"),
         *("--max-model-len", "512", "--dtype", "bfloat16", "--enforce-eager", "--max-num-seqs", "32"),
+        *("--kv-cache-memory-bytes", "134217728"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
         *("--host", "127.0.0.1", "--port", str(port)),
     ]
