@@ -17,6 +17,7 @@ from router.decide import decide
 from router.encoders import EncoderSpec
 from router.errors import OutcomesError
 from router.guard import Guard
+from router.methods.contract import CrosswiseMethod, RoutingMethod
 from router.methods.registry import make
 from router.methods.shrink import PRIOR_STRENGTH, global_means
 from router.policy import Policy
@@ -57,13 +58,10 @@ def train(
     training = TrainingSet(batch, dataset.quality, dataset.costs_usd, dataset.tasks)
     make(method, params)  # refuse a bad name or parameter before any work is done
 
-    tell(f"scoring {len(dataset)} queries out of fold, {FOLDS} folds")
     folds = fold_of(dataset.texts, seed=seed)
-    scores = _out_of_fold(training, folds, method=method, params=params, seed=seed)
+    tell(f"fitting {method} on {len(dataset)} queries, and scoring them out of fold ({FOLDS} folds)")
+    fitted, scores = _fit(training, folds, method=method, params=params, seed=seed)
     calibration, calibrated = _calibrate(scores, dataset.quality, folds)
-
-    tell("fitting on everything")
-    fitted = make(method, params).fit(training, seed=seed)
     costs = CostModel.fit(
         dataset.pool,
         dataset.texts,
@@ -147,17 +145,22 @@ def fold_of(texts: tuple[str, ...], *, seed: int, folds: int = FOLDS) -> IntArra
     return np.array([fold[text] for text in normal])
 
 
-def _out_of_fold(
+def _fit(
     training: TrainingSet, folds: IntArray, *, method: str, params: Mapping[str, Any] | None, seed: int
-) -> FloatArray:
+) -> tuple[RoutingMethod, FloatArray]:
+    """The method fitted on everything, and out-of-fold scores, [n, experts].
+
+    A method that cross-validates anyway hands its own over; the others are fitted once per fold.
+    """
+    whole = make(method, params)
+    if isinstance(whole, CrosswiseMethod):
+        return whole, whole.fit_crosswise(training, folds, seed=seed)
     scores = np.empty(training.quality.shape)
-    for fold in range(folds.max() + 1):
+    for fold in np.unique(folds):
         inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        if not len(outside):
-            continue
         fitted = make(method, params).fit(training.take(inside), seed=seed)
         scores[outside] = fitted.score(training.queries.take(outside))
-    return scores
+    return whole.fit(training, seed=seed), scores
 
 
 def _calibrate(

@@ -7,7 +7,7 @@ entry-point group `to_router.methods`; `train`, `compare` and serving then know 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-from router.core import FloatArray, QueryBatch, TrainingSet
+from router.core import FloatArray, IntArray, QueryBatch, TrainingSet
 
 
 @runtime_checkable
@@ -48,4 +48,13 @@ class RoutingMethod(Protocol):
         Raises:
             WeightsError: names or shapes do not fit, or a value is not finite.
         """
+        ...
+
+
+@runtime_checkable
+class CrosswiseMethod(RoutingMethod, Protocol):
+    """A method that cross-validates inside its own fit, and so has out-of-fold scores to give."""
+
+    def fit_crosswise(self, training: TrainingSet, folds: IntArray, *, seed: int) -> FloatArray:
+        """Fit on everything; returns each row's score by members that never saw its fold, [n, experts]."""
         ...

@@ -11,9 +11,15 @@ from router.methods.contract import RoutingMethod
 
 GROUP = "to_router.methods"
 OURS = {
+    "auto": "router.methods.ensemble:AutoRouter",
+    "ensemble": "router.methods.ensemble:EnsembleRouter",
     "fixed": "router.methods.fixed:FixedRouter",
     "random": "router.methods.random:RandomRouter",
     "knn": "router.methods.knn:KnnRouter",
+    "clusters": "router.methods.clusters:ClustersRouter",
+    "tasks": "router.methods.clusters:TasksRouter",
+    "linear": "router.methods.linear:LinearRouter",
+    "lexical": "router.methods.linear:LexicalRouter",
 }
 """Name → class; imported when asked for."""
 
