@@ -1,4 +1,4 @@
-"""Bad requests to the real application: the right status, the OpenAI envelope, the client's exception class."""
+"""Bad requests to the real application: status, OpenAI envelope, the client's exception class."""
 
 from typing import Any
 
