@@ -12,7 +12,7 @@ from deployments.errors import ExpertBroken, ExpertOverloaded, ExpertTimeout, Ex
 from deployments.messages import NoPolicy, PolicyView, RouterState
 from router.errors import NoEligibleExpertError
 from router.experts import Price
-from tests.fakes import EVENTS, FakeExpert, FakeRouter, answer, event
+from tests.deployments.fakes import EVENTS, FakeExpert, FakeRouter, answer, event
 
 HELLO = [{"role": "user", "content": "What is 12 + 30?"}]
 CHAT = {"model": "auto", "messages": HELLO}

@@ -1,0 +1,135 @@
+"""Small honest stand-ins for what lives in other processes; they have the same methods."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
+
+import orjson
+
+from deployments.asgi import Head, Headers
+from deployments.clients import OpenStream
+from deployments.errors import ExpertError
+from deployments.messages import NoPolicy
+from router.core import Decision, ExpertView, RouteRequest
+from router.errors import NoEligibleExpertError
+
+JSON = ((b"content-type", b"application/json"),)
+EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"),)
+
+
+class Clock:
+    """Time that passes when told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeExpert:
+    """An expert that answers from a script: bytes to send, or an error to raise."""
+
+    def __init__(self, name: str, *parts: Any, status: int = 200, headers: Headers = JSON) -> None:
+        self.model = name
+        self.parts: list[Any] = list(parts)
+        self.status = status
+        self.headers = headers
+        self.asked: list[tuple[str, str, dict[bytes, bytes], bytes]] = []
+        self.closed = 0
+
+    async def open(
+        self, method: str, path: str, headers: Headers, body: bytes, timeout_s: float
+    ) -> OpenStream:
+        self.asked.append((method, path, dict(headers), body))
+        parts = self.parts or [answer(self.model)]
+        if isinstance(parts[0], BaseException):
+            raise parts[0]
+        if callable(parts[0]):
+            await parts[0]()
+        first = parts[0] if isinstance(parts[0], bytes) else b""
+        return OpenStream(
+            Head(self.status, tuple(self.headers), first, complete=len(parts) == 1), self._rest(parts[1:])
+        )
+
+    async def _rest(self, parts: list[Any]) -> AsyncGenerator[bytes, None]:
+        try:
+            for part in parts:
+                if isinstance(part, BaseException):
+                    raise part
+                await asyncio.sleep(0)
+                yield part
+        finally:
+            self.closed += 1
+
+    def body(self, index: int = -1) -> dict[str, Any]:
+        """What it was asked."""
+        found: dict[str, Any] = orjson.loads(self.asked[index][3])
+        return found
+
+
+class FakeRouter:
+    """A router that prefers experts in a given order, or answers what it is told to."""
+
+    def __init__(self, *preferred: str) -> None:
+        self.preferred = preferred
+        self.asked: list[RouteRequest] = []
+        self.answer: Any = None
+
+    async def decide(
+        self, request: RouteRequest, timeout_s: float
+    ) -> Decision | NoEligibleExpertError | NoPolicy:
+        self.asked.append(request)
+        if isinstance(self.answer, BaseException) and not isinstance(self.answer, NoEligibleExpertError):
+            raise self.answer
+        if self.answer is not None:
+            answer: Decision | NoEligibleExpertError | NoPolicy = self.answer
+            return answer
+        ranking = tuple(name for name in self.preferred if name not in request.excluded)
+        if not ranking:
+            return NoEligibleExpertError(request.excluded)
+        views = {
+            name: ExpertView(
+                score=0.9 - 0.1 * place,
+                cost_usd=1e-6 * (place + 1),
+                ttft_ms=None,
+                eligible=name not in request.excluded,
+                excluded_because=request.excluded.get(name),
+            )
+            for place, name in enumerate(self.preferred)
+        }
+        return Decision(ranking, views, "0123456789ab")
+
+
+def answer(model: str, text: str = "42") -> bytes:
+    """A chat completion as an expert gives it."""
+    return orjson.dumps(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": model,
+            "choices": [
+                {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            ],
+            "usage": {"prompt_tokens": 11, "completion_tokens": 2, "total_tokens": 13},
+        }
+    )
+
+
+def event(model: str, text: str) -> bytes:
+    """A chunk of a streamed chat completion."""
+    data = orjson.dumps(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": model,
+            "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}],
+        }
+    )
+    return b"data: " + data + b"\n\n"
+
+
+Fallible = Callable[[], ExpertError]
+Experts = Mapping[str, FakeExpert]

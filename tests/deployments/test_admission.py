@@ -1,0 +1,200 @@
+"""Places, queue, priorities, and refusals that come early."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployments.admission import INTERACTIVE_PER_BATCH, Gate, Priority
+from deployments.errors import TooMany, Unavailable
+from tests.deployments.fakes import Clock
+
+
+def gate(places: int = 1, max_queued: int = 4, max_wait_s: float = 60.0, **options: Any) -> Gate:
+    return Gate(places, max_queued=max_queued, max_wait_s=max_wait_s, **options)
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_place_is_taken_and_given_back() -> None:
+    door = gate(places=2)
+    await door.enter("interactive", 1)
+    await door.enter("batch", 1)
+
+    assert door.held == 2
+    door.leave()
+    assert door.held == 1
+
+
+async def test_who_waits_gets_the_place_that_comes_free_in_order() -> None:
+    door = gate()
+    await door.enter("interactive", 1)
+    order: list[int] = []
+
+    async def one(number: int) -> None:
+        await door.enter("interactive", 60)
+        order.append(number)
+        door.leave()
+
+    tasks = [asyncio.create_task(one(number)) for number in range(3)]
+    await settle()
+    assert door.queued == 3
+    door.leave()
+    await asyncio.gather(*tasks)
+
+    assert order == [0, 1, 2]
+    assert (door.held, door.queued) == (0, 0)
+
+
+async def test_interactive_goes_before_batch_but_batch_does_not_starve() -> None:
+    door = gate(max_queued=32)
+    await door.enter("interactive", 1)
+    order: list[str] = []
+
+    async def one(priority: Priority) -> None:
+        await door.enter(priority, 60)
+        order.append(priority)
+        door.leave()
+
+    kinds: list[Priority] = ["batch", "batch", *["interactive"] * 10]  # type: ignore[list-item]
+    tasks = [asyncio.create_task(one(kind)) for kind in kinds]
+    await settle()
+    door.leave()
+    await asyncio.gather(*tasks)
+
+    first_batch = order.index("batch")
+    assert first_batch == INTERACTIVE_PER_BATCH
+    assert order[first_batch + 1 :].index("batch") == INTERACTIVE_PER_BATCH
+
+
+async def test_a_full_queue_refuses_with_429_and_a_time_to_come_back() -> None:
+    door = gate(max_queued=1)
+    await door.enter("interactive", 1)
+    waiting = asyncio.create_task(door.enter("interactive", 60))
+    await settle()
+
+    with pytest.raises(TooMany) as caught:
+        await door.enter("interactive", 60)
+    with pytest.raises(TooMany):
+        door.refuse_early()
+    assert caught.value.code == "queue_full"
+    assert (caught.value.retry_after_s or 0) > 0
+    waiting.cancel()
+
+
+async def test_an_interactive_request_displaces_the_youngest_batch_request() -> None:
+    door = gate(max_queued=2)
+    await door.enter("interactive", 1)
+    older, younger = (asyncio.create_task(door.enter("batch", 60)) for _ in range(2))
+    await settle()
+    door.refuse_early()
+    newcomer = asyncio.create_task(door.enter("interactive", 60))
+    await settle()
+
+    with pytest.raises(TooMany):
+        await younger
+    assert not older.done()
+    door.leave()
+    await newcomer
+    older.cancel()
+
+
+async def test_nobody_waits_longer_than_the_longest_wait() -> None:
+    door = gate(max_wait_s=0.01)
+    await door.enter("interactive", 1)
+
+    with pytest.raises(Unavailable) as caught:
+        await door.enter("interactive", 60)
+    assert caught.value.code == "queue_timeout"
+    assert door.queued == 0
+
+
+async def test_who_leaves_the_queue_frees_its_place_at_once() -> None:
+    door = gate(max_queued=1)
+    await door.enter("interactive", 1)
+    leaver = asyncio.create_task(door.enter("interactive", 60))
+    await settle()
+    leaver.cancel()
+    await settle()
+
+    assert door.queued == 0
+    assert door.held == 1
+
+
+async def test_who_is_granted_a_place_while_leaving_gives_it_to_the_next() -> None:
+    door = gate()
+    await door.enter("interactive", 1)
+    leaver = asyncio.create_task(door.enter("interactive", 60))
+    stayer = asyncio.create_task(door.enter("interactive", 60))
+    await settle()
+    door.leave()
+    leaver.cancel()
+    await stayer
+
+    assert (door.held, door.queued) == (1, 0)
+    assert leaver.cancelled()
+
+
+async def test_the_time_to_come_back_follows_the_measured_drain_rate() -> None:
+    clock = Clock()
+    door = gate(places=10, max_queued=0, clock=clock)
+    for _ in range(10):
+        await door.enter("interactive", 1)
+    for _ in range(5):
+        clock.now += 2.0
+        door.leave()
+    slow = door.retry_after_s()
+    for _ in range(5):
+        clock.now += 0.1
+        door.leave()
+
+    assert slow == pytest.approx(2.0, rel=0.01)
+    assert door.retry_after_s() < slow
+
+
+async def test_who_would_wait_in_vain_is_refused_at_once() -> None:
+    clock = Clock()
+    door = gate(places=3, max_queued=100, clock=clock)
+    for _ in range(3):
+        await door.enter("interactive", 1)
+    for _ in range(2):
+        clock.now += 5.0
+        door.leave()
+        await door.enter("interactive", 1)
+    waiting = asyncio.create_task(door.enter("interactive", 60))
+    await settle()
+
+    with pytest.raises(TooMany):
+        await door.enter("interactive", 5.0)
+    waiting.cancel()
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(st.tuples(st.sampled_from(["enter", "batch", "leave", "cancel"]), st.integers(0, 9))))
+def test_places_and_queue_never_pass_their_bounds(steps: list[tuple[str, int]]) -> None:
+    async def play() -> None:
+        door = gate(places=3, max_queued=4)
+        tasks: list[asyncio.Task[None]] = []
+        for step, number in steps:
+            if step in {"enter", "batch"}:
+                kind: Priority = "interactive" if step == "enter" else "batch"
+                tasks.append(asyncio.create_task(door.enter(kind, 60)))
+            elif step == "leave" and door.held:
+                door.leave()
+            elif step == "cancel" and tasks:
+                tasks[number % len(tasks)].cancel()
+            await settle()
+            assert 0 <= door.held <= 3
+            assert door.queued <= 4
+            assert door.held == 3 or door.queued == 0
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert door.queued == 0
+
+    asyncio.run(play())
