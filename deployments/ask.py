@@ -30,6 +30,8 @@ KINDS: Mapping[str, Kind] = {
     "/v1/embeddings": "embeddings",
     "/tokenize": "tokenize",
 }
+STREAMED = frozenset({"chat", "completions", "responses", "messages"})
+"""Endpoints that know `stream`; the others ignore it."""
 ROUTING_FIELDS = frozenset(
     {
         "cost_weight", "min_quality", "max_cost_usd", "max_ttft_ms", "experts", "exclude",
@@ -59,7 +61,9 @@ class Ask:
     model: str
     query: str
     prompt_tokens: int
-    """Estimated."""
+    """Estimated, of all prompts together."""
+    longest_tokens: int
+    """Estimated, of the longest prompt: what has to fit a context window."""
     max_tokens: int | None
     stream: bool
     needs: frozenset[str]
@@ -69,8 +73,15 @@ class Ask:
     """The whole body without `routing`; `model` is replaced when it is forwarded."""
 
     def body_for(self, model: str) -> bytes:
-        """The body to forward to an expert that knows itself as `model`."""
-        return orjson.dumps({**self.body, "model": model})
+        """The body to forward to an expert that knows itself as `model`.
+
+        Raises:
+            BadRequest: it is nested too deeply to be written again.
+        """
+        try:
+            return orjson.dumps({**self.body, "model": model})
+        except orjson.JSONEncodeError as error:
+            raise BadRequest(f"the body cannot be handed on: {error}", "invalid_json") from error
 
 
 def parse(path: str, raw: bytes, *, max_messages: int) -> Ask:
@@ -95,15 +106,18 @@ def parse(path: str, raw: bytes, *, max_messages: int) -> Ask:
         raise BadRequest(f"stream must be true or false, found {_type(stream)}", "invalid_type", "stream")
     routing = _routing(body.pop("routing", None))
     turns = list(_turns(kind, body, max_messages))
-    size = sum(len(text.encode("utf-8", "replace")) for _, text in turns)
+    lengths = _batch(kind, body) or [
+        sum(_tokens(text) for _, text in turns) + TOKENS_PER_MESSAGE * len(turns)
+    ]
     return Ask(
         kind=kind,
         path=path,
         model=model,
         query=query_of(turns),
-        prompt_tokens=-(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(turns),
+        prompt_tokens=sum(lengths),
+        longest_tokens=max(lengths),
         max_tokens=_max_tokens(body),
-        stream=bool(stream),
+        stream=bool(stream) and kind in STREAMED,
         needs=_needs(kind, body),
         routing=routing,
         body=body,
@@ -213,6 +227,23 @@ def _prompt(given: Any, name: str) -> str:
     raise BadRequest(f"{name} must be a string or a list, found {_type(given)}", "invalid_type", name)
 
 
+def _batch(kind: Kind, body: Mapping[str, Any]) -> list[int] | None:
+    """Token counts of each prompt where a body may hold several; `None` where it holds one text."""
+    given = body.get("input" if kind == "embeddings" else "prompt")
+    if kind not in {"completions", "embeddings"} or not isinstance(given, list):
+        return None
+    if all(isinstance(item, int) for item in given):
+        return [len(given)]
+    return [
+        len(item) if isinstance(item, list) else _tokens(item) if isinstance(item, str) else 1
+        for item in given
+    ]
+
+
+def _tokens(text: str) -> int:
+    return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
+
+
 def _max_tokens(body: Mapping[str, Any]) -> int | None:
     for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         value = body.get(name)
@@ -280,7 +311,7 @@ def _routing(block: Any) -> RoutingBlock:
             "routing.fallback",
         )
     priority = block.get("priority", "interactive")
-    if priority not in {"interactive", "batch"}:
+    if priority not in ("interactive", "batch"):
         raise BadRequest(
             f"routing.priority must be 'interactive' or 'batch', found {str(priority)[:40]!r}",
             "invalid_value",

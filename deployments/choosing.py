@@ -5,7 +5,7 @@
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from deployments.ask import Ask
@@ -120,6 +120,7 @@ def none_left(reasons: Mapping[str, str], unavailable: Mapping[str, str]) -> Bad
     """The refusal when every expert was dropped, by why they were."""
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     if any(reasons.get(name) == why for name, why in unavailable.items()):
+        # An expert that could do it is away for now: that is worth a retry, unlike the rest.
         return Unavailable(f"no expert can answer now ({told})", "no_expert_available")
     if reasons and all(reason.startswith(CONTEXT) for reason in reasons.values()):
         return BadRequest(
@@ -152,10 +153,7 @@ def _static(ask: Ask, directory: Directory, reasons: Mapping[str, str], why: str
     logger.warning("static ranking used: %s", why)
     ranking = tuple(name for name in directory.static_ranking() if name not in reasons)
     views = {
-        name: replace(
-            ExpertView(score=0.0, cost_usd=None, ttft_ms=None, eligible=name not in reasons),
-            excluded_because=reasons.get(name),
-        )
+        name: ExpertView(0.0, None, None, eligible=name not in reasons, excluded_because=reasons.get(name))
         for name in directory.config.experts
     }
     policy_id = None if directory.policy is None else directory.policy.policy_id

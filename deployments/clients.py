@@ -7,6 +7,7 @@ Every await on another process has a deadline, and every failure before the firs
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from ray.serve import exceptions as serve_exceptions
 
 from deployments.asgi import Head, Headers
 from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget
-from deployments.errors import ExpertError, ExpertTimeout, ExpertUnavailable
+from deployments.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 from deployments.messages import NoPolicy, RouterState
 from router.core import Decision, RouteRequest
 from router.errors import NoEligibleExpertError
@@ -74,10 +75,11 @@ class ServeExpert:
     async def open(
         self, method: str, path: str, headers: Headers, body: bytes, timeout_s: float
     ) -> OpenStream:
-        handle = await self._resolve()
+        started = time.monotonic()
+        handle = await self._resolve(timeout_s)
         answer = handle.remote(method, path, tuple(headers), body)
         try:
-            head = await asyncio.wait_for(anext(answer), timeout_s)
+            head = await asyncio.wait_for(anext(answer), timeout_s - (time.monotonic() - started))
         except BaseException as error:
             answer.cancel()
             if isinstance(error, TimeoutError):
@@ -95,20 +97,28 @@ class ServeExpert:
             async for part in answer:
                 yield part
             done = True
-        except (ray.exceptions.RayError, serve_exceptions.RayServeException) as error:
+        except asyncio.CancelledError as error:
+            if _cancelled_by_us():
+                raise
+            raise ExpertUnavailable(self.model, "the replica dropped the request") from error
+        except Exception as error:  # Ray's, Serve's, gRPC's, or what the replica raised
             raise _unavailable(self.model, error) from error
         finally:
             if not done:
                 answer.cancel()
 
-    async def _resolve(self) -> Any:
+    async def _resolve(self, timeout_s: float) -> Any:
         """The handle, made when first needed: it checks that the application exists.
 
         Configured once and kept: each `options()` makes a handle with its own long poll.
         """
         if self._handle is None:
             try:
-                handle = await asyncio.to_thread(serve.get_deployment_handle, EXPERT_DEPLOYMENT, self._app)
+                handle = await asyncio.wait_for(
+                    asyncio.to_thread(serve.get_deployment_handle, EXPERT_DEPLOYMENT, self._app), timeout_s
+                )
+            except TimeoutError as error:
+                raise ExpertTimeout(self.model, "Serve's controller does not answer") from error
             except (ray.exceptions.RayError, serve_exceptions.RayServeException, ValueError) as error:
                 raise ExpertUnavailable(self.model, f"application {self._app!r} is not deployed") from error
             self._handle = handle.options(method_name="http", stream=True)
@@ -124,11 +134,13 @@ class RemoteExpert:
         self._name = name
         self.model = target.model or name
         self._target = target
-        # Redirects are not followed: only the configured host is ever asked.
+        # Redirects are not followed, proxies of the environment not used: only the configured host is
+        # ever asked.
         self._client = httpx.AsyncClient(
             base_url=str(target.url).rstrip("/"),
             transport=transport,
             follow_redirects=False,
+            trust_env=False,
             timeout=httpx.Timeout(None, connect=5.0),
             limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
         )
@@ -168,7 +180,7 @@ class RemoteExpert:
         try:
             async for chunk in chunks:
                 yield chunk
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             raise ExpertUnavailable(self._name, type(error).__name__) from error
         finally:
             await response.aclose()
@@ -231,4 +243,6 @@ def _cancelled_by_us() -> bool:
 
 def _unavailable(name: str, error: Exception) -> ExpertError:
     """A failed call on a handle; its traceback stays in the logs."""
+    if isinstance(error, serve_exceptions.BackPressureError):
+        return ExpertOverloaded(name, "its queue is full")
     return ExpertUnavailable(name, type(error).__name__)

@@ -121,4 +121,4 @@ class Directory:
 
 
 def _length(ask: Ask) -> int:
-    return ask.prompt_tokens + (ask.max_tokens or 0)
+    return ask.longest_tokens + (ask.max_tokens or 0)

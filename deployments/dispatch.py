@@ -3,20 +3,17 @@
 Knows nothing of HTTP clients: it returns an opened stream, or raises what the client shall see.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import orjson
-
+from deployments.answers import begun, complete, refused
 from deployments.asgi import Headers
 from deployments.ask import Ask
 from deployments.choosing import Choice
 from deployments.clients import ExpertClient, OpenStream
 from deployments.errors import (
     ApiError,
-    BadRequest,
     DeadlineExceeded,
     ExpertBroken,
     ExpertError,
@@ -24,12 +21,9 @@ from deployments.errors import (
     ExpertTimeout,
     ExpertUnavailable,
     Unavailable,
-    from_expert,
+    fits_elsewhere,
 )
 from deployments.health import Answer, ExpertHealth
-
-MOST_ERROR_BYTES = 64 * 1024
-"""An expert's refusal is read this far, no further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +46,7 @@ class Opened:
 
 
 class Deadline:
-    """The one deadline of a request, which all its attempts share."""
+    """The one deadline of a request, which its wait and all its attempts share."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -81,8 +75,19 @@ class Dispatcher:
         self._clock = clock
         self._observe = observe
 
-    async def open(self, ask: Ask, choice: Choice, headers: Headers, deadline: Deadline) -> Opened:
+    async def open(
+        self,
+        ask: Ask,
+        choice: Choice,
+        headers: Headers,
+        deadline: Deadline,
+        *,
+        attempts_at_most: int | None = None,
+    ) -> Opened:
         """The first answer that a ranking's experts give.
+
+        Args:
+            attempts_at_most: experts that may be asked; `None` for all of the ranking.
 
         Raises:
             ApiError: an expert refused the request itself (its 4xx, in our envelope), or none could
@@ -90,32 +95,34 @@ class Dispatcher:
         """
         attempts: list[Attempt] = []
         last: ExpertError | ApiError | None = None
-        candidates = choice.ranking if choice.fallback else choice.ranking[:1]
-        for position, name in enumerate(candidates):
+        candidates = [*(choice.ranking if choice.fallback else choice.ranking[:1])]
+        while candidates and deadline.left_s() > 0 and len(attempts) != attempts_at_most:
+            name = candidates.pop(0)
+            if not self.health[name].available():
+                continue
             left_s = deadline.left_s()
-            if left_s <= 0:
-                break
-            is_last = position == len(candidates) - 1
-            limit_s = (
-                left_s if is_last else self.health[name].limit_s(_waited_for(ask), self.first_byte_limit_s)
-            )
+            alone = not candidates or len(attempts) + 1 == attempts_at_most
+            limit_s = left_s if alone else min(left_s, self._patience_s(name, ask))
             started = self._clock()
             try:
-                stream = await self._attempt(name, ask, headers, min(left_s, limit_s))
+                stream = await self._attempt(name, ask, headers, limit_s)
             except ExpertError as error:
                 last = error
                 attempts.append(self._note(name, _outcome(error), started))
                 continue
-            except BadRequest as error:
-                if error.code != "context_length_exceeded" or not choice.fallback:
+            except ApiError as error:
+                if not fits_elsewhere(error) or not choice.fallback:
                     raise
-                # Its window is smaller than the estimate said: as good as ineligible.
+                # Its window is smaller than the estimate said, say: as good as ineligible.
                 last = error
-                attempts.append(self._note(name, "context_length", started))
+                attempts.append(self._note(name, "ineligible", started))
                 continue
             attempts.append(self._note(name, "answered", started))
             return Opened(name, stream, tuple(attempts), attempts[-1].seconds)
-        raise self._give_up(last, attempts, deadline)
+        raise self._give_up(last, choice, attempts, deadline)
+
+    def _patience_s(self, name: str, ask: Ask) -> float:
+        return self.health[name].limit_s(_waited_for(ask), self.first_byte_limit_s)
 
     async def _attempt(self, name: str, ask: Ask, headers: Headers, limit_s: float) -> OpenStream:
         client, health = self.clients[name], self.health[name]
@@ -123,21 +130,27 @@ class Dispatcher:
         health.started()
         try:
             stream = await client.open("POST", ask.path, headers, ask.body_for(client.model), limit_s)
-            if stream.head.status >= 300:
-                raise await _refused(name, stream)
-            if not ask.stream:
-                await _complete(name, stream, limit_s - (self._clock() - started))
+            if not 200 <= stream.head.status < 300:
+                raise await refused(name, stream, limit_s - (self._clock() - started))
+            if ask.stream:
+                await begun(name, stream, limit_s - (self._clock() - started))
+            else:
+                await complete(name, stream, limit_s - (self._clock() - started))
         except ExpertOverloaded:
             health.abandoned()  # busy is not broken
             raise
-        except ExpertError:
+        except (ExpertUnavailable, ExpertBroken):
             health.failed()
             raise
         except ApiError:
             health.alive()  # it found fault with the request
             raise
         except BaseException:
-            health.abandoned()
+            # Out of time, or the client left: the expert's fault only where it was given its time.
+            if self._clock() - started >= self._patience_s(name, ask):
+                health.failed()
+            else:
+                health.abandoned()
             raise
         health.succeeded(_waited_for(ask), self._clock() - started)
         return stream
@@ -148,59 +161,24 @@ class Dispatcher:
         return attempt
 
     def _give_up(
-        self, last: ExpertError | ApiError | None, attempts: list[Attempt], deadline: Deadline
+        self, last: ExpertError | ApiError | None, choice: Choice, attempts: list[Attempt], deadline: Deadline
     ) -> ApiError:
         told = ", ".join(f"{attempt.expert} ({attempt.outcome})" for attempt in attempts) or "none"
-        if isinstance(last, ApiError):
-            return last
         if deadline.left_s() <= 0 or isinstance(last, ExpertTimeout):
             return DeadlineExceeded(f"no expert answered within {deadline.seconds:g} s; asked: {told}")
+        if isinstance(last, ApiError):
+            return last
+        if last is None:
+            wait_s = min(self.health[name].retry_after_s() for name in choice.ranking)
+            names = ", ".join(choice.ranking)
+            return Unavailable(
+                f"circuit breaker open for {names}", "expert_unavailable", None, max(1.0, wait_s)
+            )
         wait_s = max((self.health[attempt.expert].retry_after_s() for attempt in attempts), default=0.0)
         code = "expert_overloaded" if isinstance(last, ExpertOverloaded) else "expert_unavailable"
-        return Unavailable(f"no expert could answer; asked: {told}", code, None, max(1.0, wait_s))
-
-
-async def _refused(name: str, stream: OpenStream) -> ExpertError | ApiError:
-    """What an answer that is no 2xx means."""
-    body = stream.head.body
-    try:
-        if not stream.head.complete:
-            async for chunk in stream.rest:
-                body += chunk
-                if len(body) > MOST_ERROR_BYTES:
-                    break
-    finally:
-        await stream.aclose()
-    status = stream.head.status
-    if status in {429, 503}:
-        return ExpertOverloaded(name, f"answered {status}")
-    if status >= 500 or status < 400:
-        return ExpertBroken(name, f"answered {status}")
-    return from_expert(status, body)
-
-
-async def _complete(name: str, stream: OpenStream, limit_s: float) -> None:
-    """Read a whole answer, so that half a one or garbage can still be answered by another expert.
-
-    Raises:
-        ExpertTimeout: it did not end within `limit_s`.
-        ExpertUnavailable: the expert went away.
-        ExpertBroken: it is not JSON.
-    """
-    body = stream.head.body
-    if not stream.head.complete:
-        try:
-            async with asyncio.timeout(max(limit_s, 0.0)):
-                body += b"".join([chunk async for chunk in stream.rest])
-        except TimeoutError as error:
-            raise ExpertTimeout(name, "no whole answer in time") from error
-        finally:
-            await stream.aclose()
-    try:
-        orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ExpertBroken(name, "answered 200 with a body that is not JSON") from error
-    stream.head = type(stream.head)(stream.head.status, stream.head.headers, body, complete=True)
+        return Unavailable(
+            f"no expert could answer; asked: {told}", code, None, max(1.0, wait_s, last.retry_after_s or 0.0)
+        )
 
 
 def _waited_for(ask: Ask) -> Answer:

@@ -22,10 +22,16 @@ Imports neither Ray nor vLLM. Constructor arguments are positional and reach `Ex
 errors survive the trip between processes.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import orjson
+
+CONTEXT_LENGTH = "context_length_exceeded"
+UNSUPPORTED = "not_supported_by_expert"
+LONGEST_WAIT_OF_CLIENTS_S = 120.0
+"""The openai client does not wait longer than this for a retry: it would come back at once."""
 
 
 class ApiError(Exception):
@@ -118,12 +124,14 @@ class ExpertError(Exception):
     Args:
         expert: which one.
         why: for the operator and the decision record; never shown to a client as it is.
+        retry_after_s: when it said that it could be asked again.
     """
 
-    def __init__(self, expert: str, why: str) -> None:
-        super().__init__(expert, why)
+    def __init__(self, expert: str, why: str, retry_after_s: float | None = None) -> None:
+        super().__init__(expert, why, retry_after_s)
         self.expert = expert
         self.why = why
+        self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
         return f"{self.expert}: {self.why}"
@@ -164,33 +172,42 @@ def refusal(error: ApiError) -> Refusal:
     headers: list[tuple[str, str]] = []
     if error.status in {429, 503} or error.retry_after_s is not None:
         wait_s = 1.0 if error.retry_after_s is None else error.retry_after_s
-        headers.append(("retry-after", str(max(1, round(wait_s)))))
-        headers.append(("retry-after-ms", str(max(1, round(wait_s * 1000)))))
+        headers.append(("retry-after", str(max(1, math.ceil(wait_s)))))
+        headers.append(("retry-after-ms", str(max(1, math.ceil(wait_s * 1000)))))
+    if error.status == 504 or (error.retry_after_s or 0.0) > LONGEST_WAIT_OF_CLIENTS_S:
+        headers.append(("x-should-retry", "false"))
     if error.status == 401:
         headers.append(("www-authenticate", "Bearer"))
     body = orjson.dumps(envelope(error.message, error.type, error.code, error.param))
     return Refusal(error.status, body, tuple(headers))
 
 
-def from_expert(status: int, body: bytes) -> ApiError:
-    """An expert's own 4xx, rewritten: the same words, our string codes.
+def from_expert(expert: str, status: int, body: bytes) -> ApiError | ExpertError:
+    """What an expert's answer that is no 2xx means: the client's fault, or the expert's.
 
-    vLLM's envelope carries integer codes, and some of its answers carry none at all.
+    vLLM's envelope carries integer codes, and some answers carry none at all: the words stay, the
+    codes become our strings.
     """
+    if status in {429, 503}:
+        return ExpertOverloaded(expert, f"answered {status}")
+    if status == 501:
+        message, param = _read_message(body)
+        return BadRequest(message or "this expert does not do that", UNSUPPORTED, param)
+    if status < 400 or status >= 500 or status in {401, 403, 407, 408}:
+        # A redirect, a fault, or our own credentials refused: nothing that the client could mend.
+        return ExpertBroken(expert, f"answered {status}")
     message, param = _read_message(body)
-    error_class = {
-        401: Unavailable,
-        403: Unavailable,
-        404: NotFound,
-        405: MethodNotAllowed,
-        413: TooLarge,
-    }.get(status, BadRequest)
-    if status in {401, 403}:  # our own key was refused there: nothing that the client could mend
-        return Unavailable("the expert refused this system's credentials", "expert_unavailable")
+    message = message or f"the expert refused the request with status {status}"
+    error_class = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}.get(status, BadRequest)
     code = None
     if error_class is BadRequest and is_context_error(message):
-        code = "context_length_exceeded"
-    return error_class(message or f"the expert refused the request with status {status}", code, param)
+        code = CONTEXT_LENGTH
+    return error_class(message, code, param)
+
+
+def fits_elsewhere(error: ApiError) -> bool:
+    """Whether an expert's refusal says that *it* cannot do this, while another may."""
+    return error.status in {404, 405, 413} or error.code in {CONTEXT_LENGTH, UNSUPPORTED}
 
 
 def is_context_error(message: str) -> bool:

@@ -4,7 +4,7 @@ A stream that breaks off after its first byte ends in one error event and `[DONE
 second try then. Knows ASGI and server-sent events; nothing of Ray.
 """
 
-import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,8 +15,23 @@ from starlette.types import Receive, Scope, Send
 from deployments.clients import HOP_HEADERS, OpenStream
 from deployments.errors import ApiError, ExpertError, envelope, refusal
 
+logger = logging.getLogger("ray.serve")
+
 DONE = b"data: [DONE]\n\n"
-TAIL_BYTES = 4096
+ENDINGS: Mapping[str, tuple[bytes, ...]] = {
+    "responses": (
+        b"event: response.completed",
+        b"event: response.incomplete",
+        b"event: response.failed",
+        DONE.strip(),
+    ),
+    "messages": (b"event: message_stop", b"event: error", DONE.strip()),
+}
+"""What a stream's last event holds, by endpoint, where that is not OpenAI's `[DONE]`."""
+LONGEST_ENDING = 32
+MOST_HELD_BYTES = 1024 * 1024
+"""An unfinished event longer than this is handed on as it comes."""
+TAIL_BYTES = 16 * 1024
 """Enough of a stream's end to find its usage and whether it ended properly."""
 
 
@@ -36,56 +51,53 @@ class Relay(Response):
         self._finished = finished
         self.status_code = stream.head.status
         self.background = None
-        kept = [
-            (name.lower(), value) for name, value in stream.head.headers if name.lower() not in HOP_HEADERS
-        ]
+        kept = [(name.lower(), value) for name, value in stream.head.headers if _handed_on(name.lower())]
         ours = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
         names = {name for name, _ in ours}
         self.raw_headers = [*((name, value) for name, value in kept if name not in names), *ours]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = self._stream.head
-        told = Relayed(streamed=not head.complete)
+        told = Relayed(self._kind, streamed=not head.complete)
+        headers = list(self.raw_headers)
+        if head.complete:
+            headers.append((b"content-length", str(len(head.body)).encode()))
         try:
+            await send({"type": "http.response.start", "status": head.status, "headers": headers})
             if head.complete:
-                length = (b"content-length", str(len(head.body)).encode())
-                await send(
-                    {
-                        "type": "http.response.start",
-                        "status": head.status,
-                        "headers": [*self.raw_headers, length],
-                    }
-                )
                 await send({"type": "http.response.body", "body": head.body})
                 told.tail = head.body
                 told.outcome = "complete"
             else:
-                await send(
-                    {"type": "http.response.start", "status": head.status, "headers": self.raw_headers}
-                )
                 await self._pass_on(send, told)
         finally:
-            with contextlib.suppress(Exception):
+            try:
                 await self._stream.aclose()
-            self._finished(told)
+            except ExpertError:
+                logger.info("an expert failed while its stream was closed")
+            finally:
+                self._finished(told)
 
     async def _pass_on(self, send: Send, told: "Relayed") -> None:
-        told.saw(self._stream.head.body)
-        await send({"type": "http.response.body", "body": self._stream.head.body, "more_body": True})
+        """Hand on whole events only, so that one that breaks off midway never reaches the client."""
+        held = self._stream.head.body
         try:
+            held = await _send_events(send, told, held)
             async for chunk in self._stream.rest:
-                told.saw(chunk)
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                held = await _send_events(send, told, held + chunk)
         except ExpertError:
             await self._break_off(send, told)
             return
-        if self._kind in {"chat", "completions"} and DONE.strip() not in told.tail:
-            await self._break_off(send, told)
+        if held:
+            told.saw(held)
+            await send({"type": "http.response.body", "body": held, "more_body": True})
+        if not told.ended:
+            await self._break_off(send, told, b"\n\n" if held else b"")
             return
         told.outcome = "complete"
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _break_off(self, send: Send, told: "Relayed") -> None:
+    async def _break_off(self, send: Send, told: "Relayed", before: bytes = b"") -> None:
         """After the first byte there is no second try: say so and end properly."""
         told.outcome = "broken"
         error = envelope(
@@ -93,22 +105,46 @@ class Relay(Response):
             "server_error",
             "stream_interrupted",
         )
-        body = b"\n\n" + b"data: " + orjson.dumps(error) + b"\n\n" + DONE
+        body = before + b"data: " + orjson.dumps(error) + b"\n\n" + DONE
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _send_events(send: Send, told: "Relayed", held: bytes) -> bytes:
+    """Send all whole events of `held`; return the unfinished rest."""
+    end = max(held.rfind(blank) + len(blank) if blank in held else 0 for blank in (b"\n\n", b"\r\n\r\n"))
+    if len(held) - end > MOST_HELD_BYTES:
+        end = len(held)
+    if end:
+        told.saw(held[:end])
+        await send({"type": "http.response.body", "body": held[:end], "more_body": True})
+    return held[end:]
+
+
+def _handed_on(name: bytes) -> bool:
+    """Whether an expert's header belongs to its answer: not the hop's, not ours, no cookies."""
+    return not (
+        name in HOP_HEADERS
+        or name in {b"set-cookie", b"alt-svc", b"strict-transport-security", b"content-length"}
+        or name.startswith((b"x-router-", b"access-control-", b"x-ratelimit-"))
+    )
 
 
 class Relayed:
     """What was seen of an answer while it passed: for accounting, never to change it."""
 
-    def __init__(self, *, streamed: bool) -> None:
+    def __init__(self, kind: str, *, streamed: bool) -> None:
+        self._ends = ENDINGS.get(kind, (DONE.strip(),))
+        self.ended = not streamed
         self.streamed = streamed
         self.tail = b""
         self.events = 0
         self.outcome = "disconnected"
 
     def saw(self, chunk: bytes) -> None:
-        """Bytes pass: remember the end, count the events."""
+        """Bytes pass: remember the end, count the events, notice the one that ends them."""
         self.events += chunk.count(b"data: ")
+        seam = self.tail[-LONGEST_ENDING:] + chunk
+        self.ended = self.ended or any(ending in seam for ending in self._ends)
         self.tail = (self.tail + chunk)[-TAIL_BYTES:]
 
     def usage(self) -> tuple[int, int] | None:

@@ -1,0 +1,133 @@
+"""Read as much of an expert's answer as shows that it is one, while another expert may still be asked.
+
+A whole answer is read to its end; a stream to its first event; a refusal to its message.
+Knows JSON and server-sent events; nothing of Ray or of HTTP clients.
+"""
+
+import asyncio
+
+import orjson
+
+from deployments.clients import OpenStream
+from deployments.errors import ApiError, ExpertBroken, ExpertError, ExpertTimeout, from_expert
+
+MOST_ERROR_BYTES = 64 * 1024
+"""An expert's refusal is read this far, no further."""
+MOST_ANSWER_BYTES = 256 * 1024 * 1024
+"""A whole answer is held in memory: longer than this is no answer."""
+MOST_EVENT_BYTES = 1024 * 1024
+"""The first event of a stream must end within this."""
+FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""How a line of server-sent events may begin."""
+
+
+async def refused(name: str, stream: OpenStream, limit_s: float) -> ExpertError | ApiError:
+    """What an answer that is no 2xx means; its body is read for a message, as far as it comes."""
+    body = stream.head.body
+    try:
+        if not stream.head.complete:
+            async with asyncio.timeout(max(limit_s, 0.0)):
+                async for chunk in stream.rest:
+                    body += chunk
+                    if len(body) > MOST_ERROR_BYTES:
+                        break
+    except (TimeoutError, ExpertError):
+        pass  # the status has said enough
+    finally:
+        await stream.aclose()
+    error = from_expert(name, stream.head.status, body)
+    if isinstance(error, ExpertError):
+        error.retry_after_s = _retry_after_s(stream)
+    return error
+
+
+async def complete(name: str, stream: OpenStream, limit_s: float) -> None:
+    """Read a whole answer, so that half a one or garbage can still be answered by another expert.
+
+    Raises:
+        ExpertTimeout: it did not end within `limit_s`.
+        ExpertUnavailable: the expert went away.
+        ExpertBroken: it is not a JSON object.
+    """
+    pieces = [stream.head.body]
+    size = len(stream.head.body)
+    try:
+        if not stream.head.complete:
+            async with asyncio.timeout(max(limit_s, 0.0)):
+                async for chunk in stream.rest:
+                    pieces.append(chunk)
+                    size += len(chunk)
+                    if size > MOST_ANSWER_BYTES:
+                        raise ExpertBroken(name, f"answered more than {MOST_ANSWER_BYTES} bytes")
+    except TimeoutError as error:
+        raise ExpertTimeout(name, "no whole answer in time") from error
+    finally:
+        await stream.aclose()
+    body = b"".join(pieces)
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ExpertBroken(name, "answered 200 with a body that is not JSON") from error
+    if not isinstance(answer, dict):
+        raise ExpertBroken(name, "answered 200 with JSON that is not an object")
+    stream.head = type(stream.head)(stream.head.status, stream.head.headers, body, complete=True)
+
+
+async def begun(name: str, stream: OpenStream, limit_s: float) -> None:
+    """Read a stream's first event, so that garbage or an error there can be answered by another expert.
+
+    Raises:
+        ExpertTimeout: it did not come within `limit_s`.
+        ExpertUnavailable: the expert went away.
+        ExpertBroken: it is no server-sent event, the stream ended before it, or it tells an error.
+    """
+    body = stream.head.body
+    try:
+        async with asyncio.timeout(max(limit_s, 0.0)):
+            while not stream.head.complete and _first_event(body) is None and len(body) < MOST_EVENT_BYTES:
+                _check_field(name, body)
+                chunk = await anext(stream.rest, None)
+                if chunk is None:
+                    raise ExpertBroken(name, "the stream ended before its first event")
+                body += chunk
+        _check_field(name, body)
+        _check_error(name, _first_event(body) or body)
+    except TimeoutError as error:
+        await stream.aclose()
+        raise ExpertTimeout(name, "no first event in time") from error
+    except BaseException:
+        await stream.aclose()
+        raise
+    stream.head = type(stream.head)(
+        stream.head.status, stream.head.headers, body, complete=stream.head.complete
+    )
+
+
+def _first_event(body: bytes) -> bytes | None:
+    """The first whole event that carries something; comments and blank lines do not count."""
+    *events, _ = body.replace(b"\r\n", b"\n").split(b"\n\n")
+    return next((event for event in events if event.strip() and not event.startswith(b":")), None)
+
+
+def _check_field(name: str, body: bytes) -> None:
+    start = body.lstrip(b"\r\n")
+    if start and not any(start.startswith(field) or field.startswith(start) for field in FIELDS):
+        raise ExpertBroken(name, "answered 200 with a stream that is no server-sent event")
+
+
+def _check_error(name: str, event: bytes) -> None:
+    for line in event.split(b"\n"):
+        if line.startswith(b"data:") and line != b"data: [DONE]":
+            try:
+                data = orjson.loads(line[5:])
+            except orjson.JSONDecodeError as error:
+                raise ExpertBroken(name, "the stream's first event is not JSON") from error
+            if isinstance(data, dict) and data.get("error"):
+                raise ExpertBroken(name, "the stream began with an error")
+
+
+def _retry_after_s(stream: OpenStream) -> float | None:
+    for header, value in stream.head.headers:
+        if header.lower() == b"retry-after" and value.isdigit():
+            return float(value)
+    return None
