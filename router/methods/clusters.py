@@ -21,7 +21,7 @@ class ClustersRouter:
     """Soft membership in k-means clusters, times the clusters' shrunk means.
 
     Args:
-        clusters: how many; fewer where there are fewer than ten queries for each.
+        clusters: how many; fewer where there are fewer than 25 queries for each.
         sharpness: of the soft membership, exp(sharpness × cosine similarity to the centre).
     """
 
@@ -40,7 +40,7 @@ class ClustersRouter:
 
         if self.clusters < 1:
             raise MethodError(f"clusters must be at least 1, found {self.clusters}")
-        count = max(1, min(self.clusters, len(training) // 10))
+        count = max(1, min(self.clusters, len(training) // 25))
         embeddings = training.queries.embeddings.astype(np.float32)
         found = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=2048).fit(embeddings)
         centres = found.cluster_centers_

@@ -1,0 +1,120 @@
+"""The one rule that turns scores and costs into rankings."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from router.core import FloatArray, Preferences
+from router.decide import decide
+from router.errors import PreferenceError
+
+SHAPE = st.tuples(st.integers(1, 6), st.integers(1, 5))
+UNIT = st.floats(0, 1, width=32)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[FloatArray, FloatArray, FloatArray]:
+    shape = draw(SHAPE)
+    scores = draw(arrays.arrays(np.float64, shape, elements=UNIT))
+    costs = draw(arrays.arrays(np.float64, shape, elements=UNIT))
+    eligible = draw(arrays.arrays(np.bool_, shape))
+    return scores, costs, eligible
+
+
+@given(tables(), st.floats(0, 100))
+def test_the_best_has_the_highest_utility_of_the_eligible(
+    table: tuple[FloatArray, FloatArray, FloatArray], weight: float
+) -> None:
+    scores, costs, eligible = table
+    ranked = decide(scores, costs, preferences=Preferences(cost_weight=weight), eligible=eligible)
+    for row in range(len(scores)):
+        order = ranked.row(row)
+        assert sorted(order) == np.flatnonzero(eligible[row]).tolist()
+        if not order:
+            continue
+        dearest = costs[row][eligible[row]].max()
+        relative = costs[row] / dearest if dearest > 0 else np.zeros_like(costs[row])
+        utility = scores[row] - weight * relative
+        assert utility[order[0]] == pytest.approx(utility[eligible[row]].max())
+        assert all(utility[a] >= utility[b] - 1e-9 for a, b in pairwise(order))
+
+
+@given(tables(), UNIT)
+def test_min_quality_takes_the_cheapest_above_the_bar(
+    table: tuple[FloatArray, FloatArray, FloatArray], fraction: float
+) -> None:
+    scores, costs, eligible = table
+    ranked = decide(scores, costs, preferences=Preferences(min_quality=fraction), eligible=eligible)
+    for row in range(len(scores)):
+        order = ranked.row(row)
+        if not order:
+            continue
+        bar = fraction * scores[row][eligible[row]].max() - 1e-9
+        above = [column for column in np.flatnonzero(eligible[row]) if scores[row, column] >= bar]
+        assert costs[row, order[0]] == min(costs[row, column] for column in above)
+        assert set(order[: len(above)]) == set(above)
+
+
+def test_cost_weight_zero_is_best_quality_and_ties_go_to_the_cheaper_then_the_first() -> None:
+    scores = np.array([[0.5, 0.5, 0.4], [0.5, 0.5, 0.5]])
+    costs = np.array([[3.0, 2.0, 1.0], [1.0, 1.0, 1.0]])
+    ranked = decide(scores, costs, preferences=Preferences(cost_weight=0))
+
+    assert ranked.row(0) == [1, 0, 2]
+    assert ranked.row(1) == [0, 1, 2]
+
+
+def test_the_dearest_is_the_dearest_eligible() -> None:
+    scores, costs = np.array([[0.9, 0.8, 0.1]]), np.array([[2.0, 1.0, 100.0]])
+    within = decide(
+        scores, costs, preferences=Preferences(cost_weight=0.5), eligible=np.array([[True, True, False]])
+    )
+    among_all = decide(scores, costs, preferences=Preferences(cost_weight=0.5))
+
+    assert within.row(0) == [1, 0]
+    assert among_all.row(0)[0] == 0
+
+
+def test_an_unknown_cost_counts_as_the_dearest() -> None:
+    ranked = decide(np.array([[0.5, 0.5]]), np.array([[np.nan, 1.0]]), preferences=Preferences(cost_weight=1))
+
+    assert ranked.row(0) == [1, 0] or ranked.row(0) == [0, 1]
+    assert (
+        ranked.best[0]
+        == decide(
+            np.array([[0.5, 0.5]]), np.array([[1.0, 1.0]]), preferences=Preferences(cost_weight=1)
+        ).best[0]
+    )
+
+
+def test_rows_have_preferences_of_their_own() -> None:
+    scores, costs = np.tile([0.9, 0.8], (2, 1)), np.tile([10.0, 1.0], (2, 1))
+    ranked = decide(scores, costs, preferences=[Preferences(cost_weight=0), Preferences(cost_weight=1)])
+
+    assert ranked.best.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cost_weight": -1.0},
+        {"cost_weight": float("nan")},
+        {"min_quality": 1.5},
+        {"max_cost_usd": float("inf")},
+        {"cost_weight": 1.0, "min_quality": 0.5},
+    ],
+)
+def test_preferences_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(PreferenceError):
+        Preferences(**wrong)
+
+
+def test_what_is_said_goes_over_the_default() -> None:
+    default = Preferences(min_quality=0.9, max_cost_usd=1.0)
+
+    assert Preferences(cost_weight=0.5).over(default) == Preferences(cost_weight=0.5, max_cost_usd=1.0)
+    assert Preferences(max_cost_usd=2.0).over(default) == Preferences(min_quality=0.9, max_cost_usd=2.0)
