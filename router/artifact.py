@@ -87,15 +87,12 @@ def load(folder: Path) -> tuple[Artifact, str]:
     files = facts.pop("files")
     _check_strangers(folder, files)
     contents = {name: _read_listed(folder, name, listed) for name, listed in files.items()}
-    for needed in (WEIGHTS, CARD):
-        if needed not in contents:
-            raise ManifestError(f"{folder / MANIFEST} does not list {needed}")
     try:
         arrays = load_tensors(contents[WEIGHTS])
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:  # the latter: types numpy lacks
         raise WeightsError(f"{folder / WEIGHTS} cannot be read: {error}") from error
     _check_arrays(arrays)
-    return Artifact(facts, arrays, contents[CARD].decode("utf-8")), policy_id(manifest)
+    return Artifact(facts, arrays, contents[CARD].decode("utf-8", "replace")), policy_id(manifest)
 
 
 def policy_id(manifest: bytes) -> str:
@@ -116,8 +113,8 @@ def _read_manifest(folder: Path) -> bytes:
 
 def _parse_manifest(folder: Path, manifest: bytes) -> dict[str, Any]:
     try:
-        facts = json.loads(manifest)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        facts = json.loads(manifest, parse_constant=_refuse_constant, object_pairs_hook=_without_twins)
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or too deep to be ours
         raise ManifestError(f"{folder / MANIFEST} is not JSON: {error}") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ManifestError(
@@ -130,7 +127,22 @@ def _parse_manifest(folder: Path, manifest: bytes) -> dict[str, Any]:
         raise SchemaVersionError(version, SCHEMA_VERSION)
     if not isinstance(facts.get("files"), dict):
         raise ManifestError(f"{folder / MANIFEST} lists no files")
+    for needed in (WEIGHTS, CARD):
+        if needed not in facts["files"]:
+            raise ManifestError(f"{folder / MANIFEST} does not list {needed}")
     return facts
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object that says a thing twice means two things: refuse it."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
 
 
 def _check_strangers(folder: Path, files: Mapping[str, Any]) -> None:

@@ -12,11 +12,14 @@ from typing import Any, Self
 import numpy as np
 
 from router.core import FloatArray
+from router.errors import WeightsError
 from router.experts import CandidatePool, Price
 
 BYTES_PER_TOKEN = 4
 TOKENS_AROUND = 4
 """Tokens of a chat template around one message."""
+ASSUMED_COMPLETION_TOKENS = 256.0
+"""Length of an answer where no outcome ever told one: prices then still weigh against each other."""
 RIDGE = 30.0
 """Penalty of the regression; chosen once on recorded outcomes, see docs/research-log.md."""
 
@@ -30,8 +33,9 @@ def estimated_prompt_tokens(text: str) -> int:
 class CostModel:
     """Expected cost of every expert of the pool.
 
-    Where outcomes carry tokens and the pool prices, cost is priced tokens; where they carry
-    only a cost, the cost itself is regressed; where neither, there is no cost.
+    Where outcomes carry tokens and the pool prices, cost is priced tokens; where they carry only a
+    cost, the cost itself is regressed; where there is a price alone, an answer of assumed length is
+    priced; where there is nothing, there is no cost.
     """
 
     prices: FloatArray  # [experts, 2] US$ per million tokens in, out; NaN where unknown
@@ -78,27 +82,52 @@ class CostModel:
     def predict(
         self,
         embeddings: FloatArray,
-        prompt_tokens: FloatArray,
-        max_tokens: FloatArray | None = None,
+        texts: Sequence[str],
+        *,
+        prompt_tokens: Sequence[int] | None = None,
+        max_tokens: Sequence[int | None] | None = None,
     ) -> FloatArray | None:
-        """Expected US$, [n, experts]; `None` when nothing about cost is known.
+        """Expected US$, [n, experts], NaN where unknown; `None` when nothing about cost is known.
 
         Args:
-            prompt_tokens: [n] as `estimated_prompt_tokens` counts.
-            max_tokens: [n] the caller's bound on the answer; inf for none.
+            texts: the queries; their length stands in for a prompt's where it is not told.
+            prompt_tokens: the caller's own estimate of each whole prompt; 0 for not told.
+            max_tokens: the caller's bound on each answer; `None` for none.
         """
         priced = None
-        if self.tokens is not None and np.isfinite(self.prices).any():
-            completion = self.tokens.predict(embeddings)
+        known = np.isfinite(self.prices).all(axis=1)
+        if known.any() and (self.tokens is not None or self.usd is None):
+            completion = self._completion(embeddings)
             if max_tokens is not None:
-                completion = np.minimum(completion, max_tokens[:, None])
-            factor = np.ones(len(self.prices)) if self.prompt_factor is None else self.prompt_factor
-            prompt = prompt_tokens[:, None] * factor
+                bound = [np.inf if limit is None else max(limit, 0) for limit in max_tokens]
+                completion = np.minimum(completion, np.array(bound)[:, None])
+            prompt = self._prompt(texts, prompt_tokens)
             priced = (prompt * self.prices[:, 0] + completion * self.prices[:, 1]) / 1e6
         if self.usd is None:
             return priced
         direct = self.usd.predict(embeddings) / 1e6
         return direct if priced is None else np.where(np.isfinite(priced), priced, direct)
+
+    def _completion(self, embeddings: FloatArray) -> FloatArray:
+        """Expected tokens of the answers, [n, experts]; of an expert never measured, the others' mean."""
+        n, width = len(embeddings), len(self.prices)
+        if self.tokens is None:
+            return np.full((n, width), ASSUMED_COMPLETION_TOKENS)
+        found = self.tokens.predict(embeddings)
+        measured = np.isfinite(found)
+        mean = np.where(measured, found, 0.0).sum(axis=1) / np.maximum(measured.sum(axis=1), 1)
+        mean = np.where(measured.any(axis=1), mean, ASSUMED_COMPLETION_TOKENS)
+        return np.where(measured, found, mean[:, None])
+
+    def _prompt(self, texts: Sequence[str], told: Sequence[int] | None) -> FloatArray:
+        """Tokens of the prompts as each expert's tokenizer counts them, [n, experts]."""
+        base = np.array([estimated_prompt_tokens(text) for text in texts], dtype=float)
+        if told is not None:
+            given = np.array(told, dtype=float)
+            base = np.where(given > 0, given, base)
+        factor = np.ones(len(self.prices)) if self.prompt_factor is None else self.prompt_factor
+        tokens: FloatArray = base[:, None] * factor
+        return tokens
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -118,9 +147,11 @@ class CostModel:
 
     @classmethod
     def restore(cls, data: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Self:
+        if strangers := sorted(set(data["parts"]) - {"tokens", "prompt_factor", "usd"}):
+            raise WeightsError(f"the cost model names a part {strangers[0]!r} that this build does not know")
         parts = {
             name: Regression.restore(
-                {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(name)}
+                {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(f"{name}.")}
             )
             for name in ("tokens", "usd")
             if name in data["parts"]
@@ -128,7 +159,10 @@ class CostModel:
         prices = np.array(
             [[np.nan if v is None else v for v in row] for row in data["prices_per_mtok"]], dtype=float
         )
-        return cls(prices, parts.get("tokens"), arrays.get("prompt_factor"), parts.get("usd"))
+        if prices.ndim != 2 or prices.shape[1] != 2 or (prices < 0).any():
+            raise WeightsError("the cost model needs two prices of at least 0 for every expert")
+        factor = arrays["prompt_factor"] if "prompt_factor" in data["parts"] else None
+        return cls(prices, parts.get("tokens"), factor, parts.get("usd"))
 
 
 @dataclass(frozen=True)
@@ -179,6 +213,9 @@ class Regression:
 
     @classmethod
     def restore(cls, arrays: Mapping[str, FloatArray]) -> Self:
+        missing = {"weights", "intercept", "smearing", "limits"} - arrays.keys()
+        if missing:
+            raise WeightsError(f"a regression of the cost model lacks {', '.join(sorted(missing))}")
         return cls(arrays["weights"], arrays["intercept"], arrays["smearing"], arrays["limits"])
 
 

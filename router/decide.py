@@ -11,6 +11,11 @@ import numpy as np
 
 from router.core import BoolArray, FloatArray, IntArray, Preferences
 
+ROUNDING = 1e-12
+"""A score this little under the bar of `min_quality` reaches it: 0.9 × 0.7 is not quite 0.63."""
+BEFORE = 4.0
+"""Puts the costs of what reached the bar, at most 1, before the scores of what did not, at most 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rankings:
@@ -39,9 +44,10 @@ def decide(
     """Rank the pool for each row.
 
     With `cost_weight` (0 when nothing is said) by score − cost_weight × cost / (dearest eligible cost
-    of the row). With `min_quality` the experts whose score reaches that fraction of the row's best
-    eligible score, cheapest first, then the others by score. Ties go to the cheaper expert, then to
-    the one that stands first in the pool. Ineligible experts are left out, not pushed to the end.
+    of the row); ties go to the cheaper expert, then to the one that stands first in the pool. With
+    `min_quality` the experts whose score reaches that fraction of the row's best eligible score,
+    cheapest first (ties: higher score, then pool order), then the others by score. Ineligible experts
+    are left out, not pushed to the end.
 
     Args:
         scores: [n, experts] in [0, 1].
@@ -56,16 +62,17 @@ def decide(
     weight = np.array([item.cost_weight or 0.0 for item in each], dtype=np.float64)
     floor = np.array([np.nan if item.min_quality is None else item.min_quality for item in each])
 
-    value = scores - weight[:, None] * relative
+    # Keys to sort by, ascending: what decides, and what breaks its ties.
+    first, second = weight[:, None] * relative - scores, relative
     if not np.isnan(floor).all():
         best = np.where(allowed, scores, -np.inf).max(axis=1)
         with np.errstate(invalid="ignore"):
-            passes = allowed & (scores >= (floor * best)[:, None] - 1e-12)
-        # Above the bar: by cost alone, and above everything below it.
-        value = np.where(np.isnan(floor)[:, None], value, np.where(passes, 2.0 - relative, scores - 2.0))
-    # lexsort sorts by its last key first; the column index settles what is still equal.
+            passes = allowed & (scores >= (floor * best)[:, None] - ROUNDING)
+        has_floor = ~np.isnan(floor)[:, None]
+        first = np.where(has_floor, np.where(passes, relative - BEFORE, -scores), first)
+        second = np.where(has_floor & passes, -scores, second)
     columns = np.broadcast_to(np.arange(width), (n, width))
-    order = np.lexsort((columns, relative, -value, ~allowed), axis=1)
+    order = np.lexsort((columns, second, first, ~allowed), axis=1)  # sorts by its last key first
     return Rankings(order, allowed.sum(axis=1))
 
 

@@ -51,12 +51,35 @@ class ExpertProfile:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "ExpertProfile":
+        """A profile from JSON or YAML values.
+
+        Raises:
+            PoolError: a key is unknown or missing, or a value has the wrong type or range.
+        """
+        known = {"name", "price_per_mtok", "context_window", "capabilities"}
+        name = data.get("name")
+        if not isinstance(name, str) or not name:
+            raise PoolError(f"an expert needs a name, found {name!r}")
+        if strangers := sorted(str(key) for key in data.keys() - known):
+            raise PoolError(
+                f"expert {name!r}: {strangers[0]!r} is unknown; known: {', '.join(sorted(known))}"
+            )
+        window = data.get("context_window")
+        if window is not None and (not isinstance(window, int) or isinstance(window, bool) or window < 1):
+            raise PoolError(
+                f"expert {name!r}: context_window must be a whole number of tokens, found {window!r}"
+            )
+        capabilities = data.get("capabilities") or ()
+        if isinstance(capabilities, str) or not all(isinstance(item, str) for item in capabilities):
+            raise PoolError(f"expert {name!r}: capabilities must be a list of names, found {capabilities!r}")
         price = data.get("price_per_mtok")
+        if price is not None and (not isinstance(price, Mapping) or set(price) != {"input", "output"}):
+            raise PoolError(f"expert {name!r}: price_per_mtok must be {{input, output}}, found {price!r}")
         return cls(
-            name=data["name"],
+            name=name,
             price=None if price is None else Price(input=price["input"], output=price["output"]),
-            context_window=data.get("context_window"),
-            capabilities=frozenset(data.get("capabilities", ())),
+            context_window=window,
+            capabilities=frozenset(capabilities),
         )
 
 

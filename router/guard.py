@@ -41,7 +41,8 @@ class Guard:
     def unfamiliar(self, embeddings: FloatArray) -> BoolArray:
         """Whether no training query is near, [n]."""
         near = embeddings.astype(np.float32) @ self.references.astype(np.float32).T
-        far: BoolArray = near.max(axis=1) < self.threshold
+        # Not `<`: a row that is not finite is near to nothing.
+        far: BoolArray = ~(near.max(axis=1) >= self.threshold)
         return far
 
     def arrays(self) -> dict[str, FloatArray]:

@@ -5,7 +5,7 @@ Does not encode: callers bring embeddings made with the encoder that the policy 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,14 +14,17 @@ import numpy as np
 from router import artifact
 from router.calibration import Calibration
 from router.core import BoolArray, Decision, ExpertView, FloatArray, Preferences, QueryBatch, RouteRequest
-from router.costs import CostModel, estimated_prompt_tokens
+from router.costs import CostModel
 from router.decide import decide
 from router.encoders import EncoderSpec
-from router.errors import ManifestError, NoEligibleExpertError, PoolError, WeightsError
+from router.errors import ManifestError, NoEligibleExpertError, PoolError, PreferenceError, WeightsError
 from router.experts import CandidatePool, ExpertProfile, Price
 from router.guard import Guard
 from router.methods.contract import RoutingMethod
 from router.methods.registry import method_class
+
+TOLD = ("data_sha256", "seed", "metrics")
+"""Facts of the training that stand at the manifest's top, for programs that only read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,12 @@ class Policy:
 
     def expected_costs(self, queries: QueryBatch, requests: Sequence[RouteRequest]) -> FloatArray | None:
         """Expected US$ of every expert, [n, experts]; `None` when nothing about cost is known."""
-        given = [r.prompt_tokens or estimated_prompt_tokens(r.query) for r in requests]
-        bounds = [np.inf if r.max_tokens is None else r.max_tokens for r in requests]
-        return self.costs.predict(queries.embeddings, np.array(given, dtype=float), np.array(bounds))
+        return self.costs.predict(
+            queries.embeddings,
+            queries.texts,
+            prompt_tokens=[request.prompt_tokens for request in requests],
+            max_tokens=[request.max_tokens for request in requests],
+        )
 
     def decide(
         self, queries: QueryBatch, requests: Sequence[RouteRequest]
@@ -121,6 +127,7 @@ class Policy:
 
     def save(self, folder: Path) -> Self:
         """Write the policy folder; returns the policy with its id. Raises as `artifact.save`."""
+        told = dict(self.training)
         facts = {
             "router": {"name": self.method.name, "params": self.method.params},
             "encoder": self.encoder.to_json(),
@@ -128,13 +135,9 @@ class Policy:
             "cost_model": self.costs.to_json(),
             "calibration": None if self.calibration is None else self.calibration.to_json(),
             "static_ranking": list(self.static_ranking),
-            "preferences": {
-                "cost_weight": self.preferences.cost_weight,
-                "min_quality": self.preferences.min_quality,
-                "max_cost_usd": self.preferences.max_cost_usd,
-                "max_ttft_ms": self.preferences.max_ttft_ms,
-            },
-            "training": dict(self.training),
+            "preferences": asdict(self.preferences),
+            **{name: told.pop(name, None) for name in TOLD},
+            "training": told,
         }
         parts = {"method": self.method.arrays(), "cost": self.costs.arrays(), "guard": self.guard.arrays()}
         if self.calibration is not None:
@@ -151,48 +154,63 @@ class Policy:
             MethodError: its method is not installed here.
         """
         found, policy_id = artifact.load(folder)
-        facts, arrays = found.facts, found.arrays
+        manifest = folder / artifact.MANIFEST
         try:
-            pool = CandidatePool([ExpertProfile.from_json(data) for data in facts["pool"]])
-            method = method_class(facts["router"]["name"]).restore(
-                facts["router"]["params"], _part(arrays, "method")
-            )
-            calibration = facts.get("calibration")
-            policy = cls(
-                pool=pool,
-                encoder=EncoderSpec(**facts["encoder"]),
-                method=method,
-                costs=CostModel.restore(facts["cost_model"], _part(arrays, "cost")),
-                guard=Guard.restore(_part(arrays, "guard")),
-                static_ranking=tuple(facts["static_ranking"]),
-                preferences=Preferences(**facts["preferences"]),
-                calibration=None
-                if calibration is None
-                else Calibration.restore(_part(arrays, "calibration")),
-                training=facts["training"],
-                card=found.card,
-                policy_id=policy_id,
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ManifestError(f"{folder / artifact.MANIFEST} lacks or misstates {error}") from error
+            policy = cls._from_facts(found, policy_id)
+        except KeyError as error:
+            raise ManifestError(f"{manifest} lacks {error}") from error
+        except (TypeError, AttributeError, ValueError, IndexError) as error:
+            raise ManifestError(f"{manifest} misstates what it says: {error}") from error
+        except (PoolError, PreferenceError) as error:
+            raise ManifestError(f"{manifest}: {error}") from error
         policy._check(folder)
         return policy
 
+    @classmethod
+    def _from_facts(cls, found: artifact.Artifact, policy_id: str) -> Self:
+        facts, arrays = found.facts, found.arrays
+        calibrated = facts["calibration"] is not None
+        known = ("method", "cost", "guard", *(("calibration",) if calibrated else ()))
+        if strangers := sorted(name for name in arrays if name.split("/")[0] not in known):
+            raise WeightsError(f"a stored array {strangers[0]!r} belongs to no part of the policy")
+        return cls(
+            pool=CandidatePool([ExpertProfile.from_json(data) for data in facts["pool"]]),
+            encoder=EncoderSpec.from_json(facts["encoder"]),
+            method=method_class(facts["router"]["name"]).restore(
+                facts["router"]["params"], _part(arrays, "method")
+            ),
+            costs=CostModel.restore(facts["cost_model"], _part(arrays, "cost")),
+            guard=Guard.restore(_part(arrays, "guard")),
+            static_ranking=tuple(facts["static_ranking"]),
+            preferences=Preferences(**facts["preferences"]),
+            calibration=Calibration.restore(_part(arrays, "calibration")) if calibrated else None,
+            training={**facts["training"], **{name: facts[name] for name in TOLD}},
+            card=found.card,
+            policy_id=policy_id,
+        )
+
     def _check(self, folder: Path) -> None:
         """Shapes must fit each other before a query meets them."""
-        blank = QueryBatch(("",), np.zeros((1, self.encoder.dimension), dtype=np.float32))
+        rows = np.eye(2, self.encoder.dimension, dtype=np.float32)  # one near to nothing, one maybe
+        blank, width = QueryBatch(("", "a"), rows), len(self.pool)
         try:
-            quality = self.score(blank).quality
-            self.expected_costs(blank, [RouteRequest("")])
-        except (ValueError, IndexError) as error:
+            quality = self.method.score(blank)
+            quality = quality if self.calibration is None else self.calibration.apply(quality)
+            self.score(blank)
+            costs = self.expected_costs(blank, [RouteRequest("")] * 2)
+        except (ValueError, IndexError, TypeError) as error:
             raise WeightsError(
                 f"{folder}: stored arrays do not fit each other or the encoder: {error}"
             ) from error
-        if quality.shape != (1, len(self.pool)) or not np.isfinite(quality).all():
+        if quality.shape != (2, width) or not np.isfinite(quality).all():
+            raise WeightsError(f"{folder}: scores have shape {list(quality.shape)}, the pool {width} experts")
+        if self.guard.means.shape != (width,) or len(self.costs.prices) != width:
             raise WeightsError(
-                f"{folder}: scores have shape {list(quality.shape)}, the pool has {len(self.pool)} experts"
+                f"{folder}: guard and cost model must hold one value for each of {width} experts"
             )
-        if set(self.static_ranking) != set(self.pool.names):
+        if costs is not None and costs.shape != (2, width):
+            raise WeightsError(f"{folder}: costs have shape {list(costs.shape)}, the pool {width} experts")
+        if sorted(self.static_ranking) != sorted(self.pool.names):
             raise ManifestError(
                 f"{folder / artifact.MANIFEST}: static_ranking does not hold just the pool's experts"
             )

@@ -11,7 +11,7 @@ import numpy as np
 
 from router.calibration import Calibration
 from router.core import FloatArray, IntArray, Preferences, QueryBatch, TrainingSet
-from router.costs import CostModel, estimated_prompt_tokens
+from router.costs import CostModel
 from router.data.dataset import Dataset
 from router.decide import decide
 from router.encoders import EncoderSpec
@@ -72,8 +72,7 @@ def train(
     )
     means = global_means(dataset.quality)
     guard = Guard.fit(embeddings, means, seed=seed)
-    prompt = np.array([estimated_prompt_tokens(text) for text in dataset.texts], dtype=float)
-    expected = costs.predict(embeddings, prompt)
+    expected = costs.predict(embeddings, dataset.texts)
     best = int(np.argmax(means))
     chosen = choose_preference(calibrated, expected, dataset, best=best)
     facts = {

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import yaml
@@ -158,23 +158,10 @@ def load_pool(file: Path) -> CandidatePool:
     entries = data.get("experts") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise PoolError(f"{file} must hold a list `experts` of objects with `name`")
-    return CandidatePool([_profile(entry, file) for entry in entries])
-
-
-def _profile(entry: Mapping[str, Any], file: Path) -> ExpertProfile:
-    known = {"name", "price_per_mtok", "context_window", "capabilities"}
-    if strangers := sorted(entry.keys() - known):
-        raise PoolError(
-            f"{file}: {strangers[0]!r} is unknown for an expert; known: {', '.join(sorted(known))}"
-        )
-    if not isinstance(entry.get("name"), str) or not entry["name"]:
-        raise PoolError(f"{file}: an expert lacks its name")
     try:
-        return ExpertProfile.from_json(entry)
-    except (KeyError, TypeError) as error:
-        raise PoolError(
-            f"{file}: expert {entry['name']!r} needs price_per_mtok: {{input, output}}"
-        ) from error
+        return CandidatePool([ExpertProfile.from_json(entry) for entry in entries])
+    except PoolError as error:
+        raise PoolError(f"{file}: {error}") from error
 
 
 def split_by_query(texts: Sequence[str], *, fraction: float, seed: int) -> tuple[IntArray, IntArray]:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from router.errors import EncoderError
 
+MOST_DIMENSIONS, MOST_TOKENS = 65_536, 1_048_576
 SUPPORTED = {"bert"}
 """Architectures that both runtimes build."""
 
@@ -24,6 +26,20 @@ class EncoderSpec:
     dimension: int
     max_tokens: int
     """Longer texts are cut to this many tokens."""
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "EncoderSpec":
+        """Raises ValueError for what `to_json` cannot have written."""
+        spec = cls(**data)
+        if not (isinstance(spec.id, str) and spec.id):
+            raise ValueError(f"encoder id must be a text, found {spec.id!r}")
+        if not (isinstance(spec.sha256, str) and re.fullmatch(r"[0-9a-f]{64}", spec.sha256)):
+            raise ValueError(f"encoder sha256 must be 64 hex digits, found {spec.sha256!r}")
+        for name, most in (("dimension", MOST_DIMENSIONS), ("max_tokens", MOST_TOKENS)):
+            value = getattr(spec, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                raise ValueError(f"encoder {name} must be a whole number from 1 to {most}, found {value!r}")
+        return spec
 
     def to_json(self) -> dict[str, Any]:
         return {
