@@ -1,0 +1,180 @@
+"""`serve deploy` on the running application, under load: nothing else restarts, no request is lost."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from cluster.local.questions import questions
+from cluster.local.run import ROOT, with_port
+from router.core import Preferences
+from router.policy import Policy
+from tests.e2e.conftest import Application
+
+pytestmark = pytest.mark.e2e
+
+ASKED = questions("heldout", n=60, seed=23)
+WITHIN_S = 180.0
+
+
+class Load:
+    """Requests to `auto`, one after the other in four lanes, until stopped."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.statuses: list[int | str] = []
+        self.policies: set[str] = set()
+        self._stop = False
+
+    def run(self) -> None:
+        asyncio.run(self._run())
+
+    def stop(self) -> None:
+        self._stop = True
+
+    async def _run(self) -> None:
+        async with httpx.AsyncClient(base_url=self.url, timeout=60) as client:
+            await asyncio.gather(*(self._lane(client, lane) for lane in range(4)))
+
+    async def _lane(self, client: httpx.AsyncClient, lane: int) -> None:
+        number = lane
+        while not self._stop:
+            query = ASKED[number % len(ASKED)].query
+            body = {"model": "auto", "messages": [{"role": "user", "content": query}], "max_tokens": 8}
+            try:
+                response = await client.post("/v1/chat/completions", json=body)
+            except httpx.TransportError as error:
+                self.statuses.append(type(error).__name__)
+            else:
+                self.statuses.append(response.status_code)
+                self.policies.add(response.headers.get("x-router-policy", ""))
+            number += 4
+            await asyncio.sleep(0.02)
+
+
+@contextmanager
+def load(url: str) -> Iterator[Load]:
+    running = Load(url)
+    thread = Thread(target=running.run)
+    thread.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+        thread.join(90)
+
+
+def deploy(application: Application, folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """`serve deploy` the default configuration, changed."""
+    data = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
+    change(data)
+    file = folder / "changed.yaml"
+    file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    config, _ = with_port(file, int(application.url.rsplit(":", 1)[1]), folder)
+    serve = Path(sys.executable).parent / "serve"
+    subprocess.run(
+        [str(serve), "deploy", str(config)], check=True, cwd=ROOT, capture_output=True, env=os.environ
+    )
+
+
+def processes(*titles: str) -> dict[str, set[int]]:
+    """Title → ids of the processes that bear it."""
+    found: dict[str, set[int]] = {title: set() for title in titles}
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        command = " ".join(process.info["cmdline"] or ())
+        for title in titles:
+            if command.startswith(title):
+                found[title].add(process.info["pid"])
+    return found
+
+
+ENGINES, INGRESS, ROUTER = (
+    "VLLM::EngineCore",
+    "ray::ServeReplica:to-router:Ingress",
+    "ray::ServeReplica:to-router:Router",
+)
+
+
+def wait_until(done: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not done():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {WITHIN_S:.0f} s")
+        time.sleep(0.5)
+
+
+def answers(application: Application, model: str) -> httpx.Response:
+    body = {"model": model, "messages": [{"role": "user", "content": "What is 12 + 30?"}], "max_tokens": 8}
+    return httpx.post(f"{application.url}/v1/chat/completions", json=body, timeout=60)
+
+
+def test_an_expert_comes_and_goes_and_nothing_else_restarts(application: Application, tmp_path: Path) -> None:
+    def with_twin(data: dict[str, Any]) -> None:
+        arithmetic = next(app for app in data["applications"] if app["name"] == "expert-arithmetic")
+        twin = {**arithmetic, "name": "expert-twin", "args": {**arithmetic["args"], "name": "twin"}}
+        data["applications"].append(twin)
+        data["applications"][0]["deployments"][0]["user_config"]["experts"]["twin"] = {"app": "expert-twin"}
+
+    before = processes(ENGINES, INGRESS, ROUTER)
+    with load(application.url) as running:
+        deploy(application, tmp_path, with_twin)
+        wait_until(lambda: answers(application, "twin").status_code == 200, "the new expert answers")
+        with_more = processes(ENGINES, INGRESS, ROUTER)
+        deploy(application, tmp_path, lambda data: None)
+        wait_until(lambda: answers(application, "twin").status_code == 404, "the expert is gone")
+        wait_until(lambda: len(processes(ENGINES)[ENGINES]) == len(before[ENGINES]), "its engine is gone")
+    after = processes(ENGINES, INGRESS, ROUTER)
+
+    assert before[ENGINES] < with_more[ENGINES]
+    assert len(before[ENGINES]) == 4
+    assert before == after
+    assert with_more[INGRESS] == before[INGRESS]
+    assert set(running.statuses) == {200}
+    assert len(running.statuses) > 20
+
+
+def test_a_policy_is_swapped_under_load_and_a_corrupt_one_refused(
+    application: Application, tmp_path: Path
+) -> None:
+    def serving(folder: Path) -> Callable[[dict[str, Any]], None]:
+        def change(data: dict[str, Any]) -> None:
+            data["applications"][0]["deployments"][1]["user_config"]["policy"] = str(folder)
+
+        return change
+
+    old = Policy.load(ROOT / "cluster" / "local" / "policy")
+    new = replace(old, preferences=Preferences(cost_weight=0.11)).save(tmp_path / "new")
+    replace(old, preferences=Preferences(cost_weight=0.12)).save(tmp_path / "corrupt")
+    weights = tmp_path / "corrupt" / "router.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8] + b"tampered")
+    before = processes(INGRESS, ROUTER)
+    with load(application.url) as running:
+        deploy(application, tmp_path, serving(tmp_path / "new"))
+        wait_until(
+            lambda: answers(application, "auto").headers.get("x-router-policy") == new.policy_id, "the swap"
+        )
+        deploy(application, tmp_path, serving(tmp_path / "corrupt"))
+        wait_until(lambda: httpx.get(f"{application.url}/ready").status_code == 503, "the refusal is told")
+        refused = httpx.get(f"{application.url}/ready").json()
+        served = answers(application, "auto")
+        deploy(application, tmp_path, lambda data: None)
+        wait_until(lambda: httpx.get(f"{application.url}/ready").status_code == 200, "the old policy is back")
+
+    assert "IntegrityError" in refused["parts"]["router"]["why"]
+    assert served.headers["x-router-policy"] == new.policy_id
+    assert running.policies <= {old.policy_id, new.policy_id}
+    assert set(running.statuses) == {200}
+    assert len(running.statuses) > 20
+    assert processes(INGRESS, ROUTER) == before
