@@ -27,6 +27,8 @@ $(VENV)/.installed: constraints-cpu.txt pyproject.toml
 	@touch $@
 
 run: setup  ## Serve on 127.0.0.1:$(PORT) with the pocket experts; Ctrl-C stops
+	@$(PY) -m cluster.local.make_experts
+	@$(PY) -m cluster.local.make_policy
 	@$(PY) -m cluster.local.run --config $(CONFIG) --port $(PORT)
 
 test: setup  ## All tests but the slow ones: the library, the graph with fakes, the real application

@@ -108,7 +108,7 @@ def summarise(measured: dict[str, list[Round]]) -> dict[str, Any]:
         expert["name"]: expert["price_per_mtok"]
         for expert in yaml.safe_load((LOCAL / "experts.yaml").read_text(encoding="utf-8"))["experts"]
     }
-    table = {}
+    table: dict[str, dict[str, Any]] = {}
     for way, rounds in measured.items():
         answers = rounds[0].answers
         usd = [
@@ -126,7 +126,7 @@ def summarise(measured: dict[str, list[Round]]) -> dict[str, Any]:
             "completion_tokens_per_s": statistics.median(tokens),
         }
     auto, general = table["auto"], table["generalist"]
-    best = max(EXPERTS, key=lambda expert: table[expert]["quality"])
+    best = max(EXPERTS, key=lambda expert: float(table[expert]["quality"]))
     paired = [a.seconds for a in measured["auto"]], [g.seconds for g in measured["generalist"]]
     speedups = [general_s / auto_s for auto_s, general_s in zip(*paired, strict=True)]
     right_by = {way: [a.right for a in rounds[0].answers] for way, rounds in measured.items()}

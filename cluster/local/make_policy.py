@@ -98,7 +98,7 @@ def up_to_date(sources: dict[str, str]) -> bool:
     """Whether the policy at hand was made from just these, by this recipe."""
     if not STAMP.is_file() or not (POLICY / "manifest.json").is_file():
         return False
-    stamp = json.loads(STAMP.read_text(encoding="utf-8"))
+    stamp: object = json.loads(STAMP.read_text(encoding="utf-8"))
     return stamp == {"made_from": sources, "recipe": RECIPE}
 
 

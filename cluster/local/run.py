@@ -162,7 +162,10 @@ def main(arguments: list[str] | None = None) -> int:
         process,
     ):
         print(f"log: {options.log}")
-        running = lambda: process.poll() is None and not interrupted.told  # noqa: E731
+
+        def running() -> bool:
+            return process.poll() is None and not interrupted.told
+
         if wait_until_ready(url, running, lambda line: print(line, flush=True)):
             print(f'ready: {url}/v1 — model "auto" routes; Ctrl-C stops', flush=True)
             while running():

@@ -79,7 +79,7 @@ class Training:
         for optimizer in self._optimizers:
             optimizer.step()
         self.step += 1
-        return loss.item()
+        return float(loss.item())
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         examples = training_batch(self.recipe, self.step)
@@ -158,9 +158,9 @@ def grown(model: LlamaForCausalLM, recipe: Recipe) -> LlamaForCausalLM:
     weights = dict(deep.state_dict())
     for name, tensor in model.state_dict().items():
         weights[_name_when_grown(name, recipe.grow_by)] = tensor
-    for name in weights:
+    for name, tensor in weights.items():
         if name.endswith(("o_proj.weight", "down_proj.weight")) and int(name.split(".")[2]) % recipe.grow_by:
-            weights[name] = torch.zeros_like(weights[name])
+            weights[name] = torch.zeros_like(tensor)
     deep.load_state_dict(weights)
     return deep
 
