@@ -133,7 +133,8 @@ def check_total_size(experts: Path) -> int:
 def _config(model: LlamaForCausalLM) -> dict[str, Any]:
     kept = (
         "hidden_act", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "head_dim", "vocab_size", "rms_norm_eps", "rope_parameters", "tie_word_embeddings",
+        "num_key_value_heads", "head_dim", "vocab_size", "rms_norm_eps", "rope_parameters",
+        "tie_word_embeddings",
         "attention_bias", "mlp_bias", "eos_token_id", "pad_token_id", "bos_token_id",
     )  # fmt: skip
     config = model.config.to_dict()
