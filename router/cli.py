@@ -153,7 +153,7 @@ def _add_train(commands: Any) -> None:
 def _train(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from router import report
+    from router.card import card
     from router.training import train
 
     if options.out.exists():
@@ -169,7 +169,7 @@ def _train(options: argparse.Namespace) -> int:
         seed=options.seed,
         tell=lambda line: print(line, file=sys.stderr),
     )
-    policy = replace(policy, card=report.card(policy)).save(options.out)
+    policy = replace(policy, card=card(policy)).save(options.out)
     print(
         f"{options.out}: policy {policy.policy_id} ({policy.method.name}) over {', '.join(policy.pool.names)}"
     )

@@ -7,16 +7,30 @@ from typing import Any
 
 import numpy as np
 
+from router import plots
 from router.core import FloatArray
 from router.data.dataset import Dataset, split_by_query
 from router.encoders import EncoderSpec
+from router.errors import InputError
 from router.evaluation import judge, report
+from router.methods.registry import make
+from router.report import written_whole
 from router.training import train
 
-FIGURES = (
-    *("quality", "gain_points", "aiq", "zero_router_aiq", "saved", "quality_at_saved"),
-    *("ece", "apgr", "cpt50", "cpt80"),
-)
+COLUMNS = {
+    "quality": "quality, cost_weight 0",
+    "cost_usd": "US$ per 1,000 queries",
+    "gain_points": "points over best single",
+    "aiq": "AIQ",
+    "saved": "cost saved at equal quality",
+    "quality_at_saved": "points over best single then",
+    "ece": "worst ECE",
+    "apgr": "APGR",
+    "cpt50": "CPT50",
+    "cpt80": "CPT80",
+}
+"""Figure → its heading; a baseline has the first four."""
+Table = dict[str, dict[str, list[float | None]]]
 
 
 def compare(
@@ -32,12 +46,23 @@ def compare(
 ) -> dict[str, Any]:
     """Train and judge every method on every split; everything is chosen on the training part.
 
-    Returns `{"splits", "methods": {name: {figure: [value per split]}}, "baselines": {name: …}, "reports"}`.
+    Returns:
+        `{"splits", "n_test", "baselines": {name: {figure: [a value for each split]}}, "methods": the
+        same, "reports": {method: figures of the last split}}`.
+
+    Raises:
+        InputError: no method is named, one is unknown, or the test part would be empty.
     """
-    found: dict[str, dict[str, list[float | None]]] = {name: {f: [] for f in FIGURES} for name in methods}
-    baselines: dict[str, dict[str, list[float | None]]] = {}
+    seeds, given = list(seeds), params or {}
+    if not methods or not seeds:
+        raise InputError("a comparison needs at least one method and one split")
+    if not 0 < test_fraction < 1:
+        raise InputError(f"the test part must be a fraction between 0 and 1, found {test_fraction}")
+    for name in methods:
+        make(name, given.get(name))  # refuse a bad name before any work is done
+    found: Table = {}
+    baselines: Table = {}
     reports: dict[str, Any] = {}
-    seeds = list(seeds)
     for seed in seeds:
         inside, outside = split_by_query(dataset.texts, fraction=test_fraction, seed=seed)
         for name in methods:
@@ -46,51 +71,52 @@ def compare(
                 embeddings[inside],
                 encoder,
                 method=name,
-                params=(params or {}).get(name),
+                params=given.get(name),
                 seed=seed,
             )
             figures = report(judge(policy, dataset.take(outside), embeddings[outside]))
-            for figure, value in _figures(figures).items():
-                found[name][figure].append(value)
+            _note(found, name, _figures(figures))
             reports[name] = figures
             tell(f"split {seed}: {name}: quality {figures['curve'][0]['quality']:.4f}, aiq {figures['aiq']}")
-        _note_baselines(baselines, figures)
-    return {"splits": seeds, "methods": found, "baselines": baselines, "reports": reports}
+        for name, row in _baselines(reports[methods[0]]).items():
+            _note(baselines, name, row)
+    n_test = reports[methods[0]]["n_queries"]
+    return {"splits": seeds, "n_test": n_test, "baselines": baselines, "methods": found, "reports": reports}
 
 
 def as_markdown(found: Mapping[str, Any]) -> str:
     """One table: means over the splits, ± standard deviation where there are several."""
+    rows = {**found["baselines"], **{f"**{name}**": row for name, row in found["methods"].items()}}
+    shown = [figure for figure in COLUMNS if any(_known(row.get(figure)) for row in rows.values())]
     lines = [
-        f"{len(found['splits'])} split(s), seeds {', '.join(map(str, found['splits']))}.",
+        f"{len(found['splits'])} split(s), seeds {', '.join(map(str, found['splits']))}; "
+        f"{found['n_test']} test queries in the last.",
         "",
-        "| | quality, cost_weight 0 | points over best single | AIQ | zero router's AIQ "
-        "| saved at equal quality | quality then, points | worst ECE | APGR | CPT50 | CPT80 |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| | " + " | ".join(COLUMNS[figure] for figure in shown) + " |",
+        "|---" * (len(shown) + 1) + "|",
     ]
-    for name, row in found["baselines"].items():
-        lines.append(f"| {name} | {_cell(row['quality'])} |" + " – |" * 9)
     lines += [
-        f"| **{name}** | " + " | ".join(_cell(row[figure]) for figure in FIGURES) + " |"
-        for name, row in found["methods"].items()
+        f"| {name} | " + " | ".join(_cell(row.get(figure), figure) for figure in shown) + " |"
+        for name, row in rows.items()
     ]
     return "\n".join(lines) + "\n"
 
 
 def write_comparison(folder: Path, found: Mapping[str, Any]) -> None:
-    """comparison.json, comparison.md and comparison.png."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "comparison.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    (folder / "comparison.md").write_text(as_markdown(found), encoding="utf-8")
-    _plot(folder / "comparison.png", found)
+    """comparison.json, comparison.md and comparison.png into `folder`, all or none."""
+    with written_whole(folder) as making:
+        (making / "comparison.md").write_text(as_markdown(found), encoding="utf-8")
+        plots.plot_curves(making / "comparison.png", found["reports"])
+        (making / "comparison.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def _figures(figures: Mapping[str, Any]) -> dict[str, float | None]:
     saved = figures["cost_saved_at_equal_quality"]
     return {
         "quality": figures["curve"][0]["quality"],
+        "cost_usd": figures["curve"][0]["cost_usd"],
         "gain_points": 100 * figures["quality_gain_points"],
         "aiq": figures["aiq"],
-        "zero_router_aiq": figures["zero_router_aiq"],
         "saved": saved["saved"],
         "quality_at_saved": None if saved["saved"] is None else 100 * saved["quality_against_best_single"],
         "ece": max(figures["calibration"].values()),
@@ -100,43 +126,40 @@ def _figures(figures: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
-def _note_baselines(baselines: dict[str, dict[str, list[float | None]]], figures: Mapping[str, Any]) -> None:
+def _baselines(figures: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Each baseline's quality, cost, points over the best single expert, and AIQ where it has one."""
     rows = {"random": figures["random"], **figures["experts"], "best single": figures["best_single"]}
     if figures["told_the_task"]:
         rows["told the true task"] = figures["told_the_task"]
     rows["oracle"] = figures["oracle"]
-    for name, row in rows.items():
-        baselines.setdefault(name, {"quality": [], "cost_usd": []})
-        baselines[name]["quality"].append(row["quality"])
-        baselines[name]["cost_usd"].append(row["cost_usd"])
+    single = figures["best_single"]["quality"]
+    found = {
+        name: {
+            "quality": row["quality"],
+            "cost_usd": row["cost_usd"],
+            "gain_points": 100 * (row["quality"] - single),
+            "aiq": row.get("aiq"),
+        }
+        for name, row in rows.items()
+    }
+    found["zero router"] = {"aiq": figures["zero_router_aiq"]}
+    return found
 
 
-def _cell(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
+def _note(table: Table, name: str, row: Mapping[str, float | None]) -> None:
+    for figure, value in row.items():
+        table.setdefault(name, {}).setdefault(figure, []).append(value)
+
+
+def _known(values: Sequence[float | None] | None) -> list[float]:
+    return [value for value in values or () if value is not None]
+
+
+def _cell(values: Sequence[float | None] | None, figure: str) -> str:
+    known = _known(values)
     if not known:
         return "–"
-    mean = f"{np.mean(known):.4f}"
-    return mean if len(known) == 1 else f"{mean} ± {np.std(known, ddof=1):.4f}"
-
-
-def _plot(file: Path, found: Mapping[str, Any]) -> None:
-    """The cost–quality curves of the last split, all methods."""
-    from router.report import INK, PALE, new_figure, save_figure
-
-    figure, axes = new_figure(7.0, 4.6)
-    for name, figures in found["reports"].items():
-        if figures["aiq"] is None:
-            axes.bar(name, figures["curve"][0]["quality"])
-            continue
-        curve = figures["curve"]
-        axes.plot([1000 * p["cost_usd"] for p in curve], [p["quality"] for p in curve], label=name)
-    experts = next(iter(found["reports"].values()))["experts"]
-    if all(expert["cost_usd"] is not None for expert in experts.values()):
-        costs = [1000 * expert["cost_usd"] for expert in experts.values()]
-        axes.scatter(costs, [expert["quality"] for expert in experts.values()], color=PALE)
-        for name, expert in experts.items():
-            axes.annotate(name, (1000 * expert["cost_usd"], expert["quality"]), fontsize=7, color=INK)
-        axes.set_xlabel("US$ per 1,000 queries")
-        axes.legend(frameon=False, fontsize=8)
-    axes.set_ylabel("quality")
-    save_figure(figure, file)
+    if figure == "cost_usd":
+        known = [1000 * value for value in known]
+    mean = f"{np.mean(known):.4g}" if figure == "cost_usd" else f"{np.mean(known):.4f}"
+    return mean if len(known) == 1 else f"{mean} ± {np.std(known, ddof=1):.2g}"

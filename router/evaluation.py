@@ -79,7 +79,7 @@ def report(judged: Judged) -> dict[str, Any]:
     picked, cost = judged.outcome(default)
     alone = quality[:, best]
     top, _ = judged.outcome(judged.choices(Preferences(cost_weight=0.0)))
-    curve = _curve(judged)
+    points = curve(judged, judged.scores)
     names = judged.policy.pool.names
     return {
         "n_queries": len(quality),
@@ -105,8 +105,8 @@ def report(judged: Judged) -> dict[str, Any]:
             "cost_usd": _mean(cost),
             "preferences": _said(judged.policy.preferences),
         },
-        "curve": curve,
-        **_areas(judged, curve),
+        "curve": points,
+        **_areas(judged, points),
         "quality_gain": float(top.mean() / alone.mean() - 1) if alone.mean() else None,
         "quality_gain_points": float(top.mean() - alone.mean()),
         "quality_gain_ci95": metrics.interval(lambda w: (w @ top) / (w @ alone) - 1, len(alone)),
@@ -123,21 +123,22 @@ def report(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _curve(judged: Judged) -> list[dict[str, Any]]:
+def curve(judged: Judged, scores: FloatArray) -> list[dict[str, Any]]:
+    """Measured quality and cost at every cost weight, for scores [n, experts] of any origin."""
     points = []
-    weights = COST_WEIGHTS if judged.expected is not None else (0.0,)
-    for weight in weights:
-        picked, cost = judged.outcome(judged.choices(Preferences(cost_weight=weight)))
+    for weight in COST_WEIGHTS if judged.expected is not None else (0.0,):
+        ranked = decide(scores, judged.expected, preferences=Preferences(cost_weight=weight))
+        picked, cost = judged.outcome(ranked.best)
         points.append({"cost_weight": weight, "quality": _mean(picked), "cost_usd": _mean(cost)})
     return points
 
 
-def _areas(judged: Judged, curve: list[dict[str, Any]]) -> dict[str, float | None]:
+def _areas(judged: Judged, points: list[dict[str, Any]]) -> dict[str, float | None]:
     if judged.paid is None or judged.expected is None:
         return {"aiq": None, "zero_router_aiq": None}
     single_cost, single_quality = judged.paid.mean(axis=0), judged.quality.mean(axis=0)
     low, high = float(single_cost.min()), float(single_cost.max())
-    ours = np.array([[point["cost_usd"], point["quality"]] for point in curve])
+    ours = np.array([[point["cost_usd"], point["quality"]] for point in points])
     return {
         "aiq": metrics.area(ours[:, 0], ours[:, 1], low, high),
         "zero_router_aiq": metrics.area(single_cost, single_quality, low, high),
@@ -191,17 +192,19 @@ def _oracle(quality: FloatArray, paid: FloatArray | None) -> dict[str, float | N
 
 
 def _told_the_task(judged: Judged) -> dict[str, Any] | None:
-    """A router that is told each query's true task and takes the expert that was best at it in training.
+    """A router that is told each query's true task, and what every expert reached on it in training.
 
     What task labels alone can give: to beat it is the real test.
     """
-    best_by_task = judged.policy.training.get("best_by_task")
-    if judged.dataset.tasks is None or not best_by_task:
+    means, tasks = judged.policy.training.get("task_means"), judged.dataset.tasks
+    if tasks is None or not means:
         return None
-    default = judged.policy.pool.names[judged.best_single]
-    chosen = np.array(
-        [judged.policy.pool.column(best_by_task.get(task, default)) for task in judged.dataset.tasks]
-    )
+    scores = np.array([means.get(task, judged.policy.guard.means) for task in tasks])
+    return {**_at_best(judged, scores), "aiq": _areas(judged, curve(judged, scores))["aiq"]}
+
+
+def _at_best(judged: Judged, scores: FloatArray) -> dict[str, float | None]:
+    chosen = decide(scores, judged.expected, preferences=Preferences(cost_weight=0.0)).best
     picked, cost = judged.outcome(chosen)
     return {"quality": _mean(picked), "cost_usd": _mean(cost)}
 

@@ -28,6 +28,8 @@ CALIBRATE_FROM = 200
 """Queries from which isotonic curves are worth their noise."""
 COST_WEIGHTS = (0.0, *np.geomspace(0.003, 30.0, 60).round(6).tolist(), 1e6)
 """Preferences that are tried and that the cost–quality curve shows."""
+MOST_TASKS = 1000
+"""With more of them a task is no task but a query's name."""
 CONFIDENCE_Z = 1.0
 """Standard errors by which the chosen preference must not fall below the best single expert."""
 
@@ -74,16 +76,18 @@ def train(
     guard = Guard.fit(embeddings, means, seed=seed)
     expected = costs.predict(embeddings, dataset.texts)
     best = int(np.argmax(means))
-    chosen = choose_preference(calibrated, expected, dataset, best=best)
+    chosen, dearest = choose_preference(calibrated, expected, dataset, best=best)
     facts = {
-        "n_queries": len(dataset),
         "data_sha256": dataset.sha256,
         "seed": seed,
+        "metrics": {
+            "expert_means": {name: float(means[column]) for column, name in enumerate(dataset.pool.names)},
+            "out_of_fold": {"best_quality": dearest, "equal_quality": chosen},
+        },
+        "n_queries": len(dataset),
         "best_single": dataset.pool.names[best],
         "equal_quality_cost_weight": chosen["cost_weight"],
-        "best_by_task": _best_by_task(dataset, means),
-        "out_of_fold": chosen,
-        "expert_means": {name: float(means[column]) for column, name in enumerate(dataset.pool.names)},
+        "task_means": _task_means(dataset, means),
     }
     return Policy(
         pool=dataset.pool,
@@ -100,39 +104,35 @@ def train(
 
 def choose_preference(
     scores: FloatArray, expected: FloatArray | None, dataset: Dataset, *, best: int
-) -> dict[str, float]:
+) -> tuple[dict[str, float], dict[str, float]]:
     """The `cost_weight` that saves most while quality stays, with a margin, at the best single expert's.
 
     A weight counts as safe when the mean gain over the best single expert, less `CONFIDENCE_Z`
     standard errors of the paired differences, is not negative. With none safe, or without costs: 0.
+
+    Returns:
+        Figures at the chosen weight, and at weight 0: `cost_weight`, mean `gain` over the best single
+        expert, that gain less its `margin`, share of its cost `saved`.
     """
     rows = dataset.complete()
-    quality, costs = dataset.quality[rows], dataset.costs_usd
-    found = {"cost_weight": 0.0}
     if not len(rows):
-        return found
-    alone = quality[:, best]
+        return {"cost_weight": 0.0}, {"cost_weight": 0.0}
+    quality, costs = dataset.quality[rows], dataset.costs_usd
     paid = None if costs is None else costs[rows]
-    each = np.arange(len(rows))
-    for weight in COST_WEIGHTS:
+    each, tried = np.arange(len(rows)), []
+    for weight in COST_WEIGHTS if expected is not None else (0.0,):
         ranked = decide(
             scores[rows],
             None if expected is None else expected[rows],
             preferences=Preferences(cost_weight=weight),
         )
-        gain = quality[each, ranked.best] - alone
+        gain = quality[each, ranked.best] - quality[:, best]
         margin = gain.mean() - CONFIDENCE_Z * gain.std() / np.sqrt(len(gain))
-        saved = 0.0 if paid is None else 1 - paid[each, ranked.best].mean() / paid[:, best].mean()
-        figures = {
-            "cost_weight": float(weight),
-            "gain": float(gain.mean()),
-            "margin": float(margin),
-            "saved": float(saved),
-        }
-        safe = paid is not None and margin >= 0
-        if weight == 0 or (safe and (saved > found["saved"] or found["margin"] < 0)):
-            found = figures
-    return found
+        saved = 0.0 if paid is None else 1 - paid[each, ranked.best].mean() / max(paid[:, best].mean(), 1e-12)
+        figures = {"cost_weight": weight, "gain": gain.mean(), "margin": margin, "saved": saved}
+        tried.append({name: float(value) for name, value in figures.items()})
+    safe = [figures for figures in tried if paid is not None and figures["margin"] >= 0]
+    return max(safe, key=lambda figures: figures["saved"], default=tried[0]), tried[0]
 
 
 def fold_of(texts: tuple[str, ...], *, seed: int, folds: int = FOLDS) -> IntArray:
@@ -175,18 +175,18 @@ def _calibrate(
     return Calibration.fit(scores, quality), apart
 
 
-def _best_by_task(dataset: Dataset, means: FloatArray) -> dict[str, str] | None:
-    """Task → its best expert, by means shrunk to the global ones; only told in reports."""
-    if dataset.tasks is None:
+def _task_means(dataset: Dataset, means: FloatArray) -> dict[str, list[float]] | None:
+    """Task → each expert's mean, shrunk to the global ones; told in reports, never read to decide."""
+    if dataset.tasks is None or len(set(dataset.tasks)) > MOST_TASKS:
         return None
     tasks = np.array(dataset.tasks)
-    best = {}
+    found = {}
     for task in sorted(set(dataset.tasks)):
         inside = dataset.quality[tasks == task]
         seen = np.isfinite(inside).sum(axis=0)
         shrunk = (np.nansum(inside, axis=0) + PRIOR_STRENGTH * means) / (seen + PRIOR_STRENGTH)
-        best[task] = dataset.pool.names[int(shrunk.argmax())]
-    return best
+        found[task] = [round(float(value), 6) for value in shrunk]
+    return found
 
 
 def _check(dataset: Dataset, method: str) -> None:
