@@ -63,7 +63,10 @@ def train(
     folds = fold_of(dataset.texts, seed=seed)
     tell(f"fitting {method} on {len(dataset)} queries, and scoring them out of fold ({FOLDS} folds)")
     fitted, scores = _fit(training, folds, method=method, params=params, seed=seed)
-    calibration, calibrated = _calibrate(scores, dataset.quality, folds)
+    if isinstance(fitted, CrosswiseMethod):  # its blend is calibrated by the least squares that made it
+        calibration, calibrated = None, scores
+    else:
+        calibration, calibrated = _calibrate(scores, dataset.quality, folds)
     costs = CostModel.fit(
         dataset.pool,
         dataset.texts,

@@ -1,8 +1,10 @@
 """Several methods blended, with weights that cross-validation chooses.
 
-Stacked generalisation (Wolpert 1992; Breiman 1996) with non-negative weights that sum to one. What
-decides is the *difference* between experts, so differences and level are blended apart. The pool's
-means are always among the members: their weight is the shrinkage that the data ask for.
+Stacked generalisation (Wolpert 1992; Breiman 1996) with non-negative weights, apart for two parts of a
+score: how a query lifts or lowers all experts (the level), and how it sets one expert against the
+others (the contrast), which alone decides. Both are deviations from the experts' means, so weights
+that sum to less than one shrink towards those, and weights that sum to more undo a member's own
+excess of shrinkage: the blend is calibrated by the same least squares that makes it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,7 @@ from router.core import FloatArray, IntArray, QueryBatch, TrainingSet
 from router.errors import MethodError, WeightsError
 from router.methods.contract import RoutingMethod
 from router.methods.registry import make, method_class
-from router.methods.shrink import filled
+from router.methods.shrink import filled, global_means
 
 FOLDS = 5
 
@@ -27,7 +29,7 @@ class EnsembleRouter:
     """
 
     name: ClassVar[str] = "ensemble"
-    DEFAULT: ClassVar[tuple[Any, ...]] = ("fixed", "knn", "linear", "lexical", "tasks")
+    DEFAULT: ClassVar[tuple[Any, ...]] = ("knn", "linear", "lexical", "tasks")
 
     def __init__(self, *, members: Sequence[Any] | None = None) -> None:
         self.members = members
@@ -44,6 +46,8 @@ class EnsembleRouter:
 
     def fit_crosswise(self, training: TrainingSet, folds: IntArray, *, seed: int) -> FloatArray:
         """Fit, and return the out-of-fold scores that the weights were chosen on, [n, experts]."""
+        from scipy.optimize import nnls
+
         members = [self._make(member) for member in self._members()]
         if not members:
             raise MethodError("an ensemble needs at least one member")
@@ -53,10 +57,12 @@ class EnsembleRouter:
             part, asked = training.take(inside), training.queries.take(outside)
             for number, member in enumerate(self._members()):
                 apart[number, outside] = self._make(member).fit(part, seed=seed).score(asked)
+        self.means_ = global_means(training.quality)
+        target = filled(training) - self.means_
+        level, contrast = _parts(apart - self.means_)
+        self.level_, _ = nnls(level.T, target.mean(axis=1))
         seen = np.isfinite(training.quality)
-        target = filled(training)
-        self.contrast_ = blend(_contrast(apart), _contrast(target[None])[0], seen)
-        self.level_ = blend(apart, target, seen)
+        self.contrast_, _ = nnls(contrast[:, seen].T, _parts(target)[1][seen])
         self.fitted_ = [member.fit(training, seed=seed) for member in members]
         return self._blend(apart)
 
@@ -64,7 +70,7 @@ class EnsembleRouter:
         return self._blend(np.stack([member.score(queries) for member in self.fitted_]))
 
     def arrays(self) -> dict[str, FloatArray]:
-        found = {"contrast": self.contrast_, "level": self.level_}
+        found = {"contrast": self.contrast_, "level": self.level_, "means": self.means_}
         for number, member in enumerate(self.fitted_):
             found |= {f"{number}.{name}": value for name, value in member.arrays().items()}
         return found
@@ -73,9 +79,17 @@ class EnsembleRouter:
     def restore(cls, params: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Self:
         restored = cls(**params)
         members = restored._members()
-        if arrays.get("contrast", np.empty(0)).shape != (len(members),) or "level" not in arrays:
-            raise WeightsError(f"the ensemble needs a weight for each of its {len(members)} members")
+        shapes = {name: arrays[name].shape for name in ("contrast", "level", "means") if name in arrays}
+        if (
+            shapes.get("contrast") != (len(members),)
+            or shapes.get("level") != (len(members),)
+            or len(shapes) < 3
+        ):
+            raise WeightsError(
+                f"the ensemble needs two weights for each of its {len(members)} members, and means"
+            )
         restored.contrast_, restored.level_ = arrays["contrast"], arrays["level"]
+        restored.means_ = arrays["means"]
         restored.fitted_ = []
         for number, member in enumerate(members):
             prefix = f"{number}."
@@ -94,9 +108,11 @@ class EnsembleRouter:
 
     def _blend(self, scores: FloatArray) -> FloatArray:
         """[members, n, experts] → [n, experts]"""
-        contrast = np.tensordot(self.contrast_, _contrast(scores), axes=1)
-        level = np.tensordot(self.level_, scores, axes=1).mean(axis=1, keepdims=True)
-        blended: FloatArray = np.clip(level + contrast, 0.0, 1.0)
+        level, contrast = _parts(scores - self.means_)
+        moved = np.tensordot(self.level_, level, axes=1)[:, None] + np.tensordot(
+            self.contrast_, contrast, axes=1
+        )
+        blended: FloatArray = np.clip(self.means_ + moved, 0.0, 1.0)
         return blended
 
 
@@ -105,14 +121,12 @@ class AutoRouter(EnsembleRouter):
 
     name: ClassVar[str] = "auto"
     DEFAULT: ClassVar[tuple[Any, ...]] = (
-        "fixed",
-        {"name": "knn", "params": {"k": 60, "sharpness": 12.0}},
-        {"name": "knn", "params": {"k": 300, "sharpness": 8.0}},
+        {"name": "knn", "params": {"k": 150, "sharpness": 8.0}},
+        {"name": "knn", "params": {"k": 400, "sharpness": 8.0}},
         {"name": "linear", "params": {"penalty": 100.0, "surface": True}},
-        {"name": "linear", "params": {"penalty": 10.0, "surface": True}},
-        {"name": "lexical", "params": {"penalty": 10.0}},
+        {"name": "lexical", "params": {"penalty": 30.0}},
         "tasks",
-        "clusters",
+        {"name": "clusters", "params": {"clusters": 16}},
     )
 
     def __init__(self) -> None:
@@ -123,31 +137,11 @@ class AutoRouter(EnsembleRouter):
         return {}
 
 
-def blend(scores: FloatArray, target: FloatArray, seen: FloatArray | Any) -> FloatArray:
-    """Non-negative weights, summing to one, that bring members' scores nearest to the target, [members].
-
-    Args:
-        scores: [members, n, experts].
-        target: [n, experts].
-        seen: [n, experts] which targets were measured.
-    """
-    from scipy.optimize import nnls
-
-    columns = scores[:, seen].T
-    scale = 1e3 * max(float(np.abs(columns).max()), 1e-12) * np.sqrt(len(columns))
-    design = np.vstack([columns, np.full((1, columns.shape[1]), scale)])
-    weights, _ = nnls(design, np.concatenate([target[seen], [scale]]))
-    total = weights.sum()
-    if total <= 0:
-        return np.full(len(scores), 1 / len(scores))
-    share: FloatArray = weights / total
-    return share
-
-
-def _contrast(scores: FloatArray) -> FloatArray:
-    """Scores less the row's mean over the pool: what decides between experts."""
-    contrast: FloatArray = scores - scores.mean(axis=-1, keepdims=True)
-    return contrast
+def _parts(deviations: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Deviations from the means [..., experts] as (level [...], contrast [..., experts])."""
+    level = deviations.mean(axis=-1)
+    contrast: FloatArray = deviations - level[..., None]
+    return level, contrast
 
 
 def _named(member: Any) -> tuple[str, dict[str, Any]]:
