@@ -1,50 +1,45 @@
 """The HTTP door: OpenAI's endpoints, and ours beside them.
 
-A Starlette app over plain objects; knows nothing of Ray. Each request goes the same way: read,
-parse, choose, dispatch, relay, account. Every refusal wears the OpenAI envelope.
+A Starlette app over plain objects; knows nothing of Ray. Each request goes the same way: whose is
+it, read, parse, limits, admission, choose, dispatch, relay, account. Every refusal wears the
+OpenAI envelope.
 """
 
 import asyncio
-import logging
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 
 import orjson
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from deployments import telemetry
-from deployments.asgi import Headers
+from deployments import headers, telemetry
+from deployments.admission import Gate
 from deployments.ask import KINDS, Ask, parse
 from deployments.choosing import AsksRouter, Choice, choose
 from deployments.clients import ExpertClient, expert_client
-from deployments.config import AUTO, ExpertTarget, IngressArgs, IngressConfig
+from deployments.config import ExpertTarget, IngressArgs, IngressConfig
+from deployments.cors import Cors
 from deployments.directory import Directory
-from deployments.dispatch import Attempt, Deadline, Dispatcher, Opened
-from deployments.errors import ApiError, MethodNotAllowed, NotFound, SlowUpload, TooLarge
+from deployments.dispatch import Attempt, Deadline, Opened
+from deployments.errors import ApiError, DeadlineExceeded, Unavailable
+from deployments.fleet import Fleet
 from deployments.health import ExpertHealth
-from deployments.relay import Refused, Relay, Relayed
+from deployments.keys import Caller, KeyRing
+from deployments.ledger_client import Hold, LedgerClient
+from deployments.pages import Pages
+from deployments.refusals import HANDLERS, JsonResponse
+from deployments.relay import Relay, Relayed
+from deployments.upload import read_body
 
-logger = logging.getLogger("ray.serve")
-
-FORWARDED_HEADERS = (b"accept", b"traceparent", b"tracestate", b"anthropic-version", b"anthropic-beta")
-"""Request headers that reach an expert; a client's key never does."""
-DRAINED_BYTES = 1024 * 1024
-"""How much of a refused body is still read, so that the client sees the refusal."""
-
-
-class JsonResponse(Response):
-    """A JSON answer of our own."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        return orjson.dumps(content)
+ASSUMED_ANSWER_TOKENS = 512
+"""What a key's limits reserve for a request that sets no bound on its answer; corrected when it ends."""
+ATTEMPTS = {0: None, 1: 2}
+"""Experts asked at most, by how often the client itself has tried; later ones ask one."""
 
 
 class Api:
@@ -63,96 +58,110 @@ class Api:
         self.args = args
         self.directory = Directory(config)
         self.config_error: str | None = None
+        self.keys: KeyRing | None = None
+        self.ledger: LedgerClient | None = None
+        """Put in by whoever can reach the common ledger; without one, limits are not counted."""
         self._router = router
-        self._client_for = client_for
-        self._gather_metrics = gather_metrics
         self._clock = clock
-        self._clients: dict[str, ExpertClient] = {}
-        self.health: dict[str, ExpertHealth] = {}
-        self._dispatcher: Dispatcher
+        self.fleet = Fleet(self.directory, client_for, _observe_attempt, clock)
+        self.gate = _gate(config, clock)
+        self._gather_metrics = gather_metrics
         self.apply(config)
 
+    @property
+    def health(self) -> dict[str, ExpertHealth]:
+        """Each expert's breaker and usual wait."""
+        return self.fleet.health
+
     def apply(self, config: IngressConfig) -> None:
-        """Put a configuration in force; clients and health of unchanged experts stay."""
-        before = self.directory.config.experts
-        self._clients = {
-            name: self._clients[name]
-            if name in self._clients and before.get(name) == target
-            else self._client_for(name, target)
-            for name, target in config.experts.items()
-        }
-        self.health = {name: self.health.get(name) or ExpertHealth(self._clock) for name in config.experts}
+        """Put a configuration in force; what is known of unchanged experts stays."""
+        limits = config.limits
         self.directory.reconfigure(config)
-        self._dispatcher = Dispatcher(
-            self._clients,
-            self.health,
-            first_byte_limit_s=config.limits.first_token_timeout_s,
-            clock=self._clock,
-            observe=_observe_attempt,
+        self.fleet.apply(config)
+        self.gate.resize(
+            limits.max_in_flight, max_queued=limits.max_queued, max_wait_s=limits.max_queue_wait_s
         )
 
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
         """The ASGI app; only these paths are served."""
-        generate = [Route(path, self.generate, methods=["POST"]) for path in KINDS]
+        pages = Pages(
+            self.directory,
+            caller=self._caller,
+            troubles=self._troubles,
+            gather_metrics=self._gather_metrics,
+        )
         app = Starlette(
             routes=[
-                *generate,
-                Route("/v1/models", self.models, methods=["GET"]),
-                Route("/v1/models/{model:path}", self.model, methods=["GET"]),
+                *(Route(path, self.generate, methods=["POST"]) for path in KINDS),
                 Route("/v1/route", self.route, methods=["POST"]),
-                Route("/health", self.alive, methods=["GET"]),
-                Route("/ready", self.ready, methods=["GET"]),
-                Route("/metrics", self.metrics, methods=["GET"]),
+                *pages.routes(),
             ],
-            exception_handlers={
-                ApiError: _refuse,
-                HTTPException: _refuse_http,
-                Exception: _refuse_unforeseen,
-            },
+            exception_handlers=dict(HANDLERS),
         )
         # A trailing slash is another path, not a hidden redirect of a POST.
         app.router.redirect_slashes = False
-        return app
+        return Cors(app, lambda: self.directory.config.cors)
 
     async def generate(self, request: Request) -> Response:
         """Every endpoint that an expert answers."""
-        request_id = _request_id(request)
+        id_ = headers.request_id(request)
         kind = KINDS[request.url.path]
         started = self._clock()
-        try:
-            ask = await self._read(request)
-            with telemetry.stage_seconds.labels("route").time():
-                choice = await self._choose(ask)
-            deadline = self._deadline(request, ask)
-            opened = await self._dispatcher.open(ask, choice, _forwarded(request, request_id), deadline)
-        except ApiError as error:
-            telemetry.requests.labels(kind, str(error.status)).inc()
-            raise
-        except (asyncio.CancelledError, ClientDisconnect):
-            telemetry.requests.labels(kind, "disconnected").inc()
-            raise
+        with ExitStack() as undo:
+            try:
+                caller = self._caller(request)
+                self.gate.refuse_early()
+                ask = await self._read(request)
+                deadline = self._deadline(request, ask, started)
+                hold = await self._reserve(caller, ask)
+                undo.callback(hold.settle, 0, 0.0)
+                await self._enter(ask, deadline)
+                undo.callback(self.gate.leave)
+                with telemetry.stage_seconds.labels("route").time():
+                    choice = await self._choose(ask, caller)
+                for name in choice.wake:
+                    self.fleet.wake(name)
+                opened = await self.fleet.dispatcher.open(
+                    ask,
+                    choice,
+                    headers.forwarded(request, id_),
+                    deadline,
+                    attempts_at_most=ATTEMPTS.get(headers.retries(request), 1),
+                )
+                undo.callback(opened.place.leave)
+            except ApiError as error:
+                telemetry.requests.labels(kind, str(error.status)).inc()
+                if error.status in {429, 503}:
+                    telemetry.refused.labels(error.code).inc()
+                raise
+            except (asyncio.CancelledError, ClientDisconnect):
+                telemetry.requests.labels(kind, "disconnected").inc()
+                raise
+            ended = undo.pop_all()
         telemetry.stage_seconds.labels("first_byte").observe(self._clock() - started)
 
         def finished(told: Relayed) -> None:
-            self._account(kind, choice, opened, told, self._clock() - started)
+            with ended:
+                self._settle(hold, ask, opened, told)
+                self._account(kind, choice, opened, told, self._clock() - started)
 
-        return Relay(opened.stream, _told(choice, opened, request_id), kind=kind, finished=finished)
+        return Relay(opened.stream, headers.told(choice, opened, id_), kind=kind, finished=finished)
 
     async def route(self, request: Request) -> Response:
         """What the same body would do, without doing it."""
-        ask = await self._read(request, path="/v1/chat/completions")
-        choice = await self._choose(ask)
-        names = choice.views.keys() if choice.reason == "named" else self._known(choice)
+        caller = self._caller(request)
+        ask = await self._read(request, guess=True)
+        choice = await self._choose(ask, caller)
         experts = {
             name: {
                 "score": view.score if choice.reason == "routed" else None,
                 "cost_usd": view.cost_usd,
-                "ttft_ms": view.ttft_ms if view.ttft_ms is not None else self._ttft(name),
+                "ttft_ms": view.ttft_ms if view.ttft_ms is not None else self.health[name].ttft_ms,
                 "eligible": view.eligible,
                 "excluded_because": view.excluded_because,
             }
-            for name in names
-            if (view := choice.views[name])
+            for name in self.directory.config.experts
+            if (view := choice.views.get(name)) is not None
         }
         body = {
             "expert": choice.ranking[0],
@@ -161,99 +170,82 @@ class Api:
             "reason": choice.reason,
             "experts": experts,
         }
-        return JsonResponse(body, headers={"x-request-id": _request_id(request)})
+        return JsonResponse(body, headers={"x-request-id": headers.request_id(request)})
 
-    async def models(self, request: Request) -> Response:
-        """`auto` first, then the presets, then the experts."""
-        config = self.directory.config
-        names = (AUTO, *config.presets, *config.experts)
-        return JsonResponse({"object": "list", "data": [self._card(name) for name in names]})
+    def _caller(self, request: Request) -> Caller | None:
+        return None if self.keys is None else self.keys.authenticate(request.headers.raw)
 
-    async def model(self, request: Request) -> Response:
-        """One of them."""
-        name = request.path_params["model"]
-        config = self.directory.config
-        if name != AUTO and name not in config.presets and name not in config.experts:
-            raise NotFound(f"the model {name[:128]!r} does not exist", "model_not_found", "model")
-        return JsonResponse(self._card(name))
+    def _troubles(self) -> dict[str, str]:
+        troubles = {} if self.config_error is None else {"ingress": self.config_error}
+        if self.keys is not None and self.keys.error is not None:
+            troubles["keys"] = self.keys.error
+        return troubles
 
-    async def alive(self, request: Request) -> Response:
-        """200: the ingress lives."""
-        return JsonResponse({"status": "ok"})
-
-    async def ready(self, request: Request) -> Response:
-        """200 when the router and every expert that should run can answer."""
-        parts = {
-            name: {"ready": part.ready, "why": part.why} for name, part in self.directory.parts().items()
-        }
-        if self.config_error is not None:
-            parts["ingress"] = {"ready": False, "why": self.config_error}
-        ready = all(part["ready"] for part in parts.values())
-        return JsonResponse({"ready": ready, "parts": parts}, 200 if ready else 503)
-
-    async def metrics(self, request: Request) -> Response:
-        """The whole application's metrics in the text format of Prometheus."""
-        body = telemetry.exposition() if self._gather_metrics is None else await self._gather_metrics()
-        return Response(body, media_type="text/plain; version=0.0.4")
-
-    async def _read(self, request: Request, path: str | None = None) -> Ask:
-        raw = await _body(request, int(self.args.max_body_mib * 1024 * 1024), self.args.upload_timeout_s)
+    async def _read(self, request: Request, *, guess: bool = False) -> Ask:
+        limit = int(self.args.max_body_mib * 1024 * 1024)
+        raw = await read_body(request, limit, self.args.upload_timeout_s)
         with telemetry.stage_seconds.labels("parse").time():
-            return parse(
-                path or request.url.path, raw, max_messages=self.directory.config.limits.max_messages
-            )
+            path = _path_of(raw) if guess else request.url.path
+            return parse(path, raw, max_messages=self.directory.config.limits.max_messages)
 
-    async def _choose(self, ask: Ask) -> Choice:
-        unavailable = {
-            name: "circuit breaker open" for name, health in self.health.items() if not health.available()
-        }
-        ttft_ms = {name: wait for name in self.health if (wait := self._ttft(name)) is not None}
-        choice = await choose(
-            ask,
-            self.directory,
-            self._router,
-            unavailable=unavailable,
-            ttft_ms=ttft_ms,
-            deadline_s=self.args.router_deadline_ms / 1000,
-        )
+    async def _reserve(self, caller: Caller | None, ask: Ask) -> Hold:
+        if caller is None or self.ledger is None:
+            return Hold(None, None, 0.0)
+        answer = ASSUMED_ANSWER_TOKENS if ask.max_tokens is None else ask.max_tokens
+        policy = self.directory.policy
+        prices = () if policy is None else policy.prices.values()
+        usd = max((price.cost_usd(ask.prompt_tokens, answer) for price in prices), default=0.0)
+        return await self.ledger.reserve(caller, ask.prompt_tokens + answer, usd)
+
+    async def _enter(self, ask: Ask, deadline: Deadline) -> None:
+        with telemetry.stage_seconds.labels("admit").time():
+            telemetry.queued.inc()
+            try:
+                await self.gate.enter(ask.routing.priority, deadline.left_s())
+            except Unavailable as error:
+                if deadline.left_s() <= 0:
+                    why = f"no place came free within the deadline of {deadline.seconds:g} s"
+                    raise DeadlineExceeded(why) from error
+                raise
+            finally:
+                telemetry.queued.dec()
+
+    async def _choose(self, ask: Ask, caller: Caller | None) -> Choice:
+        try:
+            choice = await choose(
+                ask,
+                self.directory,
+                self._router,
+                unavailable=self.fleet.unavailable(),
+                ttft_ms=self.fleet.ttft_ms(),
+                deadline_s=self.args.router_deadline_ms / 1000,
+                allowed=None if caller is None else caller.experts,
+                passed_over=self.fleet.passed_over(),
+                preset=None if caller is None else caller.preset,
+            )
+        except Unavailable as error:
+            raise Unavailable(error.message, error.code, None, self.fleet.retry_after_s()) from error
         if choice.reason == "fallback_router":
             telemetry.static_rankings.labels("no_decision").inc()
         return choice
 
-    def _known(self, choice: Choice) -> list[str]:
-        """Experts of the answer of /v1/route: the configured ones that the choice has a view of."""
-        return [name for name in self.directory.config.experts if name in choice.views]
-
-    def _ttft(self, name: str) -> float | None:
-        health = self.health.get(name)
-        return None if health is None else health.ttft_ms
-
-    def _deadline(self, request: Request, ask: Ask) -> Deadline:
-        seconds = ask.routing.timeout_s
-        if seconds is None:
-            seconds = _positive(request.headers.get("x-stainless-read-timeout"))
+    def _deadline(self, request: Request, ask: Ask, started: float) -> Deadline:
+        seconds = ask.routing.timeout_s or headers.read_timeout_s(request)
         limit_s = self.args.request_timeout_s
-        return Deadline(min(seconds or limit_s, limit_s), self._clock)
+        return Deadline(min(seconds or limit_s, limit_s), self._clock, started)
 
-    def _card(self, name: str) -> dict[str, Any]:
-        config = self.directory.config
-        if name in config.experts:
-            window = self.directory.context_window(name)
-        else:
-            window = max(filter(None, map(self.directory.context_window, config.experts)), default=None)
-        return {
-            "id": name,
-            "object": "model",
-            "created": 0,
-            "owned_by": "to-router" if name not in config.experts else "expert",
-            "max_model_len": window,
-        }
+    def _settle(self, hold: Hold, ask: Ask, opened: Opened, told: Relayed) -> None:
+        """Correct what a key's limits reserved to what was used, as far as it is known."""
+        prompt, completion = told.usage() or (ask.prompt_tokens, told.events if told.streamed else 0)
+        policy = self.directory.policy
+        price = None if policy is None else policy.prices.get(opened.expert)
+        hold.settle(prompt + completion, 0.0 if price is None else price.cost_usd(prompt, completion))
 
     def _account(self, kind: str, choice: Choice, opened: Opened, told: Relayed, seconds: float) -> None:
         """The end of a request: metrics."""
         outcome = str(opened.stream.head.status) if told.outcome == "complete" else told.outcome
         telemetry.requests.labels(kind, outcome).inc()
-        telemetry.decisions.labels(opened.expert, _reason(choice, opened)).inc()
+        telemetry.decisions.labels(opened.expert, headers.reason(choice, opened)).inc()
         telemetry.stage_seconds.labels("whole").observe(seconds)
         view = choice.views.get(opened.expert)
         if view is not None and view.cost_usd is not None:
@@ -274,99 +266,25 @@ def _observe_attempt(attempt: Attempt) -> None:
     telemetry.attempts.labels(attempt.expert, attempt.outcome).inc()
 
 
-def _reason(choice: Choice, opened: Opened) -> str:
-    first = choice.ranking[0]
-    return choice.reason if opened.expert == first else "fallback_expert"
-
-
-def _told(choice: Choice, opened: Opened, request_id: str) -> dict[str, str]:
-    """The response headers of the contract."""
-    headers = {
-        "x-router-expert": opened.expert,
-        "x-router-attempts": str(len(opened.attempts)),
-        "x-router-reason": _reason(choice, opened),
-        "x-request-id": request_id,
-    }
-    if choice.reason == "named":
-        return headers
-    if choice.policy_id is not None:
-        headers["x-router-policy"] = choice.policy_id
-    view: Any = choice.views.get(opened.expert)
-    if choice.reason == "routed" and view is not None:
-        headers["x-router-score"] = f"{view.score:.4f}"
-        if view.cost_usd is not None:
-            headers["x-router-cost-usd"] = f"{view.cost_usd:.10f}".rstrip("0").rstrip(".")
-    return headers
-
-
-def _request_id(request: Request) -> str:
-    given = request.headers.get("x-request-id", "")
-    return (
-        given if given and len(given) <= 128 and given.isascii() and given.isprintable() else uuid.uuid4().hex
+def _gate(config: IngressConfig, clock: Callable[[], float]) -> Gate:
+    limits = config.limits
+    return Gate(
+        limits.max_in_flight,
+        max_queued=limits.max_queued,
+        max_wait_s=limits.max_queue_wait_s,
+        clock=clock,
     )
 
 
-def _forwarded(request: Request, request_id: str) -> Headers:
-    kept = [(name, value) for name, value in request.headers.raw if name in FORWARDED_HEADERS]
-    return [*kept, (b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
-
-
-def _positive(text: str | None) -> float | None:
-    """A number of seconds in a header; anything else is as good as absent."""
+def _path_of(raw: bytes) -> str:
+    """The endpoint that a body of `/v1/route` is meant for, by the field that holds its query."""
     try:
-        value = float(text) if text else 0.0
-    except ValueError:
-        return None
-    return value if 0 < value < float("inf") else None
-
-
-async def _body(request: Request, limit: int, timeout_s: float) -> bytes:
-    """The request's body, bounded in size and time.
-
-    Raises:
-        TooLarge: it is longer than `limit` bytes.
-        SlowUpload: it did not arrive within `timeout_s` seconds.
-    """
-    too_large = TooLarge(f"the body is larger than {limit / 1024 / 1024:g} MiB", "body_too_large")
-    if (declared := request.headers.get("content-length", "")).isdigit() and int(declared) > limit:
-        raise too_large
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(timeout_s):
-            async for piece in request.stream():
-                size += len(piece)
-                if size <= limit:
-                    pieces.append(piece)
-                elif size > limit + DRAINED_BYTES:
-                    break
-    except TimeoutError:
-        raise SlowUpload(f"the body did not arrive within {timeout_s:g} s") from None
-    if size > limit:
-        raise too_large
-    return b"".join(pieces)
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)  # noqa: S101 - Starlette calls by this very class
-    return Refused(error, {"x-request-id": _request_id(request)})
-
-
-async def _refuse_http(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals: no such path, no such method."""
-    status = getattr(error, "status_code", 500)
-    if status == 405:
-        allowed: Mapping[str, str] = getattr(error, "headers", None) or {}
-        answer = MethodNotAllowed(f"{request.method} is not supported for this path")
-        return Refused(answer, {**allowed, "x-request-id": _request_id(request)})
-    return Refused(
-        NotFound(f"there is no path {request.url.path[:256]!r} here", "path_not_found"),
-        {"x-request-id": _request_id(request)},
-    )
-
-
-async def _refuse_unforeseen(request: Request, error: Exception) -> Response:
-    """A fault of ours: the client gets the request id, the log the traceback."""
-    request_id = _request_id(request)
-    logger.error("unforeseen error in request %s", request_id, exc_info=error)
-    return Refused(ApiError(f"internal error; request id {request_id}"), {"x-request-id": request_id})
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        body = None
+    if isinstance(body, dict) and "messages" not in body:
+        if "input" in body:
+            return "/v1/responses"
+        if "prompt" in body:
+            return "/v1/completions"
+    return "/v1/chat/completions"

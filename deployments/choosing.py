@@ -40,6 +40,8 @@ class Choice:
     policy_id: str | None = None
     views: Mapping[str, ExpertView] = field(default_factory=dict)
     unfamiliar: bool = False
+    wake: tuple[str, ...] = ()
+    """Experts that would have come first, had they not been asleep."""
 
 
 async def choose(
@@ -51,6 +53,8 @@ async def choose(
     ttft_ms: Mapping[str, float],
     deadline_s: float,
     allowed: Collection[str] | None = None,
+    passed_over: Collection[str] = (),
+    preset: str | None = None,
 ) -> Choice:
     """Resolve a request's `model`.
 
@@ -59,6 +63,8 @@ async def choose(
         ttft_ms: expert → expected time to first token.
         deadline_s: how long the router may take.
         allowed: the experts that the caller's key may use; `None` for all.
+        passed_over: experts without a running replica, which come last in the ranking.
+        preset: what `auto` stands for with the caller's key.
 
     Raises:
         NotFound: the model is no expert, no preset and not `auto`.
@@ -84,10 +90,10 @@ async def choose(
     reasons = directory.exclusions(ask, unavailable, allowed)
     if not directory.config.experts.keys() - reasons.keys():
         raise none_left(reasons, unavailable)
-    preset = directory.config.presets.get(ask.model)
+    settings = directory.config.presets.get(preset or "" if ask.model == AUTO else ask.model)
     preferences = ask.routing.preferences
-    if preset is not None:
-        preferences = preferences.over(preset.as_preferences())
+    if settings is not None:
+        preferences = preferences.over(settings.as_preferences())
     request = RouteRequest(
         query=ask.query,
         preferences=preferences,
@@ -99,20 +105,23 @@ async def choose(
     try:
         answer = await router.decide(request, deadline_s)
     except TimeoutError:
-        return _static(ask, directory, reasons, f"no decision within {deadline_s * 1000:.0f} ms")
+        why = f"no decision within {deadline_s * 1000:.0f} ms"
+        return _static(ask, directory, reasons, why, passed_over)
     except ConnectionError as error:
-        return _static(ask, directory, reasons, f"no router replica: {error}")
+        return _static(ask, directory, reasons, f"no router replica: {error}", passed_over)
     if isinstance(answer, NoPolicy):
-        return _static(ask, directory, reasons, answer.why)
+        return _static(ask, directory, reasons, answer.why, passed_over)
     if isinstance(answer, NoEligibleExpertError):
         raise none_left(answer.reasons, unavailable)
+    ranking, wake = _warm_first(answer.ranking, passed_over)
     return Choice(
-        ranking=answer.ranking,
+        ranking=ranking,
         reason="routed",
         fallback=ask.routing.fallback is not False,
         policy_id=answer.policy_id,
         views=answer.experts,
         unfamiliar=answer.unfamiliar,
+        wake=wake,
     )
 
 
@@ -148,16 +157,31 @@ def _named(
     return Choice(ranking, "named", fallback, views={ask.model: view})
 
 
-def _static(ask: Ask, directory: Directory, reasons: Mapping[str, str], why: str) -> Choice:
+def _warm_first(
+    ranking: tuple[str, ...], passed_over: Collection[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Experts with a running replica before those without, and the latter that stood before the first."""
+    warm = tuple(name for name in ranking if name not in passed_over)
+    if not warm:
+        return ranking, ranking[:1]
+    better = ranking[: ranking.index(warm[0])]
+    return (*warm, *(name for name in ranking if name in passed_over)), better
+
+
+def _static(
+    ask: Ask, directory: Directory, reasons: Mapping[str, str], why: str, passed_over: Collection[str]
+) -> Choice:
     """The policy's static ranking, as far as its experts are eligible."""
     logger.warning("static ranking used: %s", why)
-    ranking = tuple(name for name in directory.static_ranking() if name not in reasons)
+    eligible = tuple(name for name in directory.static_ranking() if name not in reasons)
+    ranking, wake = _warm_first(eligible, passed_over)
     views = {
         name: ExpertView(0.0, None, None, eligible=name not in reasons, excluded_because=reasons.get(name))
         for name in directory.config.experts
     }
     policy_id = None if directory.policy is None else directory.policy.policy_id
-    return Choice(ranking, "fallback_router", ask.routing.fallback is not False, policy_id, views)
+    fallback = ask.routing.fallback is not False
+    return Choice(ranking, "fallback_router", fallback, policy_id, views, wake=wake)
 
 
 def _check_lists(ask: Ask, directory: Directory) -> None:

@@ -200,12 +200,30 @@ class Limits(Settings):
     """How long one expert may take to its first byte before the next is asked, until better is known."""
 
 
+class KeysSettings(Settings):
+    """API keys; left out, every client is served."""
+
+    file: str
+    """Made by `to-router keys add`; relative to the project's root."""
+    counts: str | None = None
+    """Where the counts of limits survive a restart; left out, beside `file`. Shared by all machines."""
+
+
+class CorsSettings(Settings):
+    """Browsers of other origins; left out, none may call."""
+
+    origins: list[str] = Field(min_length=1)
+    """Such as `https://chat.example.com`; `*` for all."""
+
+
 class IngressConfig(Settings):
     """`user_config` of the deployment `Ingress`."""
 
     experts: dict[ExpertName, ExpertTarget] = Field(min_length=1)
     presets: dict[str, PreferenceSettings] = Field(default_factory=dict)
     limits: Limits = Limits()
+    keys: KeysSettings | None = None
+    cors: CorsSettings | None = None
 
     @model_validator(mode="after")
     def _names(self) -> "IngressConfig":

@@ -5,8 +5,9 @@ Knows nothing of HTTP clients: it returns an opened stream, or raises what the c
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from deployments.admission import Gate
 from deployments.answers import begun, complete, refused
 from deployments.asgi import Headers
 from deployments.ask import Ask
@@ -24,6 +25,9 @@ from deployments.errors import (
     fits_elsewhere,
 )
 from deployments.health import Answer, ExpertHealth
+
+STARTING_S = 10.0
+"""Time to come back for an expert that has no replica yet: an engine starts in tens of seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +47,19 @@ class Opened:
     stream: OpenStream
     attempts: tuple[Attempt, ...]
     ttft_s: float
+    place: Gate
+    """Held until the answer ended; whoever takes the answer over must `leave` it."""
 
 
 class Deadline:
     """The one deadline of a request, which its wait and all its attempts share."""
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, seconds: float, clock: Callable[[], float] = time.monotonic, started: float | None = None
+    ) -> None:
         self._clock = clock
         self.seconds = seconds
-        self._at = clock() + seconds
+        self._at = (clock() if started is None else started) + seconds
 
     def left_s(self) -> float:
         return self._at - self._clock()
@@ -65,12 +73,16 @@ class Dispatcher:
         clients: Mapping[str, ExpertClient],
         health: Mapping[str, ExpertHealth],
         *,
+        gates: Mapping[str, Gate],
+        cold: Callable[[str], bool] = lambda _: False,
         first_byte_limit_s: float,
         clock: Callable[[], float] = time.monotonic,
         observe: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
         self.clients = clients
         self.health = health
+        self.gates = gates
+        self._cold = cold
         self.first_byte_limit_s = first_byte_limit_s
         self._clock = clock
         self._observe = observe
@@ -93,33 +105,53 @@ class Dispatcher:
             ApiError: an expert refused the request itself (its 4xx, in our envelope), or none could
                 answer within the deadline.
         """
-        attempts: list[Attempt] = []
-        last: ExpertError | ApiError | None = None
-        candidates = [*(choice.ranking if choice.fallback else choice.ranking[:1])]
-        while candidates and deadline.left_s() > 0 and len(attempts) != attempts_at_most:
-            name = candidates.pop(0)
+        asking = _Asking(ask, choice, headers, deadline, attempts_at_most)
+        candidates = choice.ranking if choice.fallback else choice.ranking[:1]
+        full: list[str] = []
+        for position, name in enumerate(candidates):
+            if asking.over():
+                break
             if not self.health[name].available():
                 continue
-            left_s = deadline.left_s()
-            alone = not candidates or len(attempts) + 1 == attempts_at_most
-            limit_s = left_s if alone else min(left_s, self._patience_s(name, ask))
-            started = self._clock()
-            try:
-                stream = await self._attempt(name, ask, headers, limit_s)
-            except ExpertError as error:
-                last = error
-                attempts.append(self._note(name, _outcome(error), started))
+            if not self.gates[name].try_enter():
+                full.append(name)
                 continue
-            except ApiError as error:
-                if not fits_elsewhere(error) or not choice.fallback:
-                    raise
-                # Its window is smaller than the estimate said, say: as good as ineligible.
-                last = error
-                attempts.append(self._note(name, "ineligible", started))
-                continue
-            attempts.append(self._note(name, "answered", started))
-            return Opened(name, stream, tuple(attempts), attempts[-1].seconds)
-        raise self._give_up(last, choice, attempts, deadline)
+            alone = position == len(candidates) - 1 and not full
+            if (opened := await self._ask_within_place(name, asking, alone=alone)) is not None:
+                return opened
+        if full and not asking.over():
+            # All that could answer are full or failed: wait for a place at the best of them.
+            await self.gates[full[0]].enter(ask.routing.priority, deadline.left_s())
+            if (opened := await self._ask_within_place(full[0], asking, alone=True)) is not None:
+                return opened
+        raise self._give_up(asking)
+
+    async def _ask_within_place(self, name: str, asking: "_Asking", *, alone: bool) -> Opened | None:
+        """Ask one expert in whose gate a place is held; `None` if the next may be asked."""
+        gate = self.gates[name]
+        started = self._clock()
+        left_s = asking.deadline.left_s()
+        patient = alone or asking.is_last_attempt() or self._cold(name)
+        limit_s = left_s if patient else min(left_s, self._patience_s(name, asking.ask))
+        opened = None
+        try:
+            stream = await self._attempt(name, asking.ask, asking.headers, limit_s)
+        except ExpertError as error:
+            asking.last = error
+            asking.attempts.append(self._note(name, _outcome(error), started))
+        except ApiError as error:
+            if not fits_elsewhere(error) or not asking.choice.fallback:
+                raise
+            # Its window is smaller than the estimate said, say: as good as ineligible.
+            asking.last = error
+            asking.attempts.append(self._note(name, "ineligible", started))
+        else:
+            answered = self._note(name, "answered", started)
+            opened = Opened(name, stream, (*asking.attempts, answered), answered.seconds, gate)
+        finally:
+            if opened is None:
+                gate.leave()
+        return opened
 
     def _patience_s(self, name: str, ask: Ask) -> float:
         return self.health[name].limit_s(_waited_for(ask), self.first_byte_limit_s)
@@ -147,7 +179,7 @@ class Dispatcher:
             raise
         except BaseException:
             # Out of time, or the client left: the expert's fault only where it was given its time.
-            if self._clock() - started >= self._patience_s(name, ask):
+            if self._clock() - started >= self._patience_s(name, ask) and not self._cold(name):
                 health.failed()
             else:
                 health.abandoned()
@@ -160,17 +192,24 @@ class Dispatcher:
         self._observe(attempt)
         return attempt
 
-    def _give_up(
-        self, last: ExpertError | ApiError | None, choice: Choice, attempts: list[Attempt], deadline: Deadline
-    ) -> ApiError:
+    def _give_up(self, asking: "_Asking") -> ApiError:
+        last, attempts, deadline = asking.last, asking.attempts, asking.deadline
         told = ", ".join(f"{attempt.expert} ({attempt.outcome})" for attempt in attempts) or "none"
+        if isinstance(last, ExpertTimeout) and self._cold(last.expert):
+            return Unavailable(
+                f"the expert {last.expert} is still starting; asked: {told}",
+                "expert_starting",
+                None,
+                STARTING_S,
+            )
         if deadline.left_s() <= 0 or isinstance(last, ExpertTimeout):
             return DeadlineExceeded(f"no expert answered within {deadline.seconds:g} s; asked: {told}")
         if isinstance(last, ApiError):
             return last
         if last is None:
-            wait_s = min(self.health[name].retry_after_s() for name in choice.ranking)
-            names = ", ".join(choice.ranking)
+            ranking = asking.choice.ranking
+            wait_s = min(self.health[name].retry_after_s() for name in ranking)
+            names = ", ".join(ranking)
             return Unavailable(
                 f"circuit breaker open for {names}", "expert_unavailable", None, max(1.0, wait_s)
             )
@@ -179,6 +218,25 @@ class Dispatcher:
         return Unavailable(
             f"no expert could answer; asked: {told}", code, None, max(1.0, wait_s, last.retry_after_s or 0.0)
         )
+
+
+@dataclass(slots=True)
+class _Asking:
+    """One request on its way through the ranking."""
+
+    ask: Ask
+    choice: Choice
+    headers: Headers
+    deadline: Deadline
+    attempts_at_most: int | None
+    attempts: list[Attempt] = field(default_factory=list)
+    last: ExpertError | ApiError | None = None
+
+    def over(self) -> bool:
+        return self.deadline.left_s() <= 0 or len(self.attempts) == self.attempts_at_most
+
+    def is_last_attempt(self) -> bool:
+        return len(self.attempts) + 1 == self.attempts_at_most
 
 
 def _waited_for(ask: Ask) -> Answer:

@@ -13,12 +13,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments import telemetry
 from deployments.api import Api
 from deployments.clients import RouterClient, ServeExpert
-from deployments.config import IngressArgs, IngressConfig, explain
+from deployments.config import IngressArgs, IngressConfig, KeysSettings, explain, resolve
 from deployments.errors import ExpertError
+from deployments.keys import KeyRing
+from deployments.ledger_actor import LedgerHandle
+from deployments.ledger_client import LedgerClient
 
 logger = logging.getLogger("ray.serve")
 
 REFRESH_S = 1.0
+KEYS_S = 0.5
+STATUS_TIMEOUT_S = 10.0
 DESCRIBE_TIMEOUT_S = 2.0
 MODELS_TIMEOUT_S = 5.0
 
@@ -31,8 +36,10 @@ class Ingress:
         self._router = RouterClient(router)
         self._api: Api | None = None
         # Serve asks for the app before it hands over user_config; until then there is only this.
-        self._app = Starlette()
+        self._app: ASGIApp = Starlette()
+        self._keys: KeysSettings | None = None
         self._refresher: asyncio.Task[None] | None = None
+        self._key_watch: asyncio.Task[None] | None = None
 
     async def reconfigure(self, user_config: Any) -> None:
         """Take over a new `user_config`; a bad one is refused, and the last good one stays.
@@ -50,13 +57,34 @@ class Ingress:
             self._api.config_error = why
             return
         if self._api is None:
-            self._api = Api(self._args, config, self._router)
-            self._app = self._api.app()
+            api = Api(self._args, config, self._router)
+            await self._use_keys(api, config.keys)
+            self._api, self._app = api, api.app()
         else:
+            await self._use_keys(self._api, config.keys)
             self._api.apply(config)
             self._api.config_error = None
         if self._refresher is None:
             self._refresher = asyncio.create_task(self._keep_fresh())
+            self._key_watch = asyncio.create_task(self._watch_keys())
+
+    async def _use_keys(self, api: Api, settings: KeysSettings | None) -> None:
+        """Ask for keys as configured, and count what they use in the common ledger."""
+        if settings == self._keys:
+            return
+        self._keys = settings
+        if api.ledger is not None:
+            await api.ledger.stop()
+        if settings is None:
+            api.keys = api.ledger = None
+            return
+        file = resolve(settings.file)
+        counts = file.with_suffix(".counts.json") if settings.counts is None else resolve(settings.counts)
+        ring = KeyRing(file)
+        await asyncio.to_thread(ring.refresh)
+        replica = serve.get_replica_context().replica_id.unique_id
+        api.keys, api.ledger = ring, LedgerClient(replica, LedgerHandle(str(counts)))
+        api.ledger.start()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         async def current(scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,6 +108,13 @@ class Ingress:
                 logger.exception("looking at the graph failed; the last view stays")
             await asyncio.sleep(REFRESH_S)
 
+    async def _watch_keys(self) -> None:
+        """Take over a changed key file; apart from the rest, so that nothing delays a revocation."""
+        while True:
+            await asyncio.sleep(KEYS_S)
+            if self._api is not None and self._api.keys is not None:
+                await asyncio.to_thread(self._api.keys.refresh)
+
     async def _look(self) -> None:
         api = self._api
         if api is None:
@@ -95,7 +130,7 @@ class Ingress:
             if state.policy is not None:
                 telemetry.policy_info.clear()
                 telemetry.policy_info.labels(state.policy.policy_id).set(1)
-        status = await asyncio.to_thread(serve.status)
+        status = await asyncio.wait_for(asyncio.to_thread(serve.status), STATUS_TIMEOUT_S)
         for name, target in directory.config.experts.items():
             if target.app is None:
                 directory.experts[name].why_not_ready = None

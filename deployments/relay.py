@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.clients import HOP_HEADERS, OpenStream
-from deployments.errors import ApiError, ExpertError, envelope, refusal
+from deployments.errors import ExpertError, envelope
 
 logger = logging.getLogger("ray.serve")
 
@@ -178,16 +178,3 @@ def _find_usage(data: Any) -> Mapping[str, Any] | None:
     if isinstance(usage, dict):
         return usage
     return _find_usage(data.get("response"))
-
-
-class Refused(Response):
-    """One of our own error answers."""
-
-    def __init__(self, error: ApiError, headers: Mapping[str, str] | None = None) -> None:
-        answer = refusal(error)
-        super().__init__(
-            answer.body,
-            answer.status,
-            headers={**dict(answer.headers), **(headers or {})},
-            media_type="application/json",
-        )

@@ -113,7 +113,7 @@ async def test_a_stream_passes_byte_for_byte(door: Door) -> None:
     parts = [event("arithmetic", "4"), event("arithmetic", "2"), b"data: [DONE]\n\n"]
     door.experts["arithmetic"] = FakeExpert("arithmetic", *parts, headers=EVENTS)
     door.api.apply(door.api.directory.config)
-    door.api._clients["arithmetic"] = door.experts["arithmetic"]
+    door.api.fleet.dispatcher.clients["arithmetic"] = door.experts["arithmetic"]
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "stream": True})
 
     assert response.content == b"".join(parts)
@@ -155,7 +155,7 @@ async def test_no_fallback_after_the_first_byte(door: Door) -> None:
     broken = FakeExpert(
         "arithmetic", event("arithmetic", "4"), ExpertUnavailable("arithmetic", "gone"), headers=EVENTS
     )
-    door.api._clients["arithmetic"] = broken
+    door.api.fleet.dispatcher.clients["arithmetic"] = broken
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "stream": True})
 
     assert response.status_code == 200
@@ -166,7 +166,7 @@ async def test_no_fallback_after_the_first_byte(door: Door) -> None:
 
 
 async def test_a_stream_that_ends_early_is_told(door: Door) -> None:
-    door.api._clients["arithmetic"] = FakeExpert(
+    door.api.fleet.dispatcher.clients["arithmetic"] = FakeExpert(
         "arithmetic", event("arithmetic", "4"), event("arithmetic", "2"), headers=EVENTS
     )
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "stream": True})

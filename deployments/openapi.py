@@ -1,0 +1,129 @@
+"""The description of the HTTP API that `/openapi.json` publishes; what it leaves open passes to experts."""
+
+from functools import cache
+from typing import Any
+
+from deployments.ask import KINDS, ROUTING_FIELDS
+
+TITLE = "TO-Router"
+NUMBER: dict[str, Any] = {"type": "number", "minimum": 0}
+NAMES: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
+ROUTING: dict[str, dict[str, Any]] = {
+    "cost_weight": NUMBER,
+    "min_quality": {**NUMBER, "maximum": 1},
+    "max_cost_usd": NUMBER,
+    "max_ttft_ms": NUMBER,
+    "experts": NAMES,
+    "exclude": NAMES,
+    "timeout_s": {"type": "number", "exclusiveMinimum": 0},
+    "fallback": {"type": "boolean"},
+    "priority": {"enum": ["interactive", "batch"]},
+}
+MESSAGES: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "properties": {
+            "role": {"type": "string"},
+            "content": {"type": ["string", "null", "array"], "items": {"type": "object"}},
+        },
+        "required": ["role"],
+    },
+}
+TEXTS: dict[str, Any] = {"type": ["string", "array"], "minItems": 1, "items": {"type": "string"}}
+PROMPTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": ("messages", MESSAGES),
+    "completions": ("prompt", TEXTS),
+    "responses": ("input", {"type": "string"}),
+    "messages": ("messages", MESSAGES),
+    "embeddings": ("input", TEXTS),
+    "tokenize": ("prompt", {"type": "string"}),
+}
+"""Kind of endpoint → the field that holds the query, and its form."""
+REFUSALS = {
+    "400": "bad request",
+    "401": "no valid API key",
+    "403": "not allowed with this key",
+    "404": "no such model",
+    "405": "no such method here",
+    "408": "the body came too slowly",
+    "413": "the body is too large",
+    "429": "a key's limit, or the queue is full",
+    "500": "a fault of this system",
+    "503": "no expert can answer now",
+    "504": "no answer within the deadline",
+}
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    paths: dict[str, Any] = {path: {"post": _generate(kind)} for path, kind in KINDS.items()}
+    paths["/v1/route"] = {"post": _generate("chat", "What the same body would do, without doing it")}
+    for path, told in {
+        "/v1/models": "auto, the presets and the experts",
+        "/health": "the ingress lives",
+        "/ready": "router and experts can answer",
+        "/metrics": "metrics in the text format of Prometheus",
+    }.items():
+        paths[path] = {"get": {"summary": told, "responses": _responses(told)}}
+    model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    told = "one of them"
+    paths["/v1/models/{model}"] = {
+        "get": {"summary": told, "parameters": [model], "responses": _responses(told)}
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": TITLE, "version": "1"},
+        "paths": paths,
+        "components": {
+            "schemas": {"Error": _error(), "Routing": _routing()},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _generate(kind: str, summary: str | None = None) -> dict[str, Any]:
+    field, form = PROMPTS[kind]
+    schema = {
+        "type": "object",
+        "properties": {
+            "model": {"type": "string", "minLength": 1, "examples": ["auto"]},
+            field: form,
+            "stream": {"type": "boolean"},
+            "max_tokens": {"type": "integer", "minimum": 0},
+            "routing": {"$ref": "#/components/schemas/Routing"},
+        },
+        "required": ["model", field],
+        "additionalProperties": True,
+    }
+    return {
+        "summary": summary or f"{kind}, answered by the best expert for it",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": _responses("the expert's answer"),
+    }
+
+
+def _responses(told: str) -> dict[str, Any]:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    refusals = {status: {"description": why, "content": error} for status, why in REFUSALS.items()}
+    return {"200": {"description": told}, **refusals}
+
+
+def _routing() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {name: ROUTING[name] for name in sorted(ROUTING_FIELDS)},
+        "additionalProperties": False,
+    }
+
+
+def _error() -> dict[str, Any]:
+    texts = {"message": {"type": "string"}, "type": {"type": "string"}, "code": {"type": "string"}}
+    error = {
+        "type": "object",
+        "properties": {**texts, "param": {"type": ["string", "null"]}},
+        "required": ["message", "type", "param", "code"],
+    }
+    return {"type": "object", "properties": {"error": error}, "required": ["error"]}

@@ -1,0 +1,39 @@
+"""Read a request's body, bounded in size and time. Knows HTTP; nothing of what a body means."""
+
+import asyncio
+
+from starlette.requests import Request
+
+from deployments.errors import SlowUpload, TooLarge
+
+DRAINED_BYTES = 1024 * 1024
+"""How much of a refused body is still read, so that the client sees the refusal."""
+
+
+async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
+    """The request's body.
+
+    Raises:
+        TooLarge: it is longer than `limit` bytes.
+        SlowUpload: it did not arrive within `timeout_s` seconds.
+    """
+    too_large = TooLarge(f"the body is larger than {limit / 1024 / 1024:g} MiB", "body_too_large")
+    if (declared := request.headers.get("content-length", "")).isdecimal() and int(declared[:20]) > limit:
+        raise too_large
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for piece in request.stream():
+                size += len(piece)
+                if size <= limit:
+                    pieces.append(piece)
+                else:
+                    pieces.clear()
+                    if size > limit + DRAINED_BYTES:
+                        break
+    except TimeoutError:
+        raise SlowUpload(f"the body did not arrive within {timeout_s:g} s") from None
+    if size > limit:
+        raise too_large
+    return b"".join(pieces)
