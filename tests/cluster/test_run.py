@@ -27,7 +27,7 @@ def door() -> Iterator[tuple[str, list[dict[str, object]]]]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             """Quiet."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
