@@ -51,6 +51,11 @@ class Calibration:
         ]
         return np.stack(columns, axis=1)
 
+    def with_expert(self) -> Self:
+        """The same with an expert more, whose scores stand as they are."""
+        same = np.linspace(0.0, 1.0, self.raw.shape[1])
+        return type(self)(np.vstack([self.raw, same]), np.vstack([self.quality, same]))
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": "isotonic", "knots": KNOTS}
 

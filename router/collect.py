@@ -33,22 +33,25 @@ class Collected:
     """`query_id expert: why` of each pair without an answer."""
 
 
-def read_queries(file: Path) -> list[Row]:
+def read_queries(file: Path, *, repeated: bool = False) -> list[Row]:
     """Queries: rows with `query`, optionally `query_id`, `reference`, `task`, `split`.
+
+    Args:
+        repeated: take the first row of each query_id, as when outcomes are read for their queries.
 
     Raises:
         OutcomesError: empty, or a row without a text `query`, or a query_id twice.
     """
     rows = read_rows(file)
-    seen: set[str] = set()
+    found: dict[str, Row] = {}
     for number, row in enumerate(rows, start=1):
         if not isinstance(row.get("query"), str):
             raise OutcomesError(f"{file}, row {number}: query must be a text, found {row.get('query')!r:.60}")
         row["query_id"] = str(row.get("query_id") or f"q{number:06d}")
-        if row["query_id"] in seen:
+        if row["query_id"] in found and not repeated:
             raise OutcomesError(f"{file}, row {number}: query_id {row['query_id']!r} stands twice")
-        seen.add(row["query_id"])
-    return rows
+        found.setdefault(row["query_id"], row)
+    return list(found.values())
 
 
 async def collect(

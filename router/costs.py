@@ -79,6 +79,34 @@ class CostModel:
             changed[pool.column(name)] = (price.input, price.output)
         return replace(self, prices=changed)
 
+    def with_expert(
+        self,
+        price: Price | None,
+        texts: Sequence[str],
+        embeddings: FloatArray,
+        *,
+        prompt_tokens: FloatArray | None,
+        completion_tokens: FloatArray | None,
+        cost_usd: FloatArray | None,
+    ) -> Self:
+        """The same model with an expert more, from a few outcomes, [n] each, NaN where not measured."""
+        row = [np.nan, np.nan] if price is None else [price.input, price.output]
+        factor = self.prompt_factor
+        if factor is not None:
+            seen = np.zeros(0, bool) if prompt_tokens is None else np.isfinite(prompt_tokens)
+            estimate = sum(estimated_prompt_tokens(text) for text, s in zip(texts, seen, strict=False) if s)
+            told = float(prompt_tokens[seen].sum()) if prompt_tokens is not None else 0.0
+            factor = np.append(factor, told / estimate if estimate and told else factor.mean())
+        return replace(
+            self,
+            prices=np.vstack([self.prices, row]),
+            prompt_factor=factor,
+            tokens=None if self.tokens is None else self.tokens.with_column(embeddings, completion_tokens),
+            usd=None
+            if self.usd is None
+            else self.usd.with_column(embeddings, None if cost_usd is None else cost_usd * 1e6),
+        )
+
     def predict(
         self,
         embeddings: FloatArray,
@@ -196,6 +224,25 @@ class Regression:
             smearing[column] = amounts[seen, column].mean() / max(fitted.mean(), 1e-9)
             limits[:, column] = np.quantile(amounts[seen, column], [0.005, 0.995])
         return cls(weights.astype(np.float32), intercept, smearing, limits)
+
+    def with_column(self, embeddings: FloatArray, amounts: FloatArray | None) -> Self:
+        """One expert more: its amounts rise and fall with the query as the others' do, at its own level."""
+        measured = self.limits[1] >= self.limits[0]
+        seen = np.zeros(len(embeddings), bool) if amounts is None else np.isfinite(amounts)
+        weights = self.weights[:, measured].mean(axis=1) if measured.any() else 0 * self.weights[:, 0]
+        intercept, smearing, limits = 0.0, 1.0, (0.0, -1.0)
+        if amounts is not None and seen.any():
+            known, x = np.maximum(amounts[seen], 0), embeddings[seen]
+            intercept = float((np.log1p(known) - x @ weights).mean())
+            fitted = np.expm1(x @ weights + intercept)
+            smearing = float(known.mean() / max(fitted.mean(), 1e-9))
+            limits = (float(known.min()), float(known.max()))
+        return type(self)(
+            np.hstack([self.weights, weights[:, None]]).astype(np.float32),
+            np.append(self.intercept, intercept),
+            np.append(self.smearing, smearing),
+            np.hstack([self.limits, np.array(limits)[:, None]]),
+        )
 
     def predict(self, embeddings: FloatArray) -> FloatArray:
         """Expected amounts, [n, experts]; NaN for an expert that was never measured."""

@@ -12,7 +12,7 @@ import numpy as np
 from router.calibration import Calibration
 from router.core import FloatArray, IntArray, Preferences, QueryBatch, TrainingSet
 from router.costs import CostModel
-from router.data.dataset import Dataset
+from router.data.dataset import Dataset, same_query
 from router.decide import decide
 from router.encoders import EncoderSpec
 from router.errors import OutcomesError
@@ -140,7 +140,7 @@ def choose_preference(
 
 def fold_of(texts: tuple[str, ...], *, seed: int, folds: int = FOLDS) -> IntArray:
     """A fold for each query, [n]; identical queries share theirs."""
-    normal = [" ".join(text.split()).casefold() for text in texts]
+    normal = [same_query(text) for text in texts]
     distinct = sorted(set(normal))
     order = np.random.default_rng(seed).permutation(len(distinct))
     fold = {text: int(order[place] % folds) for place, text in enumerate(distinct)}

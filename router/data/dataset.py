@@ -164,6 +164,17 @@ def load_pool(file: Path) -> CandidatePool:
         raise PoolError(f"{file}: {error}") from error
 
 
+def same_query(text: str) -> str:
+    """What two texts share when they count as the same query: all but space and case."""
+    return " ".join(text.split()).casefold()
+
+
+def clear_of(dataset: Dataset, rows: IntArray, others: IntArray) -> IntArray:
+    """Those of `rows` whose query stands in none of `others`."""
+    taken = {same_query(dataset.texts[int(row)]) for row in others}
+    return rows[[same_query(dataset.texts[int(row)]) not in taken for row in rows]]
+
+
 def split_by_query(texts: Sequence[str], *, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
     """Rows of the larger and of the smaller part; identical queries never straddle them.
 
@@ -171,13 +182,12 @@ def split_by_query(texts: Sequence[str], *, fraction: float, seed: int) -> tuple
         fraction: share of the second part, in (0, 1).
     """
     order: dict[str, bytes] = {}
-    for text in texts:
-        normal = " ".join(text.split()).casefold()
+    for normal in map(same_query, texts):
         if normal not in order:
             order[normal] = hashlib.blake2b(
                 normal.encode("utf-8", "replace"), key=str(seed).encode(), digest_size=8
             ).digest()
     rank = {text: place for place, text in enumerate(sorted(order, key=lambda text: order[text]))}
     bar = len(rank) * fraction
-    second = np.array([rank[" ".join(text.split()).casefold()] < bar for text in texts])
+    second = np.array([rank[same_query(text)] < bar for text in texts])
     return np.flatnonzero(~second), np.flatnonzero(second)

@@ -20,6 +20,7 @@ OURS = {
     "tasks": "router.methods.clusters:TasksRouter",
     "linear": "router.methods.linear:LinearRouter",
     "lexical": "router.methods.linear:LexicalRouter",
+    "added": "router.methods.added:AddedRouter",
 }
 """Name → class; imported when asked for."""
 

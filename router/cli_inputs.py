@@ -1,0 +1,118 @@
+"""What several commands read: outcomes, a pool, an encoder, a recipe; and how they tell their progress."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from router.core import FloatArray
+from router.data.dataset import Dataset, load_dataset, load_pool
+from router.encoders import Encoder, EncoderSpec, load_encoder
+from router.errors import InputError
+from router.experts import CandidatePool
+
+
+def add_outcomes(command: argparse.ArgumentParser) -> None:
+    """The arguments that `outcomes_of` reads."""
+    command.add_argument(
+        "--outcomes", required=True, type=Path, help="Parquet or JSONL, a row for each (query, expert)"
+    )
+    command.add_argument("--pool", type=Path, help="experts.yaml: prices, context windows, order")
+
+
+def add_choice_of_experts(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--experts", help="only these experts, separated by commas")
+    command.add_argument(
+        "--encoder", default="default", help="`default`, a folder, or a hub id; weights are safetensors"
+    )
+    command.add_argument("--seed", type=int, default=0)
+
+
+def outcomes_of(options: argparse.Namespace, pool: CandidatePool | None = None) -> Dataset:
+    """The data set that a command names; its pool is the file's, else `pool`, else what the rows hold."""
+    return load_dataset(options.outcomes, pool=load_pool(options.pool) if options.pool else pool)
+
+
+def names(text: str, what: str) -> list[str]:
+    """Names separated by commas.
+
+    Raises:
+        InputError: there is none, or one stands twice.
+    """
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise InputError(f"{what} names nothing")
+    if len(set(found)) < len(found):
+        raise InputError(f"{what} names something twice: {text}")
+    return found
+
+
+def encoder_of(name: str | EncoderSpec) -> Encoder:
+    """An encoder with all processors to itself: a command has them, a replica has not."""
+    return load_encoder(name, threads=os.cpu_count() or 1)
+
+
+def embed(encoder: Encoder, texts: Sequence[str]) -> FloatArray:
+    """Embeddings [n, dimension], cached on disk, with progress."""
+    from router.data.embeddings import encode_cached
+
+    with progress(len(texts), "encode") as advance:
+        return encode_cached(encoder, texts, progress=advance)
+
+
+def mapping_of(file: Path | None) -> dict[str, Any]:
+    """A mapping from a YAML or JSON file; empty without one.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    import yaml
+
+    if file is None:
+        return {}
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{file} cannot be read as YAML or JSON: {error}") from error
+    if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
+        raise InputError(f"{file} must hold an object of parameters, found {type(data).__name__}")
+    return dict(data)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Before long work, not after it.
+
+    Raises:
+        FileExistsError: something stands there.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already: name a new folder, or remove it first")
+
+
+def say(line: str) -> None:
+    """A step of a command, on standard error, so that standard output stays for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; elsewhere a plain line every tenth."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=what, unit="") as bar:
+            yield bar.update
+        return
+    done, told = 0, 0
+
+    def advance(count: int) -> None:
+        nonlocal done, told
+        done += count
+        if total and done * 10 // total > told:
+            told = done * 10 // total
+            say(f"{what}: {done}/{total}")
+
+    yield advance

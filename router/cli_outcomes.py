@@ -1,0 +1,111 @@
+"""The commands that make outcomes: probes, collect, label."""
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from router.cli_inputs import embed, encoder_of, names, progress
+from router.errors import InputError, OutcomesError
+
+
+def add_commands(commands: Any) -> None:
+    """Register them with argparse's subparsers."""
+    collect = commands.add_parser("collect", help="ask every expert every query; resumes where it stopped")
+    collect.add_argument("--endpoint", required=True, help="such as http://127.0.0.1:8000/v1")
+    collect.add_argument("--queries", required=True, type=Path, help="JSONL or Parquet with a column `query`")
+    collect.add_argument("--experts", required=True, help="names, separated by commas")
+    collect.add_argument("--out", required=True, type=Path, help="JSONL to append to")
+    collect.add_argument("--max-tokens", type=int, default=512)
+    collect.add_argument("--temperature", type=float, default=0.0)
+    collect.add_argument("--concurrency", type=int, default=8)
+    collect.add_argument("--timeout-s", type=float, default=120.0)
+    collect.add_argument("--key-env", default="TO_ROUTER_API_KEY", help="environment variable with the key")
+    collect.set_defaults(run=_collect)
+
+    label = commands.add_parser("label", help="judge responses and write outcomes with `quality`")
+    label.add_argument("--outcomes", required=True, type=Path, help="rows with `response` and `reference`")
+    label.add_argument("--quality", required=True, help="exact, numeric, contains, bertsim, judge, …")
+    label.add_argument("--options", type=Path, help="YAML or JSON with the labeler's parameters")
+    label.add_argument("--out", required=True, type=Path, help="Parquet or JSONL, by its ending")
+    label.set_defaults(run=_label)
+
+    probes = commands.add_parser("probes", help="choose informative queries to try a new expert on")
+    probes.add_argument("--queries", required=True, type=Path, help="queries or outcomes to choose from")
+    probes.add_argument("--count", type=int, default=100)
+    probes.add_argument("--encoder", default="default")
+    probes.add_argument("--seed", type=int, default=0)
+    probes.add_argument("--out", required=True, type=Path, help="JSONL for `collect --queries`")
+    probes.set_defaults(run=_probes)
+
+
+def _collect(options: argparse.Namespace) -> int:
+    from router.collect import collect, read_queries
+
+    experts = names(options.experts, "--experts")
+    queries = read_queries(options.queries)
+    with progress(len(queries) * len(experts), "collect") as advance:
+        done = asyncio.run(
+            collect(
+                options.endpoint,
+                queries,
+                experts,
+                options.out,
+                api_key=os.environ.get(options.key_env),
+                max_tokens=options.max_tokens,
+                temperature=options.temperature,
+                concurrency=options.concurrency,
+                timeout_s=options.timeout_s,
+                progress=advance,
+            )
+        )
+    print(f"{options.out}: {done.asked} answers collected, {done.kept_from_before} kept from before")
+    if done.failed:
+        left = f"{len(done.failed)} pairs got no answer; run again to ask them. First: {done.failed[0]}"
+        print(left, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _label(options: argparse.Namespace) -> int:
+    from router import labels
+    from router.cli_inputs import mapping_of
+    from router.data.outcomes import checked, read_rows, write_rows
+
+    try:
+        labeler = labels.get(options.quality, **mapping_of(options.options))
+    except TypeError as error:
+        raise InputError(f"{options.options}: {options.quality} does not take these: {error}") from error
+    rows = read_rows(options.outcomes)
+    for number, row in enumerate(rows, start=1):
+        for name in ("response", "reference"):
+            if not isinstance(row.get(name), str):
+                found = "nothing" if row.get(name) is None else type(row[name]).__name__
+                raise OutcomesError(
+                    f"{options.outcomes}, row {number}: {name} must be a text to be judged, found {found}"
+                )
+    quality = labeler.label(
+        [row["response"] for row in rows],
+        [row["reference"] for row in rows],
+        [row.get("query") or "" for row in rows],
+    )
+    labelled = [{**row, "quality": float(value)} for row, value in zip(rows, quality, strict=True)]
+    write_rows(options.out, checked(labelled, str(options.outcomes)))
+    print(f"{options.out}: {len(rows)} outcomes, mean quality {quality.mean():.4f} ({options.quality})")
+    return 0
+
+
+def _probes(options: argparse.Namespace) -> int:
+    from router.collect import read_queries
+    from router.data.outcomes import write_rows
+    from router.probes import choose_probes
+
+    rows = read_queries(options.queries, repeated=True)
+    texts = [row["query"] for row in rows]
+    chosen = choose_probes(embed(encoder_of(options.encoder), texts), count=options.count, seed=options.seed)
+    kept = ("query_id", "query", "reference", "task")
+    write_rows(options.out, [{k: rows[i][k] for k in kept if rows[i].get(k) is not None} for i in chosen])
+    print(f"{options.out}: {len(chosen)} probes of {len(rows)} queries")
+    return 0

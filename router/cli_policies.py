@@ -1,0 +1,123 @@
+"""The commands that look into a policy: inspect, route, verify."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from router.core import Decision, Preferences, QueryBatch, RouteRequest
+from router.encoders import load_encoder
+from router.errors import EncoderError, NoEligibleExpertError
+from router.policy import Policy
+
+
+def add_commands(commands: Any) -> None:
+    """Register them with argparse's subparsers."""
+    inspect = commands.add_parser("inspect", help="what a policy folder holds")
+    inspect.add_argument("policy", type=Path)
+    inspect.add_argument("--json", action="store_true")
+    inspect.set_defaults(run=_inspect)
+
+    route = commands.add_parser("route", help="which expert a policy chooses for a text")
+    route.add_argument("--policy", required=True, type=Path)
+    route.add_argument("--encoder", help="a folder or hub id, instead of where the policy's is found")
+    trade = route.add_mutually_exclusive_group()
+    trade.add_argument("--cost-weight", type=float)
+    trade.add_argument("--min-quality", type=float)
+    route.add_argument("--max-cost-usd", type=float)
+    route.add_argument("--exclude", default="", help="experts that may not answer, separated by commas")
+    route.add_argument("--json", action="store_true", help="the answer as POST /v1/route gives it")
+    route.add_argument("text", help="the query; - reads standard input")
+    route.set_defaults(run=_route)
+
+    verify = commands.add_parser("verify", help="check a policy folder: files, hashes, shapes, encoder")
+    verify.add_argument("policy", type=Path)
+    verify.add_argument("--json", action="store_true")
+    verify.set_defaults(run=_verify)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from router import artifact
+
+    found, policy_id = artifact.load(options.policy)
+    if options.json:
+        arrays = {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in found.arrays.items()}
+        print(json.dumps({"policy_id": policy_id, **found.facts, "arrays": arrays}, indent=2))
+        return 0
+    print(f"policy_id: {policy_id}\n\n{found.card}\n## Stored arrays\n")
+    for name, array in found.arrays.items():
+        print(f"- {name}: {list(array.shape)} {array.dtype}, {array.nbytes / 1024:.0f} KiB")
+    return 0
+
+
+def _route(options: argparse.Namespace) -> int:
+    policy = Policy.load(options.policy)
+    text = sys.stdin.read() if options.text == "-" else options.text
+    preferences = Preferences(
+        cost_weight=options.cost_weight, min_quality=options.min_quality, max_cost_usd=options.max_cost_usd
+    )
+    excluded = [name for name in options.exclude.split(",") if name]
+    for name in excluded:
+        policy.pool.column(name)
+    encoder = load_encoder(options.encoder or policy.encoder, device="cpu")
+    if encoder.spec.sha256 != policy.encoder.sha256:
+        raise EncoderError(
+            f"the policy was trained with encoder {policy.encoder.id} ({policy.encoder.sha256[:12]}), "
+            f"--encoder is {encoder.spec.id} ({encoder.spec.sha256[:12]})"
+        )
+    request = RouteRequest(text, preferences, excluded=dict.fromkeys(excluded, "excluded by the caller"))
+    (decision,) = policy.decide(QueryBatch((text,), encoder.encode([text])), [request])
+    if isinstance(decision, NoEligibleExpertError):
+        raise decision
+    print(json.dumps(_as_json(decision), indent=2) if options.json else _as_text(decision))
+    return 0
+
+
+def _as_json(decision: Decision) -> dict[str, Any]:
+    return {
+        "expert": decision.expert,
+        "ranking": list(decision.ranking),
+        "policy": decision.policy_id,
+        "reason": "routed",
+        "unfamiliar": decision.unfamiliar,
+        "experts": {
+            name: {
+                "score": view.score,
+                "cost_usd": view.cost_usd,
+                "ttft_ms": view.ttft_ms,
+                "eligible": view.eligible,
+                "excluded_because": view.excluded_because,
+            }
+            for name, view in decision.experts.items()
+        },
+    }
+
+
+def _as_text(decision: Decision) -> str:
+    lines = [decision.expert]
+    for name in decision.ranking:
+        view = decision.experts[name]
+        cost = "cost unknown" if view.cost_usd is None else f"{view.cost_usd:.3g} US$"
+        lines.append(f"  {name}: score {view.score:.3f}, {cost}")
+    lines += [
+        f"  {name}: not eligible, {view.excluded_because}"
+        for name, view in decision.experts.items()
+        if not view.eligible
+    ]
+    if decision.unfamiliar:
+        lines.append("  far from all training queries: scores are the experts' means")
+    return "\n".join(lines)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from router.encoders.source import find
+
+    policy = Policy.load(options.policy)
+    find(policy.encoder)
+    told = {"policy_id": policy.policy_id, "experts": list(policy.pool.names), "encoder": policy.encoder.id}
+    if options.json:
+        print(json.dumps(told))
+    else:
+        print(f"policy {policy.policy_id} is sound: {', '.join(policy.pool.names)}")
+    return 0

@@ -1,0 +1,190 @@
+"""The commands that make and judge policies: train, evaluate, compare, add-expert."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from router.cli_inputs import (
+    add_choice_of_experts,
+    add_outcomes,
+    embed,
+    encoder_of,
+    mapping_of,
+    names,
+    outcomes_of,
+    refuse_existing,
+    say,
+)
+from router.data.dataset import Dataset, clear_of
+from router.policy import Policy
+
+
+def add_commands(commands: Any) -> None:
+    """Register them with argparse's subparsers."""
+    train = commands.add_parser("train", help="make a policy from outcomes")
+    add_outcomes(train)
+    add_choice_of_experts(train)
+    train.add_argument("--method", default="auto", help="knn, linear, …; the default picks and blends")
+    train.add_argument("--recipe", type=Path, help="YAML or JSON with the method's parameters")
+    train.add_argument(
+        "--split", help="train on this split only; left out, on `train` where there is one, else on all"
+    )
+    train.add_argument("--out", required=True, type=Path, help="the policy folder to make")
+    train.add_argument("--json", action="store_true", help="print policy_id and metrics")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="judge a policy on outcomes")
+    evaluate.add_argument("--policy", required=True, type=Path)
+    add_outcomes(evaluate)
+    evaluate.add_argument("--split", help="only the queries of this split")
+    evaluate.add_argument("--out", required=True, type=Path, help="folder for report.json, .md and pictures")
+    evaluate.add_argument("--json", action="store_true", help="print report.json")
+    evaluate.set_defaults(run=_evaluate)
+
+    compare = commands.add_parser("compare", help="several methods on the same splits: one table, one plot")
+    add_outcomes(compare)
+    add_choice_of_experts(compare)
+    compare.add_argument("--methods", required=True, help="names, separated by commas")
+    compare.add_argument("--recipes", type=Path, help="YAML or JSON: method → its parameters")
+    compare.add_argument(
+        "--splits", type=int, default=1, help="how many random splits (seeds seed, seed+1, …)"
+    )
+    compare.add_argument("--test-fraction", type=float, default=0.3)
+    compare.add_argument("--out", required=True, type=Path)
+    compare.add_argument("--json", action="store_true")
+    compare.set_defaults(run=_compare)
+
+    added = commands.add_parser("add-expert", help="a new expert from a few probes, no retraining")
+    added.add_argument("--policy", required=True, type=Path)
+    add_outcomes(added)
+    added.add_argument("--expert", required=True, help="the expert to add; its outcomes are among them")
+    added.add_argument("--out", required=True, type=Path, help="the policy folder to make")
+    added.add_argument("--json", action="store_true")
+    added.set_defaults(run=_add_expert)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from router.card import card
+    from router.training import train
+
+    refuse_existing(options.out)
+    params = mapping_of(options.recipe)
+    dataset = _part_to_train_on(_of_experts(options), options.split)
+    encoder = encoder_of(options.encoder)
+    policy = train(
+        dataset,
+        embed(encoder, dataset.texts),
+        encoder.spec,
+        method=options.method,
+        params=params,
+        seed=options.seed,
+        tell=say,
+    )
+    policy = replace(policy, card=card(policy)).save(options.out)
+    _tell_made(options, policy)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from router.evaluation import judge, report
+    from router.plots import require_matplotlib
+    from router.report import as_markdown, write_report
+
+    require_matplotlib()
+    policy = Policy.load(options.policy)
+    dataset = outcomes_of(options, policy.pool)
+    if options.split:
+        dataset = dataset.take(dataset.split_rows(options.split))
+    encoder = encoder_of(policy.encoder)
+    judged = judge(policy, dataset, embed(encoder, dataset.texts))
+    figures = report(judged)
+    write_report(options.out, judged, figures)
+    print(json.dumps(figures, indent=2) if options.json else as_markdown(figures))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from router.comparison import as_markdown, compare, write_comparison
+    from router.plots import require_matplotlib
+
+    require_matplotlib()
+    methods = names(options.methods, "--methods")
+    params = mapping_of(options.recipes)
+    dataset = _of_experts(options)
+    encoder = encoder_of(options.encoder)
+    found = compare(
+        dataset,
+        embed(encoder, dataset.texts),
+        encoder.spec,
+        methods=methods,
+        seeds=range(options.seed, options.seed + options.splits),
+        test_fraction=options.test_fraction,
+        params=params,
+        tell=say,
+    )
+    write_comparison(options.out, found)
+    print(json.dumps(found, indent=2) if options.json else as_markdown(found))
+    return 0
+
+
+def _add_expert(options: argparse.Namespace) -> int:
+    from router.adding import add_expert
+    from router.card import card
+
+    refuse_existing(options.out)
+    policy = Policy.load(options.policy)
+    probes = outcomes_of(options)
+    encoder = encoder_of(policy.encoder)
+    grown = add_expert(policy, probes, embed(encoder, probes.texts), name=options.expert)
+    grown = replace(grown, card=card(grown, _note_of_probes(policy, options.expert, grown))).save(options.out)
+    _tell_made(options, grown)
+    return 0
+
+
+def _note_of_probes(before: Policy, name: str, grown: Policy) -> list[str]:
+    told = grown.training["added"][-1]
+    return [
+        "",
+        "## Added experts",
+        "",
+        f"- {name} was added to policy {before.policy_id} from {told['n_probes']} probes, "
+        f"mean quality {told['mean']:.4f}.",
+    ]
+
+
+def _of_experts(options: argparse.Namespace) -> Dataset:
+    dataset = outcomes_of(options)
+    return dataset.only(names(options.experts, "--experts")) if options.experts else dataset
+
+
+def _part_to_train_on(dataset: Dataset, split: str | None) -> Dataset:
+    """A named split, without queries that stand in another one too: those would leak."""
+    if split is None:
+        if "train" not in (dataset.splits or ()):
+            return dataset
+        split = "train"
+    rows = dataset.split_rows(split)
+    others = np.setdiff1d(np.arange(len(dataset)), rows)
+    kept = clear_of(dataset, rows, others)
+    left_out = f"; {len(rows) - len(kept)} left out, for another split holds the same query"
+    say(f"split {split!r}: {len(kept)} of {len(dataset)} queries" + left_out * (len(kept) < len(rows)))
+    return dataset.take(kept)
+
+
+def _tell_made(options: argparse.Namespace, policy: Policy) -> None:
+    if options.json:
+        told = {
+            "policy_id": policy.policy_id,
+            "method": policy.method.name,
+            "experts": list(policy.pool.names),
+            "preferences": {"cost_weight": policy.preferences.cost_weight},
+            "metrics": policy.training.get("metrics"),
+        }
+        print(json.dumps(told, indent=2))
+    else:
+        experts = ", ".join(policy.pool.names)
+        print(f"{options.out}: policy {policy.policy_id} ({policy.method.name}) over {experts}")

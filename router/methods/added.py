@@ -1,0 +1,162 @@
+"""An expert more, learnt from a few probes beside a method that stays as it is.
+
+The new expert is taken to find hard what the pool finds hard, and what it does otherwise is a Gaussian
+process (Rasmussen and Williams 2006, chapter 2) over the pool's scores and, where the probes speak
+clearly for it, over the query's embedding. What the other experts did on the very same probes tells
+how lucky the draw of probes was: a control variate (Lavenberg and Welch 1981).
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from router.core import FloatArray, QueryBatch, TrainingSet
+from router.errors import MethodError, WeightsError
+from router.methods.contract import RoutingMethod
+from router.methods.registry import make, method_class
+
+POOLED = 3.0
+"""How much more the mean over the pool weighs than one expert's own score."""
+SCORES, LUCK = 0.8, 0.25
+"""Prior variances, as multiples of the noise, of what follows scores and of what follows luck; chosen on
+recorded outcomes by leaving one expert out at a time, see docs/research-log.md."""
+EMBEDDING = (0.0, 0.3, 3.0)
+"""Prior variances that are tried for what follows the embedding…"""
+CLEARLY = 3.0
+"""…where any but none needs this much more log evidence: a Bayes factor of 20."""
+
+
+class AddedRouter:
+    """A fitted method and one expert more, the last of the pool.
+
+    Args:
+        base: the method of the others, `{"name": …, "params": {…}}`.
+    """
+
+    name: ClassVar[str] = "added"
+
+    def __init__(self, *, base: Mapping[str, Any] | None = None) -> None:
+        self.base = base
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {"base": None if self.base is None else dict(self.base)}
+
+    def fit(self, training: TrainingSet, *, seed: int) -> Self:
+        """Fit the base on all experts but the last, which is learnt as an added one."""
+        name, given = self._named()
+        if training.quality.shape[1] < 2:
+            raise MethodError("an added expert needs a pool of at least one other")
+        known = training.quality[:, :-1]
+        others = TrainingSet(training.queries, known, None, training.tasks)
+        fitted = make(name, given).fit(others, seed=seed)
+        measured = np.isfinite(known)
+        means = np.where(measured, known, 0.0).sum(axis=0) / np.maximum(measured.sum(axis=0), 1)
+        return self.learn(fitted, training.queries, training.quality[:, -1], known, means)
+
+    def learn(
+        self,
+        fitted: RoutingMethod,
+        probes: QueryBatch,
+        quality: FloatArray,
+        others: FloatArray,
+        means: FloatArray,
+        centre: FloatArray | None = None,
+    ) -> Self:
+        """Learn the new expert from probes.
+
+        Args:
+            fitted: the method that scores the others.
+            quality: [n] what the new expert reached; NaN where it was not asked.
+            others: [n, experts] what the others reached on these probes; NaN where unknown.
+            means: [experts] what the others reach on average over all that is asked.
+            centre: [dimension] the mean embedding of all that is asked; the probes' when left out.
+        """
+        asked = np.isfinite(quality)
+        probes, quality, others = probes.take(np.flatnonzero(asked)), quality[asked], others[asked]
+        scores = fitted.score(probes)
+        ease = scores - means
+        luck = np.where(np.isfinite(others), others - scores, 0.0)
+        self.fitted_, self.means_ = fitted, means
+        self.centre_ = probes.embeddings.mean(axis=0) if centre is None else centre
+        apart = probes.embeddings - self.centre_
+        kernel = SCORES * _gram(ease) + LUCK * _gram(luck)
+        intercept, dual, variance = _chosen(kernel, apart @ apart.T, quality - ease.mean(axis=1))
+        self.intercept_ = np.array([intercept])
+        self.score_weights_ = SCORES * _apply(ease, dual)
+        self.embedding_weights_ = variance * (apart.T @ dual)
+        return self
+
+    @property
+    def mean(self) -> float:
+        """What the new expert reaches on average over all that is asked."""
+        return float(np.clip(self.intercept_[0], 0.0, 1.0))
+
+    def score(self, queries: QueryBatch) -> FloatArray:
+        others = self.fitted_.score(queries)
+        ease = others - self.means_
+        new = self.intercept_ + ease.mean(axis=1) + ease @ self.score_weights_
+        new = new + (queries.embeddings - self.centre_) @ self.embedding_weights_
+        return np.concatenate([others, np.clip(new, 0.0, 1.0)[:, None]], axis=1)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        own = {name: getattr(self, f"{name}_") for name in OWN}
+        return own | {f"base.{name}": value for name, value in self.fitted_.arrays().items()}
+
+    @classmethod
+    def restore(cls, params: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Self:
+        restored = cls(**params)
+        inner = {n.removeprefix("base."): value for n, value in arrays.items() if n.startswith("base.")}
+        own = {name: value for name, value in arrays.items() if not name.startswith("base.")}
+        if set(own) != set(OWN):
+            raise WeightsError(f"an added expert needs the arrays {', '.join(OWN)}, found {', '.join(own)}")
+        for name, value in own.items():
+            setattr(restored, f"{name}_", value)
+        name, given = restored._named()
+        restored.fitted_ = method_class(name).restore(given, inner)
+        return restored
+
+    def _named(self) -> tuple[str, dict[str, Any]]:
+        base = self.base or {"name": "knn"}
+        if not isinstance(base.get("name"), str):
+            raise MethodError(f"base must be {{name, params}}, found {base!r}")
+        return base["name"], dict(base.get("params") or {})
+
+
+OWN = ("means", "centre", "intercept", "score_weights", "embedding_weights")
+
+
+def _gram(values: FloatArray) -> FloatArray:
+    """Inner products of rows, their mean over the pool being a feature of its own, [n, n]."""
+    pooled = POOLED * values.mean(axis=1)
+    gram: FloatArray = values @ values.T + np.outer(pooled, pooled)
+    return gram
+
+
+def _apply(values: FloatArray, dual: FloatArray) -> FloatArray:
+    """Weights of the values, [experts], that `_gram` and these dual weights stand for."""
+    weights: FloatArray = values.T @ dual + POOLED**2 * (values.mean(axis=1) @ dual) / values.shape[1]
+    return weights
+
+
+def _chosen(kernel: FloatArray, embedding: FloatArray, target: FloatArray) -> tuple[float, FloatArray, float]:
+    """(intercept, dual weights, variance of the embedding's part) of the likeliest prior."""
+    found = []
+    for variance in EMBEDDING:
+        evidence, intercept, dual = _solve(kernel + variance * embedding, target)
+        found.append((evidence - CLEARLY * (variance > 0), intercept, dual, variance))
+    _, intercept, dual, variance = max(found, key=lambda one: one[0])
+    return intercept, dual, variance
+
+
+def _solve(kernel: FloatArray, target: FloatArray) -> tuple[float, float, FloatArray]:
+    """(log evidence, intercept, dual weights) with unit noise, whose scale is profiled out."""
+    size = len(target)
+    lower = np.linalg.cholesky(kernel + np.eye(size))
+    sides = np.linalg.solve(lower.T, np.linalg.solve(lower, np.stack([np.ones(size), target], axis=1)))
+    intercept = float(sides[:, 1].sum() / sides[:, 0].sum())
+    dual = sides[:, 1] - intercept * sides[:, 0]
+    scale = max(float((target - intercept) @ dual) / size, 1e-4)
+    evidence = -0.5 * size * np.log(scale) - np.log(np.diag(lower)).sum()
+    return float(evidence), intercept, dual
