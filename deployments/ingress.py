@@ -10,7 +10,7 @@ from ray import serve
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import telemetry
+from deployments import middleware, telemetry
 from deployments.api import Api
 from deployments.clients import RouterClient, ServeExpert
 from deployments.config import IngressArgs, IngressConfig, KeysSettings, explain, resolve
@@ -33,6 +33,7 @@ class Ingress:
 
     def __init__(self, args: IngressArgs, router: Any) -> None:
         self._args = args
+        middleware.bounds.body_bytes = int(args.max_body_mib * 1024 * 1024)
         self._router = RouterClient(router)
         self._api: Api | None = None
         # Serve asks for the app before it hands over user_config; until then there is only this.

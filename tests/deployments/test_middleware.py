@@ -1,0 +1,189 @@
+"""What Serve never sees of a request, and what the client never sees of Serve's answers."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments import middleware
+from deployments.middleware import MOST_HEADERS, Guard, cleaned, middlewares
+
+
+class Inner:
+    """Serve's server, as far as it matters here: it remembers the request and answers as told."""
+
+    def __init__(self, status: int = 200, kind: bytes = b"text/plain", **headers: str) -> None:
+        self.status, self.kind = status, kind
+        self.headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        self.seen: dict[bytes, bytes] = {}
+        self.received = 0
+        self.body = b"Path '/' not found."
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.seen = dict(scope["headers"])
+        while True:
+            message = await receive()
+            self.received += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                break
+        headers = [(b"content-type", self.kind), *self.headers]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body[:5], "more_body": True})
+        await send({"type": "http.response.body", "body": self.body[5:]})
+
+
+async def ask(app: ASGIApp, path: str = "/v1/models", **options: Any) -> httpx.Response:
+    transport = httpx.ASGITransport(app=Guard(app), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://serve") as client:
+        return await client.post(path, **options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x-request-timeout-seconds", "X-Request-Disconnect-Disabled", "serve_multiplexed_model_id"),
+        *("serve-multiplexed-model-id", "x-session-id", "x-serve-router-hint", "X_Serve_Anything"),
+    ],
+)
+def test_headers_that_steer_serve_never_reach_it(name: str) -> None:
+    kept, _ = cleaned([(name.encode(), b"1"), (b"accept", b"*/*")])
+
+    assert dict(kept).keys() == {b"accept", b"x-request-id"}
+
+
+@pytest.mark.parametrize("bad", [b"\xff\xfe", b"a\x00b", "ü".encode(), b"", b"x" * 129, b"two words"])
+def test_a_request_id_that_cannot_be_logged_is_replaced(bad: bytes) -> None:
+    kept, request_id = cleaned([(b"x-request-id", bad)])
+
+    assert kept == [(b"x-request-id", request_id.encode())]
+    assert len(request_id) == 32
+
+
+def test_a_good_request_id_is_kept() -> None:
+    assert cleaned([(b"x-request-id", b"abc-1")]) == ([(b"x-request-id", b"abc-1")], "abc-1")
+
+
+@settings(max_examples=300, deadline=None)
+@given(headers=st.lists(st.tuples(st.binary(max_size=30), st.binary(max_size=60)), max_size=20))
+def test_whatever_bytes_headers_hold_serve_can_decode_what_is_kept(
+    headers: list[tuple[bytes, bytes]],
+) -> None:
+    kept, request_id = cleaned(headers)
+
+    assert all(name.decode() and value.decode() is not None for name, value in kept)
+    assert [value for name, value in kept if name == b"x-request-id"] == [request_id.encode()]
+
+
+@pytest.mark.parametrize(
+    ("status", "becomes", "code"),
+    [
+        (404, 503, "starting"),
+        (408, 504, "deadline_exceeded"),
+        (429, 429, "queue_full"),
+        (500, 500, "internal_error"),
+        (502, 503, "unavailable"),
+        (503, 503, "unavailable"),
+        (413, 400, "invalid_request"),
+    ],
+)
+async def test_serves_plain_text_becomes_the_envelope(status: int, becomes: int, code: str) -> None:
+    response = await ask(Inner(status, retry_after="7"))
+
+    assert response.status_code == becomes
+    assert response.json()["error"]["code"] == code
+    assert response.json()["error"].keys() == {"message", "type", "param", "code"}
+    assert "Path" not in response.text
+    assert response.headers["x-request-id"]
+    if becomes in {429, 503}:
+        assert response.headers["retry-after"] == "7"
+
+
+async def test_our_own_answers_pass_untouched() -> None:
+    inner = Inner(404, b"application/json")
+    inner.body = b'{"error":{}}'
+    response = await ask(inner)
+
+    assert (response.status_code, response.content) == (404, b'{"error":{}}')
+
+
+async def test_serves_own_health_page_stays_as_it_is() -> None:
+    response = await ask(Inner(503), "/-/healthz")
+
+    assert (response.status_code, response.text) == (503, "Path '/' not found.")
+
+
+async def test_an_exception_below_is_500_without_a_traceback() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    response = await ask(broken)
+
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal_error"
+    assert "Unicode" not in response.text
+
+
+async def test_too_many_headers_are_refused_before_serve_sees_them() -> None:
+    inner = Inner()
+    response = await ask(inner, headers=[(f"x-{n}", "1") for n in range(MOST_HEADERS + 1)])
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "headers_too_large"
+    assert inner.seen == {}
+
+
+async def test_a_body_beyond_the_bound_takes_no_memory_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware.bounds, "body_bytes", 1000)
+    monkeypatch.setattr(middleware, "SPARE_BYTES", 500)
+    inner = Inner(kind=b"application/json")
+    pieces: asyncio.Queue[Message] = asyncio.Queue()
+    for number in range(100):
+        pieces.put_nowait({"type": "http.request", "body": b"x" * 100, "more_body": number < 99})
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await Guard(inner)({"type": "http", "path": "/", "headers": []}, pieces.get, send)
+
+    assert 1000 < inner.received <= 1600
+    assert pieces.empty()
+
+
+async def test_a_stream_passes_piece_by_piece() -> None:
+    sent: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200}
+        await send({**start, "headers": [(b"content-type", b"text/event-stream")]})
+        for piece in (b"a", b"b", b""):
+            await send({"type": "http.response.body", "body": piece, "more_body": bool(piece)})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    await Guard(app)({"type": "http", "path": "/", "headers": []}, receive, send)
+
+    assert [message.get("body") for message in sent] == [None, b"a", b"b", b""]
+
+
+def test_serve_takes_what_the_callback_returns() -> None:
+    from ray.serve._private.http_util import validate_http_proxy_callback_return
+
+    assert validate_http_proxy_callback_return(middlewares())
+
+
+def test_every_refusal_is_json() -> None:
+    from deployments.errors import refusal
+
+    for status in range(400, 600):
+        error = middleware.translated(status, {}, "id")
+        assert orjson.loads(refusal(error).body)["error"]["code"]
