@@ -28,8 +28,9 @@ def card(policy: Policy, notes: Sequence[str] = ()) -> str:
     ]
     told = metrics.get("out_of_fold", {})
     for name, what in (
-        ("best_quality", "at cost_weight 0"),
-        ("equal_quality", "at the preference for equal quality"),
+        ("best_quality", "at best quality"),
+        ("default", "at the default preference"),
+        ("equal_quality", "at the most saving for the best single expert's quality"),
     ):
         figures = told.get(name, {})
         if "gain" in figures:

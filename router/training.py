@@ -5,6 +5,7 @@ method that never saw it. The method that is kept is then fitted on everything.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ COST_WEIGHTS = (0.0, *np.geomspace(0.003, 30.0, 60).round(6).tolist(), 1e6)
 """Preferences that are tried and that the cost–quality curve shows."""
 MOST_TASKS = 1000
 """With more of them a task is no task but a query's name."""
+MOST_LOSS = 0.01
+"""Quality that the default preference may give up for a saving."""
 CONFIDENCE_Z = 1.0
 """Standard errors by which the chosen preference must not fall below the best single expert."""
 
@@ -79,17 +82,21 @@ def train(
     guard = Guard.fit(embeddings, means, seed=seed)
     expected = costs.predict(embeddings, dataset.texts)
     best = int(np.argmax(means))
-    chosen, dearest = choose_preference(calibrated, expected, dataset, best=best)
+    chosen = choose_preference(calibrated, expected, dataset, best=best)
     facts = {
         "data_sha256": dataset.sha256,
         "seed": seed,
         "metrics": {
             "expert_means": {name: float(means[column]) for column, name in enumerate(dataset.pool.names)},
-            "out_of_fold": {"best_quality": dearest, "equal_quality": chosen},
+            "out_of_fold": {
+                "best_quality": chosen.best_quality.to_json(),
+                "default": chosen.default.to_json(),
+                "equal_quality": chosen.equal_quality.to_json(),
+            },
         },
         "n_queries": len(dataset),
         "best_single": dataset.pool.names[best],
-        "equal_quality_cost_weight": chosen["cost_weight"],
+        "equal_quality_cost_weight": chosen.equal_quality.cost_weight,
         "task_means": _task_means(dataset, means),
     }
     return Policy(
@@ -99,43 +106,103 @@ def train(
         costs=costs,
         guard=guard,
         static_ranking=tuple(dataset.pool.names[column] for column in np.argsort(-means, kind="stable")),
-        preferences=Preferences(cost_weight=chosen["cost_weight"]),
+        preferences=Preferences(cost_weight=chosen.default.cost_weight),
         calibration=calibration,
         training=facts,
     )
 
 
+@dataclass(frozen=True)
+class Tried:
+    """What one cost weight gives on queries that the scores did not see."""
+
+    cost_weight: float
+    gain: float
+    """Mean quality over the best single expert's."""
+    margin: float
+    """That gain less `CONFIDENCE_Z` standard errors of the paired differences."""
+    loss: float
+    """Mean quality under cost weight 0's."""
+    tolerated: float
+    """Loss that is worth the saving: within a standard error, and within `MOST_LOSS`."""
+    saved: float
+    """Share of the best single expert's cost; 0 where no cost is known."""
+
+    def to_json(self) -> dict[str, float]:
+        names = ("cost_weight", "gain", "margin", "saved")
+        return {name: float(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The preferences that training settles on, all by what was saved out of fold."""
+
+    best_quality: Tried
+    """Cost weight 0."""
+    default: Tried
+    """The greatest saving that gives up next to nothing of the best quality."""
+    equal_quality: Tried
+    """The greatest saving that keeps the best single expert's quality, with a margin."""
+
+
 def choose_preference(
     scores: FloatArray, expected: FloatArray | None, dataset: Dataset, *, best: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """The `cost_weight` that saves most while quality stays, with a margin, at the best single expert's.
+) -> Chosen:
+    """Cost weights that hold out of sample, chosen by a lower confidence bound.
 
-    A weight counts as safe when the mean gain over the best single expert, less `CONFIDENCE_Z`
-    standard errors of the paired differences, is not negative. With none safe, or without costs: 0.
+    A weight is safe when its `margin` over the best single expert is not negative; with none safe, or
+    without costs, every choice is weight 0.
 
-    Returns:
-        Figures at the chosen weight, and at weight 0: `cost_weight`, mean `gain` over the best single
-        expert, that gain less its `margin`, share of its cost `saved`.
+    Args:
+        scores: [n, experts], each row by a method that never saw it.
+        expected: [n, experts] US$, as the policy will expect them.
+        best: column of the best single expert.
     """
     rows = dataset.complete()
+    costs = dataset.costs_usd
+    if not len(rows) or costs is None or expected is None or not costs[rows, best].mean() > 0:
+        tried = [_tried(0.0, scores, None, dataset, rows, best)]
+    else:
+        tried = [_tried(weight, scores, expected, dataset, rows, best) for weight in COST_WEIGHTS]
+    safe = [one for one in tried if one.margin >= 0] if len(tried) > 1 else []
+    near = [one for one in safe if one.loss <= one.tolerated]
+    return Chosen(
+        tried[0],
+        max(near, key=lambda one: one.saved, default=tried[0]),
+        max(safe, key=lambda one: one.saved, default=tried[0]),
+    )
+
+
+def _tried(
+    weight: float,
+    scores: FloatArray,
+    expected: FloatArray | None,
+    dataset: Dataset,
+    rows: IntArray,
+    best: int,
+) -> Tried:
     if not len(rows):
-        return {"cost_weight": 0.0}, {"cost_weight": 0.0}
-    quality, costs = dataset.quality[rows], dataset.costs_usd
-    paid = None if costs is None else costs[rows]
-    each, tried = np.arange(len(rows)), []
-    for weight in COST_WEIGHTS if expected is not None else (0.0,):
-        ranked = decide(
-            scores[rows],
-            None if expected is None else expected[rows],
-            preferences=Preferences(cost_weight=weight),
-        )
-        gain = quality[each, ranked.best] - quality[:, best]
-        margin = gain.mean() - CONFIDENCE_Z * gain.std() / np.sqrt(len(gain))
-        saved = 0.0 if paid is None else 1 - paid[each, ranked.best].mean() / max(paid[:, best].mean(), 1e-12)
-        figures = {"cost_weight": weight, "gain": gain.mean(), "margin": margin, "saved": saved}
-        tried.append({name: float(value) for name, value in figures.items()})
-    safe = [figures for figures in tried if paid is not None and figures["margin"] >= 0]
-    return max(safe, key=lambda figures: figures["saved"], default=tried[0]), tried[0]
+        return Tried(weight, 0.0, 0.0, 0.0, 0.0, 0.0)
+    quality, each = dataset.quality[rows], np.arange(len(rows))
+    wanted = None if expected is None else expected[rows]
+    picked = decide(scores[rows], wanted, preferences=Preferences(cost_weight=weight)).best
+    at_zero = decide(scores[rows], wanted, preferences=Preferences(cost_weight=0.0)).best
+    gain = quality[each, picked] - quality[:, best]
+    loss = quality[each, at_zero] - quality[each, picked]
+    paid = None if dataset.costs_usd is None else dataset.costs_usd[rows]
+    alone = 0.0 if paid is None else float(paid[:, best].mean())
+    return Tried(
+        cost_weight=float(weight),
+        gain=float(gain.mean()),
+        margin=float(gain.mean() - CONFIDENCE_Z * _standard_error(gain)),
+        loss=float(loss.mean()),
+        tolerated=min(_standard_error(loss), MOST_LOSS),
+        saved=0.0 if paid is None or alone <= 0 else 1 - float(paid[each, picked].mean()) / alone,
+    )
+
+
+def _standard_error(differences: FloatArray) -> float:
+    return float(differences.std() / np.sqrt(len(differences)))
 
 
 def fold_of(texts: tuple[str, ...], *, seed: int, folds: int = FOLDS) -> IntArray:
