@@ -27,6 +27,7 @@ import yaml
 from cluster.check import check_file
 
 ROOT = Path(__file__).resolve().parents[2]
+GUARD = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 READY_WITHIN_S = 600.0
 STOP_WITHIN_S = 90.0
 STATS_PORT_OFFSET = 404
@@ -56,8 +57,10 @@ def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
     """The environment that `serve run` needs, two runs on one machine kept apart."""
     env = {**os.environ, "TO_ROUTER_ROOT": os.environ.get("TO_ROUTER_ROOT", str(ROOT))}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
+    flags = transport_flags()
+    env[GUARD] = flags[GUARD]  # our middleware belongs around both transports
     if fast:
-        env |= transport_flags()
+        env |= flags
         env |= {
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
