@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 
 from deployments.config import Settings, explain
 from deployments.errors import NotAuthenticated, Unavailable
+from router.errors import InputError
 
 logger = logging.getLogger("ray.serve")
 
@@ -82,7 +83,7 @@ class Caller:
     limits: KeyLimits = NO_LIMITS
 
 
-class KeyFileError(ValueError):
+class KeyFileError(InputError):
     """The key file cannot be used; the message says why and what to do."""
 
 

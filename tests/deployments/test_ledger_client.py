@@ -1,0 +1,151 @@
+"""An ingress replica asks in batches, holds the limits alone while the ledger is away, and reports then."""
+
+import asyncio
+
+import pytest
+
+from deployments.errors import TooMany
+from deployments.keys import Caller, KeyLimits
+from deployments.ledger import Ledger, Sync, Synced
+from deployments.ledger_client import Hold, LedgerClient
+from tests.deployments.fakes import Clock
+
+KEY = "0123456789ab"
+
+
+class Transport:
+    """The way to a ledger in this process; can be cut, and lets other tasks run as a real one does."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.calls: list[Sync] = []
+        self.cut = False
+
+    async def sync(self, told: Sync, timeout_s: float) -> Synced:
+        self.calls.append(told)
+        await asyncio.sleep(0)
+        if self.cut:
+            raise ConnectionError("cut")
+        return self.ledger.sync(told)
+
+
+def caller(**limits: float) -> Caller:
+    return Caller(KEY, limits=KeyLimits.model_validate(limits))
+
+
+async def many(client: LedgerClient, who: Caller, times: int) -> list[Hold]:
+    told = await asyncio.gather(
+        *(client.reserve(who, 10, 0.01) for _ in range(times)), return_exceptions=True
+    )
+    assert all(isinstance(one, Hold | TooMany) for one in told)
+    return [one for one in told if isinstance(one, Hold)]
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def transport(clock: Clock) -> Transport:
+    return Transport(Ledger(clock))
+
+
+async def test_a_hundred_requests_over_two_replicas_never_pass_the_limit(
+    clock: Clock, transport: Transport
+) -> None:
+    replicas = [LedgerClient(name, transport, clock) for name in ("a", "b")]
+    who = caller(requests_per_minute=60)
+    let_in = await asyncio.gather(*(many(replica, who, 50) for replica in replicas))
+
+    assert sum(map(len, let_in)) == 60
+    assert len(transport.calls) <= 6
+
+
+async def test_a_key_without_limits_costs_no_call(clock: Clock, transport: Transport) -> None:
+    await many(LedgerClient("a", transport, clock), caller(), 5)
+
+    assert transport.calls == []
+
+
+async def test_what_ended_frees_its_place_for_other_replicas(clock: Clock, transport: Transport) -> None:
+    one, other = (LedgerClient(name, transport, clock) for name in ("a", "b"))
+    who = caller(max_concurrent=2)
+    (first, _) = await many(one, who, 3)
+    assert await many(other, who, 1) == []
+    first.settle(5, 0.0)
+    first.settle(5, 0.0)
+    await settle()
+
+    assert len(await many(other, who, 2)) == 1
+
+
+async def test_unused_tokens_and_dollars_come_back(clock: Clock, transport: Transport) -> None:
+    client = LedgerClient("a", transport, clock)
+    who = caller(tokens_per_minute=15, usd_per_day=0.011)
+    (hold,) = await many(client, who, 2)
+    hold.settle(1, 0.001)
+    await settle()
+
+    assert len(await many(client, who, 2)) == 1
+
+
+async def test_without_the_ledger_the_last_known_counts_hold(clock: Clock, transport: Transport) -> None:
+    one, other = (LedgerClient(name, transport, clock) for name in ("a", "b"))
+    who = caller(requests_per_minute=10)
+    assert len(await many(other, who, 6)) == 6
+    assert len(await many(one, who, 2)) == 2
+    transport.cut = True
+
+    assert len(await many(one, who, 5)) == 2
+    assert one.away
+    calls = len(transport.calls)
+    assert await many(one, who, 5) == []
+    assert len(transport.calls) == calls
+
+
+async def test_what_was_used_meanwhile_is_reported_when_the_ledger_is_back(
+    clock: Clock, transport: Transport
+) -> None:
+    client = LedgerClient("a", transport, clock)
+    who = caller(requests_per_minute=10)
+    transport.cut = True
+    holds = await many(client, who, 4)
+    holds[0].settle(3, 0.0)
+    transport.cut = False
+    await client._call()
+
+    totals = transport.ledger.totals(KEY)
+    assert (totals.requests, totals.tokens, totals.in_flight) == (4, 33, 3)
+    assert not client.away
+
+
+async def test_a_client_that_leaves_while_asking_gives_everything_back(
+    clock: Clock, transport: Transport
+) -> None:
+    client = LedgerClient("a", transport, clock)
+    who = caller(max_concurrent=1, tokens_per_minute=10)
+    for pause in range(4):
+        leaver = asyncio.create_task(client.reserve(who, 10, 0.0))
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        leaver.cancel()
+        await asyncio.gather(leaver, return_exceptions=True)
+        if not leaver.cancelled():
+            leaver.result().settle(0, 0.0)
+        await settle()
+
+    assert len(await many(client, who, 1)) == 1
+
+
+async def test_the_heartbeat_can_be_stopped(clock: Clock, transport: Transport) -> None:
+    client = LedgerClient("a", transport, clock)
+    client.start()
+    await client.stop()
+
+    assert transport.calls == []
