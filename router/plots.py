@@ -31,8 +31,10 @@ def plot_curves(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
     cost = np.array([1000 * expert["cost_usd"] for expert in experts.values()])
     quality = np.array([expert["quality"] for expert in experts.values()])
     x, y = metrics.hull(cost, quality)
-    end = max(float(cost.max()), float(x[-1]))
-    axes.plot([*x, end], [*y, y[-1]], "--", color=PALE, label="zero router (hull of single experts)")
+    along = np.geomspace(
+        max(cost.min(), 1e-9), cost.max(), 400
+    )  # a mixture is no straight line on a log axis
+    axes.plot(along, np.interp(along, x, y), "--", color=PALE, label="zero router (hull of single experts)")
     axes.scatter(cost, quality, color=PALE, zorder=2)
     _name_points(axes, list(experts), cost, quality)
     for color, (label, told) in zip(LINES * (1 + len(reports) // len(LINES)), reports.items(), strict=False):
@@ -50,6 +52,7 @@ def plot_curves(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
                 marker=marker, s=70, color=INK, zorder=3, label=name.replace("_", " "),
             )  # fmt: skip
     axes.set_xscale("log")
+    _plain_ticks(axes)
     axes.set_xlabel("US$ per 1,000 queries (log); white circles: default preference")
     axes.set_ylabel("quality")
     axes.legend(frameon=False, fontsize=8)
@@ -123,6 +126,15 @@ def _name_points(axes: Any, names: Sequence[str], x: Any, y: Any) -> None:
             name, (at_x, at_y), xytext=(5, -9), textcoords="offset points",
             fontsize=7 if len(names) <= CROWDED else 5, color=INK,
         )  # fmt: skip
+
+
+def _plain_ticks(axes: Any) -> None:
+    """0.05, 0.1, 0.2 instead of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _new_figure(width: float, height: float) -> Any:

@@ -173,15 +173,19 @@ class Policy:
         known = ("method", "cost", "guard", *(("calibration",) if calibrated else ()))
         if strangers := sorted(name for name in arrays if name.split("/")[0] not in known):
             raise WeightsError(f"a stored array {strangers[0]!r} belongs to no part of the policy")
+        pool = CandidatePool([ExpertProfile.from_json(data) for data in facts["pool"]])
+        ranking = tuple(facts["static_ranking"])
+        if len(ranking) != len(pool) or set(ranking) != set(pool.names):
+            raise ValueError("static_ranking does not hold just the pool's experts")
         return cls(
-            pool=CandidatePool([ExpertProfile.from_json(data) for data in facts["pool"]]),
+            pool=pool,
             encoder=EncoderSpec.from_json(facts["encoder"]),
             method=method_class(facts["router"]["name"]).restore(
                 facts["router"]["params"], _part(arrays, "method")
             ),
             costs=CostModel.restore(facts["cost_model"], _part(arrays, "cost")),
             guard=Guard.restore(_part(arrays, "guard")),
-            static_ranking=tuple(facts["static_ranking"]),
+            static_ranking=ranking,
             preferences=Preferences(**facts["preferences"]),
             calibration=Calibration.restore(_part(arrays, "calibration")) if calibrated else None,
             training={**facts["training"], **{name: facts[name] for name in TOLD}},
@@ -210,10 +214,6 @@ class Policy:
             )
         if costs is not None and costs.shape != (2, width):
             raise WeightsError(f"{folder}: costs have shape {list(costs.shape)}, the pool {width} experts")
-        if sorted(self.static_ranking) != sorted(self.pool.names):
-            raise ManifestError(
-                f"{folder / artifact.MANIFEST}: static_ranking does not hold just the pool's experts"
-            )
 
     def _reasons(
         self, request: RouteRequest, wanted: Preferences, costs: FloatArray | None
