@@ -4,12 +4,24 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from router.core import FloatArray
-from router.encoders import Encoder
+from router.encoders import EncoderSpec
+
+
+class Encodes(Protocol):
+    """What is asked of an encoder here."""
+
+    @property
+    def spec(self) -> EncoderSpec: ...
+
+    def encode(self, texts: Sequence[str]) -> FloatArray: ...
+
 
 CHUNK = 512
 """Texts between two reports of progress."""
@@ -24,7 +36,7 @@ def cache_folder() -> Path:
 
 
 def encode_cached(
-    encoder: Encoder,
+    encoder: Encodes,
     texts: Sequence[str],
     *,
     folder: Path | None = None,
@@ -36,11 +48,10 @@ def encode_cached(
     for text in texts:
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
     file = folder / f"{digest.hexdigest()[:32]}.safetensors"
-    if file.is_file():
-        stored = load_file(str(file)).get("embeddings")
-        if stored is not None and stored.shape == (len(texts), encoder.spec.dimension):
-            progress(len(texts))
-            return stored
+    stored = _stored(file)
+    if stored is not None and stored.shape == (len(texts), encoder.spec.dimension):
+        progress(len(texts))
+        return stored
     parts = []
     for start in range(0, len(texts), CHUNK):
         parts.append(encoder.encode(texts[start : start + CHUNK]))
@@ -50,4 +61,13 @@ def encode_cached(
     making = file.with_suffix(f".{os.getpid()}")
     save_file({"embeddings": found}, str(making))
     making.replace(file)
+    return found
+
+
+def _stored(file: Path) -> FloatArray | None:
+    """What an entry holds; `None` where there is none, or a damaged one, which is made again."""
+    try:
+        found: FloatArray | None = load_file(str(file)).get("embeddings")
+    except (FileNotFoundError, SafetensorError):
+        return None
     return found

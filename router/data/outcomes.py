@@ -90,8 +90,12 @@ def checked(rows: Sequence[Row], where: str) -> list[Row]:
 
 
 def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as Parquet or JSONL, by the file's ending; the file appears whole or not at all."""
-    written = [dict(row) for row in rows]
+    """Write rows as Parquet or JSONL, by the file's ending; the file appears whole or not at all.
+
+    Raises:
+        OutcomesError: a column's values are not of its type.
+    """
+    written = [{name: _writable(value) for name, value in row.items()} for row in rows]
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, making = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
     os.close(descriptor)
@@ -108,23 +112,33 @@ def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         raise
 
 
+def _writable(value: Any) -> Any:
+    """A value without the lone surrogates that JSON escapes can bring in and no file can hold."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+
+
 def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {}
     for name in names:
         kind = NUMBERS.get(name) or (pa.string() if name in (*KEYS, *TEXTS) else None)
-        columns[name] = pa.array([row.get(name) for row in rows], type=kind)
+        try:
+            columns[name] = pa.array([row.get(name) for row in rows], type=kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise OutcomesError(f"column {name!r} cannot be written as {kind}: {error}") from error
     return pa.table(columns)
 
 
 def _read_jsonl(file: Path) -> Iterable[Row]:
-    with file.open(encoding="utf-8", errors="replace") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
+                row = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise OutcomesError(f"{file}, line {number} is not UTF-8: {error}") from error
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise OutcomesError(f"{file}, line {number} is not JSON: {error}") from error
             if not isinstance(row, dict):
                 raise OutcomesError(
@@ -148,10 +162,12 @@ def _check_row(row: Row, where: str) -> None:
             raise OutcomesError(f"{where}: {name} must be a number, found {_short(value)}")
         if np.isnan(value):
             row[name] = None  # how data frames write "not measured"
-        elif name in NOT_NEGATIVE and (value < 0 or np.isinf(value)):
-            raise OutcomesError(
-                f"{where}: {name} must be a finite number of at least 0, found {_short(value)}"
-            )
+        elif np.isinf(value) or (name in NOT_NEGATIVE and value < 0):
+            least = " of at least 0" if name in NOT_NEGATIVE else ""
+            raise OutcomesError(f"{where}: {name} must be a finite number{least}, found {_short(value)}")
+    for name in TEXTS:
+        if row.get(name) is not None and not isinstance(row[name], str):
+            raise OutcomesError(f"{where}: {name} must be a text, found {_short(row[name])}")
 
 
 def _short(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-import pickle  # noqa: S403, TID251 - the trip between processes is made of it; nothing is stored
+import pickle  # noqa: TID251 - the trip between processes is made of it; nothing is stored
 
 import numpy as np
 import pytest
@@ -17,9 +17,7 @@ ARGUMENTS = {
     NoEligibleExpertError: ({"a": "too dear"},),
     SchemaVersionError: (3, 2),
 }
-CLASSES = [
-    item for _, item in inspect.getmembers(errors, inspect.isclass) if issubclass(item, RouterError)
-]
+CLASSES = [item for _, item in inspect.getmembers(errors, inspect.isclass) if issubclass(item, RouterError)]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -53,7 +51,9 @@ def test_no_eligible_expert_says_why_each_was_dropped() -> None:
 
 
 def test_texts_and_embeddings_must_have_one_length() -> None:
-    with pytest.raises(InputError, match=r"2 texts need embeddings of shape \[2, dimension\], found \[3, 4\]"):
+    with pytest.raises(
+        InputError, match=r"2 texts need embeddings of shape \[2, dimension\], found \[3, 4\]"
+    ):
         QueryBatch(("a", "b"), np.zeros((3, 4)))
     with pytest.raises(InputError):
         QueryBatch(("a",), np.zeros(4))

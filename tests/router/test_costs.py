@@ -58,7 +58,9 @@ def test_a_bound_on_the_answer_bounds_its_cost() -> None:
 
 
 def test_each_experts_tokenizer_has_its_factor() -> None:
-    prompt = np.array([[estimated_prompt_tokens(text)] * 3 for text in DATA.texts]) * np.array([1.0, 2.0, 3.0])
+    prompt = np.array([[estimated_prompt_tokens(text)] * 3 for text in DATA.texts]) * np.array(
+        [1.0, 2.0, 3.0]
+    )
     model = fitted(prompt_tokens=prompt, completion_tokens=tokens())
 
     assert model.prompt_factor is not None
