@@ -185,6 +185,10 @@ class RemoteExpert:
         finally:
             await response.aclose()
 
+    async def aclose(self) -> None:
+        """Close its connections; nothing can be asked of it then."""
+        await self._client.aclose()
+
     def _key(self) -> str | None:
         """The key, read at each request so that a rotated secret needs no restart."""
         if self._target.key_file:

@@ -1,0 +1,221 @@
+"""Experts elsewhere: one configured host, its own key, bytes as they come, every failure an `ExpertError`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from deployments.clients import OpenStream, RemoteExpert, ServeExpert, _unavailable, expert_client
+from deployments.config import ExpertTarget
+from deployments.errors import ExpertOverloaded, ExpertTimeout, ExpertUnavailable
+
+URL = "http://expert.example/v1"
+CHAT = "/v1/chat/completions"
+
+
+def remote(handler: Callable[[httpx.Request], Any], **settings: Any) -> RemoteExpert:
+    target = ExpertTarget.model_validate({"url": URL, **settings})
+    return RemoteExpert("cloud", target, httpx.MockTransport(handler))
+
+
+async def everything(stream: OpenStream) -> bytes:
+    return stream.head.body + b"".join([chunk async for chunk in stream.rest])
+
+
+async def test_the_configured_host_is_asked_with_its_own_key_and_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={"ok": True})
+
+    monkeypatch.setenv("CLOUD_KEY", "secret")
+    expert = remote(handler, key_env="CLOUD_KEY", model="big-1")
+    headers = [(b"authorization", b"Bearer of-the-client"), (b"x-request-id", b"abc")]
+    stream = await expert.open("POST", CHAT, headers, b"{}", 5)
+
+    assert await everything(stream) == b'{"ok":true}'
+    assert str(seen[0].url) == "http://expert.example/v1/chat/completions"
+    assert seen[0].headers.get_list("authorization") == ["Bearer secret"]
+    assert seen[0].headers["x-request-id"] == "abc"
+    assert expert.model == "big-1"
+
+
+async def test_a_key_file_is_read_at_every_request(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    keys: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["authorization"])
+        return httpx.Response(200, json={})
+
+    expert = remote(handler, key_file=str(file))
+    for key in ("one\n", "two\n"):
+        file.write_text(key)
+        await everything(await expert.open("POST", CHAT, (), b"{}", 5))
+    file.unlink()
+
+    assert keys == ["Bearer one", "Bearer two"]
+    with pytest.raises(ExpertUnavailable, match="key_file"):
+        await expert.open("POST", CHAT, (), b"{}", 5)
+
+
+async def test_a_redirect_is_never_followed() -> None:
+    asked: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(302, headers={"location": "http://169.254.169.254/latest"})
+
+    stream = await remote(handler).open("POST", CHAT, (), b"{}", 5)
+
+    assert stream.head.status == 302
+    assert asked == ["http://expert.example/v1/chat/completions"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError("x"),
+        httpx.ReadError("x"),
+        httpx.RemoteProtocolError("x"),
+        httpx.ConnectTimeout("x"),
+    ],
+)
+async def test_failures_before_the_first_byte_are_unavailable(error: Exception) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        raise error
+
+    with pytest.raises(ExpertUnavailable):
+        await remote(handler).open("POST", CHAT, (), b"{}", 5)
+
+
+async def test_silence_is_a_timeout() -> None:
+    async def handler(request: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(ExpertTimeout):
+        await remote(handler).open("POST", CHAT, (), b"{}", 0.01)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url": "ftp://host/v1"},
+        {"url": "file:///etc/passwd"},
+        {"url": URL, "app": "x"},
+        {},
+        {"app": "x", "key_env": "K"},
+        {"url": URL, "key_env": "K", "key_file": "f"},
+        {"url": URL, "capabilities": ["telepathy"]},
+    ],
+)
+def test_a_target_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ExpertTarget.model_validate(settings)
+
+
+def test_where_an_expert_lives_decides_its_client() -> None:
+    assert isinstance(expert_client("a", ExpertTarget(app="expert-a")), ServeExpert)
+    assert isinstance(expert_client("a", ExpertTarget(url=URL)), RemoteExpert)
+
+
+def test_a_full_queue_in_serve_is_overload_and_any_other_failure_is_absence() -> None:
+    from ray.exceptions import ActorUnavailableError
+    from ray.serve.exceptions import BackPressureError
+
+    overloaded = _unavailable("a", BackPressureError(num_queued_requests=1, max_queued_requests=1))
+
+    assert isinstance(overloaded, ExpertOverloaded)
+    assert isinstance(_unavailable("a", ActorUnavailableError("x", b"1" * 16)), ExpertUnavailable)
+    assert isinstance(_unavailable("a", RuntimeError("x")), ExpertUnavailable)
+
+
+class Server:
+    """A real HTTP server on loopback that streams, breaks off or waits as told."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+        self.mode = "stream"
+        app = Starlette(routes=[Route("/v1/chat/completions", self.chat, methods=["POST"])])
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off")
+        self.server = uvicorn.Server(config)
+        self.task: asyncio.Task[None] | None = None
+
+    async def chat(self, request: Request) -> Response:
+        async def events() -> AsyncIterator[bytes]:
+            try:
+                yield b"data: 1\n\n"
+                if self.mode == "break":
+                    raise ConnectionResetError
+                if self.mode == "hang":
+                    await asyncio.Event().wait()
+                yield b"data: [DONE]\n\n"
+            finally:
+                self.left.set()
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    async def expert(self) -> RemoteExpert:
+        self.client = RemoteExpert("cloud", ExpertTarget(url=await self.start()))
+        return self.client
+
+    async def start(self) -> str:
+        self.task = asyncio.create_task(self.server.serve())
+        async with asyncio.timeout(10):
+            while not self.server.started:  # noqa: ASYNC110 - uvicorn has a flag, no event
+                await asyncio.sleep(0.01)
+        port = self.server.servers[0].sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}/v1"
+
+    async def stop(self) -> None:
+        await self.client.aclose()
+        self.server.should_exit = self.server.force_exit = True
+        assert self.task is not None
+        await self.task
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    running = Server()
+    yield running
+    await running.stop()
+
+
+async def test_a_stream_over_a_real_connection_passes_as_it_is(server: Server) -> None:
+    expert = await server.expert()
+    stream = await expert.open("POST", CHAT, (), b"{}", 5)
+
+    assert await everything(stream) == b"data: 1\n\ndata: [DONE]\n\n"
+    assert (b"content-type", b"text/event-stream; charset=utf-8") in stream.head.headers
+
+
+async def test_a_connection_that_breaks_midway_is_unavailable(server: Server) -> None:
+    server.mode = "break"
+    expert = await server.expert()
+    stream = await expert.open("POST", CHAT, (), b"{}", 5)
+
+    with pytest.raises(ExpertUnavailable):
+        await everything(stream)
+
+
+async def test_giving_a_stream_up_closes_the_connection(server: Server) -> None:
+    server.mode = "hang"
+    expert = await server.expert()
+    stream = await expert.open("POST", CHAT, (), b"{}", 5)
+    await stream.aclose()
+
+    async with asyncio.timeout(5):
+        await server.left.wait()

@@ -1,0 +1,282 @@
+"""Who is asked, in which order, for how long, and what the client is told when none answers."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from deployments.admission import Gate
+from deployments.ask import Ask, parse
+from deployments.choosing import Choice
+from deployments.dispatch import Deadline, Dispatcher, Opened
+from deployments.errors import (
+    ApiError,
+    BadRequest,
+    DeadlineExceeded,
+    ExpertError,
+    ExpertOverloaded,
+    ExpertTimeout,
+    ExpertUnavailable,
+    NotFound,
+    TooMany,
+    Unavailable,
+)
+from deployments.health import FAILURES_TO_OPEN, LEARNT_AFTER, ExpertHealth
+from tests.deployments.fakes import EVENTS, Clock, FakeExpert, answer, event
+
+DONE = b"data: [DONE]\n\n"
+
+
+def an_ask(*, stream: bool = False) -> Ask:
+    body = {"model": "auto", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+    return parse("/v1/chat/completions", orjson.dumps(body), max_messages=8)
+
+
+class Field:
+    """Experts, their health and places, and a dispatcher over them."""
+
+    def __init__(
+        self,
+        *experts: FakeExpert,
+        places: int = 100,
+        max_queued: int = 4,
+        cold: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self.clock = Clock()
+        self.experts = {expert.model: expert for expert in experts}
+        self.health = {name: ExpertHealth(self.clock) for name in self.experts}
+        self.gates = {
+            name: Gate(places, max_queued=max_queued, max_wait_s=60, full_code="expert_overloaded")
+            for name in self.experts
+        }
+        self.dispatcher = Dispatcher(
+            self.experts,
+            self.health,
+            gates=self.gates,
+            cold=cold,
+            first_byte_limit_s=120,
+            clock=self.clock,
+        )
+
+    async def open(
+        self, *, stream: bool = False, fallback: bool = True, seconds: float = 30.0, **options: Any
+    ) -> Opened:
+        choice = Choice(tuple(self.experts), "routed", fallback)
+        deadline = Deadline(seconds, self.clock)
+        return await self.dispatcher.open(an_ask(stream=stream), choice, (), deadline, **options)
+
+    def held(self) -> Mapping[str, int]:
+        return {name: gate.held for name, gate in self.gates.items()}
+
+
+def failing(name: str, error: Exception) -> FakeExpert:
+    return FakeExpert(name, error)
+
+
+async def test_a_place_is_held_until_the_answer_ended_and_no_longer_at_experts_that_failed() -> None:
+    field = Field(failing("a", ExpertUnavailable("a", "gone")), FakeExpert("b"))
+    opened = await field.open()
+
+    assert opened.expert == "b"
+    assert [(attempt.expert, attempt.outcome) for attempt in opened.attempts] == [
+        ("a", "unavailable"),
+        ("b", "answered"),
+    ]
+    assert field.held() == {"a": 0, "b": 1}
+    opened.place.leave()
+    assert field.held() == {"a": 0, "b": 0}
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        FakeExpert("a", b"<html>no</html>", b"more", headers=EVENTS),
+        FakeExpert("a", b"data: {nope\n\n", DONE, headers=EVENTS),
+        FakeExpert("a", b'data: {"error": {"message": "engine died"}}\n\n', DONE, headers=EVENTS),
+        FakeExpert("a", b"", ExpertUnavailable("a", "gone"), headers=EVENTS),
+        FakeExpert("a", b"dat", headers=EVENTS),
+        FakeExpert("a", b": comment\n\n", headers=EVENTS),
+    ],
+    ids=["html", "half JSON", "an error", "cut before", "ended early", "a comment only"],
+)
+async def test_a_stream_that_does_not_begin_well_is_answered_by_the_next(first: FakeExpert) -> None:
+    first.parts = [*first.parts, b""] if len(first.parts) == 1 else first.parts
+    field = Field(first, FakeExpert("b", event("b", "x"), DONE, headers=EVENTS))
+    opened = await field.open(stream=True)
+
+    assert opened.expert == "b"
+    assert opened.stream.head.body == event("b", "x")
+
+
+async def test_the_first_event_may_come_in_pieces_and_after_comments() -> None:
+    whole = event("a", "x")
+    field = Field(FakeExpert("a", b": ping\n\n", whole[:9], whole[9:], DONE, headers=EVENTS))
+    opened = await field.open(stream=True)
+
+    assert opened.stream.head.body == b": ping\n\n" + whole
+
+
+@pytest.mark.parametrize(
+    ("status", "asked_next"),
+    [(500, True), (502, True), (429, True), (503, True), (401, True), (403, True), (302, True), (408, True),
+     (404, True), (413, True), (501, True), (400, False), (422, False)],
+)  # fmt: skip
+async def test_which_refusals_of_an_expert_are_tried_elsewhere(status: int, asked_next: bool) -> None:
+    field = Field(FakeExpert("a", b'{"error": {"message": "no", "code": 1}}', status=status), FakeExpert("b"))
+    if asked_next:
+        assert (await field.open()).expert == "b"
+    else:
+        with pytest.raises(BadRequest, match="no"):
+            await field.open()
+    assert field.gates["a"].held == 0
+
+
+async def test_an_experts_404_is_the_clients_when_nobody_else_may_answer() -> None:
+    field = Field(FakeExpert("a", b'{"error": {"message": "no such adapter"}}', status=404))
+
+    with pytest.raises(NotFound, match="no such adapter"):
+        await field.open(fallback=False)
+
+
+@pytest.mark.parametrize(
+    ("errors", "raised", "code"),
+    [
+        ([ExpertUnavailable("a", "x"), ExpertUnavailable("b", "x")], Unavailable, "expert_unavailable"),
+        ([ExpertUnavailable("a", "x"), ExpertOverloaded("b", "x")], Unavailable, "expert_overloaded"),
+        ([ExpertUnavailable("a", "x"), ExpertTimeout("b", "x")], DeadlineExceeded, "deadline_exceeded"),
+    ],
+)
+async def test_when_all_fail_the_last_failure_gives_the_status(
+    errors: Sequence[ExpertError], raised: type[ApiError], code: str
+) -> None:
+    field = Field(*(failing(error.expert, error) for error in errors))
+
+    with pytest.raises(raised) as caught:
+        await field.open()
+    assert caught.value.code == code
+    assert "Traceback" not in str(caught.value)
+
+
+async def test_an_overloaded_experts_own_time_to_come_back_is_handed_on() -> None:
+    headers = ((b"content-type", b"application/json"), (b"retry-after", b"17"))
+    field = Field(FakeExpert("a", b"{}", status=429, headers=headers))
+
+    with pytest.raises(Unavailable) as caught:
+        await field.open()
+    assert caught.value.retry_after_s == 17
+
+
+async def test_a_retrying_client_gets_fewer_attempts() -> None:
+    field = Field(*(failing(name, ExpertUnavailable(name, "x")) for name in "abc"))
+
+    with pytest.raises(Unavailable):
+        await field.open(attempts_at_most=2)
+    assert [len(expert.asked) for expert in field.experts.values()] == [1, 1, 0]
+
+
+async def test_an_open_breaker_is_not_asked_and_tells_when_to_come_back() -> None:
+    field = Field(failing("a", ExpertUnavailable("a", "x")))
+    for _ in range(FAILURES_TO_OPEN):
+        with pytest.raises(Unavailable):
+            await field.open()
+    asked = len(field.experts["a"].asked)
+
+    with pytest.raises(Unavailable, match="circuit breaker") as caught:
+        await field.open()
+    assert len(field.experts["a"].asked) == asked
+    assert (caught.value.retry_after_s or 0) >= 1
+    field.clock.now += 3
+    field.experts["a"].parts = []
+    assert (await field.open()).expert == "a"
+
+
+async def test_busy_is_not_broken() -> None:
+    field = Field(failing("a", ExpertOverloaded("a", "full")), FakeExpert("b"))
+    for _ in range(FAILURES_TO_OPEN + 1):
+        await field.open()
+
+    assert field.health["a"].state == "closed"
+
+
+async def test_a_clients_own_short_deadline_does_not_open_a_breaker() -> None:
+    field = Field(failing("a", ExpertTimeout("a", "late")))
+    for _ in range(FAILURES_TO_OPEN + 1):
+        with pytest.raises(DeadlineExceeded):
+            await field.open(seconds=0.001)
+
+    assert field.health["a"].state == "closed"
+
+
+async def test_an_expert_slower_than_it_was_ever_seen_to_be_opens_its_breaker() -> None:
+    class Slow(FakeExpert):
+        async def open(self, *args: Any) -> Any:
+            field.clock.now += args[-1]
+            raise ExpertTimeout("a", "late")
+
+    field = Field(Slow("a"), FakeExpert("b"))
+    for _ in range(LEARNT_AFTER):
+        field.health["a"].succeeded("whole", 0.1)
+    for _ in range(FAILURES_TO_OPEN):
+        assert (await field.open(seconds=600)).expert == "b"
+
+    assert field.health["a"].state == "open"
+
+
+async def test_a_full_expert_gives_way_to_the_next() -> None:
+    field = Field(FakeExpert("a"), FakeExpert("b"), places=1)
+    first, second = await field.open(), await field.open()
+
+    assert (first.expert, second.expert) == ("a", "b")
+
+
+async def test_when_all_are_full_the_best_one_is_waited_for() -> None:
+    field = Field(FakeExpert("a"), FakeExpert("b"), places=1)
+    first, _ = await field.open(), await field.open()
+    third = asyncio.create_task(field.open())
+    await asyncio.sleep(0)
+    assert not third.done()
+    first.place.leave()
+
+    assert (await third).expert == "a"
+
+
+async def test_when_all_are_full_and_so_is_the_queue_the_client_is_told_at_once() -> None:
+    field = Field(FakeExpert("a"), places=1, max_queued=0)
+    await field.open()
+
+    with pytest.raises(TooMany) as caught:
+        await field.open()
+    assert caught.value.code == "expert_overloaded"
+
+
+async def test_a_client_that_leaves_while_an_expert_is_asked_frees_the_place() -> None:
+    waits = asyncio.Event()
+    field = Field(FakeExpert("a", waits.wait))
+    leaver = asyncio.create_task(field.open())
+    await asyncio.sleep(0)
+    assert field.held() == {"a": 1}
+    leaver.cancel()
+    await asyncio.gather(leaver, return_exceptions=True)
+
+    assert field.held() == {"a": 0}
+    assert field.health["a"].state == "closed"
+
+
+async def test_an_expert_without_a_replica_that_does_not_come_up_in_time_is_503_starting() -> None:
+    field = Field(failing("a", ExpertTimeout("a", "late")), cold=lambda name: True)
+    for _ in range(FAILURES_TO_OPEN + 1):
+        with pytest.raises(Unavailable) as caught:
+            await field.open()
+
+    assert caught.value.code == "expert_starting"
+    assert (caught.value.retry_after_s or 0) >= 1
+    assert field.health["a"].state == "closed"
+
+
+async def test_an_answer_that_is_no_object_is_answered_by_the_next() -> None:
+    field = Field(FakeExpert("a", b"[1]"), FakeExpert("b"))
+    opened = await field.open()
+
+    assert opened.stream.head.body == answer("b")

@@ -1,0 +1,147 @@
+"""Bytes pass untouched, in whole events; what breaks off says so and ends properly."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Sequence
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.types import Message
+
+from deployments.asgi import Head
+from deployments.clients import OpenStream
+from deployments.errors import ExpertUnavailable
+from deployments.relay import DONE, Relay, Relayed
+from tests.deployments.fakes import EVENTS, JSON, event
+
+Pieces = Sequence[bytes | Exception]
+
+
+async def relay(
+    kind: str,
+    *pieces: bytes | Exception,
+    headers: Sequence[tuple[bytes, bytes]] = EVENTS,
+    whole: bool = False,
+) -> tuple[list[Message], Relayed]:
+    sent: list[Message] = []
+    told: list[Relayed] = []
+
+    async def rest() -> AsyncGenerator[bytes, None]:
+        for piece in pieces[1:]:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    first = pieces[0]
+    assert isinstance(first, bytes)
+    stream = OpenStream(Head(200, tuple(headers), first, complete=whole), rest())
+    await Relay(stream, {"x-router-expert": "a"}, kind=kind, finished=told.append)({}, receive, send)
+    return sent, told[0]
+
+
+def body(sent: list[Message]) -> bytes:
+    return b"".join(message.get("body", b"") for message in sent[1:])
+
+
+def cut_into(data: bytes, at: Sequence[int]) -> list[bytes]:
+    places = sorted({0, len(data), *(place % (len(data) + 1) for place in at)})
+    return [data[a:b] for a, b in itertools.pairwise(places)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    texts=st.lists(st.text(max_size=30), max_size=8),
+    at=st.lists(st.integers(0, 10_000), max_size=12),
+    crlf=st.booleans(),
+)
+def test_a_stream_passes_byte_for_byte_however_it_is_cut(texts: list[str], at: list[int], crlf: bool) -> None:
+    data = b"".join(event("a", text) for text in texts) + DONE
+    data = data.replace(b"\n", b"\r\n") if crlf else data
+    sent, told = asyncio.run(relay("chat", *cut_into(data, at)))
+
+    assert body(sent) == data
+    assert told.outcome == "complete"
+    assert sent[-1]["more_body"] is False
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    texts=st.lists(st.text(max_size=30), min_size=1, max_size=8),
+    at=st.lists(st.integers(0, 10_000), max_size=12),
+    end=st.integers(1, 10_000),
+    raises=st.booleans(),
+)
+def test_wherever_a_stream_breaks_off_the_client_reads_whole_events_one_error_and_done(
+    texts: list[str], at: list[int], end: int, raises: bool
+) -> None:
+    data = b"".join(event("a", text) for text in texts)
+    data = data[: 1 + end % len(data)]
+    pieces: list[bytes | Exception] = [*cut_into(data, at)]
+    sent, told = asyncio.run(relay("chat", *pieces, *([ExpertUnavailable("a", "x")] if raises else [])))
+
+    assert told.outcome == "broken"
+    *events, error, done, rest = body(sent).split(b"\n\n")
+    assert done == b"data: [DONE]"
+    assert rest == b""
+    assert orjson.loads(error.removeprefix(b"data: "))["error"]["code"] == "stream_interrupted"
+    if raises:
+        assert all(orjson.loads(one.removeprefix(b"data: "))["choices"] for one in events)
+
+
+@pytest.mark.parametrize(
+    ("kind", "last"),
+    [
+        ("messages", b'event: message_stop\ndata: {"type": "message_stop"}\n\n'),
+        ("responses", b'event: response.completed\ndata: {"response": {"usage": {}}}\n\n'),
+        ("responses", b"event: response.incomplete\ndata: {}\n\n"),
+        ("chat", DONE),
+        ("completions", DONE),
+    ],
+)
+async def test_each_endpoints_own_last_event_ends_a_stream(kind: str, last: bytes) -> None:
+    complete, told = await relay(kind, b"data: {}\n\n", last)
+    _, broken = await relay(kind, b"data: {}\n\n", b"data: {}\n\n")
+
+    assert body(complete) == b"data: {}\n\n" + last
+    assert (told.outcome, broken.outcome) == ("complete", "broken")
+
+
+async def test_only_headers_of_the_answer_are_handed_on() -> None:
+    theirs = [
+        *JSON, (b"Set-Cookie", b"a=b"), (b"x-router-score", b"1"), (b"Access-Control-Allow-Origin", b"*"),
+        (b"transfer-encoding", b"chunked"), (b"content-length", b"999"), (b"openai-version", b"1"),
+    ]  # fmt: skip
+    sent, _ = await relay("chat", b"{}", headers=theirs, whole=True)
+
+    assert dict(sent[0]["headers"]) == {
+        b"content-type": b"application/json",
+        b"openai-version": b"1",
+        b"x-router-expert": b"a",
+        b"content-length": b"2",
+    }
+
+
+async def test_usage_is_read_of_whole_answers_and_streams() -> None:
+    usage = b'{"usage": {"prompt_tokens": 3, "completion_tokens": 5}, "padding": "' + b"x" * 50_000 + b'"}'
+    _, whole = await relay("chat", usage, whole=True)
+    last = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5}}\n\n'
+    _, streamed = await relay("chat", event("a", "x"), last, DONE)
+    message = b'data: {"type": "message_delta", "usage": {"input_tokens": 3, "output_tokens": 5}}\n\n'
+    _, anthropic = await relay("messages", message, b"event: message_stop\ndata: {}\n\n")
+
+    assert whole.usage() == streamed.usage() == anthropic.usage() == (3, 5)
+
+
+async def test_an_event_without_end_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.relay.MOST_HELD_BYTES", 100)
+    sent, _ = await relay("chat", b"data: " + b"x" * 90, b"y" * 90, b"z" * 90, b"\n\n", DONE)
+
+    assert max(len(message.get("body", b"")) for message in sent[1:]) < 200
