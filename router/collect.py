@@ -8,7 +8,7 @@ counted as a bad answer.
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,7 +18,10 @@ import httpx
 from router.data.outcomes import Row, read_rows
 from router.errors import InputError, OutcomesError
 
-RETRIES = 3
+ATTEMPTS = 3
+LONGEST_WAIT_S = 30.0
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses that another attempt may not meet."""
 CARRIED = ("reference", "task", "split")
 """Fields of a query that its outcomes carry on."""
 
@@ -31,6 +34,26 @@ class Collected:
     kept_from_before: int
     failed: tuple[str, ...]
     """`query_id expert: why` of each pair without an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How each question is asked."""
+
+    max_tokens: int
+    temperature: float
+    sleep: Callable[[float], Awaitable[None]]
+
+
+class _ComesBack(Exception):
+    """An answer that another attempt may better."""
+
+    def __init__(self, told: str, wait_s: float | None) -> None:
+        super().__init__(told, wait_s)
+        self.wait_s = wait_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def read_queries(file: Path, *, repeated: bool = False) -> list[Row]:
@@ -67,31 +90,32 @@ async def collect(
     timeout_s: float = 120.0,
     progress: Callable[[int], None] = lambda done: None,
     transport: httpx.AsyncBaseTransport | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Collected:
     """Ask, appending to `out`.
 
     Raises:
-        InputError: `out` holds something that is no collection, or an expert is unknown at the endpoint.
+        InputError: the endpoint does not answer or lacks an expert, or `out` holds something that is no
+            collection.
     """
     done = _done(out)
     pairs = [(q, e) for q in queries for e in experts if (q["query_id"], e) not in done]
-    progress(len(queries) * len(experts) - len(pairs))
+    asking = Asking(max_tokens, temperature, sleep)
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     failed: list[str] = []
     waiting = iter(pairs)
-    out.parent.mkdir(parents=True, exist_ok=True)
     async with httpx.AsyncClient(
         base_url=endpoint.rstrip("/"), headers=headers, timeout=timeout_s, transport=transport
     ) as client:
         await _check_experts(client, experts)
-        with out.open("a", encoding="utf-8") as file:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        progress(len(queries) * len(experts) - len(pairs))
+        with out.open("a", encoding="utf-8", errors="replace") as file:
 
             async def work() -> None:
                 for query, expert in waiting:  # one iterator: each pair is taken once
                     try:
-                        row = await _ask(
-                            client, query, expert, max_tokens=max_tokens, temperature=temperature
-                        )
+                        row = await _ask_patiently(client, query, expert, asking)
                     except (httpx.HTTPError, OutcomesError) as error:
                         failed.append(f"{query['query_id']} {expert}: {error or type(error).__name__}")
                     else:
@@ -99,45 +123,79 @@ async def collect(
                     progress(1)
 
             await asyncio.gather(*(work() for _ in range(max(1, concurrency))))
-    return Collected(len(pairs) - len(failed), len(done), tuple(failed))
+    return Collected(len(pairs) - len(failed), len(queries) * len(experts) - len(pairs), tuple(failed))
 
 
-async def _ask(
-    client: httpx.AsyncClient, query: Row, expert: str, *, max_tokens: int, temperature: float
-) -> Row:
+async def _ask_patiently(client: httpx.AsyncClient, query: Row, expert: str, asking: Asking) -> Row:
+    """An outcome row; what may pass is tried again, what will not is raised."""
+    for attempt in range(ATTEMPTS):
+        last = attempt + 1 == ATTEMPTS
+        try:
+            return await _ask(client, query, expert, asking)
+        except _ComesBack as error:
+            if last:
+                raise OutcomesError(str(error)) from error
+            await asking.sleep(error.wait_s if error.wait_s is not None else 0.5 * 2.0**attempt)
+        except httpx.TransportError:
+            if last:
+                raise
+            await asking.sleep(0.5 * 2.0**attempt)
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _ask(client: httpx.AsyncClient, query: Row, expert: str, asking: Asking) -> Row:
     """One outcome row, without its quality; streamed, so that the wait for the first token is seen."""
     body = {
         "model": expert,
         "messages": [{"role": "user", "content": query["query"]}],
-        "max_tokens": max_tokens,
-        "temperature": temperature,
+        "max_tokens": asking.max_tokens,
+        "temperature": asking.temperature,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    for attempt in range(RETRIES):
-        started = time.perf_counter()
-        async with client.stream("POST", "/chat/completions", json=body) as response:
-            if response.status_code in {408, 429, 500, 502, 503, 504} and attempt + 1 < RETRIES:
-                await asyncio.sleep(_wait_s(response, attempt))
+    started = time.perf_counter()
+    text, first, ended = "", None, False
+    usage: dict[str, Any] = {}
+    async with client.stream("POST", "/chat/completions", json=body) as response:
+        if response.status_code != 200:
+            told = (
+                f"status {response.status_code}: {(await response.aread()).decode('utf-8', 'replace')[:200]}"
+            )
+            if response.status_code in PASSING:
+                raise _ComesBack(told, _retry_after_s(response))
+            raise OutcomesError(told)
+        async for line in response.aiter_lines():
+            if not line.startswith("data:"):
                 continue
-            if response.status_code != 200:
-                told = (await response.aread()).decode("utf-8", "replace")[:200]
-                raise OutcomesError(f"status {response.status_code}: {told}")
-            text, usage, first = "", None, None
-            async for line in response.aiter_lines():
-                if not line.startswith("data: ") or line == "data: [DONE]":
-                    continue
-                event = json.loads(line[6:])
-                if "error" in event:
-                    raise OutcomesError(f"the stream broke off: {event['error'].get('message')}")
-                usage = event.get("usage") or usage
-                for choice in event.get("choices", ()):
-                    piece = (choice.get("delta") or {}).get("content") or ""
-                    if piece and first is None:
-                        first = time.perf_counter() - started
-                    text += piece
-        return _row(query, expert, text, usage or {}, first, time.perf_counter() - started)
-    raise OutcomesError("no answer")
+            data = line.removeprefix("data:").strip()
+            if data == "[DONE]":
+                ended = True
+                break
+            event = _event(data)
+            usage = event.get("usage") or usage
+            for choice in event.get("choices") or ():
+                piece = (choice.get("delta") or {}).get("content") or ""
+                if piece and first is None:
+                    first = time.perf_counter() - started
+                text += piece
+    if not ended:
+        raise OutcomesError("the stream broke off before its end")
+    return _row(query, expert, text, usage, first, time.perf_counter() - started)
+
+
+def _event(data: str) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+    except json.JSONDecodeError as error:
+        raise OutcomesError(f"the stream holds an event that is not JSON: {data[:80]!r}") from error
+    if not isinstance(event, dict):
+        raise OutcomesError(f"the stream holds an event that is no object: {data[:80]!r}")
+    if "error" in event:
+        told = event["error"]
+        raise OutcomesError(
+            f"the stream broke off: {told.get('message') if isinstance(told, dict) else told}"
+        )
+    return event
 
 
 def _row(
@@ -157,9 +215,9 @@ def _row(
     }
 
 
-def _wait_s(response: httpx.Response, attempt: int) -> float:
+def _retry_after_s(response: httpx.Response) -> float | None:
     given = response.headers.get("retry-after", "")
-    return min(float(given), 30.0) if given.replace(".", "", 1).isdigit() else 0.5 * 2.0**attempt
+    return min(float(given), LONGEST_WAIT_S) if given.replace(".", "", 1).isdigit() else None
 
 
 async def _check_experts(client: httpx.AsyncClient, experts: Sequence[str]) -> None:
@@ -170,7 +228,12 @@ async def _check_experts(client: httpx.AsyncClient, experts: Sequence[str]) -> N
         raise InputError(
             f"{client.base_url}models does not answer ({error or type(error).__name__})"
         ) from error
-    known = [card["id"] for card in response.json()["data"]]
+    try:
+        known = [card["id"] for card in response.json()["data"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{client.base_url}models is no list of models: is this an OpenAI endpoint?"
+        ) from error
     if strangers := [name for name in experts if name not in known]:
         raise InputError(f"the endpoint has no expert {strangers[0]!r}; it has {', '.join(known)}")
 

@@ -1,0 +1,179 @@
+"""Asking through an endpoint: every pair once, nothing lost, no failure counted as a bad answer."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from router.collect import Collected, collect, read_queries
+from router.data.outcomes import read_rows
+from router.errors import InputError, OutcomesError
+
+QUERIES = [
+    {"query_id": f"q{n}", "query": f"question {n}", "reference": str(n), "task": "t"} for n in range(6)
+]
+Handler = Callable[[dict[str, Any]], httpx.Response]
+
+
+def stream(text: str, **usage: int) -> httpx.Response:
+    events: list[dict[str, Any]] = [{"choices": [{"delta": {"content": piece}}]} for piece in text]
+    events.append({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": len(text), **usage}})
+    lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+    return httpx.Response(200, text="".join([*lines, "data: [DONE]\n\n"]))
+
+
+class Endpoint:
+    """An OpenAI endpoint of two experts, in process."""
+
+    def __init__(self, answer: Handler) -> None:
+        self.answer, self.asked = answer, []
+        self.headers: list[httpx.Headers] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.headers.append(request.headers)
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"data": [{"id": "auto"}, {"id": "a"}, {"id": "b"}]})
+        body = json.loads(request.content)
+        self.asked.append((body["messages"][0]["content"], body["model"]))
+        return self.answer(body)
+
+
+async def collected(endpoint: Endpoint, out: Path, **options: Any) -> Collected:
+    async def no_wait(seconds: float) -> None:
+        endpoint.asked.append(("waited", seconds))
+
+    return await collect(
+        "http://test/v1/",
+        options.pop("queries", QUERIES),
+        options.pop("experts", ["a", "b"]),
+        out,
+        transport=httpx.MockTransport(endpoint),
+        sleep=no_wait,
+        **options,
+    )
+
+
+async def test_every_expert_is_asked_every_query_once(tmp_path: Path) -> None:
+    endpoint, told = Endpoint(lambda body: stream(body["model"] * 3)), []
+    done = await collected(endpoint, tmp_path / "o.jsonl", api_key="secret", progress=told.append)
+    rows = read_rows(tmp_path / "o.jsonl")
+
+    assert done == Collected(12, 0, ())
+    assert sorted(endpoint.asked) == sorted((q["query"], e) for q in QUERIES for e in "ab")
+    assert sum(told) == 12
+    assert endpoint.headers[1]["authorization"] == "Bearer secret"
+    row = next(row for row in rows if (row["query_id"], row["expert"]) == ("q3", "b"))
+    assert row["response"] == "bbb"
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (7, 3)
+    assert (row["reference"], row["task"]) == ("3", "t")
+    assert 0 <= row["ttft_s"] <= row["latency_s"]
+    assert "quality" not in row
+
+
+async def test_a_second_run_asks_only_what_is_missing(tmp_path: Path) -> None:
+    out = tmp_path / "o.jsonl"
+    await collected(Endpoint(lambda body: stream("x")), out, queries=QUERIES[:2])
+    endpoint = Endpoint(lambda body: stream("y"))
+    done = await collected(endpoint, out)
+
+    assert (done.asked, done.kept_from_before) == (8, 4)
+    assert not {text for text, _ in endpoint.asked} & {"question 0", "question 1"}
+    assert len(read_rows(out)) == 12
+
+
+async def test_a_line_cut_off_by_an_interrupt_is_asked_again(tmp_path: Path) -> None:
+    out = tmp_path / "o.jsonl"
+    await collected(Endpoint(lambda body: stream("x")), out, experts=["a"])
+    out.write_bytes(out.read_bytes()[:-20])
+    done = await collected(Endpoint(lambda body: stream("x")), out, experts=["a"])
+
+    assert (done.asked, done.kept_from_before) == (1, 5)
+    assert len(read_rows(out)) == 6
+
+
+async def test_what_passes_is_tried_again_and_waits_as_told(tmp_path: Path) -> None:
+    busy = [httpx.Response(503, headers={"retry-after": "4"}), httpx.Response(429)]
+    endpoint = Endpoint(lambda body: busy.pop(0) if busy else stream("x"))
+    done = await collected(endpoint, tmp_path / "o.jsonl", queries=QUERIES[:1], experts=["a"])
+
+    assert done.asked == 1
+    assert [second for first, second in endpoint.asked if first == "waited"] == [4.0, 1.0]
+
+
+async def test_a_lost_connection_is_tried_again(tmp_path: Path) -> None:
+    lost = [True]
+
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        if lost.pop() if lost else False:
+            raise httpx.ConnectError("gone")
+        return stream("x")
+
+    done = await collected(Endpoint(answer), tmp_path / "o.jsonl", queries=QUERIES[:1], experts=["a"])
+
+    assert done == Collected(1, 0, ())
+
+
+async def test_what_stays_without_an_answer_is_told_and_never_written(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        if body["model"] == "a":
+            return httpx.Response(400, text="too long")
+        return httpx.Response(200, text='data: {"error": {"message": "engine died"}}\n\ndata: [DONE]\n\n')
+
+    done = await collected(Endpoint(answer), tmp_path / "o.jsonl", queries=QUERIES[:1])
+
+    assert done.asked == 0
+    assert sorted(done.failed) == [
+        "q0 a: status 400: too long",
+        "q0 b: the stream broke off: engine died",
+    ]
+    assert (tmp_path / "o.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("text", ["", "data: nonsense\n\n", 'data: {"choices": []}\n\n'])
+async def test_a_stream_that_ends_early_is_no_answer(tmp_path: Path, text: str) -> None:
+    endpoint = Endpoint(lambda body: httpx.Response(200, text=text))
+    done = await collected(endpoint, tmp_path / "o.jsonl", queries=QUERIES[:1], experts=["a"])
+
+    assert done.asked == 0
+    assert len(done.failed) == 1
+
+
+async def test_an_unknown_expert_or_a_silent_endpoint_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no expert 'c'; it has auto, a, b"):
+        await collected(Endpoint(lambda body: stream("x")), tmp_path / "o.jsonl", experts=["c"])
+    down = httpx.MockTransport(lambda request: httpx.Response(500))
+    with pytest.raises(InputError, match="models does not answer"):
+        await collect("http://test/v1", QUERIES, ["a"], tmp_path / "o.jsonl", transport=down)
+
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+async def test_a_file_that_is_no_collection_is_not_appended_to(tmp_path: Path) -> None:
+    (tmp_path / "o.jsonl").write_text('{"some": "thing"}\n')
+    with pytest.raises(InputError, match="no collection to go on with"):
+        await collected(Endpoint(lambda body: stream("x")), tmp_path / "o.jsonl")
+
+    assert (tmp_path / "o.jsonl").read_text() == '{"some": "thing"}\n'
+
+
+def test_queries_have_ids_of_their_own_or_get_some(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text('{"query": "a"}\n{"query": "b", "query_id": "mine"}\n')
+
+    assert [row["query_id"] for row in read_queries(file)] == ["q000001", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('{"question": "a"}\n', "row 1: query must be a text, found None"),
+        ('{"query": "a", "query_id": "x"}\n{"query": "b", "query_id": "x"}\n', "'x' stands twice"),
+    ],
+)
+def test_queries_that_cannot_be_asked_are_refused(tmp_path: Path, lines: str, told: str) -> None:
+    (tmp_path / "q.jsonl").write_text(lines)
+    with pytest.raises(OutcomesError, match=told):
+        read_queries(tmp_path / "q.jsonl")

@@ -1,0 +1,216 @@
+"""A report holds what it must, and its figures are what was measured."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from router.card import card
+from router.comparison import as_markdown as compared
+from router.comparison import compare, write_comparison
+from router.core import Preferences, QueryBatch, RouteRequest
+from router.data.dataset import Dataset, to_dataset
+from router.encoders import EncoderSpec
+from router.errors import InputError, MethodError, OutcomesError, PoolError
+from router.evaluation import judge, report
+from router.policy import Policy
+from router.report import as_markdown, write_report, written_whole
+from router.training import train
+from tests.router.data_sets import POOL, dataset, embeddings, rows
+
+SPEC = EncoderSpec("test", "0" * 64, 16, 128)
+FIELDS = {
+    *("n_queries", "experts", "best_single", "random", "oracle", "policy", "curve", "aiq"),
+    *("zero_router_aiq", "quality_gain", "cost_saved_at_equal_quality", "apgr", "cpt50", "cpt80"),
+    "calibration",
+}
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    data = dataset(300)
+    return train(data, embeddings(data.texts), SPEC, method="knn", seed=0)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Dataset:
+    return dataset(400, seed=9)
+
+
+@pytest.fixture(scope="module")
+def figures(policy: Policy, fresh: Dataset) -> dict[str, Any]:
+    return reported(policy, fresh)
+
+
+def reported(policy: Policy, data: Dataset) -> dict[str, Any]:
+    return report(judge(policy, data, embeddings(data.texts)))
+
+
+def test_a_report_holds_every_field_of_the_contract(figures: dict[str, Any]) -> None:
+    assert figures.keys() >= FIELDS
+    assert figures["n_queries"] == 400
+    assert set(figures["experts"]) == set(POOL.names)
+    for name in ("policy", "random", "oracle"):
+        assert figures[name].keys() >= {"quality", "cost_usd"}
+    assert figures["best_single"].keys() == {"name", "quality", "cost_usd"}
+    assert figures["cost_saved_at_equal_quality"].keys() >= {"cost_weight", "saved", "quality", "ci95"}
+    assert len(figures["quality_gain_ci95"]) == len(figures["cost_saved_at_equal_quality"]["ci95"]) == 2
+    assert all(point.keys() == {"cost_weight", "quality", "cost_usd"} for point in figures["curve"])
+    assert figures["curve"][0]["cost_weight"] == 0
+    assert set(figures["calibration"]) == set(POOL.names)
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_its_figures_are_the_measured_ones(policy: Policy, fresh: Dataset, figures: dict[str, Any]) -> None:
+    paid = fresh.costs_usd
+    assert paid is not None
+
+    assert figures["best_single"]["name"] == "large"
+    assert figures["experts"]["sums"]["quality"] == pytest.approx(fresh.quality[:, 0].mean())
+    assert figures["experts"]["large"]["cost_usd"] == pytest.approx(paid[:, 2].mean())
+    assert figures["random"]["quality"] == pytest.approx(fresh.quality.mean())
+    assert figures["oracle"]["quality"] == pytest.approx(fresh.quality.max(axis=1).mean())
+    low, high = figures["quality_gain_ci95"]
+    assert low < figures["quality_gain"] < high
+    saved = figures["cost_saved_at_equal_quality"]
+    assert saved["ci95"][0] < saved["saved"] < saved["ci95"][1]
+
+
+def test_the_report_decides_as_the_served_policy_does(
+    policy: Policy, fresh: Dataset, figures: dict[str, Any]
+) -> None:
+    batch = QueryBatch(fresh.texts, embeddings(fresh.texts))
+    for weight in (0.0, figures["curve"][20]["cost_weight"]):
+        served = policy.decide(
+            batch, [RouteRequest(text, Preferences(cost_weight=weight)) for text in fresh.texts]
+        )
+        chosen = [policy.pool.column(decision.expert) for decision in served]  # type: ignore[union-attr]
+        (point,) = [p for p in figures["curve"] if p["cost_weight"] == weight]
+        assert point["quality"] == pytest.approx(fresh.quality[np.arange(len(fresh)), chosen].mean())
+
+
+def test_the_router_beats_what_it_stands_beside(figures: dict[str, Any]) -> None:
+    assert figures["quality_gain_ci95"][0] > 0
+    assert figures["aiq"] > figures["zero_router_aiq"]
+    assert figures["cost_saved_at_equal_quality"]["saved"] > 0.5
+    assert max(figures["calibration"].values()) < 0.12
+    assert sum(figures["traffic"].values()) == pytest.approx(1)
+    assert figures["told_the_task"]["aiq"] > figures["zero_router_aiq"]
+
+
+def test_without_costs_the_cost_fields_are_null_and_the_rest_stands() -> None:
+    data = to_dataset([{**row, "completion_tokens": None, "prompt_tokens": None} for row in rows(200)])
+    found = reported(train(data, embeddings(data.texts), SPEC, method="knn"), data)
+
+    assert found["aiq"] is found["zero_router_aiq"] is found["policy"]["cost_usd"] is None
+    assert found["oracle"]["cost_usd"] is found["cost_saved_at_equal_quality"]["saved"] is None
+    assert [point["cost_weight"] for point in found["curve"]] == [0.0]
+    assert found["quality_gain"] > 0
+    assert found.keys() >= FIELDS
+    assert "US$" in as_markdown(found)
+
+
+def test_incomplete_queries_are_dropped_and_counted(policy: Policy) -> None:
+    made = [
+        row for row in rows(50, seed=3) if not (row["expert"] == "words" and row["query_id"] in {"q1", "q2"})
+    ]
+    found = reported(policy, to_dataset(made, pool=POOL))
+
+    assert (found["n_queries"], found["n_dropped"]) == (48, 2)
+    assert "2 queries were left out" in as_markdown(found)
+
+
+def test_outcomes_that_cannot_judge_are_refused(policy: Policy) -> None:
+    with pytest.raises(PoolError, match="'large' is not in the candidate pool"):
+        reported(policy, dataset(30).only(["sums", "words"]))
+    scattered = [row for n, row in enumerate(rows(30)) if n % 3 != (n // 3) % 3]
+    with pytest.raises(OutcomesError, match="nothing can be compared"):
+        reported(policy, to_dataset(scattered, pool=POOL))
+
+
+def test_two_experts_have_routellms_figures() -> None:
+    data = dataset(400).only(["words", "large"])
+    found = reported(train(data, embeddings(data.texts), SPEC, method="knn"), data)
+
+    assert found["apgr"] > 0.8
+    assert found["cpt50"] < found["cpt80"] <= 0.6
+
+
+def test_the_papers_figures_stand_where_outcomes_carry_them(policy: Policy) -> None:
+    made = [row | {"latency_s": 2.0, "ttft_s": 0.1, "nll": 1.5} for row in rows(60, seed=4)]
+    found = reported(policy, to_dataset(made, pool=POOL))["paper"]
+
+    assert found["nll"] == {"policy": 1.5, "best_single": 1.5, "random": 1.5}
+    assert found["tokens_per_s"]["random"] == pytest.approx(
+        np.mean([row["completion_tokens"] for row in made]) / 2
+    )
+
+
+def test_a_written_report_is_whole(policy: Policy, fresh: Dataset, tmp_path: Path) -> None:
+    judged = judge(policy, fresh, embeddings(fresh.texts))
+    write_report(tmp_path / "r", judged, report(judged))
+
+    names = {file.name for file in (tmp_path / "r").iterdir()}
+    assert names == {
+        *("report.json", "report.md", "curve.png", "reliability.png", "traffic.png", "winners.png"),
+    }
+    assert [file.name for file in tmp_path.iterdir()] == ["r"]
+    assert (tmp_path / "r" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "told the true task" in (tmp_path / "r" / "report.md").read_text()
+
+
+def half_written(folder: Path) -> None:
+    with written_whole(folder) as making:
+        (making / "a").write_text("half")
+        raise RuntimeError("disk")
+
+
+def test_when_writing_breaks_off_no_file_appears(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="disk"):
+        half_written(tmp_path / "r")
+
+    assert list((tmp_path / "r").iterdir()) == []
+    assert [file.name for file in tmp_path.iterdir()] == ["r"]
+
+
+def test_a_comparison_has_the_baselines_beside(tmp_path: Path) -> None:
+    data = dataset(200)
+    told: list[str] = []
+    found = compare(
+        data, embeddings(data.texts), SPEC, methods=["fixed", "knn"], seeds=[0, 1], tell=told.append
+    )
+    write_comparison(tmp_path / "c", found)
+    table = compared(found)
+
+    assert set(found["methods"]) == {"fixed", "knn"}
+    assert found["baselines"].keys() >= {
+        *("random", "sums", "words", "large", "best single", "told the true task", "oracle", "zero router"),
+    }
+    assert all(len(values) == 2 for values in found["methods"]["knn"].values())
+    assert np.mean(found["methods"]["knn"]["quality"]) > np.mean(found["methods"]["fixed"]["quality"])
+    assert len(told) == 4
+    assert "| **knn** |" in table
+    assert {file.name for file in (tmp_path / "c").iterdir()} == {
+        *("comparison.json", "comparison.md", "comparison.png"),
+    }
+
+
+def test_a_comparison_that_cannot_be_made_is_refused_at_once() -> None:
+    data = dataset(60)
+    with pytest.raises(MethodError, match="unknown"):
+        compare(data, embeddings(data.texts), SPEC, methods=["knn", "nobodys"], seeds=[0])
+    for options in ({"methods": []}, {"seeds": []}, {"test_fraction": 0.0}, {"test_fraction": 1.0}):
+        given = {"methods": ["knn"], "seeds": [0], **options}
+        with pytest.raises(InputError):
+            compare(data, embeddings(data.texts), SPEC, **given)
+
+
+def test_a_card_says_what_a_stranger_asks(policy: Policy) -> None:
+    text = card(policy, ["", "A note."])
+
+    for told in ("knn", "sums, words, large", "300 queries", "Best single expert", "0.05 / 0.1", "A note."):
+        assert told in text
+    assert "min_quality 0.9" in card(replace(policy, preferences=Preferences(min_quality=0.9)))

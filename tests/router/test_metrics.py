@@ -1,0 +1,92 @@
+"""Figures of routing, held against cases that can be worked out by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router import metrics
+
+POINTS = st.lists(st.tuples(st.floats(0, 10, width=16), st.floats(0, 1, width=16)), min_size=1, max_size=12)
+
+
+def test_a_hull_leaves_out_what_is_dearer_and_no_better_or_below_a_mixture() -> None:
+    costs, quality = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([0.2, 0.25, 0.6, 0.5, 0.7])
+    x, y = metrics.hull(costs, quality)
+
+    assert x.tolist() == [1.0, 3.0, 5.0]
+    assert y.tolist() == [0.2, 0.6, 0.7]
+
+
+@given(POINTS)
+def test_a_hull_rises_bends_down_and_covers_every_point(points: list[tuple[float, float]]) -> None:
+    costs, quality = np.array([p[0] for p in points]), np.array([p[1] for p in points])
+    x, y = metrics.hull(costs, quality)
+    slopes = np.diff(y) / np.diff(x)
+
+    assert (np.diff(x) > 0).all()
+    assert (np.diff(y) > 0).all()
+    assert (np.diff(slopes) <= 1e-9 * np.abs(slopes[1:], where=True) + 1e-9).all() or len(slopes) < 2
+    assert (np.interp(costs, x, y) >= quality - 1e-9).all()
+
+
+def test_aiq_is_the_mean_height_over_the_range() -> None:
+    costs, quality = np.array([0.0, 1.0]), np.array([0.4, 0.8])
+
+    assert metrics.area(costs, quality, 0.0, 1.0) == pytest.approx(0.6)
+    assert metrics.area(costs, quality, 0.0, 2.0) == pytest.approx((0.6 + 0.8) / 2)
+    assert metrics.area(costs, quality, 0.5, 1.0) == pytest.approx(0.7)
+    assert metrics.area(np.array([1.0, 1.0]), np.array([0.4, 0.8]), 1.0, 1.0) == 0.8
+
+
+def test_two_experts_gap_is_recovered_as_routellm_counts_it() -> None:
+    weak, strong = np.array([0.0, 0.0, 1.0, 1.0]), np.array([1.0, 1.0, 1.0, 1.0])
+    share, recovered = metrics.gap_recovered(np.array([0.9, 0.8, 0.2, 0.1]), weak, strong)
+
+    assert recovered.tolist() == [0.0, 0.5, 1.0, 1.0, 1.0]
+    assert metrics.apgr(share, recovered) == pytest.approx(0.75)
+    assert metrics.call_share(share, recovered, 0.5) == 0.25
+    assert metrics.call_share(share, recovered, 0.8) == 0.5
+    assert metrics.call_share(share, recovered, 1.5) is None
+
+
+def test_random_leads_recover_half() -> None:
+    rng = np.random.default_rng(0)
+    strong, weak = rng.random(20_000) < 0.9, rng.random(20_000) < 0.6
+    share, recovered = metrics.gap_recovered(rng.random(20_000), weak.astype(float), strong.astype(float))
+
+    assert metrics.apgr(share, recovered) == pytest.approx(0.5, abs=0.02)
+
+
+def test_perfect_predictions_have_no_calibration_error_and_sure_wrong_ones_all_of_it() -> None:
+    quality = np.array([0.0, 1.0, 1.0, 0.0])
+
+    assert metrics.calibration_error(quality, quality) == 0.0
+    assert metrics.calibration_error(1 - quality, quality) == 1.0
+    assert metrics.calibration_error(np.full(4, 0.5), quality) == 0.0
+
+
+def test_reliability_counts_every_query_once() -> None:
+    rng = np.random.default_rng(0)
+    bins = metrics.reliability(rng.random(500), rng.random(500))
+
+    assert sum(count for _, _, count in bins) == 500
+    assert all(0.1 * i <= score <= 0.1 * (i + 1) for i, (score, _, _) in enumerate(bins))
+
+
+def test_an_interval_holds_the_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(60):
+        sample = rng.normal(0, 1, 100)
+        low, high = metrics.interval(lambda w, sample=sample: w @ sample, 100)
+        held += low <= 0 <= high
+
+    assert held >= 52
+
+
+def test_an_interval_repeats_for_a_seed() -> None:
+    sample = np.arange(50.0)
+
+    assert metrics.interval(lambda w: w @ sample, 50) == metrics.interval(lambda w: w @ sample, 50)
+    assert metrics.interval(lambda w: w @ sample, 50, seed=1) != metrics.interval(lambda w: w @ sample, 50)
