@@ -11,8 +11,9 @@ from typing import Any
 
 from ray import serve
 
-from deployments.config import AppArgs, ExpertArgs
+from deployments.config import EXPERT_DEPLOYMENT, AppArgs, ExpertArgs
 from deployments.placement import actor_options
+from deployments.simulated_settings import SimulatedArgs
 
 
 def build_app(args: AppArgs) -> Any:
@@ -41,3 +42,14 @@ def build_expert(args: ExpertArgs) -> Any:
     from deployments.expert import build
 
     return build(args)
+
+
+def build_simulated(args: SimulatedArgs) -> Any:
+    """In the place of an expert's application, one that only simulates: for tests and load tests."""
+    from deployments.simulated import SimulatedExpert
+
+    return serve.deployment(
+        SimulatedExpert,
+        name=EXPERT_DEPLOYMENT,
+        ray_actor_options=actor_options(args.pool, num_cpus=args.num_cpus),
+    ).bind(args)

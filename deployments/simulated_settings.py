@@ -1,0 +1,75 @@
+"""How a simulated expert behaves: its `args`, and what `user_config` or a request may change in it.
+
+Pure pydantic; knows nothing of Ray. No price stands here: what an expert costs is the policy's word.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from deployments.config import ExpertName, PoolArgs, Settings
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+Mode = Literal["status", "raise", "hang", "garbage", "half_stream", "stall", "die"]
+"""
+status        an error answer with `status`, as vLLM words it
+raise         the replica raises before its first byte
+hang          no byte ever comes, the slot stays taken until the client leaves
+garbage       200 and bytes that are no answer
+half_stream   the answer ends in the middle, without its last event
+stall         it begins, then no further byte comes
+die           the replica's process ends at once
+"""
+
+
+class Failure(Settings):
+    """One way to fail, and how often."""
+
+    mode: Mode
+    rate: Rate = 1.0
+    """Fraction of the requests."""
+    status: Annotated[int, Field(ge=400, le=599)] = 500
+    """For mode `status`."""
+    after_tokens: Annotated[int, Field(ge=0)] = 3
+    """For `half_stream` and `stall`: what still came before."""
+
+
+class Behaviour(Settings):
+    """What a simulated engine does with requests."""
+
+    ttft_ms: Annotated[float, Field(ge=0, le=600_000)] = 20.0
+    """Service time up to the first token, once a slot is free."""
+    tokens_per_s: Annotated[float, Field(gt=0)] | None = 200.0
+    """Decoding speed of one request; `null` for all at once."""
+    slots: Annotated[int, Field(ge=1)] = 16
+    """Requests served at a time; the others wait. Capacity is slots over service time."""
+    jitter: Rate = 0.0
+    """Service times vary evenly by this fraction up and down."""
+    tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    """Length of an answer, where neither `text` nor the request's max_tokens says less."""
+    text: str | None = None
+    """The answer itself, one token per word, behind the words that say it is simulated."""
+    echo: bool = False
+    """Answer with the request's last text, so that a mixed-up answer shows."""
+    failures: list[Failure] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _at_most_all(self) -> "Behaviour":
+        if (total := sum(failure.rate for failure in self.failures)) > 1 + 1e-9:
+            raise ValueError(f"the rates of failures add up to {total:g}: at most 1")
+        if self.echo and self.text is not None:
+            raise ValueError("an answer is `text` or an `echo`: give one of them")
+        return self
+
+
+class SimulatedArgs(Settings):
+    """`args` of an application `expert-<name>` whose expert is simulated."""
+
+    name: ExpertName
+    pool: PoolArgs | None = None
+    num_cpus: Annotated[float, Field(ge=0)] = 0.0
+    max_model_len: Annotated[int, Field(ge=16)] = 8192
+    seed: int = 0
+    """Of jitter and failures; every replica draws the same sequence."""
+    behaviour: Behaviour = Behaviour()
+    """Until `user_config` says otherwise."""
