@@ -12,19 +12,22 @@ import numpy as np
 from router.core import BoolArray, FloatArray
 from router.errors import WeightsError
 
-REFERENCES = 2048
-"""Training queries that are kept to compare with; 1.5 MiB at 384 dimensions."""
-QUANTILE = 0.005
+REFERENCES = 1024
+"""Training queries that are kept to compare with; 0.75 MiB on disk at 384 dimensions."""
+QUANTILE = 0.01
 """Share of the training queries that would themselves count as unfamiliar…"""
-MARGIN = 0.15
-"""…less this much cosine similarity, so that only what is truly far is held back."""
+MARGIN = 0.05
+"""…less this much cosine similarity, so that no more than that is held back out of sample."""
+CEILING = 0.45
+"""A cosine similarity that is always near enough: training queries made from a few templates lie so
+close together that a paraphrase would count as far."""
 
 
 @dataclass(frozen=True)
 class Guard:
     """Training queries to compare with, how near is near enough, and what to say otherwise."""
 
-    references: FloatArray  # [references, dimension] float16, unit rows
+    references: FloatArray  # [references, dimension] float32, unit rows; half as wide on disk
     threshold: float
     means: FloatArray  # [experts]
 
@@ -32,25 +35,27 @@ class Guard:
     def fit(cls, embeddings: FloatArray, means: FloatArray, *, seed: int) -> Self:
         rng = np.random.default_rng(seed)
         kept = np.sort(rng.permutation(len(embeddings))[:REFERENCES])
-        references = embeddings[kept].astype(np.float16)
-        near = references.astype(np.float32) @ references.astype(np.float32).T
+        references = embeddings[kept].astype(np.float16).astype(np.float32)  # as they come back from disk
+        near = references @ references.T
         np.fill_diagonal(near, -1.0)
         nearest = near.max(axis=1) if len(kept) > 1 else np.array([0.0])
-        return cls(references, float(np.quantile(nearest, QUANTILE)) - MARGIN, means)
+        threshold = min(float(np.quantile(nearest, QUANTILE)) - MARGIN, CEILING)
+        return cls(references, threshold, means)
 
     def unfamiliar(self, embeddings: FloatArray) -> BoolArray:
         """Whether no training query is near, [n]."""
-        near = embeddings.astype(np.float32) @ self.references.astype(np.float32).T
+        near = embeddings.astype(np.float32) @ self.references.T
         # Not `<`: a row that is not finite is near to nothing.
         far: BoolArray = ~(near.max(axis=1) >= self.threshold)
         return far
 
     def arrays(self) -> dict[str, FloatArray]:
-        return {"references": self.references, "threshold": np.array([self.threshold]), "means": self.means}
+        stored = self.references.astype(np.float16)
+        return {"references": stored, "threshold": np.array([self.threshold]), "means": self.means}
 
     @classmethod
     def restore(cls, arrays: Mapping[str, FloatArray]) -> Self:
         missing = {"references", "threshold", "means"} - arrays.keys()
         if missing:
             raise WeightsError(f"the guard lacks {', '.join(sorted(missing))}")
-        return cls(arrays["references"], float(arrays["threshold"][0]), arrays["means"])
+        return cls(arrays["references"].astype(np.float32), float(arrays["threshold"][0]), arrays["means"])

@@ -136,3 +136,17 @@ def test_the_guard_knows_near_from_far_and_what_is_not_a_number() -> None:
     assert guard.unfamiliar(-near[:5]).all()
     assert guard.unfamiliar(np.full((1, 16), np.nan, dtype=np.float32)).all()
     np.testing.assert_array_equal(Guard.restore(guard.arrays()).unfamiliar(far), guard.unfamiliar(far))
+
+
+def test_a_paraphrase_of_templates_is_not_far() -> None:
+    rng = np.random.default_rng(0)
+    centre = np.eye(16)[0]
+    template = centre + 0.02 * rng.normal(size=(200, 16))
+    paraphrase = centre + np.eye(16)[1]
+    near = [
+        (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+        for rows in (template, paraphrase)
+    ]
+    guard = Guard.fit(near[0], np.array([0.5]), seed=0)
+
+    assert not guard.unfamiliar(near[1][None])[0]
