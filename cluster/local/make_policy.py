@@ -25,6 +25,8 @@ POLICY = LOCAL / "policy"
 STAMP = LOCAL / "policy.json"
 """Beside the policy, not in it: a policy folder holds nothing that its manifest does not list."""
 PORT = 8137
+MOST_TOKENS = 16
+"""No pocket expert's answer is longer."""
 RECIPE = {"method": "auto", "train": {"split": "policy", "n": 1200, "seed": 1}, "seed": 0}
 
 
@@ -60,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             queries,
             "--experts",
             ",".join(EXPERTS),
+            "--max-tokens",
+            MOST_TOKENS,
             "--out",
             responses,
         )
