@@ -259,7 +259,7 @@ class Api:
             observed = prices[opened.expert].cost_usd(prompt, completion)
             telemetry.cost_usd.labels(opened.expert, "observed").inc(observed)
             dearest = max(price.cost_usd(prompt, completion) for price in prices.values())
-            telemetry.baseline_usd.inc(dearest)
+            telemetry.baseline_usd.labels("dearest").inc(dearest)
 
 
 def _observe_attempt(attempt: Attempt) -> None:

@@ -127,7 +127,7 @@ class Ingress:
             directory.lost_router(f"the router does not answer ({type(error).__name__})")
         else:
             directory.saw_router(state)
-            telemetry.policy_refused.set(0 if state.error is None else 1)
+            telemetry.config_refused.labels("Router").set(0 if state.error is None else 1)
             if state.policy is not None:
                 telemetry.policy_info.clear()
                 telemetry.policy_info.labels(state.policy.policy_id).set(1)

@@ -27,6 +27,8 @@ class PolicyView:
     context_windows: Mapping[str, int] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)
     folder: str = ""
+    best_single: str | None = None
+    """The expert that was best alone on the training data; `None` where the policy does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,4 +160,5 @@ def _view(served: Served) -> PolicyView:
         context_windows=dict(windows),
         prices={expert.name: expert.price for expert in policy.pool if expert.price is not None},
         folder=served.folder,
+        best_single=policy.training.get("best_single"),
     )

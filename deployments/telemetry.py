@@ -1,37 +1,35 @@
-"""Every metric that the graph emits, one home for their names; labels are bounded.
+"""Every metric that the graph emits: one home for their names; docs/metrics.md says how to read them.
 
-One registry per process; `/metrics` gathers the texts of all replicas and adds the label `replica`.
+One registry per process, standing for one replica; labels are bounded. Knows nothing of requests:
+`accounting` and the deployments say what happened.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-STAGE_BUCKETS = (
-    0.0005,
-    0.001,
-    0.002,
-    0.005,
-    0.01,
-    0.02,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    30,
-    60,
-    120,
-    300,
-    600,
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
 )
 
-registry = CollectorRegistry()
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, read by nobody
 
+STAGE_BUCKETS = (
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600,
+)  # fmt: skip
+RATIO_BUCKETS = (0.1, 0.25, 0.5, 0.8, 0.95, 1.05, 1.25, 2, 4, 10)
+QUALITY_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+registry = CollectorRegistry()
+process = ProcessCollector(registry=registry)
+"""Memory, descriptors and processor time of each ingress and router replica."""
+
+# --- requests ---
 requests = Counter(
     "to_router_requests",
-    "Requests by endpoint kind and outcome class (the status, or `disconnected`).",
+    "Requests by endpoint kind and outcome: the status, disconnected, or broken (after the first byte).",
     ["kind", "outcome"],
     registry=registry,
 )
@@ -43,20 +41,110 @@ decisions = Counter(
 )
 attempts = Counter(
     "to_router_attempts",
-    "Attempts on experts by how they ended before the first byte.",
+    "Experts asked, by how that ended before the first byte.",
     ["expert", "outcome"],
     registry=registry,
 )
+static_rankings = Counter(
+    "to_router_static_rankings", "Requests ranked without the router, by cause.", ["cause"], registry=registry
+)
 stage_seconds = Histogram(
     "to_router_stage_seconds",
-    "Seconds spent in each stage of a request: parse, admit, route, first_byte, whole.",
+    "Seconds in each stage of a request: parse, admit, route, connect, expert, first_byte, whole.",
     ["stage"],
     buckets=STAGE_BUCKETS,
     registry=registry,
 )
+expert_seconds = Histogram(
+    "to_router_expert_seconds",
+    "Seconds that an expert took: to the first byte of a stream, or to a whole answer.",
+    ["expert", "answer"],
+    buckets=STAGE_BUCKETS,
+    registry=registry,
+)
+
+# --- money and tokens ---
+tokens = Counter(
+    "to_router_tokens",
+    "Tokens by expert and direction, as the expert reports them, else estimated.",
+    ["expert", "direction"],
+    registry=registry,
+)
+usage_estimated = Counter(
+    "to_router_usage_estimated",
+    "Answers without a usage report, whose tokens were estimated.",
+    ["expert"],
+    registry=registry,
+)
+cost_usd = Counter(
+    "to_router_cost_usd",
+    "US dollars by expert: predicted when chosen, observed from usage and prices.",
+    ["expert", "kind"],
+    registry=registry,
+)
+cost_ratio = Histogram(
+    "to_router_cost_ratio",
+    "Observed over predicted cost of a routed request.",
+    ["expert"],
+    buckets=RATIO_BUCKETS,
+    registry=registry,
+)
+baseline_usd = Counter(
+    "to_router_baseline_usd",
+    "US dollars that the same tokens would have cost on the dearest expert, or on the best single one.",
+    ["baseline"],
+    registry=registry,
+)
+key_cost_usd = Counter(
+    "to_router_key_cost_usd", "Observed US dollars by key (none: without one).", ["key"], registry=registry
+)
+key_saved_usd = Counter(
+    "to_router_key_saved_usd",
+    "US dollars saved against the dearest expert, by key (none: without one).",
+    ["key"],
+    registry=registry,
+)
+
+# --- admission, limits, health, set whenever metrics are read ---
+in_flight = Gauge("to_router_in_flight", "Requests that hold a place in this replica.", registry=registry)
+queued = Gauge("to_router_queued", "Requests waiting for a place in this replica.", registry=registry)
+limit = Gauge("to_router_limit", "The bounds in force: in_flight, queued.", ["what"], registry=registry)
+refused = Counter(
+    "to_router_refused", "Requests refused with 429 or 503, by code.", ["code"], registry=registry
+)
+expert_in_flight = Gauge(
+    "to_router_expert_in_flight",
+    "Requests of this replica that an expert is answering.",
+    ["expert"],
+    registry=registry,
+)
+breaker_state = Gauge(
+    "to_router_breaker_state",
+    "An expert's circuit breaker: 0 closed, 0.5 half open, 1 open.",
+    ["expert"],
+    registry=registry,
+)
+expert_replicas = Gauge(
+    "to_router_expert_replicas",
+    "Running replicas of an expert, as this replica sees them.",
+    ["expert"],
+    registry=registry,
+)
+ready = Gauge(
+    "to_router_ready", "1 while a part of the graph is ready, by /ready.", ["part"], registry=registry
+)
+ledger_away = Gauge(
+    "to_router_ledger_away", "1 while the ledger of keys cannot be reached.", registry=registry
+)
+config_refused = Gauge(
+    "to_router_config_refused", "1 while the last user_config of this deployment is refused.",
+    ["deployment"], registry=registry,
+)  # fmt: skip
+
+# --- the router ---
 router_seconds = Histogram(
     "to_router_router_seconds",
-    "Seconds of one batch in a router replica: encode, decide.",
+    "Seconds in a router replica: queue (one query), encode and score (one batch).",
     ["stage"],
     buckets=STAGE_BUCKETS,
     registry=registry,
@@ -70,47 +158,35 @@ router_batch = Histogram(
 router_cached = Counter(
     "to_router_router_cached_embeddings", "Queries whose embedding was already known.", registry=registry
 )
-static_rankings = Counter(
-    "to_router_static_rankings", "Requests ranked without the router, by cause.", ["cause"], registry=registry
+router_unfamiliar = Counter(
+    "to_router_router_unfamiliar", "Queries far from all training data.", registry=registry
 )
-tokens = Counter(
-    "to_router_tokens",
-    "Tokens by expert and direction, as the experts report them.",
-    ["expert", "direction"],
-    registry=registry,
-)
-cost_usd = Counter(
-    "to_router_cost_usd",
-    "US dollars by expert: `predicted` when chosen, `observed` from usage and prices.",
-    ["expert", "kind"],
-    registry=registry,
-)
-baseline_usd = Counter(
-    "to_router_baseline_usd",
-    "US dollars that the same tokens would have cost on the dearest expert.",
-    registry=registry,
-)
-in_flight = Gauge("to_router_in_flight", "Requests being answered by this replica.", registry=registry)
-queued = Gauge("to_router_queued", "Requests waiting for a place in this replica.", registry=registry)
-refused = Counter(
-    "to_router_refused", "Requests refused by admission or keys, by code.", ["code"], registry=registry
-)
-breaker_open = Gauge(
-    "to_router_breaker_open",
-    "1 while an expert's circuit breaker is open, 0.5 half open.",
-    ["expert"],
-    registry=registry,
-)
-expert_replicas = Gauge(
-    "to_router_expert_replicas",
-    "Running replicas of an expert, as this replica sees them.",
-    ["expert"],
-    registry=registry,
-)
-policy_refused = Gauge(
-    "to_router_policy_refused", "1 while the last user_config of Router is refused.", registry=registry
-)
+policy_swaps = Counter(
+    "to_router_policy_swaps", "Policies that a router replica was given: accepted, refused.",
+    ["outcome"], registry=registry,
+)  # fmt: skip
 policy_info = Gauge("to_router_policy_info", "1 for the policy in force.", ["policy"], registry=registry)
+
+# --- the record ---
+log_records = Counter(
+    "to_router_decision_log_records",
+    "Records of the decision log: written, dropped (its queue was full), failed (the disk refused).",
+    ["outcome"],
+    registry=registry,
+)
+feedback_quality = Histogram(
+    "to_router_feedback_quality",
+    "Ratings that clients gave by POST /v1/feedback.",
+    ["expert"],
+    buckets=QUALITY_BUCKETS,
+    registry=registry,
+)
+unscraped = Counter(
+    "to_router_unscraped_replicas",
+    "Replicas that did not give their metrics in time and were left out, by kind.",
+    ["kind"],
+    registry=registry,
+)
 
 
 def exposition() -> bytes:

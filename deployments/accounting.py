@@ -1,0 +1,260 @@
+"""What one request comes to: its metrics, its cost against what others would have cost, its record.
+
+An `Account` is opened when a request arrives and closed once, however it ends. Knows nothing of
+HTTP or Ray; what it is told it does not change.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from deployments import telemetry
+from deployments.ask import Ask
+from deployments.choosing import Choice
+from deployments.directory import Directory
+from deployments.dispatch import Attempt, Opened
+from deployments.errors import ApiError
+from deployments.keys import Caller
+from deployments.relay import Relayed
+from router.experts import Price
+
+FRAMES = {"chat": 2, "completions": 1}
+"""Events of a stream that carry no token: chat's role, and `[DONE]`."""
+NO_KEY = "none"
+LOADED = frozenset({429, 503})
+"""Statuses of a refusal for load or limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer."""
+
+    prompt: int
+    completion: int
+    reported: bool
+    """By the expert; else estimated."""
+
+
+class KeepsRecords(Protocol):
+    """Where a finished request's record goes; never blocks."""
+
+    def write(self, record: dict[str, Any]) -> None: ...
+
+
+class RemembersRequests(Protocol):
+    """Who will know a request again when feedback comes."""
+
+    def remember(self, request_id: str, key: str, expert: str) -> None: ...
+
+
+def usage_of(ask: Ask, told: Relayed) -> Usage:
+    """What an answer used: as the expert reported it, else by our estimate and the events counted."""
+    if (reported := told.usage()) is not None:
+        return Usage(*reported, reported=True)
+    counted = max(0, told.events - FRAMES.get(ask.kind, 0)) if told.streamed else 0
+    return Usage(ask.prompt_tokens, counted, reported=False)
+
+
+class Accounting:
+    """One ingress replica's accounts."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._clock, self._now = clock, now
+        self.log: KeepsRecords | None = None
+        self.memory: RemembersRequests | None = None
+
+    def open(self, request_id: str, kind: str) -> "Account":
+        """A request arrived."""
+        return Account(self, request_id, kind, self._clock(), self._now())
+
+    def clock(self) -> float:
+        return self._clock()
+
+    def cost_usd(self, expert: str, usage: Usage) -> float | None:
+        """What an answer cost; `None` where the expert has no price."""
+        price = self.prices().get(expert)
+        return None if price is None else price.cost_usd(usage.prompt, usage.completion)
+
+    def prices(self) -> dict[str, Price]:
+        policy = self._directory.policy
+        return {} if policy is None else dict(policy.prices)
+
+    def best_single(self) -> str | None:
+        """The expert that was best on the policy's training data."""
+        policy = self._directory.policy
+        return None if policy is None else policy.best_single or policy.static_ranking[0]
+
+
+class Account:
+    """One request, from its arrival to its end. Whoever serves it fills in what becomes known."""
+
+    def __init__(
+        self, accounting: Accounting, request_id: str, kind: str, started: float, arrived_at: float
+    ) -> None:
+        self._accounting = accounting
+        self.request_id = request_id
+        self.kind = kind
+        self.started = started
+        """By the clock of deadlines."""
+        self._arrived_at = arrived_at
+        self._closed = False
+        self._opened: Opened | None = None
+        self.caller: Caller | None = None
+        self.ask: Ask | None = None
+        self.choice: Choice | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage of the request."""
+        began = self._accounting.clock()
+        try:
+            yield
+        finally:
+            telemetry.stage_seconds.labels(name).observe(self._accounting.clock() - began)
+
+    def answered(self, opened: Opened, dispatch_began: float) -> None:
+        """An expert's answer began; its first byte is about to leave."""
+        self._opened = opened
+        now = self._accounting.clock()
+        stages = telemetry.stage_seconds
+        stages.labels("connect").observe(max(0.0, now - dispatch_began - opened.ttft_s))
+        stages.labels("expert").observe(opened.ttft_s)
+        stages.labels("first_byte").observe(now - self.started)
+        answer = "stream" if self.ask is not None and self.ask.stream else "whole"
+        telemetry.expert_seconds.labels(opened.expert, answer).observe(opened.ttft_s)
+
+    def refused(self, error: ApiError) -> None:
+        """It ended in a refusal of ours, before any byte."""
+        if error.status in LOADED:
+            telemetry.refused.labels(error.code).inc()
+        self._close(str(error.status), code=error.code)
+
+    def left(self) -> None:
+        """The client went before any byte."""
+        self._close("disconnected")
+
+    def failed(self) -> None:
+        """A fault of ours ended it."""
+        self._close("500", code="internal_error")
+
+    def ended(self, told: Relayed) -> Usage:
+        """The answer is over, whole or not; returns what it used."""
+        if self._opened is None or self.ask is None or self.choice is None:
+            raise RuntimeError("an answer ended that never began")
+        opened = self._opened
+        usage = usage_of(self.ask, told)
+        telemetry.decisions.labels(opened.expert, reason(self.choice, opened)).inc()
+        telemetry.tokens.labels(opened.expert, "prompt").inc(usage.prompt)
+        telemetry.tokens.labels(opened.expert, "completion").inc(usage.completion)
+        if not usage.reported:
+            telemetry.usage_estimated.labels(opened.expert).inc()
+        self._count_money(opened.expert, self.choice, usage)
+        if self._accounting.memory is not None:
+            self._accounting.memory.remember(self.request_id, key_of(self.caller), opened.expert)
+        self._close(str(opened.stream.head.status) if told.outcome == "complete" else told.outcome, usage)
+        return usage
+
+    def _count_money(self, expert: str, choice: Choice, usage: Usage) -> None:
+        view = choice.views.get(expert) if choice.reason == "routed" else None
+        predicted = None if view is None else view.cost_usd
+        if predicted is not None:
+            telemetry.cost_usd.labels(expert, "predicted").inc(predicted)
+        observed = self._accounting.cost_usd(expert, usage)
+        if observed is None:
+            return
+        if predicted:
+            telemetry.cost_ratio.labels(expert).observe(observed / predicted)
+        telemetry.cost_usd.labels(expert, "observed").inc(observed)
+        prices = self._accounting.prices()
+        dearest = max(price.cost_usd(usage.prompt, usage.completion) for price in prices.values())
+        telemetry.baseline_usd.labels("dearest").inc(dearest)
+        if (best := prices.get(self._accounting.best_single() or "")) is not None:
+            telemetry.baseline_usd.labels("best_single").inc(best.cost_usd(usage.prompt, usage.completion))
+        key = key_of(self.caller)
+        telemetry.key_cost_usd.labels(key).inc(observed)
+        telemetry.key_saved_usd.labels(key).inc(max(0.0, dearest - observed))
+
+    def _close(self, outcome: str, usage: Usage | None = None, code: str | None = None) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        seconds = self._accounting.clock() - self.started
+        telemetry.requests.labels(self.kind, outcome).inc()
+        telemetry.stage_seconds.labels("whole").observe(seconds)
+        if self._accounting.log is not None and self.choice is not None:
+            self._accounting.log.write(self._record(outcome, code, seconds, usage))
+
+    def _record(self, outcome: str, code: str | None, seconds: float, usage: Usage | None) -> dict[str, Any]:
+        """The decision record; the query stands in it for the log to keep or to drop."""
+        choice, opened, ask = self.choice, self._opened, self.ask
+        if choice is None or ask is None:
+            raise RuntimeError("there is no record before the choice")
+        expert = None if opened is None else opened.expert
+        attempts: tuple[Attempt, ...] = () if opened is None else opened.attempts
+        routed = choice.reason == "routed"
+        return {
+            "type": "decision",
+            "request_id": self.request_id,
+            "time": datetime.fromtimestamp(self._arrived_at, UTC).isoformat(timespec="milliseconds"),
+            "kind": self.kind,
+            "model": ask.model,
+            "stream": ask.stream,
+            "policy": choice.policy_id,
+            "expert": expert,
+            "reason": choice.reason if opened is None else reason(choice, opened),
+            "ranking": list(choice.ranking),
+            "scores": {name: view.score for name, view in choice.views.items()} if routed else None,
+            "costs_usd": {name: view.cost_usd for name, view in choice.views.items()} if routed else None,
+            "excluded": {
+                name: view.excluded_because for name, view in choice.views.items() if view.excluded_because
+            },
+            "unfamiliar": choice.unfamiliar,
+            "preferences": _preferences(ask),
+            "attempts": [
+                {"expert": a.expert, "outcome": a.outcome, "seconds": round(a.seconds, 6)} for a in attempts
+            ],
+            "prompt_tokens": None if usage is None else usage.prompt,
+            "completion_tokens": None if usage is None else usage.completion,
+            "usage_reported": None if usage is None else usage.reported,
+            "cost_usd": None if usage is None or expert is None else self._accounting.cost_usd(expert, usage),
+            "ttft_s": None if opened is None else round(opened.ttft_s, 6),
+            "latency_s": round(seconds, 6),
+            "outcome": outcome,
+            "code": code,
+            "key": None if self.caller is None else self.caller.id,
+            "query": ask.query,
+        }
+
+
+def reason(choice: Choice, opened: Opened) -> str:
+    """Why this expert answered, in the words of the contract."""
+    return choice.reason if opened.expert == choice.ranking[0] else "fallback_expert"
+
+
+def key_of(caller: Caller | None) -> str:
+    """The key's id, for labels and memory."""
+    return NO_KEY if caller is None else caller.id
+
+
+def _preferences(ask: Ask) -> dict[str, Any]:
+    """What the request itself preferred; the preset is its `model`."""
+    block = ask.routing
+    told = {
+        "cost_weight": block.preferences.cost_weight,
+        "min_quality": block.preferences.min_quality,
+        "max_cost_usd": block.preferences.max_cost_usd,
+        "max_ttft_ms": block.preferences.max_ttft_ms,
+        "timeout_s": block.timeout_s,
+        "fallback": block.fallback,
+        "priority": block.priority,
+    }
+    return {name: value for name, value in told.items() if value is not None}

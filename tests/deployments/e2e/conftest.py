@@ -1,0 +1,184 @@
+"""The real graph on real Ray with simulated experts: two ingress replicas, a router, keys."""
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from cluster.local.run import ROOT, serving, wait_until_ready
+from deployments.keys import KeyFile, KeyLimits, KeyRecord, new_key, read_keys, write_keys
+from tests.e2e.conftest import free_port
+
+EXPERTS = ("arithmetic", "words", "atlas", "generalist")
+SLOTS = 8
+SERVICE_S = 0.05
+MARK = "TO_ROUTER_TEST_RUN"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A running graph."""
+
+    url: str
+    run: str
+    """What tells its processes from those of other runs."""
+    log: Path
+    keys: Path
+    key: str
+    """Of a caller without limits."""
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Workers of this very run whose title contains the given words."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get(MARK) == self.run
+                if ours and title in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def kill_one(self, title: str) -> int:
+        """SIGKILL to one of them; its process id."""
+        process = self.processes(title)[0]
+        process.kill()
+        return process.pid
+
+    def new_key(self, **limits: Any) -> tuple[str, str]:
+        """A new key in force, and its id."""
+        key, record = new_key("test", limits=KeyLimits.model_validate(limits))
+        found = read_keys(self.keys)
+        write_keys(self.keys, KeyFile(keys=[*found.keys, record]))
+        time.sleep(1.5)  # the ingress looks at the file twice a second
+        return key, record.id
+
+
+def configuration(keys: Path) -> dict[str, Any]:
+    """The graph as Serve takes it."""
+    simulated = [
+        {
+            "name": f"expert-{name}",
+            "route_prefix": None,
+            "import_path": "deployments.app:build_simulated",
+            "args": {
+                "name": name,
+                "behaviour": {
+                    "ttft_ms": SERVICE_S * 1000,
+                    "tokens_per_s": None,
+                    "slots": SLOTS,
+                    "echo": True,
+                },
+            },
+            "deployments": [{"name": "Expert", "num_replicas": 1, "max_ongoing_requests": 1000}],
+        }
+        for name in EXPERTS
+    ]
+    ingress = {
+        "name": "Ingress",
+        "num_replicas": 2,
+        "max_ongoing_requests": 10_000,
+        "health_check_period_s": 2,
+        "user_config": {
+            "experts": {
+                name: {"app": f"expert-{name}", "max_in_flight": SLOTS // 2, "context_window": 8192}
+                for name in EXPERTS
+            },
+            "limits": {"first_token_timeout_s": 2, "max_queue_wait_s": 2, "max_in_flight": 256},
+            "keys": {"file": str(keys)},
+        },
+    }
+    router = {
+        "name": "Router",
+        "num_replicas": 1,
+        "max_ongoing_requests": 10_000,
+        "health_check_period_s": 2,
+        "user_config": {"policy": "cluster/local/policy"},
+    }
+    door = {
+        "name": "to-router",
+        "route_prefix": "/",
+        "import_path": "deployments.app:build_app",
+        "args": {"ingress": {"router_deadline_ms": 150, "request_timeout_s": 20}},
+        "deployments": [ingress, router],
+    }
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": "127.0.0.1", "port": 8000},
+        "logging_config": {"encoding": "JSON", "enable_access_log": False},
+        "applications": [door, *simulated],
+    }
+
+
+@pytest.fixture(scope="module")
+def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
+    folder = tmp_path_factory.mktemp("faults")
+    keys = folder / "keys.json"
+    key, record = new_key("unlimited")
+    write_keys(keys, KeyFile(keys=[record]))
+    assert isinstance(record, KeyRecord)
+    config = folder / "serve_config.yaml"
+    config.write_text(yaml.safe_dump(configuration(keys)), encoding="utf-8")
+    fast = request.config.getoption("--transport") == "fast"
+    log = folder / "serve.log"
+    run = uuid.uuid4().hex
+    with pytest.MonkeyPatch.context() as monkey:
+        monkey.setenv(MARK, run)  # before Ray starts: all its processes inherit it
+        with serving(config, port=free_port() % 20000 + 20000, fast=fast, log=log) as (url, process):
+            if not wait_until_ready(url, lambda: process.poll() is None, print):
+                pytest.fail("the graph did not come up:\n" + log.read_text(errors="replace")[-6000:])
+            yield Graph(url, run, log, keys, key)
+
+
+class Watch:
+    """What the experts' engines are doing, asked every fifth of a second by a process of its own."""
+
+    def __init__(self, experts: tuple[str, ...] = EXPERTS) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.deployments.e2e.watch", *experts],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.next()
+
+    def next(self) -> int:
+        """Requests running and waiting in all engines, now."""
+        assert self._process.stdout is not None
+        while line := self._process.stdout.readline():
+            if line.startswith("{"):
+                return int(json.loads(line)["busy"])
+        raise AssertionError("the watch ended")
+
+    def until_idle(self, within_s: float) -> bool:
+        """Whether the engines come to rest in time."""
+        return self.until(lambda busy: busy == 0, within_s)
+
+    def until(self, wanted: Callable[[int], bool], within_s: float) -> bool:
+        """Whether what is busy becomes as wanted in time."""
+        end = time.monotonic() + within_s
+        while time.monotonic() < end:
+            if wanted(self.next()):
+                return True
+        return False
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def watch(graph: Graph) -> Iterator[Watch]:
+    watching = Watch()
+    yield watching
+    watching.close()

@@ -1,0 +1,152 @@
+"""Requests with an answer that can be checked, and what became of each of them."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import orjson
+
+CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class Tally:
+    """How many ended how; `lost` and `mixed` name what was seen."""
+
+    sent: int = 0
+    answered: int = 0
+    interrupted: int = 0
+    """Streams that ended in an error event and `[DONE]`."""
+    refused: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    mixed: list[str] = field(default_factory=list)
+    broken_connections: int = 0
+    fallbacks: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    without_time_to_come_back: int = 0
+    answered_at: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"sent {self.sent}, answered {self.answered}, interrupted {self.interrupted}, refused "
+            f"{dict(self.refused)}, lost {len(self.lost)}, mixed {len(self.mixed)}, connections broken "
+            f"{self.broken_connections}, fallbacks {self.fallbacks}, reasons {dict(self.reasons)}"
+        )
+
+
+class Load:
+    """Sends chat requests and checks the answers, which echo the question.
+
+    Args:
+        retries: how often a broken connection or a refusal that invites it is tried again, as the
+            openai client does.
+    """
+
+    def __init__(self, url: str, key: str, *, retries: int = 2, timeout_s: float = 30.0) -> None:
+        self.tally = Tally()
+        self._retries = retries
+        limits = httpx.Limits(max_connections=2000, max_keepalive_connections=2000)
+        self._client = httpx.AsyncClient(
+            base_url=url, timeout=timeout_s, limits=limits, headers={"authorization": f"Bearer {key}"}
+        )
+
+    async def steady(
+        self,
+        requests: int,
+        lanes: int,
+        body: Callable[[int], dict[str, Any]],
+        at: dict[int, Callable[[], Any]] | None = None,
+    ) -> None:
+        """So many requests in so many lanes; `at` holds what happens when a request number is reached."""
+        numbers = iter(range(requests))
+
+        async def lane() -> None:
+            for number in numbers:
+                if at and number in at:
+                    await asyncio.to_thread(at[number])
+                await self.one(number, body(number))
+
+        await asyncio.gather(*(lane() for _ in range(lanes)))
+
+    async def at_rate(self, per_s: float, seconds: float, body: Callable[[int], dict[str, Any]]) -> None:
+        """An open loop: requests come at a rate whatever becomes of them."""
+        started = time.monotonic()
+        tasks = []
+        for number in range(int(per_s * seconds)):
+            await asyncio.sleep(max(0.0, started + number / per_s - time.monotonic()))
+            tasks.append(asyncio.create_task(self.one(number, body(number))))
+        await asyncio.gather(*tasks)
+
+    async def one(self, number: int, body: dict[str, Any]) -> None:
+        """One request, tried again where the openai client would."""
+        self.tally.sent += 1
+        token = f"unique{number}x{id(self)}"
+        messages = [{"role": "user", "content": f"{token} What is {number} + 1?"}]
+        sent = {"model": "auto", "messages": messages, "max_tokens": 64, **body}
+        for attempt in range(self._retries + 1):
+            last = attempt == self._retries
+            headers = {"x-stainless-retry-count": str(attempt)}
+            try:
+                done = await self._try(sent, headers, token, last=last)
+            except httpx.TransportError as error:
+                self.tally.broken_connections += 1
+                if last:
+                    self.tally.lost.append(f"{number}: {type(error).__name__}")
+                done = last
+            if done:
+                return
+            await asyncio.sleep(0.3)
+
+    async def _try(self, body: dict[str, Any], headers: dict[str, str], token: str, *, last: bool) -> bool:
+        async with self._client.stream("POST", CHAT, json=body, headers=headers) as response:
+            content = await response.aread()
+        if response.status_code >= 400:
+            return self._refused(response, content, last=last)
+        self.tally.reasons[response.headers["x-router-reason"]] += 1
+        self.tally.fallbacks += int(response.headers["x-router-attempts"]) > 1
+        expert = response.headers["x-router-expert"]
+        if body.get("stream"):
+            self._streamed(content, token, expert)
+        else:
+            answer = orjson.loads(content)
+            self._check(answer["choices"][0]["message"]["content"], answer["model"], token, expert)
+        return True
+
+    def _streamed(self, content: bytes, token: str, expert: str) -> None:
+        if not content.endswith(b"data: [DONE]\n\n"):
+            self.tally.lost.append(f"a stream without end: {content[-200:]!r}")
+            return
+        events = [orjson.loads(line[6:]) for line in content.split(b"\n") if line.startswith(b"data: {")]
+        if "error" in events[-1]:
+            self.tally.interrupted += 1
+            return
+        text = "".join(c["delta"].get("content") or "" for event in events for c in event["choices"])
+        self._check(text, events[0]["model"], token, expert)
+
+    def _check(self, text: str, model: str, token: str, expert: str) -> None:
+        if token in text and model == expert:
+            self.tally.answered += 1
+            self.tally.answered_at.append(time.monotonic())
+        else:
+            self.tally.mixed.append(f"{token}: {model} as {expert}: {text[:100]}")
+
+    def _refused(self, response: httpx.Response, content: bytes, *, last: bool) -> bool:
+        try:
+            code = orjson.loads(content)["error"]["code"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            self.tally.lost.append(f"{response.status_code} without envelope: {content[:200]!r}")
+            return True
+        if response.status_code in {429, 503} and "retry-after" not in response.headers:
+            self.tally.without_time_to_come_back += 1
+        retry = response.status_code in {408, 429} or response.status_code >= 500
+        if retry and not last and response.headers.get("x-should-retry") != "false":
+            return False
+        self.tally.refused[f"{response.status_code} {code}"] += 1
+        return True
+
+    async def aclose(self) -> None:
+        await self._client.aclose()

@@ -1,0 +1,280 @@
+"""The graph under faults: nothing lost, nothing mixed up, everything answered that could be.
+
+Simulated experts on real Ray. Every test prints its tally: requests sent, answered, refused, lost.
+"""
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.deployments.e2e.conftest import EXPERTS, SERVICE_S, SLOTS, Graph, Watch
+from tests.deployments.e2e.load import CHAT, Load, Tally
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+CAPACITY_PER_S = SLOTS * len(EXPERTS) / SERVICE_S
+
+
+def run(graph: Graph, work: Callable[[Load], Coroutine[Any, Any, None]], **options: Any) -> Tally:
+    """Do some work with a load of its own; its tally, printed."""
+
+    async def working() -> Tally:
+        load = Load(graph.url, options.pop("key", graph.key), **options)
+        try:
+            await work(load)
+        finally:
+            await load.aclose()
+        return load.tally
+
+    tally = asyncio.run(working())
+    sys.stdout.write(f"{tally}\n")
+    return tally
+
+
+def failing(*modes: str) -> Callable[[int], dict[str, Any]]:
+    """Every fourth request makes the first expert of its ranking fail in one of the given ways."""
+
+    def body(number: int) -> dict[str, Any]:
+        stream = {"stream": number % 2 == 0}
+        if number % 4:
+            return stream
+        failure = {"mode": modes[number // 4 % len(modes)], "rate": 1.0}
+        return {**stream, "simulate": {"arithmetic": {"failures": [failure]}}}
+
+    return body
+
+
+def test_two_thousand_requests_under_changing_faults(graph: Graph) -> None:
+    """Killed expert, killed router, killed ledger, garbage, broken and dying experts: all are answered."""
+    key, _ = graph.new_key(requests_per_minute=1_000_000)
+    faults = {
+        300: lambda: graph.kill_one("expert-arithmetic:Expert"),
+        800: lambda: graph.kill_one("to-router:Router"),
+        1200: lambda: graph.kill_one("LedgerActor"),
+        1500: lambda: graph.kill_one("expert-generalist:Expert"),
+    }
+    tally = run(
+        graph,
+        lambda load: load.steady(2000, 16, failing("garbage", "raise", "status"), faults),
+        key=key,
+    )
+
+    assert tally.sent == 2000
+    assert tally.lost == []
+    assert tally.mixed == []
+    assert tally.refused == {}
+    assert tally.answered + tally.interrupted == 2000
+    # Only streams that a killed expert had begun can have been interrupted.
+    assert tally.interrupted <= 2 * 16
+    assert tally.fallbacks > 100
+    assert tally.reasons["fallback_router"] > 0
+
+
+def test_streams_that_break_off_end_properly_and_hanging_experts_are_left(graph: Graph) -> None:
+    wait_until_calm(graph)
+    tally = run(graph, lambda load: load.steady(200, 16, failing("half_stream", "hang")))
+
+    assert tally.lost == tally.mixed == []
+    assert tally.answered + tally.interrupted == 200
+    assert 0 < tally.interrupted <= 25
+
+
+def test_requests_on_a_killed_ingress_replica_are_answered_by_the_other(graph: Graph) -> None:
+    """With the retries that the openai client makes by itself."""
+    wait_until_calm(graph)
+    tally = run(
+        graph,
+        lambda load: load.steady(
+            600, 16, failing("status"), {200: lambda: graph.kill_one("to-router:Ingress")}
+        ),
+    )
+
+    assert tally.lost == tally.mixed == []
+    assert tally.answered + tally.interrupted == 600
+    assert tally.broken_connections <= 3 * 16
+
+
+def wait_until_calm(graph: Graph) -> None:
+    """Until all parts are ready again."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            if httpx.get(f"{graph.url}/ready", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.5)
+    raise AssertionError(httpx.get(f"{graph.url}/ready", timeout=5).text)
+
+
+def overload(graph: Graph, seconds: float) -> Tally:
+    """Five times what the experts can serve, with answers of half a second."""
+    slow = {"simulate": {"*": {"ttft_ms": 1000.0, "echo": True, "tokens_per_s": None, "slots": SLOTS}}}
+    capacity = SLOTS * len(EXPERTS) / 1.0
+    tally = run(graph, lambda load: load.at_rate(5 * capacity, seconds, lambda _: slow), retries=0)
+    started = tally.answered_at[0]
+    within = [at for at in tally.answered_at if at - started <= seconds]
+
+    assert tally.lost == tally.mixed == []
+    assert sum(tally.refused.values()) + tally.answered == tally.sent
+    assert {refusal[:3] for refusal in tally.refused} <= {"429", "503"}
+    assert tally.without_time_to_come_back == 0
+    assert len(within) / seconds >= 0.8 * capacity
+    return tally
+
+
+def test_overload_is_answered_at_capacity_and_refused_beyond_with_a_time_to_come_back(graph: Graph) -> None:
+    wait_until_calm(graph)
+    overload(graph, 8)
+
+
+def resident_mib(graph: Graph) -> float:
+    processes = graph.processes("to-router:Ingress")
+    assert processes
+    return sum(process.memory_info().rss for process in processes) / 2**20
+
+
+@pytest.mark.slow
+def test_a_minute_of_overload_leaves_memory_as_it_was(graph: Graph) -> None:
+    wait_until_calm(graph)
+    overload(graph, 20)
+    before = resident_mib(graph)
+    overload(graph, 60)
+    time.sleep(5)
+    after = resident_mib(graph)
+    sys.stdout.write(f"ingress resident: {before:.0f} MiB before, {after:.0f} MiB after\n")
+
+    assert after <= 1.05 * before
+
+
+async def leave_at_random(graph: Graph, clients: int, seed: int) -> None:
+    """Clients that go after a random time, in every phase of a request."""
+    drawn = random.Random(seed)
+    slow = {"ttft_ms": 300.0, "tokens_per_s": 20.0, "tokens": 64, "slots": SLOTS, "echo": False}
+
+    async def one(client: httpx.AsyncClient, number: int) -> None:
+        body = {
+            "model": "auto",
+            "messages": [{"role": "user", "content": f"What is {number} + {number}?"}],
+            "stream": number % 2 == 0,
+            "simulate": {"*": slow},
+        }
+        try:
+            async with asyncio.timeout(drawn.uniform(0.0, 1.5)):
+                async with client.stream("POST", CHAT, json=body) as response:
+                    async for _ in response.aiter_bytes():
+                        pass
+        except (TimeoutError, httpx.TransportError):
+            pass
+
+    headers = {"authorization": f"Bearer {graph.key}"}
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=graph.url, timeout=30, headers=headers, limits=limits) as client:
+        await asyncio.gather(*(one(client, number) for number in range(clients)))
+
+
+@pytest.mark.parametrize("wave", range(2))
+def test_engines_come_to_rest_when_clients_leave(graph: Graph, watch: Watch, wave: int) -> None:
+    """Ten waves of fifty in `make test-slow`; two here."""
+    wait_until_calm(graph)
+    asyncio.run(leave_at_random(graph, 50, seed=wave))
+
+    assert watch.until_idle(within_s=2.0)
+
+
+@pytest.mark.slow
+def test_engines_come_to_rest_each_time_that_five_hundred_clients_left(graph: Graph, watch: Watch) -> None:
+    for wave in range(10):
+        asyncio.run(leave_at_random(graph, 50, seed=100 + wave))
+        assert watch.until_idle(within_s=2.0), f"wave {wave}"
+
+
+def test_a_hundred_clients_of_one_key_never_pass_its_limit_over_two_replicas(graph: Graph) -> None:
+    limit = 300
+    key, _ = graph.new_key(requests_per_minute=limit)
+    tally = run(graph, lambda load: load.steady(900, 100, lambda _: {}), key=key, retries=0)
+
+    assert tally.lost == tally.mixed == []
+    assert tally.answered + tally.refused["429 rate_limit_exceeded"] == 900
+    assert tally.answered <= 1.01 * limit
+    assert tally.answered >= 0.99 * limit
+
+    graph.kill_one("LedgerActor")
+    time.sleep(1.0)
+    again = run(graph, lambda load: load.steady(50, 10, lambda _: {}), key=key, retries=0)
+    assert again.lost == []
+    assert tally.answered + again.answered <= 1.01 * limit
+
+
+def test_a_limit_of_concurrent_requests_holds_over_two_replicas(graph: Graph) -> None:
+    key, _ = graph.new_key(max_concurrent=5)
+    wait = {"simulate": {"*": {"ttft_ms": 1500.0, "echo": True, "tokens_per_s": None}}}
+    tally = run(graph, lambda load: load.steady(60, 60, lambda _: wait), key=key, retries=0)
+
+    assert tally.lost == []
+    assert tally.answered == 5
+    assert tally.refused == {"429 concurrency_limit_exceeded": 55}
+
+
+def test_a_revoked_key_stops_within_two_seconds(graph: Graph) -> None:
+    from deployments.keys import KeyFile, read_keys, write_keys
+
+    key, key_id = graph.new_key()
+    body = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
+
+    def status() -> int:
+        return httpx.post(
+            graph.url + CHAT, json=body, headers={"authorization": f"Bearer {key}"}, timeout=30
+        ).status_code
+
+    assert status() == 200
+    found = read_keys(graph.keys)
+    records = [
+        record.model_copy(update={"revoked": "now"}) if record.id == key_id else record
+        for record in found.keys
+    ]
+    write_keys(graph.keys, KeyFile(keys=records))
+    time.sleep(2.0)
+
+    assert {status() for _ in range(10)} == {401}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-request-timeout-seconds": "0.001"},
+        {"x-request-disconnect-disabled": "?1"},
+        {"serve_multiplexed_model_id": "x"},
+        {"x-request-id": b"\xff\xfe\x80"},
+        {"x-anything": b"\xff\x80"},
+        {"traceparent": b"\xff"},
+    ],
+    ids=["timeout", "disconnect", "multiplexed", "bad request id", "bad bytes", "bad trace"],
+)
+def test_headers_that_would_steer_or_break_serve_do_nothing(graph: Graph, headers: dict[str, Any]) -> None:
+    raw = [(b"authorization", f"Bearer {graph.key}".encode())]
+    raw += [
+        (name.encode(), value if isinstance(value, bytes) else value.encode())
+        for name, value in headers.items()
+    ]
+    body = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
+    response = httpx.post(graph.url + CHAT, json=body, headers=raw, timeout=30)
+
+    assert response.status_code == 200, response.text
+    assert response.headers.get_list("x-request-id") == [response.headers["x-request-id"]]
+
+
+def test_no_process_is_left_over_after_faults(graph: Graph) -> None:
+    wait_until_calm(graph)
+
+    for name in EXPERTS:
+        assert len(graph.processes(f"expert-{name}:Expert")) == 1
+    assert len(graph.processes("to-router:Ingress")) == 2
+    assert all(process.status() != psutil.STATUS_ZOMBIE for process in graph.processes("ServeReplica"))
