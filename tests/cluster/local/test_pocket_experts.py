@@ -1,0 +1,132 @@
+"""The pocket experts that are shipped: whole, made by today's recipes, honestly judged."""
+
+import json
+import re
+from pathlib import Path
+
+import jinja2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.local import expert_table
+from cluster.local.expert_folder import (
+    EXPERTS,
+    ExpertFolderError,
+    check_total_size,
+    is_up_to_date,
+    verified_stamp,
+)
+from cluster.local.make_policy import fingerprint, up_to_date
+from cluster.local.questions import KINDS, SPLITS, QuestionError, phrasings, questions
+from cluster.local.recipe import RECIPES, conversation, training_batch
+from cluster.local.run import ROOT
+from cluster.local.tokenizer import build_tokenizer, chat_template
+from router.policy import Policy
+
+SPECIALISTS = tuple(KINDS)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_shipped_expert_is_what_its_recipe_makes(name: str) -> None:
+    assert is_up_to_date(RECIPES[name], EXPERTS / name)
+
+
+def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+    for file in (EXPERTS / "words").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = bytearray((tmp_path / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(weights)
+
+    with pytest.raises(ExpertFolderError, match=r"model\.safetensors has sha256"):
+        verified_stamp(tmp_path)
+    assert not is_up_to_date(RECIPES["words"], tmp_path)
+
+
+def test_all_weights_together_are_small_enough_to_ship() -> None:
+    assert 0 < check_total_size(EXPERTS) <= 8_000_000
+
+
+def test_specialists_are_good_at_their_own_and_poor_at_the_others() -> None:
+    found, parameters = expert_table.stamped()
+
+    for name in SPECIALISTS:
+        assert found[name][name] >= 0.9
+        assert all(found[name][other] <= 0.05 for other in SPECIALISTS if other != name)
+        assert parameters["generalist"] >= 4 * parameters[name]
+    assert all(found["generalist"][task] >= 0.4 for task in SPECIALISTS)
+
+
+def test_the_documented_table_is_the_stamps() -> None:
+    page = (ROOT / "docs" / "pocket-experts.md").read_text(encoding="utf-8")
+
+    assert expert_table.table(*expert_table.stamped()) in page
+
+
+def test_the_splits_share_no_question_and_no_phrasing() -> None:
+    asked = {split: {q.query for q in questions(split, n=600, seed=5)} for split in SPLITS}
+    for one, other in (("train", "policy"), ("train", "heldout"), ("policy", "heldout")):
+        assert not asked[one] & asked[other]
+        for ways in phrasings().values():
+            assert not set(ways[one]) & set(ways[other])
+            assert len(ways[one]) >= 4
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"split": "all", "n": 1}, "split is 'all'"),
+        ({"split": "train", "n": 0}, "n is 0"),
+        ({"split": "train", "n": 1, "tasks": ["chess"]}, "chess"),
+        ({"split": "heldout", "n": 100_000, "tasks": ["atlas"]}, "ask for fewer"),
+    ],
+)
+def test_questions_that_cannot_be_made_say_why(options: dict[str, object], said: str) -> None:
+    with pytest.raises(QuestionError, match=re.escape(said)):
+        questions(**{"seed": 0, **options})  # type: ignore[arg-type]
+
+
+@given(st.text(max_size=200))
+def test_every_text_comes_back_from_the_tokenizer(text: str) -> None:
+    tokenizer = build_tokenizer()
+
+    assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+
+
+def test_the_template_writes_what_training_saw_and_refuses_unknown_roles() -> None:
+    def refuse(message: str) -> None:
+        raise ValueError(message)
+
+    template = jinja2.Environment(autoescape=False).from_string(chat_template())  # noqa: S701 - no HTML
+    said = template.render(
+        messages=[{"role": "user", "content": "hello"}], add_generation_prompt=True, raise_exception=refuse
+    )
+
+    assert said == conversation("hello")
+    with pytest.raises(ValueError, match="unknown role 'oracle'"):
+        template.render(messages=[{"role": "oracle", "content": "hello"}], raise_exception=refuse)
+
+
+def test_a_step_draws_the_same_examples_whenever_it_is_taken() -> None:
+    recipe = RECIPES["generalist"]
+
+    assert training_batch(recipe, 7) == training_batch(recipe, 7) != training_batch(recipe, 8)
+
+
+def test_answers_are_short() -> None:
+    tokenizer = build_tokenizer()
+    longest = max(
+        len(tokenizer.encode(q.reference).ids) for split in SPLITS for q in questions(split, n=600, seed=3)
+    )
+
+    assert longest < 16  # with the end token, at most 16
+
+
+def test_the_shipped_policy_was_made_from_the_shipped_experts() -> None:
+    policy = Policy.load(ROOT / "cluster" / "local" / "policy")
+    outcomes = json.loads((ROOT / "cluster" / "local" / "policy.json").read_text(encoding="utf-8"))
+
+    assert up_to_date(fingerprint())
+    assert tuple(policy.pool.names) == tuple(RECIPES)
+    assert outcomes["recipe"]["train"]["split"] == "policy"
