@@ -31,6 +31,9 @@ from deployments.fleet import Fleet
 from deployments.health import ExpertHealth
 from deployments.keys import Caller, KeyRing
 from deployments.ledger_client import Hold, LedgerClient
+from deployments.page.board import Board
+from deployments.page.card import PolicyCard
+from deployments.page.door import Door
 from deployments.pages import Pages
 from deployments.refusals import HANDLERS, JsonResponse
 from deployments.relay import Relay, Relayed
@@ -90,11 +93,14 @@ class Api:
             troubles=self._troubles,
             gather_metrics=self._gather_metrics,
         )
+        card = PolicyCard(self.directory)
+        door = Door(self.args.page, Board(self.directory, self._gather_metrics), card, self._caller)
         app = Starlette(
             routes=[
                 *(Route(path, self.generate, methods=["POST"]) for path in KINDS),
                 Route("/v1/route", self.route, methods=["POST"]),
                 *pages.routes(),
+                *door.routes(),
             ],
             exception_handlers=dict(HANDLERS),
         )

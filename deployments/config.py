@@ -20,6 +20,8 @@ AUTO = "auto"
 EXPERT_DEPLOYMENT = "Expert"
 """The deployment's name in every application of an expert."""
 
+PageWhen = bool | Literal["loopback"]
+"""Whether there is a page: for everyone, for nobody, or for requests addressed to loopback."""
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 ExpertName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 
@@ -77,6 +79,8 @@ class IngressArgs(Settings):
     router_deadline_ms: Annotated[float, Field(gt=0, le=60_000)] = 150
     request_timeout_s: Seconds = 600
     upload_timeout_s: Seconds = 30
+    page: PageWhen = "loopback"
+    """The page at /, /board and /policy; `false` takes it away."""
     num_cpus: Annotated[float, Field(ge=0)] = 0.0
     pool: PoolArgs | None = None
     max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | None = None

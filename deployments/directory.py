@@ -21,6 +21,10 @@ class ExpertState:
 
     running: int | None = None
     """Replicas that run; `None` before anything is known, or for an expert elsewhere."""
+    starting: int = 0
+    """Replicas on their way up."""
+    stopping: int = 0
+    """Replicas on their way down."""
     asleep: bool = False
     """Scaled to zero on purpose: a request would wake it."""
     why_not_ready: str | None = "not seen yet"

@@ -146,10 +146,14 @@ def _see_application(state: Any, application: Any, app: str) -> None:
     """An expert's state from its Serve application's status."""
     if application is None:
         state.running, state.asleep = 0, False
+        state.starting = state.stopping = 0
         state.why_not_ready = f"application {app!r} is not deployed"
         return
     deployments = application.deployments.values()
     state.running = sum(deployment.replica_states.get("RUNNING", 0) for deployment in deployments)
+    coming = ("STARTING", "UPDATING", "RECOVERING")
+    state.starting = sum(d.replica_states.get(phase, 0) for d in deployments for phase in coming)
+    state.stopping = sum(d.replica_states.get("STOPPING", 0) for d in deployments)
     told = "; ".join(filter(None, (application.message, *(d.message for d in deployments))))
     phase = str(getattr(application.status, "value", application.status))
     state.asleep = state.running == 0 and phase == "RUNNING"

@@ -6,6 +6,7 @@ Plain frozen values that every process can read: imports neither Ray nor vLLM.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from router.core import Preferences
 from router.experts import Price
 
 
@@ -29,6 +30,8 @@ class PolicyView:
     folder: str = ""
     best_single: str | None = None
     """The expert that was best alone on the training data; `None` where the policy does not say."""
+    preferences: Preferences | None = None
+    """What a request without preferences gets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,4 +161,5 @@ def _view(served: Served) -> PolicyView:
         prices={expert.name: expert.price for expert in policy.pool if expert.price is not None},
         folder=served.folder,
         best_single=policy.training.get("best_single"),
+        preferences=policy.preferences,
     )

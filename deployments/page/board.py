@@ -1,0 +1,104 @@
+"""What the board shows: the whole application's metrics, gathered once a second at most.
+
+However many boards are open, each ingress replica gathers once and sends all of them the same
+bytes. Knows nothing of HTTP; the browser does the sums.
+"""
+
+import asyncio
+import gzip
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+
+from deployments import telemetry
+from deployments.directory import Directory
+
+FRESH_S = 1.0
+"""A gathered view younger than this is sent again."""
+SHOWN = tuple(
+    f"to_router_{name}".encode()
+    for name in (
+        "requests", "decisions", "attempts", "static_rankings", "stage_seconds", "tokens", "cost_usd",
+        "cost_ratio", "baseline_usd", "in_flight", "queued", "refused", "breaker_state",
+        "expert_replicas", "expert_in_flight", "policy_info", "unscraped_replicas",
+    )
+)  # fmt: skip
+"""The families that leave; what is counted by key stays with the operator's /metrics."""
+STAGES = (b'stage="first_byte"', b'stage="whole"', b'stage="route"')
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One view of the application, as JSON."""
+
+    plain: bytes
+    zipped: bytes
+
+
+class Board:
+    """Gathers for all boards of one ingress replica.
+
+    Args:
+        gather: the metrics of the whole application; left out, of this process.
+        clock: monotonic seconds, for the age of what was gathered.
+        now: seconds since 1970, told to the browser so that rates have their interval.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        gather: Callable[[], Awaitable[bytes]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._gather = gather
+        self._clock, self._now = clock, now
+        self._lock = asyncio.Lock()
+        self._last: tuple[float, Snapshot] | None = None
+
+    async def snapshot(self) -> Snapshot:
+        """The view in force, gathered anew when it is older than `FRESH_S`."""
+        async with self._lock:
+            if self._last is None or self._clock() - self._last[0] >= FRESH_S:
+                text = telemetry.exposition() if self._gather is None else await self._gather()
+                gathered_at = self._now()
+                snapshot = await asyncio.to_thread(_packed, text, gathered_at, self._view())
+                self._last = (self._clock(), snapshot)
+            return self._last[1]
+
+    def _view(self) -> dict[str, object]:
+        """What is known of the experts beside the numbers."""
+        directory = self._directory
+        parts = directory.parts()
+        policy = directory.policy
+        return {
+            "policy_id": None if policy is None else policy.policy_id,
+            "best_single": None if policy is None else policy.best_single,
+            "router": {"ready": parts["router"].ready, "why": parts["router"].why},
+            "experts": {
+                name: {
+                    "ready": parts[name].ready,
+                    "why": parts[name].why,
+                    "running": state.running,
+                    "starting": state.starting,
+                    "stopping": state.stopping,
+                    "asleep": state.asleep,
+                }
+                for name, state in directory.experts.items()
+            },
+        }
+
+
+def _packed(text: bytes, gathered_at: float, view: dict[str, object]) -> Snapshot:
+    kept = b"\n".join(line for line in text.splitlines() if _shown(line)).decode("utf-8", "replace")
+    plain = orjson.dumps({"at": gathered_at, **view, "metrics": kept})
+    return Snapshot(plain, gzip.compress(plain, 1))
+
+
+def _shown(line: bytes) -> bool:
+    if not line.startswith(SHOWN):
+        return False
+    return not line.startswith(b"to_router_stage_seconds") or any(stage in line for stage in STAGES)

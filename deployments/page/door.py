@@ -1,0 +1,177 @@
+"""Where the page is found, and who may see it: three documents, their files, and their data.
+
+The documents hold no data, so they need no key; whatever tells of the system does, where keys are
+on. Knows nothing of how the data is made.
+"""
+
+import gzip
+import hashlib
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from deployments.config import PageWhen
+from deployments.errors import NotAllowed, NotFound
+from deployments.keys import Caller
+from deployments.page.board import Board
+from deployments.page.card import PolicyCard
+from deployments.refusals import JsonResponse
+
+STATIC = Path(__file__).parent / "static"
+DOCUMENTS = {"/": "ask.html", "/board": "board.html", "/policy": "policy.html"}
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+SECURITY = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+"""On every answer of the page. A text that slipped in as HTML could still run and load nothing."""
+NO_STORE = {"cache-control": "no-store"}
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """One file as it is sent."""
+
+    kind: str
+    body: bytes
+    zipped: bytes
+    etag: str
+
+
+@cache
+def static_files() -> dict[str, StaticFile]:
+    """Every file of the page by name, compressed once."""
+    found = {}
+    for path in sorted(STATIC.iterdir()):
+        if path.suffix in KINDS:
+            body = path.read_bytes()
+            etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+            found[path.name] = StaticFile(KINDS[path.suffix], body, gzip.compress(body, 9, mtime=0), etag)
+    return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a `Host` header names this very machine, as its own browser would."""
+    name = host.strip().lower()
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class Door:
+    """Handlers of the page.
+
+    Args:
+        when: whether there is a page: `True`, `False`, or only for requests addressed to loopback.
+        caller: whose request it is; raises where a key is needed and missing.
+    """
+
+    def __init__(
+        self,
+        when: PageWhen,
+        board: Board,
+        card: PolicyCard,
+        caller: Callable[[Request], Caller | None],
+    ) -> None:
+        self._when = when
+        self._board = board
+        self._card = card
+        self._caller = caller
+
+    def routes(self) -> list[Route]:
+        """Where they are found; none when the page is off."""
+        if self._when is False:
+            return []
+        return [
+            *(Route(path, self.document, methods=["GET"]) for path in DOCUMENTS),
+            Route("/page/data/ask", self.ask_data, methods=["GET"]),
+            Route("/page/data/board", self.board_data, methods=["GET"]),
+            Route("/page/data/policy", self.policy_data, methods=["GET"]),
+            Route("/page/{name}", self.file, methods=["GET"]),
+        ]
+
+    async def document(self, request: Request) -> Response:
+        """One of the three documents."""
+        self._admit(request)
+        return _sent(request, static_files()[DOCUMENTS[request.url.path]])
+
+    async def file(self, request: Request) -> Response:
+        """A script, a style sheet, the icon."""
+        self._admit(request)
+        found = static_files().get(request.path_params["name"])
+        if found is None:
+            raise NotFound(f"the page has no file {request.path_params['name'][:128]!r}")
+        return _sent(request, found)
+
+    async def ask_data(self, request: Request) -> Response:
+        """Prices and the default preference, for the experts that the caller may use."""
+        self._admit(request)
+        caller = self._caller(request)
+        told = self._card.prices(None if caller is None else caller.experts)
+        return JsonResponse(told, headers={**SECURITY, **NO_STORE})
+
+    async def board_data(self, request: Request) -> Response:
+        """What the whole application measures, at most one second old."""
+        self._whole_view(request)
+        body = await self._board.snapshot()
+        zipped = _takes_gzip(request)
+        headers = {**SECURITY, **NO_STORE, "vary": "accept-encoding"}
+        if zipped:
+            headers["content-encoding"] = "gzip"
+        return Response(body.zipped if zipped else body.plain, media_type="application/json", headers=headers)
+
+    async def policy_data(self, request: Request) -> Response:
+        """The card of the policy that is served."""
+        self._whole_view(request)
+        return JsonResponse(await self._card.read(), headers={**SECURITY, **NO_STORE})
+
+    def _admit(self, request: Request) -> None:
+        if self._when == "loopback" and not is_loopback(request.headers.get("host", "")):
+            raise NotFound(
+                "the page is shown on loopback only; args.ingress.page: true shows it to everyone who "
+                "reaches this port"
+            )
+
+    def _whole_view(self, request: Request) -> None:
+        """Board and policy tell of every expert: a key for some of them may not see them."""
+        self._admit(request)
+        caller = self._caller(request)
+        if caller is not None and caller.experts is not None:
+            raise NotAllowed(
+                "board and policy tell of every expert; this key may use only some", "page_not_allowed"
+            )
+
+
+def _sent(request: Request, file: StaticFile) -> Response:
+    headers = {**SECURITY, "etag": file.etag, "cache-control": "no-cache", "vary": "accept-encoding"}
+    if request.headers.get("if-none-match") == file.etag:
+        return Response(status_code=304, headers=headers)
+    headers["content-type"] = file.kind
+    if _takes_gzip(request):
+        return Response(file.zipped, headers={**headers, "content-encoding": "gzip"})
+    return Response(file.body, headers=headers)
+
+
+def _takes_gzip(request: Request) -> bool:
+    return "gzip" in request.headers.get("accept-encoding", "").lower()
