@@ -64,6 +64,12 @@ def add_expert(policy: Policy, probes: Dataset, embeddings: FloatArray, *, name:
         guard=replace(policy.guard, means=means),
         static_ranking=tuple(names[at] for at in np.argsort(-means, kind="stable")),
         calibration=None if policy.calibration is None else policy.calibration.with_expert(),
+        waits=None
+        if policy.waits is None
+        else policy.waits.with_column(
+            points, None if "ttft_s" not in asked.measured else 1000 * asked.measured["ttft_s"][:, column]
+        ),
+        card="",
         training=_facts(policy, asked, quality, name=name, mean=mean, means=means),
         policy_id="unsaved",
     )

@@ -1,8 +1,8 @@
 """A saved policy is a folder of data: JSON for facts, safetensors for numbers, Markdown for people.
 
 Knows files, hashes and shapes; nothing of what they mean. The manifest is written last and the
-folder appears whole or not at all. To raise the schema: count SCHEMA_VERSION up, add the step
-from the old version to `_upgrade`, keep the old fixture in tests.
+folder appears whole or not at all. To raise the schema: count SCHEMA_VERSION up, write the step that
+makes old facts new and call it in `load`, keep the old fixture in tests.
 """
 
 import hashlib

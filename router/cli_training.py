@@ -68,7 +68,6 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from router.card import card
     from router.training import train
 
     refuse_existing(options.out)
@@ -84,7 +83,7 @@ def _train(options: argparse.Namespace) -> int:
         seed=options.seed,
         tell=say,
     )
-    policy = replace(policy, card=card(policy)).save(options.out)
+    policy = policy.save(options.out)
     _tell_made(options, policy)
     return 0
 

@@ -14,7 +14,7 @@ import numpy as np
 from router import artifact
 from router.calibration import Calibration
 from router.core import BoolArray, Decision, ExpertView, FloatArray, Preferences, QueryBatch, RouteRequest
-from router.costs import CostModel
+from router.costs import CostModel, Regression
 from router.decide import decide
 from router.encoders import EncoderSpec
 from router.errors import ManifestError, NoEligibleExpertError, PoolError, PreferenceError, WeightsError
@@ -48,6 +48,8 @@ class Policy:
     """Experts, best first, for when no decision can be had."""
     preferences: Preferences = Preferences()
     calibration: Calibration | None = None
+    waits: Regression | None = None
+    """Time to the first token in milliseconds, as it was when outcomes were collected."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Where it comes from: data hash, seed, best single expert, metrics. Facts, never read to decide."""
     card: str = ""
@@ -69,32 +71,46 @@ class Policy:
             max_tokens=[request.max_tokens for request in requests],
         )
 
+    def expected_waits(self, queries: QueryBatch, requests: Sequence[RouteRequest]) -> FloatArray:
+        """Expected milliseconds to the first token, [n, experts]; NaN where unknown.
+
+        What the caller sees now goes before what was learnt.
+        """
+        n, names = len(requests), self.pool.names
+        waits = np.full((n, len(names)), np.nan)
+        if self.waits is not None:
+            waits = self.waits.predict(queries.embeddings)
+        for row, request in enumerate(requests):
+            for name, wait_ms in request.ttft_ms.items():
+                if name in self.pool:
+                    waits[row, self.pool.column(name)] = wait_ms
+        return waits
+
     def decide(
         self, queries: QueryBatch, requests: Sequence[RouteRequest]
     ) -> list[Decision | NoEligibleExpertError]:
         """A decision for each request; an error is a value, so that one request cannot fail a batch."""
         scores = self.score(queries)
-        costs = self.expected_costs(queries, requests)
+        costs, waits = self.expected_costs(queries, requests), self.expected_waits(queries, requests)
         wanted = [request.preferences.over(self.preferences) for request in requests]
+        known = np.full(waits.shape, np.nan) if costs is None else costs
         reasons = [
-            self._reasons(r, p, None if costs is None else costs[i])
-            for i, (r, p) in enumerate(zip(requests, wanted, strict=True))
+            self._reasons(request, said, known[row], waits[row])
+            for row, (request, said) in enumerate(zip(requests, wanted, strict=True))
         ]
         eligible = np.array([[name not in why for name in self.pool.names] for why in reasons], dtype=bool)
         rankings = decide(
             scores.quality, costs, preferences=wanted, eligible=eligible.reshape(-1, len(self.pool))
         )
         answers: list[Decision | NoEligibleExpertError] = []
-        for row, (request, why) in enumerate(zip(requests, reasons, strict=True)):
+        for row, why in enumerate(reasons):
             if not rankings.eligible[row]:
                 answers.append(NoEligibleExpertError(why))
                 continue
             answers.append(
                 Decision(
                     ranking=tuple(self.pool.names[column] for column in rankings.row(row)),
-                    experts=self._views(
-                        request, why, scores.quality[row], None if costs is None else costs[row]
-                    ),
+                    experts=self._views(why, scores.quality[row], known[row], waits[row]),
                     policy_id=self.policy_id,
                     unfamiliar=bool(scores.unfamiliar[row]),
                 )
@@ -127,23 +143,29 @@ class Policy:
 
     def save(self, folder: Path) -> Self:
         """Write the policy folder; returns the policy with its id. Raises as `artifact.save`."""
-        told = dict(self.training)
+        facts_of_training = dict(self.training)
         facts = {
             "router": {"name": self.method.name, "params": self.method.params},
             "encoder": self.encoder.to_json(),
             "pool": [expert.to_json() for expert in self.pool],
             "cost_model": self.costs.to_json(),
             "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "wait_model": None if self.waits is None else {"kind": "log_ridge", "unit": "ms"},
             "static_ranking": list(self.static_ranking),
             "preferences": asdict(self.preferences),
-            **{name: told.pop(name, None) for name in TOLD},
-            "training": told,
+            **{name: facts_of_training.pop(name, None) for name in TOLD},
+            "training": facts_of_training,
         }
         parts = {"method": self.method.arrays(), "cost": self.costs.arrays(), "guard": self.guard.arrays()}
-        if self.calibration is not None:
-            parts["calibration"] = self.calibration.arrays()
+        for name, part in (("calibration", self.calibration), ("wait", self.waits)):
+            if part is not None:
+                parts[name] = part.arrays()
         arrays = {f"{part}/{name}": value for part, found in parts.items() for name, value in found.items()}
-        return replace(self, policy_id=artifact.save(folder, artifact.Artifact(facts, arrays, self.card)))
+        from router.card import card
+
+        told = self.card or card(self)
+        saved = artifact.save(folder, artifact.Artifact(facts, arrays, told))
+        return replace(self, card=told, policy_id=saved)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -169,8 +191,8 @@ class Policy:
     @classmethod
     def _from_facts(cls, found: artifact.Artifact, policy_id: str) -> Self:
         facts, arrays = found.facts, found.arrays
-        calibrated = facts["calibration"] is not None
-        known = ("method", "cost", "guard", *(("calibration",) if calibrated else ()))
+        calibrated, waits = facts["calibration"] is not None, facts.get("wait_model") is not None
+        known = ["method", "cost", "guard", *["calibration"] * calibrated, *["wait"] * waits]
         if strangers := sorted(name for name in arrays if name.split("/")[0] not in known):
             raise WeightsError(f"a stored array {strangers[0]!r} belongs to no part of the policy")
         pool = CandidatePool([ExpertProfile.from_json(data) for data in facts["pool"]])
@@ -188,6 +210,7 @@ class Policy:
             static_ranking=ranking,
             preferences=Preferences(**facts["preferences"]),
             calibration=Calibration.restore(_part(arrays, "calibration")) if calibrated else None,
+            waits=Regression.restore(_part(arrays, "wait")) if waits else None,
             training={**facts["training"], **{name: facts[name] for name in TOLD}},
             card=found.card,
             policy_id=policy_id,
@@ -202,6 +225,7 @@ class Policy:
             quality = quality if self.calibration is None else self.calibration.apply(quality)
             self.score(blank)
             costs = self.expected_costs(blank, [RouteRequest("")] * 2)
+            waits = self.expected_waits(blank, [RouteRequest("")] * 2)
         except (ValueError, IndexError, TypeError) as error:
             raise WeightsError(
                 f"{folder}: stored arrays do not fit each other or the encoder: {error}"
@@ -212,40 +236,45 @@ class Policy:
             raise WeightsError(
                 f"{folder}: guard and cost model must hold one value for each of {width} experts"
             )
-        if costs is not None and costs.shape != (2, width):
-            raise WeightsError(f"{folder}: costs have shape {list(costs.shape)}, the pool {width} experts")
+        if waits.shape != (2, width) or (costs is not None and costs.shape != (2, width)):
+            raise WeightsError(f"{folder}: costs and waits must hold one value for each of {width} experts")
 
     def _reasons(
-        self, request: RouteRequest, wanted: Preferences, costs: FloatArray | None
+        self, request: RouteRequest, wanted: Preferences, costs: FloatArray, waits: FloatArray
     ) -> dict[str, str]:
-        """Expert → why it is not eligible: the caller's word first, then cost and wait."""
+        """Expert → why it is not eligible: the caller's word first, then cost and wait.
+
+        What is unknown exceeds no limit.
+        """
         reasons = {name: why for name, why in request.excluded.items() if name in self.pool}
-        for column, name in enumerate(self.pool.names):
-            if name in reasons:
-                continue
-            if wanted.max_cost_usd is not None and costs is not None and costs[column] > wanted.max_cost_usd:
-                reasons[name] = (
-                    f"expected cost {costs[column]:.3g} US$ is above max_cost_usd {wanted.max_cost_usd:.3g}"
+        if wanted.max_cost_usd is not None:
+            for column in np.flatnonzero(costs > wanted.max_cost_usd):
+                reasons.setdefault(
+                    self.pool.names[column],
+                    f"expected cost {costs[column]:.3g} US$ is above max_cost_usd {wanted.max_cost_usd:.3g}",
                 )
-            wait_ms = request.ttft_ms.get(name)
-            if wanted.max_ttft_ms is not None and wait_ms is not None and wait_ms > wanted.max_ttft_ms:
-                reasons[name] = (
-                    f"expected wait {wait_ms:.0f} ms is above max_ttft_ms {wanted.max_ttft_ms:.0f}"
+        if wanted.max_ttft_ms is not None:
+            for column in np.flatnonzero(waits > wanted.max_ttft_ms):
+                reasons.setdefault(
+                    self.pool.names[column],
+                    f"expected wait {waits[column]:.0f} ms is above max_ttft_ms {wanted.max_ttft_ms:.0f}",
                 )
         return reasons
 
     def _views(
-        self, request: RouteRequest, why: Mapping[str, str], quality: FloatArray, costs: FloatArray | None
+        self, why: Mapping[str, str], quality: FloatArray, costs: FloatArray, waits: FloatArray
     ) -> dict[str, ExpertView]:
         return {
             name: ExpertView(
-                score=float(quality[column]),
-                cost_usd=None if costs is None or not np.isfinite(costs[column]) else float(costs[column]),
-                ttft_ms=request.ttft_ms.get(name),
+                score=float(score),
+                cost_usd=float(cost) if cost == cost else None,  # NaN alone differs from itself
+                ttft_ms=float(wait) if wait == wait else None,
                 eligible=name not in why,
                 excluded_because=why.get(name),
             )
-            for column, name in enumerate(self.pool.names)
+            for name, score, cost, wait in zip(
+                self.pool.names, quality.tolist(), costs.tolist(), waits.tolist(), strict=True
+            )
         }
 
 

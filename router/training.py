@@ -12,7 +12,7 @@ import numpy as np
 
 from router.calibration import Calibration
 from router.core import FloatArray, IntArray, Preferences, QueryBatch, TrainingSet
-from router.costs import CostModel
+from router.costs import CostModel, Regression
 from router.data.dataset import Dataset, same_query
 from router.decide import decide
 from router.encoders import EncoderSpec
@@ -78,6 +78,7 @@ def train(
         completion_tokens=dataset.measured.get("completion_tokens"),
         costs_usd=dataset.measured.get("cost_usd"),
     )
+    waits_s = dataset.measured.get("ttft_s")
     means = global_means(dataset.quality)
     guard = Guard.fit(embeddings, means, seed=seed)
     expected = costs.predict(embeddings, dataset.texts)
@@ -108,6 +109,7 @@ def train(
         static_ranking=tuple(dataset.pool.names[column] for column in np.argsort(-means, kind="stable")),
         preferences=Preferences(cost_weight=chosen.default.cost_weight),
         calibration=calibration,
+        waits=None if waits_s is None else Regression.fit(embeddings, 1000 * waits_s),
         training=facts,
     )
 

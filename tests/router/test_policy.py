@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from router import artifact
 from router.core import Decision, Preferences, QueryBatch, RouteRequest
+from router.data.dataset import to_dataset
 from router.encoders import EncoderSpec
 from router.errors import (
     IntegrityError,
@@ -24,7 +25,7 @@ from router.errors import (
 from router.experts import Price
 from router.policy import Policy
 from router.training import train
-from tests.router.data_sets import dataset, embeddings
+from tests.router.data_sets import POOL, dataset, embeddings, rows
 
 SPEC = EncoderSpec("test", "0" * 64, 16, 128)
 QUERIES = ("What is 3 plus 4?", "Spell the word abc backwards", "Etwas ganz anderes")
@@ -222,3 +223,25 @@ def test_a_policy_of_schema_1_loads_for_good() -> None:
 
     assert policy.pool.names == ("sums", "words", "large")
     assert decision.expert == "sums"
+
+
+def test_waits_are_learnt_and_what_the_caller_sees_goes_before(tmp_path: Path) -> None:
+    data = to_dataset(
+        [row | {"ttft_s": 0.2 if row["expert"] == "large" else 0.02} for row in rows(120)], pool=POOL
+    )
+    learnt = train(data, embeddings(data.texts), SPEC, method="knn").save(tmp_path / "p")
+    loaded, limit = Policy.load(tmp_path / "p"), Preferences(max_ttft_ms=100, cost_weight=0)
+    (learned, *_), (seen, *_) = (
+        decided(loaded, preferences=limit),
+        decided(loaded, preferences=limit, ttft_ms={"large": 5.0, "sums": 500.0}),
+    )
+
+    assert learnt.policy_id == loaded.policy_id
+    assert learned.experts["large"].ttft_ms == pytest.approx(200, rel=0.1)
+    assert "expected wait 200 ms is above max_ttft_ms 100" in learned.experts["large"].excluded_because
+    assert seen.experts["large"].eligible
+    assert not seen.experts["sums"].eligible
+
+
+def test_a_policy_saved_without_a_card_gets_one(folder: Path) -> None:
+    assert "## Limits" in (folder / "CARD.md").read_text()
