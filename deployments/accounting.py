@@ -4,6 +4,7 @@ An `Account` is opened when a request arrives and closed once, however it ends. 
 HTTP or Ray; what it is told it does not change.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +16,14 @@ from deployments import telemetry
 from deployments.ask import Ask
 from deployments.choosing import Choice
 from deployments.directory import Directory
-from deployments.dispatch import Attempt, Opened
+from deployments.dispatch import Attempt, Opened, reason
 from deployments.errors import ApiError
 from deployments.keys import Caller
 from deployments.relay import Relayed
+from deployments.tracing import NO_CONTEXT, Context, NoTracer, Span, Tracer
 from router.experts import Price
+
+logger = logging.getLogger("ray.serve")
 
 FRAMES = {"chat": 2, "completions": 1}
 """Events of a stream that carry no token: chat's role, and `[DONE]`."""
@@ -71,10 +75,16 @@ class Accounting:
         self._clock, self._now = clock, now
         self.log: KeepsRecords | None = None
         self.memory: RemembersRequests | None = None
+        self.tracer: Tracer = NoTracer()
 
-    def open(self, request_id: str, kind: str) -> "Account":
-        """A request arrived."""
-        return Account(self, request_id, kind, self._clock(), self._now())
+    def open(self, request_id: str, kind: str, trace: Context = NO_CONTEXT) -> "Account":
+        """A request arrived, as part of a trace."""
+        span = self.tracer.begin(f"ingress {kind}", trace)
+        span.tell(to_router__request_id=request_id)
+        return Account(self, request_id, kind, span)
+
+    def now(self) -> float:
+        return self._now()
 
     def clock(self) -> float:
         return self._clock()
@@ -97,20 +107,26 @@ class Accounting:
 class Account:
     """One request, from its arrival to its end. Whoever serves it fills in what becomes known."""
 
-    def __init__(
-        self, accounting: Accounting, request_id: str, kind: str, started: float, arrived_at: float
-    ) -> None:
+    def __init__(self, accounting: Accounting, request_id: str, kind: str, span: Span) -> None:
         self._accounting = accounting
         self.request_id = request_id
         self.kind = kind
-        self.started = started
+        self.span = span
+        self.started = accounting.clock()
         """By the clock of deadlines."""
-        self._arrived_at = arrived_at
+        self._arrived_at = accounting.now()
         self._closed = False
         self._opened: Opened | None = None
         self.caller: Caller | None = None
         self.ask: Ask | None = None
         self.choice: Choice | None = None
+
+    @property
+    def chosen(self) -> Choice:
+        """Whom to ask; raises `RuntimeError` before that is known."""
+        if self.choice is None:
+            raise RuntimeError("nobody has been chosen yet")
+        return self.choice
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -190,8 +206,33 @@ class Account:
         seconds = self._accounting.clock() - self.started
         telemetry.requests.labels(self.kind, outcome).inc()
         telemetry.stage_seconds.labels("whole").observe(seconds)
+        self._tell(outcome, code, seconds)
         if self._accounting.log is not None and self.choice is not None:
             self._accounting.log.write(self._record(outcome, code, seconds, usage))
+
+    def _tell(self, outcome: str, code: str | None, seconds: float) -> None:
+        """One line in the log, and the end of the span."""
+        expert = None if self._opened is None else self._opened.expert
+        why: str | None = None if self.choice is None else self.choice.reason
+        if self.choice is not None and self._opened is not None:
+            why = reason(self.choice, self._opened)
+        fields = {
+            "request_id": self.request_id,
+            "kind": self.kind,
+            "outcome": outcome,
+            "code": code,
+            "expert": expert,
+            "reason": why,
+            "attempts": 0 if self._opened is None else len(self._opened.attempts),
+            "key": None if self.caller is None else self.caller.id,
+            "latency_s": round(seconds, 6),
+        }
+        bad = outcome.startswith("5") or outcome == "broken"
+        logger.log(logging.WARNING if bad else logging.INFO, "request ended", extra=fields)
+        self.span.tell(**{f"to_router__{name}": value for name, value in fields.items() if value is not None})
+        if self._opened is not None:
+            self.span.tell(to_router__ttft_s=self._opened.ttft_s)
+        self.span.end(code or outcome if bad else None)
 
     def _record(self, outcome: str, code: str | None, seconds: float, usage: Usage | None) -> dict[str, Any]:
         """The decision record; the query stands in it for the log to keep or to drop."""
@@ -233,11 +274,6 @@ class Account:
             "key": None if self.caller is None else self.caller.id,
             "query": ask.query,
         }
-
-
-def reason(choice: Choice, opened: Opened) -> str:
-    """Why this expert answered, in the words of the contract."""
-    return choice.reason if opened.expert == choice.ranking[0] else "fallback_expert"
 
 
 def key_of(caller: Caller | None) -> str:

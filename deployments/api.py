@@ -8,7 +8,7 @@ OpenAI envelope.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import orjson
 from starlette.applications import Starlette
@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from deployments import headers, telemetry
+from deployments.accounting import Account, Accounting
 from deployments.admission import Gate
 from deployments.ask import KINDS, Ask, parse
 from deployments.choosing import AsksRouter, Choice, choose
@@ -27,7 +28,9 @@ from deployments.cors import Cors
 from deployments.directory import Directory
 from deployments.dispatch import Attempt, Deadline, Opened
 from deployments.errors import ApiError, DeadlineExceeded, Unavailable
+from deployments.feedback import Feedback, KnowsElsewhere, Memory
 from deployments.fleet import Fleet
+from deployments.gauges import observe
 from deployments.health import ExpertHealth
 from deployments.keys import Caller, KeyRing
 from deployments.ledger_client import Hold, LedgerClient
@@ -37,6 +40,7 @@ from deployments.page.door import Door
 from deployments.pages import Pages
 from deployments.refusals import HANDLERS, JsonResponse
 from deployments.relay import Relay, Relayed
+from deployments.tracing import Context
 from deployments.upload import read_body
 
 ASSUMED_ANSWER_TOKENS = 512
@@ -64,11 +68,16 @@ class Api:
         self.keys: KeyRing | None = None
         self.ledger: LedgerClient | None = None
         """Put in by whoever can reach the common ledger; without one, limits are not counted."""
+        self.knows_elsewhere: KnowsElsewhere | None = None
+        """Asks the other replicas whether they answered a request; put in by whoever can reach them."""
         self._router = router
         self._clock = clock
         self.fleet = Fleet(self.directory, client_for, _observe_attempt, clock)
         self.gate = _gate(config, clock)
-        self._gather_metrics = gather_metrics
+        self.accounting = Accounting(self.directory, clock)
+        self.memory = Memory()
+        self.accounting.memory = self.memory
+        self._gather_metrics = gather_metrics or self._own_metrics
         self.apply(config)
 
     @property
@@ -95,10 +104,18 @@ class Api:
         )
         card = PolicyCard(self.directory)
         door = Door(self.args.page, Board(self.directory, self._gather_metrics), card, self._caller)
+        feedback = Feedback(
+            self.accounting,
+            self.memory,
+            caller=self._caller,
+            elsewhere=lambda: self.knows_elsewhere,
+            upload_timeout_s=self.args.upload_timeout_s,
+        )
         app = Starlette(
             routes=[
                 *(Route(path, self.generate, methods=["POST"]) for path in KINDS),
                 Route("/v1/route", self.route, methods=["POST"]),
+                Route("/v1/feedback", feedback.rate, methods=["POST"]),
                 *pages.routes(),
                 *door.routes(),
             ],
@@ -110,54 +127,63 @@ class Api:
 
     async def generate(self, request: Request) -> Response:
         """Every endpoint that an expert answers."""
-        id_ = headers.request_id(request)
         kind = KINDS[request.url.path]
-        started = self._clock()
+        account = self.accounting.open(headers.request_id(request), kind, headers.trace_context(request))
         with ExitStack() as undo:
             try:
-                caller = self._caller(request)
-                self.gate.refuse_early()
-                ask = await self._read(request)
-                deadline = self._deadline(request, ask, started)
-                hold = await self._reserve(caller, ask)
-                undo.callback(hold.settle, 0, 0.0)
-                await self._enter(ask, deadline)
-                undo.callback(self.gate.leave)
-                with telemetry.stage_seconds.labels("route").time():
-                    choice = await self._choose(ask, caller)
-                for name in choice.wake:
-                    self.fleet.wake(name)
-                opened = await self.fleet.dispatcher.open(
-                    ask,
-                    choice,
-                    headers.forwarded(request, id_),
-                    deadline,
-                    attempts_at_most=ATTEMPTS.get(headers.retries(request), 1),
-                )
-                undo.callback(opened.place.leave)
+                opened, hold = await self._open(request, account, undo)
             except ApiError as error:
-                telemetry.requests.labels(kind, str(error.status)).inc()
-                if error.status in {429, 503}:
-                    telemetry.refused.labels(error.code).inc()
+                account.refused(error)
                 raise
             except (asyncio.CancelledError, ClientDisconnect):
-                telemetry.requests.labels(kind, "disconnected").inc()
+                account.left()
+                raise
+            except Exception:
+                account.failed()
                 raise
             ended = undo.pop_all()
-        telemetry.stage_seconds.labels("first_byte").observe(self._clock() - started)
 
         def finished(told: Relayed) -> None:
             with ended:
-                self._settle(hold, ask, opened, told)
-                self._account(kind, choice, opened, told, self._clock() - started)
+                usage = account.ended(told)
+                usd = self.accounting.cost_usd(opened.expert, usage)
+                hold.settle(usage.prompt + usage.completion, usd or 0.0)
 
-        return Relay(opened.stream, headers.told(choice, opened, id_), kind=kind, finished=finished)
+        told = headers.told(account.chosen, opened, account.request_id)
+        return Relay(opened.stream, told, kind=kind, finished=finished)
+
+    async def _open(self, request: Request, account: Account, undo: ExitStack) -> tuple[Opened, Hold]:
+        """From a request to an expert's answer, begun; what is held on the way stands in `undo`."""
+        account.caller = caller = self._caller(request)
+        self.gate.refuse_early()
+        account.ask = ask = await self._read(request, account)
+        deadline = self._deadline(request, ask, account.started)
+        hold = await self._reserve(caller, ask)
+        undo.callback(hold.settle, 0, 0.0)
+        with account.stage("admit"):
+            await self._enter(ask, deadline)
+        undo.callback(self.gate.leave)
+        with account.stage("route"):
+            account.choice = choice = await self._choose(ask, caller, account.span.context)
+        for name in choice.wake:
+            self.fleet.wake(name)
+        began = self._clock()
+        opened = await self.fleet.dispatcher.open(
+            ask,
+            choice,
+            headers.forwarded(request, account.request_id, account.span.context),
+            deadline,
+            attempts_at_most=ATTEMPTS.get(headers.retries(request), 1),
+        )
+        undo.callback(opened.place.leave)
+        account.answered(opened, began)
+        return opened, hold
 
     async def route(self, request: Request) -> Response:
         """What the same body would do, without doing it."""
         caller = self._caller(request)
         ask = await self._read(request, guess=True)
-        choice = await self._choose(ask, caller)
+        choice = await self._choose(ask, caller, headers.trace_context(request))
         experts = {
             name: {
                 "score": view.score if choice.reason == "routed" else None,
@@ -187,10 +213,10 @@ class Api:
             troubles["keys"] = self.keys.error
         return troubles
 
-    async def _read(self, request: Request, *, guess: bool = False) -> Ask:
+    async def _read(self, request: Request, account: Account | None = None, *, guess: bool = False) -> Ask:
         limit = int(self.args.max_body_mib * 1024 * 1024)
         raw = await read_body(request, limit, self.args.upload_timeout_s)
-        with telemetry.stage_seconds.labels("parse").time():
+        with nullcontext() if account is None else account.stage("parse"):
             path = _path_of(raw) if guess else request.url.path
             return parse(path, raw, max_messages=self.directory.config.limits.max_messages)
 
@@ -204,19 +230,15 @@ class Api:
         return await self.ledger.reserve(caller, ask.prompt_tokens + answer, usd)
 
     async def _enter(self, ask: Ask, deadline: Deadline) -> None:
-        with telemetry.stage_seconds.labels("admit").time():
-            telemetry.queued.inc()
-            try:
-                await self.gate.enter(ask.routing.priority, deadline.left_s())
-            except Unavailable as error:
-                if deadline.left_s() <= 0:
-                    why = f"no place came free within the deadline of {deadline.seconds:g} s"
-                    raise DeadlineExceeded(why) from error
-                raise
-            finally:
-                telemetry.queued.dec()
+        try:
+            await self.gate.enter(ask.routing.priority, deadline.left_s())
+        except Unavailable as error:
+            if deadline.left_s() <= 0:
+                why = f"no place came free within the deadline of {deadline.seconds:g} s"
+                raise DeadlineExceeded(why) from error
+            raise
 
-    async def _choose(self, ask: Ask, caller: Caller | None) -> Choice:
+    async def _choose(self, ask: Ask, caller: Caller | None, trace: Context) -> Choice:
         try:
             choice = await choose(
                 ask,
@@ -228,11 +250,12 @@ class Api:
                 allowed=None if caller is None else caller.experts,
                 passed_over=self.fleet.passed_over(),
                 preset=None if caller is None else caller.preset,
+                trace=trace,
             )
         except Unavailable as error:
             raise Unavailable(error.message, error.code, None, self.fleet.retry_after_s()) from error
-        if choice.reason == "fallback_router":
-            telemetry.static_rankings.labels("no_decision").inc()
+        if choice.cause is not None:
+            telemetry.static_rankings.labels(choice.cause).inc()
         return choice
 
     def _deadline(self, request: Request, ask: Ask, started: float) -> Deadline:
@@ -240,32 +263,13 @@ class Api:
         limit_s = self.args.request_timeout_s
         return Deadline(min(seconds or limit_s, limit_s), self._clock, started)
 
-    def _settle(self, hold: Hold, ask: Ask, opened: Opened, told: Relayed) -> None:
-        """Correct what a key's limits reserved to what was used, as far as it is known."""
-        prompt, completion = told.usage() or (ask.prompt_tokens, told.events if told.streamed else 0)
-        policy = self.directory.policy
-        price = None if policy is None else policy.prices.get(opened.expert)
-        hold.settle(prompt + completion, 0.0 if price is None else price.cost_usd(prompt, completion))
+    def exposition(self) -> bytes:
+        """This replica's metrics, its gauges set to what is now."""
+        observe(self.directory, self.fleet, self.gate, self.config_error, self.ledger)
+        return telemetry.exposition()
 
-    def _account(self, kind: str, choice: Choice, opened: Opened, told: Relayed, seconds: float) -> None:
-        """The end of a request: metrics."""
-        outcome = str(opened.stream.head.status) if told.outcome == "complete" else told.outcome
-        telemetry.requests.labels(kind, outcome).inc()
-        telemetry.decisions.labels(opened.expert, headers.reason(choice, opened)).inc()
-        telemetry.stage_seconds.labels("whole").observe(seconds)
-        view = choice.views.get(opened.expert)
-        if view is not None and view.cost_usd is not None:
-            telemetry.cost_usd.labels(opened.expert, "predicted").inc(view.cost_usd)
-        usage = told.usage()
-        prompt, completion = usage or (0, told.events if told.streamed else 0)
-        telemetry.tokens.labels(opened.expert, "prompt").inc(prompt)
-        telemetry.tokens.labels(opened.expert, "completion").inc(completion)
-        prices = {} if self.directory.policy is None else self.directory.policy.prices
-        if opened.expert in prices:
-            observed = prices[opened.expert].cost_usd(prompt, completion)
-            telemetry.cost_usd.labels(opened.expert, "observed").inc(observed)
-            dearest = max(price.cost_usd(prompt, completion) for price in prices.values())
-            telemetry.baseline_usd.labels("dearest").inc(dearest)
+    async def _own_metrics(self) -> bytes:
+        return self.exposition()
 
 
 def _observe_attempt(attempt: Attempt) -> None:

@@ -13,6 +13,7 @@ from deployments.config import AUTO
 from deployments.directory import CONTEXT, Directory
 from deployments.errors import BadRequest, NotAllowed, NotFound, Unavailable
 from deployments.messages import NoPolicy
+from deployments.tracing import NO_CONTEXT, Context
 from router.core import Decision, ExpertView, RouteRequest
 from router.errors import NoEligibleExpertError
 
@@ -25,8 +26,11 @@ class AsksRouter(Protocol):
     """What choosing needs of the router's client."""
 
     async def decide(
-        self, request: RouteRequest, timeout_s: float
+        self, request: RouteRequest, timeout_s: float, trace: Context = NO_CONTEXT
     ) -> Decision | NoEligibleExpertError | NoPolicy: ...
+
+
+Cause = Literal["timeout", "no_replica", "no_policy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Choice:
     unfamiliar: bool = False
     wake: tuple[str, ...] = ()
     """Experts that would have come first, had they not been asleep."""
+    cause: Cause | None = None
+    """Why there is no decision of the router's."""
 
 
 async def choose(
@@ -55,6 +61,7 @@ async def choose(
     allowed: Collection[str] | None = None,
     passed_over: Collection[str] = (),
     preset: str | None = None,
+    trace: Context = NO_CONTEXT,
 ) -> Choice:
     """Resolve a request's `model`.
 
@@ -65,6 +72,7 @@ async def choose(
         allowed: the experts that the caller's key may use; `None` for all.
         passed_over: experts without a running replica, which come last in the ranking.
         preset: what `auto` stands for with the caller's key.
+        trace: the trace context that the router gets.
 
     Raises:
         NotFound: the model is no expert, no preset and not `auto`.
@@ -103,14 +111,14 @@ async def choose(
         ttft_ms=dict(ttft_ms),
     )
     try:
-        answer = await router.decide(request, deadline_s)
+        answer = await router.decide(request, deadline_s, trace)
     except TimeoutError:
         why = f"no decision within {deadline_s * 1000:.0f} ms"
-        return _static(ask, directory, reasons, why, passed_over)
+        return _static(ask, directory, reasons, "timeout", why, passed_over)
     except ConnectionError as error:
-        return _static(ask, directory, reasons, f"no router replica: {error}", passed_over)
+        return _static(ask, directory, reasons, "no_replica", f"no router replica: {error}", passed_over)
     if isinstance(answer, NoPolicy):
-        return _static(ask, directory, reasons, answer.why, passed_over)
+        return _static(ask, directory, reasons, "no_policy", answer.why, passed_over)
     if isinstance(answer, NoEligibleExpertError):
         raise none_left(answer.reasons, unavailable)
     ranking, wake = _warm_first(answer.ranking, passed_over)
@@ -169,10 +177,15 @@ def _warm_first(
 
 
 def _static(
-    ask: Ask, directory: Directory, reasons: Mapping[str, str], why: str, passed_over: Collection[str]
+    ask: Ask,
+    directory: Directory,
+    reasons: Mapping[str, str],
+    cause: Cause,
+    why: str,
+    passed_over: Collection[str],
 ) -> Choice:
     """The policy's static ranking, as far as its experts are eligible."""
-    logger.warning("static ranking used: %s", why)
+    logger.warning("static ranking used: %s", why, extra={"cause": cause})
     eligible = tuple(name for name in directory.static_ranking() if name not in reasons)
     ranking, wake = _warm_first(eligible, passed_over)
     views = {
@@ -181,7 +194,7 @@ def _static(
     }
     policy_id = None if directory.policy is None else directory.policy.policy_id
     fallback = ask.routing.fallback is not False
-    return Choice(ranking, "fallback_router", fallback, policy_id, views, wake=wake)
+    return Choice(ranking, "fallback_router", fallback, policy_id, views, wake=wake, cause=cause)
 
 
 def _check_lists(ask: Ask, directory: Directory) -> None:

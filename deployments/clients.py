@@ -22,6 +22,7 @@ from deployments.asgi import Head, Headers
 from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget
 from deployments.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 from deployments.messages import NoPolicy, RouterState
+from deployments.tracing import NO_CONTEXT, Context
 from router.core import Decision, RouteRequest
 from router.errors import NoEligibleExpertError
 
@@ -211,16 +212,16 @@ class RouterClient:
         self._describe = handle.describe
 
     async def decide(
-        self, request: RouteRequest, timeout_s: float
+        self, request: RouteRequest, timeout_s: float, trace: Context = NO_CONTEXT
     ) -> Decision | NoEligibleExpertError | NoPolicy:
-        """Ask for a decision.
+        """Ask for a decision, as part of a trace.
 
         Raises:
             TimeoutError: none came within `timeout_s`.
             ConnectionError: no replica could answer.
         """
         answer: Decision | NoEligibleExpertError | NoPolicy
-        answer = await _bounded(self._decide.remote(request), timeout_s)
+        answer = await _bounded(self._decide.remote(request, dict(trace)), timeout_s)
         return answer
 
     async def describe(self, timeout_s: float) -> RouterState:

@@ -220,6 +220,21 @@ class CorsSettings(Settings):
     """Such as `https://chat.example.com`; `*` for all."""
 
 
+class LogSettings(Settings):
+    """The decision log; left out, none is kept."""
+
+    folder: str = "var/decisions"
+    """Relative to the project's root; each machine with an ingress replica has its own."""
+    max_mib: Annotated[float, Field(ge=1)] = 512
+    """Room on disk that the folder's files may take together; the oldest are deleted first."""
+    keep_days: Annotated[float, Field(gt=0)] = 30
+    """Files older than this are deleted."""
+    queries: bool = False
+    """Whether the text of queries and of feedback comments is kept; outcomes for training need it."""
+    max_queued: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Records waiting for the disk; one more is dropped and counted."""
+
+
 class IngressConfig(Settings):
     """`user_config` of the deployment `Ingress`."""
 
@@ -228,6 +243,7 @@ class IngressConfig(Settings):
     limits: Limits = Limits()
     keys: KeysSettings | None = None
     cors: CorsSettings | None = None
+    log: LogSettings | None = None
 
     @model_validator(mode="after")
     def _names(self) -> "IngressConfig":

@@ -51,6 +51,11 @@ class Opened:
     """Held until the answer ended; whoever takes the answer over must `leave` it."""
 
 
+def reason(choice: Choice, opened: Opened) -> str:
+    """Why this expert answered, in the words of the contract."""
+    return choice.reason if opened.expert == choice.ranking[0] else "fallback_expert"
+
+
 class Deadline:
     """The one deadline of a request, which its wait and all its attempts share."""
 

@@ -15,6 +15,7 @@ from ray.serve.llm.deployment import LLMServer
 
 from deployments.asgi import ASGIApp, Head, Headers, call
 from deployments.config import EXPERT_DEPLOYMENT, ExpertArgs
+from deployments.identity import name_of_replica
 from deployments.placement import bundle_selector, engine_environment, placement_group
 
 logger = logging.getLogger("ray.serve")
@@ -49,6 +50,12 @@ class Expert(LLMServer):
         async for _ in answer:
             pass
         logger.info("%s warmed up in %.1f s", self._llm_config.model_id, time.monotonic() - started)
+
+    async def exposition(self) -> tuple[str, bytes]:
+        """This replica's name and its engine's metrics, in the text format of Prometheus."""
+        answer = call(self._app, "GET", "/metrics", (), b"")
+        body = b"".join([part.body if isinstance(part, Head) else part async for part in answer])
+        return name_of_replica(), body
 
     async def http(
         self, method: str, path: str, headers: Headers, body: bytes

@@ -10,9 +10,10 @@ from starlette.requests import Request
 
 from deployments.asgi import Headers
 from deployments.choosing import Choice
-from deployments.dispatch import Opened
+from deployments.dispatch import Opened, reason
+from deployments.tracing import CONTEXT_HEADERS, Context
 
-FORWARDED = (b"accept", b"traceparent", b"tracestate", b"anthropic-version", b"anthropic-beta")
+FORWARDED = (b"accept", b"anthropic-version", b"anthropic-beta")
 """Request headers that reach an expert; a client's key never does."""
 LONGEST_FORWARDED = 512
 LONGEST_REQUEST_ID = 128
@@ -25,14 +26,24 @@ def request_id(request: Request) -> str:
     return given if fit else uuid.uuid4().hex
 
 
-def forwarded(request: Request, id_: str) -> Headers:
+def trace_context(request: Request) -> Context:
+    """The W3C trace context that a client sent, as far as it is fit to be handed on."""
+    return {
+        name.decode(): value.decode()
+        for name, value in request.headers.raw
+        if name.decode("latin-1") in CONTEXT_HEADERS and len(value) <= LONGEST_FORWARDED and _printable(value)
+    }
+
+
+def forwarded(request: Request, id_: str, trace: Context) -> Headers:
     """The headers of the request that an expert gets."""
     kept = [
         (name, value)
         for name, value in request.headers.raw
         if name in FORWARDED and len(value) <= LONGEST_FORWARDED and _printable(value)
     ]
-    return [*kept, (b"content-type", b"application/json"), (b"x-request-id", id_.encode())]
+    traced = [(name.encode(), value.encode()) for name, value in trace.items()]
+    return [*kept, *traced, (b"content-type", b"application/json"), (b"x-request-id", id_.encode())]
 
 
 def read_timeout_s(request: Request) -> float | None:
@@ -44,11 +55,6 @@ def retries(request: Request) -> int:
     """How often the client has tried this request before."""
     told = _positive(request.headers.get("x-stainless-retry-count"))
     return 0 if told is None else int(min(told, 1000))
-
-
-def reason(choice: Choice, opened: Opened) -> str:
-    """Why this expert answered, in the words of the contract."""
-    return choice.reason if opened.expert == choice.ranking[0] else "fallback_expert"
 
 
 def told(choice: Choice, opened: Opened, id_: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -10,14 +11,18 @@ from ray import serve
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import middleware, telemetry
+from deployments import middleware, tracing
 from deployments.api import Api
 from deployments.clients import RouterClient, ServeExpert
-from deployments.config import IngressArgs, IngressConfig, KeysSettings, explain, resolve
+from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings, explain, resolve
+from deployments.decision_log import DecisionLog, log_files
 from deployments.errors import ExpertError
+from deployments.feedback import Answered, answered_before
+from deployments.identity import name_of_replica
 from deployments.keys import KeyRing
 from deployments.ledger_actor import LedgerHandle
 from deployments.ledger_client import LedgerClient
+from deployments.replicas import Replicas
 
 logger = logging.getLogger("ray.serve")
 
@@ -38,6 +43,8 @@ class Ingress:
         self._api: Api | None = None
         # Serve asks for the app before it hands over user_config; until then there is only this.
         self._app: ASGIApp = Starlette()
+        self._replicas = Replicas(self.exposition, router, self._experts_here)
+        self._log: DecisionLog | None = None
         self._keys: KeysSettings | None = None
         self._refresher: asyncio.Task[None] | None = None
         self._key_watch: asyncio.Task[None] | None = None
@@ -57,17 +64,52 @@ class Ingress:
                 raise ValueError(why) from error
             self._api.config_error = why
             return
+        await self._use_log(config.log)
         if self._api is None:
-            api = Api(self._args, config, self._router)
+            api = Api(self._args, config, self._router, gather_metrics=self._replicas.metrics)
             await self._use_keys(api, config.keys)
+            api.knows_elsewhere = self._replicas.recall
+            api.accounting.tracer = tracing.tracer("to-router-ingress")
+            if self._log is not None:
+                await asyncio.to_thread(_restore, api, resolve(self._log.settings.folder))
             self._api, self._app = api, api.app()
         else:
             await self._use_keys(self._api, config.keys)
             self._api.apply(config)
             self._api.config_error = None
+        self._api.accounting.log = self._log
         if self._refresher is None:
             self._refresher = asyncio.create_task(self._keep_fresh())
             self._key_watch = asyncio.create_task(self._watch_keys())
+
+    def exposition(self) -> tuple[str, bytes]:
+        """This replica's name and metrics."""
+        return name_of_replica(), b"" if self._api is None else self._api.exposition()
+
+    def recall(self, request_id: str) -> Answered | None:
+        """What this replica knows of an answered request."""
+        return None if self._api is None else self._api.memory.recall(request_id)
+
+    def _experts_here(self) -> dict[str, str]:
+        """Experts with a replica in this cluster: those have engines to ask."""
+        if self._api is None:
+            return {}
+        directory = self._api.directory
+        targets = directory.config.experts.items()
+        return {name: t.app for name, t in targets if t.app is not None and directory.experts[name].running}
+
+    async def _use_log(self, settings: LogSettings | None) -> None:
+        """Keep the decision log as configured."""
+        if settings == (None if self._log is None else self._log.settings):
+            return
+        old, self._log = self._log, None
+        if settings is not None:
+            self._log = DecisionLog(settings, serve.get_replica_context().replica_id.unique_id)
+            self._log.start()
+        if self._api is not None:
+            self._api.accounting.log = self._log
+        if old is not None:
+            await asyncio.to_thread(old.stop)
 
     async def _use_keys(self, api: Api, settings: KeysSettings | None) -> None:
         """Ask for keys as configured, and count what they use in the common ledger."""
@@ -127,19 +169,22 @@ class Ingress:
             directory.lost_router(f"the router does not answer ({type(error).__name__})")
         else:
             directory.saw_router(state)
-            telemetry.config_refused.labels("Router").set(0 if state.error is None else 1)
-            if state.policy is not None:
-                telemetry.policy_info.clear()
-                telemetry.policy_info.labels(state.policy.policy_id).set(1)
         status = await asyncio.wait_for(asyncio.to_thread(serve.status), STATUS_TIMEOUT_S)
         for name, target in directory.config.experts.items():
             if target.app is None:
                 directory.experts[name].why_not_ready = None
                 continue
             _see_application(directory.experts[name], status.applications.get(target.app), target.app)
-            telemetry.expert_replicas.labels(name).set(directory.experts[name].running or 0)
             if directory.experts[name].running and directory.experts[name].context_window is None:
                 directory.experts[name].context_window = await _context_window(name, target.app)
+
+
+def _restore(api: Api, folder: Path) -> None:
+    """Learn from the log's files which requests this machine answered before."""
+    try:
+        api.memory.restore(answered_before(log_files(folder)))
+    except OSError as error:
+        logger.warning("earlier answers are not known, ratings of them will be refused: %s", error)
 
 
 def _see_application(state: Any, application: Any, app: str) -> None:

@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from deployments import telemetry
 from deployments.config import AUTO
 from deployments.directory import Directory
 from deployments.errors import NotFound
@@ -22,7 +21,7 @@ class Pages:
     Args:
         caller: whose request it is; raises where a key is needed and missing.
         troubles: parts of the ingress itself that are not well, by name.
-        gather_metrics: the metrics of the whole application; left out, of this process.
+        gather_metrics: the metrics of the whole application.
     """
 
     def __init__(
@@ -31,7 +30,7 @@ class Pages:
         *,
         caller: Callable[[Request], Caller | None],
         troubles: Callable[[], dict[str, str]],
-        gather_metrics: Callable[[], Awaitable[bytes]] | None,
+        gather_metrics: Callable[[], Awaitable[bytes]],
     ) -> None:
         self._directory = directory
         self._caller = caller
@@ -76,8 +75,7 @@ class Pages:
 
     async def metrics(self, request: Request) -> Response:
         """The whole application's metrics in the text format of Prometheus."""
-        body = telemetry.exposition() if self._gather_metrics is None else await self._gather_metrics()
-        return Response(body, media_type="text/plain; version=0.0.4")
+        return Response(await self._gather_metrics(), media_type="text/plain; version=0.0.4")
 
     async def openapi(self, request: Request) -> Response:
         """The description of this API."""

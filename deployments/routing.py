@@ -6,6 +6,7 @@ in force and a bounded cache of embeddings, so any replica can answer any query.
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,11 @@ import numpy as np
 from pydantic import ValidationError
 from ray import serve
 
+from deployments import telemetry, tracing
 from deployments.config import RouterArgs, RouterConfig, explain, resolve
+from deployments.identity import name_of_replica
 from deployments.messages import NoPolicy, PolicyView, RouterState
+from deployments.tracing import NO_CONTEXT, Context
 from router.core import Decision, FloatArray, QueryBatch, RouteRequest
 from router.encoders import Encoder, load_encoder
 from router.errors import NoEligibleExpertError, PoolError, RouterError
@@ -39,6 +43,15 @@ class Served:
     folder: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question in the queue."""
+
+    request: RouteRequest
+    at: float
+    """When it came, by the monotonic clock."""
+
+
 class Router:
     """Scores and decides with the policy that `user_config` names."""
 
@@ -48,6 +61,7 @@ class Router:
         self._error: str | None = "no policy is configured: user_config of Router names none"
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="router")
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy-loader")
+        self._tracer = tracing.tracer("to-router-router")
         self._embeddings: OrderedDict[str, FloatArray] = OrderedDict()
         self._batched.set_max_batch_size(args.max_batch_size)
         self._batched.set_batch_wait_timeout_s(args.batch_wait_ms / 1000)
@@ -71,16 +85,26 @@ class Router:
             self._refuse(f"unforeseen {type(error).__name__}: {error}")
         else:
             self._error = None
+            telemetry.config_refused.labels("Router").set(0)
+            telemetry.policy_swaps.labels("accepted").inc()
             self._embeddings.clear()
             logger.info("policy %s loaded from %s", self._served.policy.policy_id, self._served.folder)
 
-    async def decide(self, request: RouteRequest) -> Answer:
+    async def decide(self, request: RouteRequest, trace: Context = NO_CONTEXT) -> Answer:
         """A decision; why there is none is a value too, never an exception.
 
         An exception inside a batch would fail every request of that batch.
         """
-        answer: Answer = await self._batched(request)
+        span = self._tracer.begin("router decide", trace)
+        try:
+            answer: Answer = await self._batched(_Asked(request, time.monotonic()))
+        finally:
+            span.end()
         return answer
+
+    def exposition(self) -> tuple[str, bytes]:
+        """This replica's name and metrics."""
+        return name_of_replica(), telemetry.exposition()
 
     def describe(self) -> RouterState:
         """What this replica serves, and what it last refused."""
@@ -88,8 +112,11 @@ class Router:
         return RouterState(policy=None if served is None else _view(served), error=self._error)
 
     @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.003)
-    async def _batched(self, requests: list[RouteRequest]) -> list[Answer]:
-        served = self._served
+    async def _batched(self, asked: list[_Asked]) -> list[Answer]:
+        served, now = self._served, time.monotonic()
+        for one in asked:
+            telemetry.router_seconds.labels("queue").observe(now - one.at)
+        requests = [one.request for one in asked]
         if served is None:
             return [NoPolicy(self._error or "no policy") for _ in requests]
         loop = asyncio.get_running_loop()
@@ -97,12 +124,18 @@ class Router:
 
     def _answer(self, served: Served, requests: list[RouteRequest]) -> list[Answer]:
         texts = tuple(request.query for request in requests)
-        batch = QueryBatch(texts, self._encode(served.encoder, texts))
-        return list(served.policy.decide(batch, requests))
+        telemetry.router_batch.observe(len(requests))
+        with telemetry.router_seconds.labels("encode").time():
+            batch = QueryBatch(texts, self._encode(served.encoder, texts))
+        with telemetry.router_seconds.labels("score").time():
+            answers = served.policy.decide(batch, requests)
+        telemetry.router_unfamiliar.inc(sum(getattr(answer, "unfamiliar", False) for answer in answers))
+        return list(answers)
 
     def _encode(self, encoder: Encoder, texts: tuple[str, ...]) -> FloatArray:
         """Embeddings of `texts`, each distinct and unseen one encoded once."""
         known = self._embeddings
+        telemetry.router_cached.inc(sum(text in known for text in texts))
         missing = list(dict.fromkeys(text for text in texts if text not in known))
         fresh = dict(zip(missing, encoder.encode(missing), strict=True)) if missing else {}
         rows = [fresh[text] if text in fresh else known[text] for text in texts]
@@ -144,6 +177,8 @@ class Router:
 
     def _refuse(self, why: str) -> None:
         self._error = why
+        telemetry.config_refused.labels("Router").set(1)
+        telemetry.policy_swaps.labels("refused").inc()
         kept = "none" if self._served is None else self._served.policy.policy_id
         logger.error("policy refused, policy in force: %s; %s", kept, why)
 

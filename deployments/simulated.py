@@ -22,6 +22,7 @@ from deployments.asgi import Head, Headers
 from deployments.ask import KINDS, Ask, parse
 from deployments.config import explain
 from deployments.errors import BadRequest
+from deployments.identity import name_of_replica
 from deployments.simulated_pace import Pace, Slots
 from deployments.simulated_settings import Behaviour, Failure, SimulatedArgs
 
@@ -96,6 +97,10 @@ class SimulatedExpert:
             "waiting": self._slots.waiting,
             "pid": os.getpid(),
         }
+
+    async def exposition(self) -> tuple[str, bytes]:
+        """This replica's name and metrics."""
+        return name_of_replica(), self._metrics()
 
     async def http(
         self, method: str, path: str, headers: Headers, body: bytes

@@ -10,6 +10,7 @@ from deployments.asgi import Head, Headers
 from deployments.clients import OpenStream
 from deployments.errors import ExpertError
 from deployments.messages import NoPolicy
+from deployments.tracing import NO_CONTEXT
 from router.core import Decision, ExpertView, RouteRequest
 from router.errors import NoEligibleExpertError
 
@@ -74,12 +75,14 @@ class FakeRouter:
     def __init__(self, *preferred: str) -> None:
         self.preferred = preferred
         self.asked: list[RouteRequest] = []
+        self.traces: list[dict[str, str]] = []
         self.answer: Any = None
 
     async def decide(
-        self, request: RouteRequest, timeout_s: float
+        self, request: RouteRequest, timeout_s: float, trace: Mapping[str, str] = NO_CONTEXT
     ) -> Decision | NoEligibleExpertError | NoPolicy:
         self.asked.append(request)
+        self.traces.append(dict(trace))
         if isinstance(self.answer, BaseException) and not isinstance(self.answer, NoEligibleExpertError):
             raise self.answer
         if self.answer is not None:

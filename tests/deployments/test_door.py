@@ -179,7 +179,7 @@ async def test_a_client_that_leaves_before_the_first_byte_leaves_nothing_behind(
         await house.api.gate.enter("interactive", 1)
     if phase == "route":
 
-        async def never_decides(request: Any, timeout_s: float) -> Any:
+        async def never_decides(*asked: Any) -> Any:
             await never.wait()
 
         house.router.decide = never_decides  # type: ignore[method-assign]

@@ -1,0 +1,186 @@
+"""The decision log: JSON lines in rotating files, written by a thread of its own, bounded on disk.
+
+`write` never waits: a full queue drops the record and counts it, a full disk drops what it cannot hold
+and counts that. Knows nothing of what a record says, but that a query's text leaves it unless asked for.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from deployments import telemetry
+from deployments.config import LogSettings, resolve
+
+logger = logging.getLogger("ray.serve")
+
+PREFIX, SUFFIX = "decisions-", ".jsonl"
+TEXTS = frozenset({"query", "comment"})
+"""Fields that hold what people wrote."""
+PARTS = 16
+"""Files that share the room on disk: the oldest goes when it is used up."""
+MOST_AT_ONCE = 1000
+TIDY_S = 60.0
+"""How often age is looked at when nothing is written."""
+MIB = 1024 * 1024
+
+
+class DecisionLog:
+    """One ingress replica's decision log.
+
+    Args:
+        replica: part of the files' names, so that replicas on one machine do not share a file.
+        now: seconds since 1970.
+    """
+
+    def __init__(self, settings: LogSettings, replica: str, now: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self._files = LogFiles(resolve(settings.folder), replica, settings, now)
+        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(settings.max_queued)
+        self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
+        self._failing = False
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Keep a record; never waits, never fails."""
+        kept = record if self.settings.queries else {k: v for k, v in record.items() if k not in TEXTS}
+        try:
+            self._queue.put_nowait(kept)
+        except queue.Full:
+            telemetry.log_records.labels("dropped").inc()
+
+    def stop(self, wait_s: float = 5.0) -> None:
+        """Write what is queued, as far as the time allows, and end."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=wait_s)
+        self._thread.join(wait_s)
+
+    def _run(self) -> None:
+        more = True
+        while more:
+            batch, more = self._next()
+            try:
+                if batch:
+                    self._files.append(b"".join(orjson.dumps(r, default=str) + b"\n" for r in batch))
+                else:
+                    self._files.tidy()
+            except OSError as error:
+                telemetry.log_records.labels("failed").inc(len(batch))
+                if not self._failing:
+                    logger.error("decision log: records are lost until this is mended: %s", error)
+                self._failing = True
+            else:
+                telemetry.log_records.labels("written").inc(len(batch))
+                if self._failing and batch:
+                    logger.info("decision log: writing again")
+                    self._failing = False
+        self._files.close()
+
+    def _next(self) -> tuple[list[dict[str, Any]], bool]:
+        """What is queued, at least one record or a minute's silence; false when it is the end."""
+        batch: list[dict[str, Any]] = []
+        try:
+            record = self._queue.get(timeout=TIDY_S)
+            while True:
+                if record is None:
+                    return batch, False
+                batch.append(record)
+                if len(batch) >= MOST_AT_ONCE:
+                    break
+                record = self._queue.get_nowait()
+        except queue.Empty:
+            pass
+        return batch, True
+
+
+class LogFiles:
+    """The files of one replica, and the room that all files of the folder share."""
+
+    def __init__(
+        self, folder: Path, replica: str, settings: LogSettings, now: Callable[[], float] = time.time
+    ) -> None:
+        self._folder, self._now = folder, now
+        self._replica = re.sub(r"[^A-Za-z0-9]+", "-", replica)
+        self._most_bytes = int(settings.max_mib * MIB)
+        self._keep_s = settings.keep_days * 86_400
+        self._descriptor: int | None = None
+        self._path: Path | None = None
+        self._size = 0
+
+    def append(self, lines: bytes) -> None:
+        """Write whole lines, all or none.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written; nothing half stays behind.
+        """
+        if self._path is not None and (self._size >= self._most_bytes // PARTS or not self._path.exists()):
+            self.close()
+        if self._descriptor is None:
+            self._open()
+        descriptor = self._descriptor
+        if descriptor is None:
+            raise OSError("the file is not open")
+        try:
+            left = memoryview(lines)
+            while left:
+                left = left[os.write(descriptor, left) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, self._size)
+            self.tidy()
+            raise
+        self._size += len(lines)
+
+    def tidy(self) -> None:
+        """Delete what is too old, then the oldest until the folder keeps its bound."""
+        found = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in log_files(self._folder))
+        room = self._most_bytes - sum(size for _, size, _ in found)
+        for changed, size, file in found:
+            if file == self._path:
+                continue
+            if room < 0 or changed < self._now() - self._keep_s:
+                file.unlink(missing_ok=True)
+                room += size
+
+    def close(self) -> None:
+        """Let go of the current file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = self._path = None
+
+    def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.tidy()
+        at = datetime.fromtimestamp(self._now(), UTC).strftime("%Y%m%dT%H%M%S%f")
+        path = self._folder / f"{PREFIX}{at}-{self._replica}{SUFFIX}"
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._path, self._size = path, os.fstat(self._descriptor).st_size
+
+
+def log_files(folder: Path) -> list[Path]:
+    """The log's files, oldest first."""
+    return sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))
+
+
+def read_records(file: Path) -> Iterator[dict[str, Any]]:
+    """A file's records; a line that is no JSON object (the last of a killed replica) is left out."""
+    with file.open("rb") as lines:
+        for line in lines:
+            try:
+                record = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                continue
+            if isinstance(record, dict):
+                yield record

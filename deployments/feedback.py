@@ -1,0 +1,206 @@
+"""POST /v1/feedback: what a client may say of an answer, and who still knows the request that it speaks of.
+
+A rating joins its decision by the request's id, whichever ingress replica answered. A replica that starts
+afresh learns from the decision log what was answered before. Knows no Ray.
+"""
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments import telemetry
+from deployments.accounting import NO_KEY, Accounting, key_of
+from deployments.decision_log import read_records
+from deployments.errors import BadRequest, NotFound, Unavailable
+from deployments.headers import request_id
+from deployments.keys import Caller
+from deployments.upload import read_body
+
+REMEMBERED = 100_000
+"""Answers that a replica still takes a rating for: about 30 MiB at most."""
+MOST_RESTORED_BYTES = 64 * 1024 * 1024
+LONGEST_COMMENT = 4000
+MOST_BYTES = 64 * 1024
+MOST_ASKING = 8
+"""Ratings that may be looked for at the other replicas at a time."""
+FIELDS = frozenset({"request_id", "quality", "comment"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Who answered a request, and whose it was."""
+
+    expert: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """What a client thinks of an answer."""
+
+    request_id: str
+    quality: float
+    comment: str | None
+
+
+KnowsElsewhere = Callable[[str], Awaitable[tuple[Answered | None, bool]]]
+"""What other replicas know of a request, and whether all of them could be asked."""
+
+
+class Memory:
+    """The latest answers of one ingress replica; the oldest is forgotten first."""
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._most = most
+        self._answered: OrderedDict[str, Answered] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._answered)
+
+    def remember(self, request_id: str, key: str, expert: str) -> None:
+        """An expert answered."""
+        self._answered[request_id] = Answered(expert, key)
+        self._answered.move_to_end(request_id)
+        while len(self._answered) > self._most:
+            self._answered.popitem(last=False)
+
+    def recall(self, request_id: str) -> Answered | None:
+        """Who answered it; `None` where it is not known here."""
+        return self._answered.get(request_id)
+
+    def restore(self, records: Sequence[tuple[str, Answered]]) -> None:
+        """Take over what a log tells of earlier answers; what is known here already stays."""
+        known, self._answered = self._answered, OrderedDict()
+        for id_, answered in records:
+            self.remember(id_, answered.key, answered.expert)
+        for id_, answered in known.items():
+            self.remember(id_, answered.key, answered.expert)
+
+
+def answered_before(files: Sequence[Path]) -> list[tuple[str, Answered]]:
+    """What the newest of a log's files tell, oldest first, within `MOST_RESTORED_BYTES`.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    chosen: list[Path] = []
+    size = 0
+    for file in reversed(files):
+        size += file.stat().st_size
+        if size > MOST_RESTORED_BYTES and chosen:
+            break
+        chosen.insert(0, file)
+    return [
+        (str(record["request_id"]), Answered(record["expert"], record.get("key") or NO_KEY))
+        for file in chosen
+        for record in read_records(file)
+        if record.get("type") == "decision" and record.get("expert") and record.get("request_id")
+    ]
+
+
+def parse_rating(raw: bytes) -> Rating:
+    """Read a rating.
+
+    Raises:
+        BadRequest: it is not JSON, a field is missing, unknown or of the wrong type.
+    """
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}", "invalid_json") from error
+    if not isinstance(body, dict):
+        raise BadRequest("the body must be a JSON object", "invalid_json")
+    if unknown := sorted(body.keys() - FIELDS):
+        raise BadRequest(
+            f"{unknown[0][:64]} is unknown; a rating takes {', '.join(sorted(FIELDS))}",
+            "unknown_field",
+            unknown[0][:64],
+        )
+    request_id: Any = body.get("request_id")
+    if not isinstance(request_id, str) or not request_id:
+        raise BadRequest(
+            "request_id must be the x-request-id of an answer, a non-empty string",
+            "invalid_type",
+            "request_id",
+        )
+    quality: Any = body.get("quality")
+    if isinstance(quality, bool) or not isinstance(quality, int | float) or not math.isfinite(quality):
+        raise BadRequest("quality must be a number from 0 to 1", "invalid_type", "quality")
+    if not 0 <= quality <= 1:
+        raise BadRequest(f"quality must be from 0 to 1, found {quality:g}", "invalid_value", "quality")
+    comment: Any = body.get("comment")
+    if comment is not None and (not isinstance(comment, str) or len(comment) > LONGEST_COMMENT):
+        raise BadRequest(
+            f"comment must be a string of at most {LONGEST_COMMENT} characters", "invalid_type", "comment"
+        )
+    return Rating(request_id, float(quality), comment)
+
+
+class Feedback:
+    """The handler.
+
+    Args:
+        caller: whose request it is; raises where a key is needed and missing.
+        elsewhere: the way to the other replicas, where there are any.
+    """
+
+    def __init__(
+        self,
+        accounting: Accounting,
+        memory: Memory,
+        *,
+        caller: Callable[[Request], Caller | None],
+        elsewhere: Callable[[], KnowsElsewhere | None],
+        upload_timeout_s: float,
+    ) -> None:
+        self._accounting, self._memory = accounting, memory
+        self._caller, self._elsewhere = caller, elsewhere
+        self._upload_timeout_s = upload_timeout_s
+        self._asking = asyncio.Semaphore(MOST_ASKING)
+
+    async def rate(self, request: Request) -> Response:
+        """204; 404 for a request that nobody knows, or that was made with another key."""
+        key = key_of(self._caller(request))
+        rating = parse_rating(await read_body(request, MOST_BYTES, self._upload_timeout_s))
+        answered = self._memory.recall(rating.request_id) or await self._ask_others(rating.request_id)
+        if answered is None or answered.key != key:
+            raise NotFound(
+                f"no answer with the request id {rating.request_id[:128]!r} is known; "
+                "it is the x-request-id of an answer, and ratings are taken for the latest ones only",
+                "request_not_found",
+                "request_id",
+            )
+        telemetry.feedback_quality.labels(answered.expert).observe(rating.quality)
+        if self._accounting.log is not None:
+            now = datetime.fromtimestamp(self._accounting.now(), UTC)
+            self._accounting.log.write(
+                {
+                    "type": "feedback",
+                    "request_id": rating.request_id,
+                    "time": now.isoformat(timespec="milliseconds"),
+                    "expert": answered.expert,
+                    "quality": rating.quality,
+                    "comment": rating.comment,
+                    "key": None if key == NO_KEY else key,
+                }
+            )
+        return Response(status_code=204, headers={"x-request-id": request_id(request)})
+
+    async def _ask_others(self, id_: str) -> Answered | None:
+        ask = self._elsewhere()
+        if ask is None:
+            return None
+        async with self._asking:
+            answered, all_spoke = await ask(id_)
+        if answered is None and not all_spoke:
+            raise Unavailable("not every replica could be asked for this request: try again", "try_again")
+        return answered
