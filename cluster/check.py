@@ -1,24 +1,25 @@
 """Say what is wrong with a serve_config.yaml before a deploy, in plain words.
 
 Reads the file and what it names; starts nothing. Ray itself would drop an unknown key in silence, or
-wait for ever for a node that does not exist. `check_cluster` and `check_kuberay` hold it against nodes.
+wait for ever for a node that does not exist. With `cluster` or `kuberay` it is held against nodes too.
 """
 
 import argparse
-import ast
-import importlib.util
 import json
 import os
 import sys
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cluster.check_fit import DASHBOARD, check_fit, check_manifest, cluster_nodes
+from cluster.findings import Finding
+from cluster.known_keys import engine_arguments, serve_keys
+from cluster.pools import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED, asks
+from cluster.sizes import check_memory
 from deployments.config import (
     EXPERT_DEPLOYMENT,
     AppArgs,
@@ -28,60 +29,43 @@ from deployments.config import (
     explain,
     resolve,
 )
+from deployments.simulated_settings import SimulatedArgs
 from router.errors import RouterError
 
-APP = "to-router"
-BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED = (
-    f"deployments.app:build_{what}" for what in ("app", "expert", "simulated")
-)
-SERVE_SCHEMAS = {
-    "deploy": ("serve/schema.py", "ServeDeploySchema"),
-    "http": ("serve/schema.py", "HTTPOptionsSchema"),
-    "application": ("serve/schema.py", "ServeApplicationSchema"),
-    "deployment": ("serve/schema.py", "DeploymentSchema"),
-    "autoscaling": ("serve/config.py", "AutoscalingConfig"),
-}
-"""Where the installed Ray says which keys Serve takes; read as text, so that nothing heavy is imported."""
-ENGINE_CLASSES = (
-    ("engine/arg_utils.py", "AsyncEngineArgs"),
-    ("engine/arg_utils.py", "EngineArgs"),
-    ("entrypoints/launchers/cli_args.py", "BaseFrontendArgs"),
-    ("entrypoints/launchers/cli_args.py", "FrontendArgs"),
-)
-"""The same for the engine arguments of the installed vLLM."""
 
+def check_file(
+    file: Path, *, cluster: str | None = None, kuberay: Path | None = None, policy: bool = True
+) -> list[Finding]:
+    """Everything that can be said of a configuration; errors first.
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One fault: where it stands, what it is, what to do."""
+    Args:
+        file: the configuration.
+        cluster: address of a running cluster's dashboard, to hold pools against its nodes.
+        kuberay: a file with a RayService, to hold pools against its worker groups.
+        policy: false where the policy's folder is not on this machine, only where the router will run.
 
-    level: Literal["error", "warning"]
-    key: str
-    message: str
-
-    @property
-    def is_error(self) -> bool:
-        return self.level == "error"
-
-    def __str__(self) -> str:
-        return f"{self.level}: {self.key}: {self.message}"
-
-
-def check_file(file: Path) -> list[Finding]:
-    """Everything that can be said of a configuration without a cluster; errors first."""
+    Raises:
+        ClusterUnreachable, ManifestUnreadable: there is nothing to hold it against.
+    """
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         return [Finding("error", str(file), f"cannot be read: {error.strerror}")]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         return [Finding("error", str(file), f"is not YAML: {' '.join(str(error).split())}")]
     if not isinstance(data, dict):
         return [Finding("error", str(file), f"must hold an object, found {type(data).__name__}")]
-    found = list(_check(data))
+    found = list(_check(data, policy=policy))
+    if (cluster or kuberay) and not any(finding.is_error for finding in found):
+        wanted = asks(data)
+        if cluster:
+            found += check_fit(wanted, cluster_nodes(cluster), where=cluster)
+        if kuberay:
+            found += check_manifest(data, wanted, kuberay)
     return sorted(found, key=lambda finding: finding.level)
 
 
-def _check(data: Mapping[str, Any]) -> Iterator[Finding]:
+def _check(data: Mapping[str, Any], *, policy: bool) -> Iterator[Finding]:
     yield from _unknown(data, "deploy", "")
     http = data.get("http_options") or {}
     yield from _unknown(http, "http", "http_options")
@@ -96,16 +80,20 @@ def _check(data: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _unique(applications)
     for index, app in enumerate(applications):
         yield from _application(app, f"applications[{index}]" if "name" not in app else f"{app['name']}")
-    yield from _together(applications)
+    yield from _together(applications, policy=policy)
 
 
 def _application(app: Mapping[str, Any], where: str) -> Iterator[Finding]:
     yield from _unknown(app, "application", where)
-    models: dict[str, type[BaseModel]] = {BUILD_APP: AppArgs, BUILD_EXPERT: ExpertArgs}
+    models: dict[str, type[BaseModel]] = {
+        BUILD_APP: AppArgs,
+        BUILD_EXPERT: ExpertArgs,
+        BUILD_SIMULATED: SimulatedArgs,
+    }
     built = models.get(app.get("import_path", ""))
     if built is not None:
         yield from _validated(built, app.get("args") or {}, f"{where}.args")
-    elif app.get("import_path") != BUILD_SIMULATED:
+    else:
         yield Finding(
             "warning", f"{where}.import_path", f"{app.get('import_path')!r} is not ours and is not checked"
         )
@@ -134,6 +122,7 @@ def _application(app: Mapping[str, Any], where: str) -> Iterator[Finding]:
             )
     if built is ExpertArgs:
         yield from _model(app.get("args") or {}, where)
+        yield from check_memory(app.get("args") or {}, where)
 
 
 def _elasticity(deployment: Mapping[str, Any], key: str, *, is_expert: bool) -> Iterator[Finding]:
@@ -166,7 +155,7 @@ def _elasticity(deployment: Mapping[str, Any], key: str, *, is_expert: bool) -> 
         yield Finding("error", f"{key}.autoscaling_config.target_ongoing_requests", told)
 
 
-def _together(applications: Any) -> Iterator[Finding]:
+def _together(applications: Any, *, policy: bool) -> Iterator[Finding]:
     """What one part says of another."""
     door = next((app for app in applications if app.get("import_path") == BUILD_APP), None)
     if door is None:
@@ -178,7 +167,7 @@ def _together(applications: Any) -> Iterator[Finding]:
     router = yield from _config(RouterConfig, configs.get("Router"), f"{where}.Router.user_config")
     if ingress is not None:
         yield from _experts(ingress, applications, f"{where}.Ingress.user_config.experts")
-    if router is not None:
+    if router is not None and policy:
         yield from _policy(router, ingress, f"{where}.Router.user_config")
 
 
@@ -243,34 +232,10 @@ def _model(args: Mapping[str, Any], where: str) -> Iterator[Finding]:
         elif folder.is_dir() and not (folder / "config.json").is_file():
             yield Finding("error", f"{where}.args.model", f"{folder} holds no config.json")
     engine = args.get("engine")
-    known = _engine_arguments()
+    known = engine_arguments()
     if isinstance(engine, dict) and known:
         for name in sorted(engine.keys() - known):
             yield Finding("error", f"{where}.args.engine.{name}", "vLLM knows no such engine argument")
-
-
-def _engine_arguments() -> frozenset[str]:
-    """Engine and front-end arguments that vLLM knows; empty where vLLM is not installed."""
-    return frozenset().union(*(_fields("vllm", module, name) for module, name in ENGINE_CLASSES))
-
-
-@cache
-def _fields(package: str, module: str, class_name: str) -> frozenset[str]:
-    """Annotated fields of a class, read from its source; empty where the package is not installed."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return frozenset()
-    file = Path(spec.origin).parent / module
-    if not file.is_file():
-        return frozenset()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            return frozenset(
-                item.target.id
-                for item in node.body
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-            )
-    return frozenset()
 
 
 def _unique(applications: list[dict[str, Any]]) -> Iterator[Finding]:
@@ -284,7 +249,7 @@ def _unknown(data: Any, schema: str, where: str) -> Iterator[Finding]:
     if not isinstance(data, Mapping):
         yield Finding("error", where, f"must be an object, found {data!r:.60}")
         return
-    known = _fields("ray", *SERVE_SCHEMAS[schema])
+    known = serve_keys(schema)
     for name in sorted(str(key) for key in data if known and key not in known):
         yield Finding(
             "error", f"{where}.{name}".lstrip("."), "unknown key, which Serve would drop in silence"
@@ -314,12 +279,25 @@ def add_command(commands: Any) -> None:
     """Register `to-router check`."""
     command = commands.add_parser("check", help="say what is wrong with a serve_config.yaml before a deploy")
     command.add_argument("config", type=Path)
+    command.add_argument(
+        "--cluster",
+        nargs="?",
+        const=DASHBOARD,
+        metavar="ADDRESS",
+        help="hold it against a running cluster's nodes",
+    )
+    command.add_argument("--kuberay", type=Path, metavar="FILE", help="hold it against a RayService's groups")
+    command.add_argument(
+        "--no-policy", action="store_true", help="the policy's folder is not here: leave it unchecked"
+    )
     command.add_argument("--json", action="store_true")
     command.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    findings = check_file(options.config)
+    findings = check_file(
+        options.config, cluster=options.cluster, kuberay=options.kuberay, policy=not options.no_policy
+    )
     if options.json:
         told = [{"level": f.level, "key": f.key, "message": f.message} for f in findings]
         print(json.dumps({"ok": not any(f.is_error for f in findings), "findings": told}, indent=2))

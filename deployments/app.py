@@ -12,7 +12,7 @@ from typing import Any
 from ray import serve
 
 from deployments.config import EXPERT_DEPLOYMENT, AppArgs, ExpertArgs
-from deployments.placement import actor_options
+from deployments.placement import actor_options, simulated_options
 from deployments.simulated_settings import SimulatedArgs
 
 
@@ -48,8 +48,4 @@ def build_simulated(args: SimulatedArgs) -> Any:
     """In the place of an expert's application, one that only simulates: for tests and load tests."""
     from deployments.simulated import SimulatedExpert
 
-    return serve.deployment(
-        SimulatedExpert,
-        name=EXPERT_DEPLOYMENT,
-        ray_actor_options=actor_options(args.pool, num_cpus=args.num_cpus),
-    ).bind(args)
+    return serve.deployment(SimulatedExpert, name=EXPERT_DEPLOYMENT, **simulated_options(args)).bind(args)

@@ -68,8 +68,19 @@ class SimulatedArgs(Settings):
     name: ExpertName
     pool: PoolArgs | None = None
     num_cpus: Annotated[float, Field(ge=0)] = 0.0
+    num_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """Simulated GPUs of each worker, so that pools fill up as they would."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """More than one: a replica reserves a placement group of so many bundles, as tensor parallelism does."""
     max_model_len: Annotated[int, Field(ge=16)] = 8192
     seed: int = 0
     """Of jitter and failures; every replica draws the same sequence."""
     behaviour: Behaviour = Behaviour()
     """Until `user_config` says otherwise."""
+
+    @model_validator(mode="after")
+    def _bundles_hold_something(self) -> "SimulatedArgs":
+        pool = self.pool.resources if self.pool is not None else None
+        if self.workers > 1 and not (self.num_cpus or self.num_gpus or pool):
+            raise ValueError("several workers need bundles that hold something: give num_cpus or num_gpus")
+        return self

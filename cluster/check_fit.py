@@ -1,0 +1,231 @@
+"""Hold a serve_config.yaml against nodes: a running cluster's, or a RayService manifest's worker groups.
+
+`--cluster` asks Ray's dashboard which nodes there are; `--kuberay` reads a file. Neither changes anything.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from cluster.findings import Finding
+from cluster.pools import Ask, Nodes, eligible, holds, unplaced
+from router.errors import RouterError
+
+DASHBOARD = "http://127.0.0.1:8265"
+NODE_LIMIT = 10_000
+"""More nodes than Ray's state API lists at once."""
+MEANT_TO_DIFFER = ("http_options",)
+"""Pods listen on every interface of their own network: host and port are the manifest's."""
+SUFFIXES = {
+    "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30,
+    "Ti": 2.0**40,
+}  # fmt: skip
+
+
+class ClusterUnreachable(RouterError):
+    """The dashboard of the cluster did not answer as Ray's does."""
+
+
+class ManifestUnreadable(RouterError):
+    """The file holds no RayService that could be checked."""
+
+
+def check_fit(asks: Sequence[Ask], nodes: Sequence[Nodes], *, where: str) -> Iterator[Finding]:
+    """What of the deployments finds no place on the nodes.
+
+    Args:
+        asks: every deployment's needs.
+        nodes: single nodes or worker groups.
+        where: whose nodes they are, for the messages.
+    """
+    placeable: list[Ask] = []
+    for ask in asks:
+        told = _impossible(ask, nodes)
+        if told is None:
+            placeable.append(ask)
+        elif ask.high > 0:
+            yield Finding("error", ask.key, f"{told} ({where})")
+    least = unplaced([(ask, ask.low) for ask in placeable], nodes, most=True)
+    for key, missing in least.items():
+        ask = next(a for a in placeable if a.key == key)
+        told = f"{missing} of min_replicas {ask.low} find no room beside the others: {_wants(ask)} each"
+        yield Finding("error", key, f"{told} ({where})")
+    for key, missing in unplaced([(ask, ask.high) for ask in placeable], nodes, most=True).items():
+        if key in least:
+            continue
+        ask = next(a for a in placeable if a.key == key)
+        told = (
+            f"only {ask.high - missing} of max_replicas {ask.high} find room when all are at their maximum: "
+            f"{_wants(ask)} each; raise {_growth(ask, nodes)} or lower max_replicas"
+        )
+        grows = any(group.high > 1 for group in nodes)
+        yield Finding("error" if grows else "warning", key, f"{told} ({where})")
+
+
+def _impossible(ask: Ask, nodes: Sequence[Nodes]) -> str | None:
+    """Why not even one replica can run, or `None`."""
+    able = eligible(ask, nodes)
+    if not able:
+        return f"no node of pool {_pool(ask)}: the nodes carry {_offers(ask, nodes)}"
+    for piece in ask.pieces:
+        if any(holds(node.resources, piece) for node in able):
+            continue
+        for name, amount in piece.items():
+            largest = max(node.resources.get(name, 0.0) for node in able)
+            if largest < amount:
+                return (
+                    f"one replica needs {amount:g} {name} on one node, "
+                    f"the largest node of pool {_pool(ask)} has {largest:g}"
+                )
+        return f"no single node of pool {_pool(ask)} has {_amounts(piece)} together"
+    return None
+
+
+def _pool(ask: Ask) -> str:
+    custom = {n for b in ask.bundles for n in b} - {"CPU", "GPU", "memory"}
+    named = [f"{key}={value}" for key, value in ask.labels.items()] + sorted(custom)
+    return ", ".join(named) or "any"
+
+
+def _offers(ask: Ask, nodes: Sequence[Nodes]) -> str:
+    if ask.labels:
+        seen = {f"{key}={n.labels[key]}" for n in nodes for key in ask.labels if key in n.labels}
+        return ", ".join(sorted(seen)) or f"no label {', '.join(ask.labels)}"
+    custom = {
+        name
+        for n in nodes
+        for name in n.resources
+        if name not in {"CPU", "GPU", "memory", "object_store_memory"} and not name.startswith("node:")
+    }
+    return ", ".join(sorted(custom)) or "no custom resource"
+
+
+def _wants(ask: Ask) -> str:
+    return " + ".join(_amounts(piece) for piece in ask.pieces)
+
+
+def _amounts(piece: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in piece.items()) or "nothing"
+
+
+def _growth(ask: Ask, nodes: Sequence[Nodes]) -> str:
+    named = ", ".join(f"{n.name}.maxReplicas (now {n.high})" for n in eligible(ask, nodes) if n.high > 1)
+    return named or "the number of nodes"
+
+
+# --- a running cluster ---
+
+
+def cluster_nodes(address: str, *, client: httpx.Client | None = None) -> list[Nodes]:
+    """The living nodes of a running Ray cluster, asked of its dashboard.
+
+    Raises:
+        ClusterUnreachable: nobody answers there, or not as Ray's dashboard does.
+    """
+    client = client or httpx.Client(timeout=15)
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = f"{address.rstrip('/')}/api/v0/nodes"
+    try:
+        answer = client.get(url, params={"detail": "1", "limit": str(NODE_LIMIT)}, headers=headers)
+        answer.raise_for_status()
+        rows = answer.json()["data"]["result"]["result"]
+    except httpx.HTTPError as error:
+        raise ClusterUnreachable(f"no Ray dashboard at {address}: {error}; is Ray started there?") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ClusterUnreachable(f"{address} does not answer as Ray's dashboard does") from error
+    return [
+        Nodes(str(row.get("node_name")), dict(row.get("labels") or {}), dict(row["resources_total"]))
+        for row in rows
+        if row.get("state") == "ALIVE"
+    ]
+
+
+# --- a manifest ---
+
+
+def ray_service(file: Path) -> dict[str, Any]:
+    """The one RayService of a file of manifests.
+
+    Raises:
+        ManifestUnreadable: the file is not YAML, or does not hold exactly one RayService.
+    """
+    try:
+        documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError) as error:
+        raise ManifestUnreadable(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    flat = [
+        item
+        for document in documents
+        if isinstance(document, dict)
+        for item in (document.get("items", []) if document.get("kind") == "List" else [document])
+    ]
+    services = [item for item in flat if item.get("kind") == "RayService"]
+    if len(services) != 1:
+        raise ManifestUnreadable(f"{file} holds {len(services)} RayService objects, expected one")
+    return dict(services[0])
+
+
+def check_manifest(config: Mapping[str, Any], asks: Sequence[Ask], file: Path) -> Iterator[Finding]:
+    """Hold the configuration against the RayService in a file of manifests."""
+    spec = ray_service(file).get("spec") or {}
+    inside = yaml.safe_load(spec.get("serveConfigV2") or "") or {}
+    for key in sorted((config.keys() | inside.keys()) - set(MEANT_TO_DIFFER)):
+        if config.get(key) != inside.get(key):
+            told = f"differs from the configuration in {key}: render the manifest again"
+            yield Finding("error", "serveConfigV2", f"{told} ({file.name})")
+    cluster = spec.get("rayClusterConfig") or {}
+    head = cluster.get("headGroupSpec") or {}
+    if _resources(head).get("CPU", 1.0) > 0:
+        told = 'gives the head CPUs, so replicas may land there: set rayStartParams num-cpus to "0"'
+        yield Finding("warning", "headGroupSpec", f"{told} ({file.name})")
+    groups = [
+        Nodes(
+            name=str(group.get("groupName")),
+            labels=dict(group.get("labels") or {}),
+            resources=_resources(group),
+            low=int(group.get("minReplicas", 0)),
+            high=int(group.get("maxReplicas", 0)),
+        )
+        for group in cluster.get("workerGroupSpecs") or []
+    ]
+    grows = bool(cluster.get("enableInTreeAutoscaling"))
+    if not grows:
+        told = "is off: worker groups never grow with Serve's replicas"
+        yield Finding("warning", "enableInTreeAutoscaling", f"{told} ({file.name})")
+    yield from check_fit(asks, groups, where=file.name)
+
+
+def _resources(group: Mapping[str, Any]) -> dict[str, float]:
+    """What Ray will say a pod of the group has; what is written explicitly goes before limits."""
+    containers = ((group.get("template") or {}).get("spec") or {}).get("containers") or [{}]
+    asked = containers[0].get("resources") or {}
+    limits = {**(asked.get("requests") or {}), **(asked.get("limits") or {})}
+    found = {"CPU": quantity(limits.get("cpu", 0)), "memory": quantity(limits.get("memory", 0))}
+    found["GPU"] = sum((quantity(v) for k, v in limits.items() if k.endswith("/gpu")), 0.0)
+    started = group.get("rayStartParams") or {}
+    if "num-cpus" in started:
+        found["CPU"] = float(started["num-cpus"])
+    if "num-gpus" in started:
+        found["GPU"] = float(started["num-gpus"])
+    if "resources" in started:
+        # KubeRay wants this JSON in quotes of its own, since it passes through a shell.
+        found |= {
+            k: float(v) for k, v in json.loads(started["resources"].strip("'\"").replace("\\", "")).items()
+        }
+    found |= {name: quantity(value) for name, value in (group.get("resources") or {}).items()}
+    return found
+
+
+def quantity(text: object) -> float:
+    """A Kubernetes quantity as a number: `500m` → 0.5, `8Gi` → 8·2³⁰."""
+    written = str(text)
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if written.endswith(suffix):
+            return float(written.removesuffix(suffix)) * SUFFIXES[suffix]
+    return float(written)

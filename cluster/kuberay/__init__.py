@@ -1,0 +1,1 @@
+"""Manifests for Kubernetes: base, overlays, pinned schemas, and their offline validation."""

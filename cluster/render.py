@@ -1,0 +1,52 @@
+"""`to-router render kuberay`: the manifest of a configuration, checked before it is written.
+
+Writes to standard output, or to a file as a whole; a configuration with faults renders nothing.
+The policy is not looked at: it lies where the router will run.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from cluster.check import check_file
+from cluster.local.run import transport_flags
+from cluster.render_kuberay import manifest, read_config, render
+from cluster.render_settings import read_settings
+
+
+def add_command(commands: Any) -> None:
+    """Register `to-router render`."""
+    command = commands.add_parser("render", help="write the Kubernetes manifest of a serve_config.yaml")
+    command.add_argument("target", choices=("kuberay",))
+    command.add_argument("config", type=Path)
+    command.add_argument("--settings", type=Path, help="image, pod sizes, storage; see docs/deploy.md")
+    command.add_argument("--out", type=Path, help="a file, instead of standard output")
+    command.set_defaults(run=_run)
+
+
+def rendered(config: Path, settings: Path | None = None) -> str:
+    """The manifest of a configuration that has no faults.
+
+    Raises:
+        BadRenderSettings: the settings do not fit the configuration.
+    """
+    objects = render(read_config(config), read_settings(settings), transport_flags())
+    return manifest(objects, config.name)
+
+
+def _run(options: argparse.Namespace) -> int:
+    faults = [finding for finding in check_file(options.config, policy=False) if finding.is_error]
+    if faults:
+        for finding in faults:
+            print(finding, file=sys.stderr)
+        return 2
+    text = rendered(options.config, options.settings)
+    if options.out is None:
+        print(text, end="")
+        return 0
+    partial = options.out.with_name(f".{options.out.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(options.out)
+    print(f"wrote {options.out}", file=sys.stderr)
+    return 0

@@ -1,0 +1,139 @@
+"""Worker groups from pools: which pods there are, how big, how many at least and at most.
+
+Pure; knows nothing of Kubernetes beyond numbers and names.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cluster.pools import Ask, Nodes, added, unplaced
+from cluster.render_settings import BadRenderSettings, PodSettings, RenderSettings
+
+CPUS_PER_CPU_POD = 4.0
+MEMORY_GIB_PER_CPU_POD = 16.0
+CPUS_PER_GPU = 8.0
+MEMORY_GIB_PER_GPU = 64.0
+"""Room for an engine's host side: its processes, pinned buffers and the weights while they load."""
+DECLARED = 1000.0
+"""A custom resource's amount on each pod; a replica takes thousandths of one, so it never bounds."""
+MOST_PODS = 4096
+BUILT_IN = ("CPU", "GPU", "memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One worker group."""
+
+    name: str
+    labels: Mapping[str, str]
+    custom: Mapping[str, float]
+    cpus: float
+    memory_gib: float
+    gpus: int
+    low: int
+    high: int
+    grace_s: float
+    most_per_node: int | None
+    pods: PodSettings
+
+    @property
+    def nodes(self) -> Nodes:
+        """As nodes, for packing."""
+        resources = {"CPU": self.cpus, "GPU": float(self.gpus), **self.custom}
+        return Nodes(self.name, self.labels, resources, self.low, self.high)
+
+
+def groups(asks: Sequence[Ask], settings: RenderSettings) -> list[Group]:
+    """One worker group per pool; what names no pool shares a CPU or a GPU group.
+
+    Raises:
+        BadRenderSettings: the settings name a group that does not come of the configuration, or pods
+            too small for a replica.
+    """
+    pools: dict[str, list[Ask]] = {}
+    for ask in asks:
+        pools.setdefault(pool_name(ask), []).append(ask)
+    if strangers := sorted(settings.pools.keys() - pools.keys()):
+        raise BadRenderSettings(
+            f"pools.{strangers[0]} is no pool of the configuration; there are {', '.join(sorted(pools))}"
+        )
+    return [_group(name, members, settings.pools.get(name, PodSettings())) for name, members in pools.items()]
+
+
+def pool_name(ask: Ask) -> str:
+    """A pool's name as Kubernetes takes it: its label `pool`, or its labels or resources joined."""
+    custom = sorted(_custom(ask))
+    if not ask.labels and not custom:
+        return "gpu" if ask.gpus else "cpu"
+    named = ask.labels.get("pool") or "-".join([*ask.labels.values(), *custom])
+    return re.sub(r"[^a-z0-9]+", "-", named.lower()).strip("-")
+
+
+def _custom(ask: Ask) -> set[str]:
+    return {name for bundle in ask.bundles for name in bundle} - set(BUILT_IN)
+
+
+def _group(name: str, members: Sequence[Ask], pods: PodSettings) -> Group:
+    labels = members[0].labels
+    if any(member.labels != labels for member in members):
+        raise BadRenderSettings(f"two pools come out as {name}: give them different `pool` labels")
+    if operators := [value for value in labels.values() if re.search(r"[!(),]", value)]:
+        raise BadRenderSettings(f"pool {name} is asked by {operators[0]!r}: render takes plain label values")
+    pieces = [piece for member in members for piece in member.pieces]
+    gpus = pods.gpus or math.ceil(max(piece.get("GPU", 0.0) for piece in pieces))
+    needed = added([_processors(member, gpus) for member in members]).get("CPU", 0.0)
+    least_cpus = CPUS_PER_GPU * gpus if gpus else max(CPUS_PER_CPU_POD, math.ceil(needed))
+    cpus = pods.cpus or max(least_cpus, *(piece.get("CPU", 0.0) for piece in pieces))
+    memory = pods.memory_gib or (MEMORY_GIB_PER_GPU * gpus if gpus else MEMORY_GIB_PER_CPU_POD)
+    custom = {
+        key: 1.0 if key.startswith("accelerator_type:") else DECLARED
+        for member in members
+        for key in sorted(_custom(member))
+    }
+    node = {"CPU": cpus, "GPU": float(gpus), **custom}
+    low = _pods(name, [(member, member.low) for member in members], labels, node)
+    high = _pods(name, [(member, member.high) for member in members], labels, node)
+    spread = [member.most_per_node for member in members if member.most_per_node is not None]
+    return Group(
+        name=name,
+        labels=labels,
+        custom=custom,
+        cpus=cpus,
+        memory_gib=memory,
+        gpus=gpus,
+        low=low,
+        high=max(high, 1) + pods.spare,
+        grace_s=max(member.grace_s for member in members),
+        most_per_node=min(spread) if spread else None,
+        pods=pods,
+    )
+
+
+def _processors(member: Ask, gpus: int) -> dict[str, float]:
+    """CPUs that a CPU pod should have for one replica of each of its deployments."""
+    return {} if gpus else {"CPU": added(member.bundles).get("CPU", 0.0)}
+
+
+def _pods(
+    name: str, wanted: Sequence[tuple[Ask, int]], labels: Mapping[str, str], node: Mapping[str, float]
+) -> int:
+    """The fewest pods that hold so many replicas."""
+    if not any(count for _, count in wanted):
+        return 0
+    low, high = 1, 1
+    while missing := unplaced(wanted, [Nodes(name, labels, node, 0, high)], most=True):
+        if high >= MOST_PODS:
+            raise BadRenderSettings(
+                f"pods of pool {name} are too small for {', '.join(sorted(missing))}: "
+                f"give pools.{name}.cpus or gpus"
+            )
+        low, high = high + 1, high * 2
+    while low < high:
+        middle = (low + high) // 2
+        if unplaced(wanted, [Nodes(name, labels, node, 0, middle)], most=True):
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -1,0 +1,171 @@
+"""GPU memory of an expert from its weights and KV cache: what fits before an engine is started.
+
+    python -m cluster.sizes CONFIG       the table that docs/deploy.md shows
+
+Facts come from the model's own folder, else from cluster/models.yaml; a model of neither is passed over.
+Arithmetic only; asks no GPU.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cluster.findings import Finding
+from deployments.config import ExpertArgs, resolve
+
+FACTS = Path(__file__).with_name("models.yaml")
+GIB = 2**30
+WEIGHT_BYTES = {"fp8": 1.0, "awq": 0.56, "gptq": 0.56}
+"""Bytes per parameter by quantization; 4-bit methods keep scales and zero points beside the weights."""
+DEFAULT_UTILIZATION = 0.92
+"""vLLM 0.29's gpu_memory_utilization when it is left out."""
+OVERHEAD_GIB = 2.0
+"""Per GPU: CUDA context, activations and compiled graphs; vLLM profiles the true figure at start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a model's memory depends on."""
+
+    parameters: float
+    layers: int
+    kv_heads: int
+    head_dim: int
+
+    def weights_gib(self, quantization: str | None) -> float:
+        return self.parameters * WEIGHT_BYTES.get(str(quantization), 2.0) / GIB
+
+    def kv_bytes_per_token(self, kv_dtype: str) -> float:
+        """Keys and values of one token over all layers."""
+        width = 1 if kv_dtype.startswith("fp8") else 2
+        return 2 * self.layers * self.kv_heads * self.head_dim * width
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One expert's memory on each of its GPUs, in GiB."""
+
+    name: str
+    accelerator: str
+    workers: int
+    memory: float
+    weights: float
+    kv: float
+    """What is left for the KV cache; may be negative."""
+    context: int
+    kv_per_request: float
+    """KV cache of one request at full context."""
+
+    @property
+    def full_requests(self) -> int:
+        """Requests at full context that the KV cache holds at once."""
+        return max(0, int(self.kv / self.kv_per_request)) if self.kv_per_request else 0
+
+
+@cache
+def _facts() -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load(FACTS.read_text(encoding="utf-8"))
+    return data
+
+
+def model_facts(model: str) -> Model | None:
+    """A model's facts, from its folder or from the table; `None` where neither knows it."""
+    folder = resolve(model)
+    if (folder / "config.json").is_file():
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not {"num_hidden_layers", "num_attention_heads", "hidden_size"} <= config.keys():
+            return None
+        heads = int(config["num_attention_heads"])
+        held = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        return Model(
+            parameters=held / 2,
+            layers=int(config["num_hidden_layers"]),
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+        )
+    known = _facts()["models"].get(model)
+    return None if known is None else Model(**known)
+
+
+def size_of(args: ExpertArgs) -> Size | None:
+    """The memory plan of an expert on GPUs of a known type, or `None` where a fact is missing."""
+    memory = _facts()["accelerators_gib"].get(args.accelerator)
+    facts = model_facts(args.model)
+    context = args.engine.get("max_model_len")
+    if memory is None or facts is None or not isinstance(context, int):
+        return None
+    tensor = int(args.engine.get("tensor_parallel_size", 1))
+    stages = int(args.engine.get("pipeline_parallel_size", 1))
+    # A KV head is not split: beyond that many workers each keeps a copy.
+    split = min(tensor, facts.kv_heads) * stages
+    weights = facts.weights_gib(args.engine.get("quantization")) / args.workers
+    usable = memory * float(args.engine.get("gpu_memory_utilization", DEFAULT_UTILIZATION))
+    per_token = facts.kv_bytes_per_token(str(args.engine.get("kv_cache_dtype", "auto"))) / split
+    return Size(
+        name=args.name,
+        accelerator=args.accelerator,
+        workers=args.workers,
+        memory=memory,
+        weights=weights,
+        kv=usable - weights - OVERHEAD_GIB,
+        context=context,
+        kv_per_request=per_token * context / GIB,
+    )
+
+
+def check_memory(data: Mapping[str, Any], where: str) -> Iterator[Finding]:
+    """Whether an expert's weights and one request at full context fit on its GPUs."""
+    try:
+        size = size_of(ExpertArgs.model_validate(data))
+    except (ValidationError, ValueError, TypeError):
+        return  # told by the check of the arguments themselves
+    if size is None:
+        return
+    room = f"{size.accelerator} ({size.memory:g} GiB)"
+    if size.kv <= 0:
+        told = (
+            f"{size.weights:.1f} GiB of weights per GPU do not fit on {room} beside {OVERHEAD_GIB:g} GiB of "
+            "working memory: raise tensor_parallel_size, quantize, or take a larger accelerator"
+        )
+        yield Finding("error", f"{where}.args.accelerator", told)
+    elif not size.full_requests:
+        most = int(size.context * size.kv / size.kv_per_request)
+        told = (
+            f"{size.context} tokens take {size.kv_per_request:.1f} GiB of KV cache, {size.kv:.1f} GiB are "
+            f"left on {room} beside the weights: at most {most} tokens"
+        )
+        yield Finding("error", f"{where}.args.engine.max_model_len", told)
+
+
+def sizes(config: Mapping[str, Any]) -> list[Size]:
+    """The memory plans of a configuration's experts, where the facts are known."""
+    from cluster.pools import BUILD_EXPERT
+
+    applications = [a for a in config.get("applications") or [] if a.get("import_path") == BUILD_EXPERT]
+    found = (size_of(ExpertArgs.model_validate(app.get("args") or {})) for app in applications)
+    return [size for size in found if size is not None]
+
+
+def table(found: list[Size]) -> str:
+    """The plans as a Markdown table."""
+    rows = [
+        "| expert | GPUs of one replica | weights per GPU | left for KV | full-context requests at once |",
+        "|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {s.name} | {s.workers} × {s.accelerator} | {s.weights:.1f} GiB | {s.kv:.1f} GiB "
+        f"| {s.full_requests} × {s.context} tokens |"
+        for s in found
+    ]
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(table(sizes(yaml.safe_load(Path(sys.argv[1]).read_text(encoding="utf-8")))))

@@ -1,0 +1,241 @@
+"""Manifests: rendered from the configuration, valid offline, built by kustomize, and never adrift."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.check import check_file
+from cluster.kuberay.validate import faults
+from cluster.local.run import transport_flags
+from cluster.pools import asks
+from cluster.render import rendered
+from cluster.render_groups import pool_name
+from cluster.render_kuberay import LABEL, render, serve_config
+from cluster.render_settings import BadRenderSettings, PodSettings, RenderSettings, read_settings
+from router.cli import main
+from tests.cluster.configs import ROOT, good, written
+
+OVERLAYS = ROOT / "cluster" / "kuberay" / "overlays"
+BASE = ROOT / "cluster" / "kuberay" / "base"
+SOURCES = {
+    "cpu": ROOT / "serve_config.yaml",
+    "gpu": ROOT / "cluster" / "reference" / "gpu.yaml",
+    "multi-gpu": ROOT / "cluster" / "reference" / "multi-gpu.yaml",
+}
+needs_kubectl = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl is not installed: overlays are not built here"
+)
+
+
+def service(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(one for one in objects if one["kind"] == "RayService")
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    return [one for one in yaml.safe_load_all(text) if one]
+
+
+@pytest.mark.parametrize("overlay", SOURCES)
+def test_the_committed_manifest_is_what_the_command_writes(overlay: str) -> None:
+    written_before = (OVERLAYS / overlay / "rayservice.yaml").read_text(encoding="utf-8")
+
+    now = rendered(SOURCES[overlay], OVERLAYS / overlay / "render.yaml")
+
+    assert now == written_before, "render it again, see the head of the overlay's kustomization.yaml"
+
+
+@pytest.mark.parametrize("overlay", SOURCES)
+def test_serve_config_inside_means_the_same_but_for_the_address(overlay: str) -> None:
+    source = yaml.safe_load(SOURCES[overlay].read_text(encoding="utf-8"))
+
+    inside = yaml.safe_load(serve_config(source))
+
+    assert inside["http_options"].pop("host") == "0.0.0.0"  # noqa: S104 - a pod's own network
+    source["http_options"].pop("host")
+    assert inside == source
+
+
+@pytest.mark.parametrize("overlay", SOURCES)
+def test_every_reference_configuration_passes_check_against_its_manifest(overlay: str) -> None:
+    found = check_file(
+        SOURCES[overlay], kuberay=OVERLAYS / overlay / "rayservice.yaml", policy=overlay == "cpu"
+    )
+
+    assert [str(finding) for finding in found] == []
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", [*SOURCES, "incremental"])
+def test_kustomize_builds_an_overlay_and_every_object_is_valid(overlay: str) -> None:
+    built = subprocess.run(
+        ["kubectl", "kustomize", str(OVERLAYS / overlay)], capture_output=True, text=True, check=True
+    )
+    objects = documents(built.stdout)
+
+    assert [fault for one in objects for fault in faults(one)] == []
+    kinds = {one["kind"] for one in objects}
+    assert {"RayService", "PodDisruptionBudget", "PriorityClass", "PodMonitor", "StatefulSet"} <= kinds
+    assert ("HTTPRoute" in kinds) == (overlay != "incremental")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "cluster" / "kuberay" / "base").glob("*.yaml")), ids=lambda f: f.stem
+)
+def test_every_object_of_the_base_is_valid(file: Path) -> None:
+    objects = [o for o in documents(file.read_text(encoding="utf-8")) if o["kind"] != "Kustomization"]
+
+    assert [fault for one in objects for fault in faults(one)] == []
+
+
+def test_validation_refuses_an_unknown_field_at_any_depth() -> None:
+    objects = render(good(), RenderSettings(), transport_flags())
+    service(objects)["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["maxReplica"] = 3
+    pod = service(objects)["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+    pod["containers"][0]["imagePullPolice"] = "Always"
+
+    told = faults(service(objects))
+
+    assert any("maxReplica" in line for line in told)
+    assert any("imagePullPolice" in line for line in told)
+
+
+def test_a_kind_without_a_schema_is_a_fault() -> None:
+    told = faults({"apiVersion": "example.org/v1", "kind": "Thing", "metadata": {"name": "x"}})
+
+    assert told == ["Thing x: no schema of example.org/v1 Thing is pinned"]
+
+
+def test_each_pool_is_a_worker_group_with_its_labels_and_bounds() -> None:
+    groups = service(render(good(), RenderSettings(), {}))["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+
+    bounds = {g["groupName"]: (g["minReplicas"], g["maxReplicas"], g.get("labels")) for g in groups}
+    assert bounds == {
+        "cpu": (1, 1, None),
+        "door": (1, 1, {"pool": "door"}),
+        "sums": (1, 2, {"pool": "sums"}),
+        "words": (1, 2, {"pool": "words"}),
+        "large": (1, 2, {"pool": "large"}),
+    }
+
+
+def test_tensor_parallelism_makes_pods_with_so_many_gpus() -> None:
+    config = good()
+    config["applications"][1]["args"]["engine"]["tensor_parallel_size"] = 4
+
+    groups = service(render(config, RenderSettings(), {}))["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+
+    group = next(g for g in groups if g["groupName"] == "sums")
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert (group["resources"]["GPU"], limits["nvidia.com/gpu"]) == ("4", "4")
+
+
+def test_pods_with_more_gpus_are_fewer() -> None:
+    settings = RenderSettings(pools={"sums": PodSettings(gpus=2)})
+
+    groups = service(render(good(), settings, {}))["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+
+    assert next(g for g in groups if g["groupName"] == "sums")["maxReplicas"] == 1
+
+
+def test_a_pool_of_a_custom_resource_declares_it() -> None:
+    config = good()
+    config["applications"][1]["args"]["pool"] = {"resources": {"pool_sums": 0.001}}
+
+    groups = service(render(config, RenderSettings(), {}))["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+
+    group = next(g for g in groups if g["groupName"] == "pool-sums")
+    assert group["resources"]["pool_sums"] == "1000"
+
+
+def test_no_replica_may_land_on_the_head_and_no_container_runs_as_root() -> None:
+    cluster = service(render(good(), RenderSettings(), {}))["spec"]["rayClusterConfig"]
+
+    pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert all(pod["template"]["spec"]["securityContext"]["runAsNonRoot"] for pod in pods)
+
+
+def test_head_and_workers_start_with_the_flags_of_the_transport() -> None:
+    flags = transport_flags()
+    cluster = service(render(good(), RenderSettings(), flags))["spec"]["rayClusterConfig"]
+
+    for pod in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        env = {e["name"]: e["value"] for e in pod["template"]["spec"]["containers"][0]["env"]}
+        assert env.items() >= flags.items()
+
+
+def test_a_pod_outlives_the_grace_of_its_replicas() -> None:
+    config = good()
+    config["applications"][1]["deployments"][0]["graceful_shutdown_timeout_s"] = 300
+
+    cluster = service(render(config, RenderSettings(), {}))["spec"]["rayClusterConfig"]
+
+    group = next(g for g in cluster["workerGroupSpecs"] if g["groupName"] == "sums")
+    assert group["template"]["spec"]["terminationGracePeriodSeconds"] > 300
+
+
+def test_budgets_select_the_pods_of_their_group() -> None:
+    objects = render(good(), RenderSettings(), {})
+    cluster = service(objects)["spec"]["rayClusterConfig"]
+    pods = {
+        template["metadata"]["labels"][LABEL]: template["metadata"]["labels"]
+        for template in (g["template"] for g in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]])
+    }
+
+    budgets = [
+        one["spec"]["selector"]["matchLabels"] for one in objects if one["kind"] == "PodDisruptionBudget"
+    ]
+
+    assert {b[LABEL] for b in budgets} == pods.keys()
+    assert all(pods[b[LABEL]].items() >= b.items() for b in budgets)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("imagee: x\n", "imagee: unknown key"), ("pools: {nowhere: {gpus: 1}}\n", "pools.nowhere is no pool"),
+     ("pools: {sums: {gpus: 0}}\n", "pools.sums.gpus"), ("a: [", "cannot be read")],
+)  # fmt: skip
+def test_wrong_settings_are_one_clear_error(
+    text: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "render.yaml"
+    settings.write_text(text, encoding="utf-8")
+
+    code = main(["render", "kuberay", str(written(good(), tmp_path)), "--settings", str(settings)])
+
+    assert code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_faulty_configuration_renders_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = good()
+    config["applications"][1]["deployments"][0]["num_replicas"] = 2
+    out = tmp_path / "ray.yaml"
+
+    code = main(["render", "kuberay", str(written(config, tmp_path)), "--out", str(out)])
+
+    assert code == 2
+    assert not out.exists()
+    assert "num_replicas" in capsys.readouterr().err
+
+
+def test_pods_too_small_for_a_replica_are_refused() -> None:
+    settings = RenderSettings(pools={"sums": PodSettings(cpus=0.5)})
+
+    with pytest.raises(BadRenderSettings, match="pods of pool sums are too small for expert-sums"):
+        render(good(), settings, {})
+
+
+def test_the_settings_of_each_overlay_are_read() -> None:
+    assert all(read_settings(OVERLAYS / name / "render.yaml").image for name in SOURCES)
+
+
+def test_pools_come_out_as_names_that_kubernetes_takes() -> None:
+    config = good()
+    config["applications"][1]["args"]["pool"] = {"labels": {"zone": "EU_1", "tier": "Big"}}
+
+    assert pool_name(asks(config)[2]) == "eu-1-big"
