@@ -7,6 +7,7 @@ from pathlib import Path
 
 import openai
 import pytest
+import yaml
 
 from cluster.local.run import ROOT, serving, wait_until_ready
 
@@ -18,6 +19,8 @@ class Application:
     url: str
     pid: int
     log: Path
+    config: Path
+    """What it was started with, but for the port."""
 
     def client(self, **options: object) -> openai.OpenAI:
         """The real openai client, without retries unless a test wants them."""
@@ -29,6 +32,15 @@ class Application:
             **options,
         }
         return openai.OpenAI(**settings)  # type: ignore[arg-type]
+
+
+def patient(folder: Path) -> Path:
+    """serve_config.yaml with a router deadline that a busy machine keeps: these tests judge the router."""
+    data = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
+    data["applications"][0]["args"]["ingress"]["router_deadline_ms"] = 10_000
+    file = folder / "serve_config.yaml"
+    file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return file
 
 
 def free_port() -> int:
@@ -43,14 +55,12 @@ def application(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Application]:
     fast = request.config.getoption("--transport") == "fast"
-    log = tmp_path_factory.mktemp("serve") / "serve.log"
-    with serving(ROOT / "serve_config.yaml", port=free_port() % 20000 + 20000, fast=fast, log=log) as (
-        url,
-        process,
-    ):
+    folder = tmp_path_factory.mktemp("serve")
+    log, config = folder / "serve.log", patient(folder)
+    with serving(config, port=free_port() % 20000 + 20000, fast=fast, log=log) as (url, process):
         if not wait_until_ready(url, lambda: process.poll() is None, print):
             pytest.fail("the application did not come up:\n" + log.read_text(errors="replace")[-6000:])
-        yield Application(url, process.pid, log)
+        yield Application(url, process.pid, log, config)
 
 
 @pytest.fixture

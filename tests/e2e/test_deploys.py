@@ -77,8 +77,8 @@ def load(url: str) -> Iterator[Load]:
 
 
 def deploy(application: Application, folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """`serve deploy` the default configuration, changed."""
-    data = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
+    """`serve deploy` the configuration that is running, changed."""
+    data = yaml.safe_load(application.config.read_text(encoding="utf-8"))
     change(data)
     file = folder / "changed.yaml"
     file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
