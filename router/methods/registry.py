@@ -20,6 +20,10 @@ OURS = {
     "tasks": "router.methods.clusters:TasksRouter",
     "linear": "router.methods.linear:LinearRouter",
     "lexical": "router.methods.linear:LexicalRouter",
+    "mlp": "router.methods.mlp:MlpRouter",
+    "matrix_factorization": "router.methods.matrix_factorization:MatrixFactorizationRouter",
+    "elo": "router.methods.elo:EloRouter",
+    "bert": "router.methods.bert:BertRouter",
     "added": "router.methods.added:AddedRouter",
 }
 """Name → class; imported when asked for."""

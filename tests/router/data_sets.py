@@ -1,6 +1,8 @@
 """Small outcomes made from a seed, with a signal that a router can find."""
 
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,3 +75,32 @@ def training(n: int = 200, *, seed: int = 0) -> TrainingSet:
     data = dataset(n, seed=seed)
     batch = QueryBatch(data.texts, embeddings(data.texts))
     return TrainingSet(batch, data.quality, data.costs_usd, data.tasks)
+
+
+def tiny_encoder(folder: Path) -> Path:
+    """A BERT of two narrow layers with random weights and a small vocabulary, as an encoder's folder."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel
+
+    signs = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz0123456789?+"]
+    vocabulary = [*signs, *(f"##{sign}" for sign in signs[4:])]
+    tokenizer = Tokenizer(models.WordPiece({v: i for i, v in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertModel(config, add_pooling_layer=False)
+    model.save_pretrained(folder)
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}), encoding="utf-8")
+    return folder

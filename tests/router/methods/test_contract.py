@@ -1,5 +1,6 @@
 """What every routing method promises; a user's own passes the same tests."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,23 @@ from router.core import QueryBatch, TrainingSet
 from router.errors import MethodError, OutcomesError, WeightsError
 from router.methods.contract import RoutingMethod
 from router.methods.registry import OURS, make, method_class
-from tests.router.data_sets import embeddings, training
+from tests.router.data_sets import embeddings, tiny_encoder, training
 
 METHODS = sorted(OURS)
 TEXTS = ("What is 1 plus 1?", "Spell the word cab backwards", "日本語の質問 🙂", "x" * 100_000, "")
 QUERIES = QueryBatch(TEXTS, embeddings(TEXTS))
 
 
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Parameters where the default would be slow: an encoder of 30 thousand weights, not 22 million."""
+    folder: Path = tiny_encoder(tmp_path_factory.mktemp("encoder"))
+    return {"bert": {"encoder": str(folder), "rate": 2e-3, "epochs": 6, "max_tokens": 32}}
+
+
 @pytest.fixture(scope="module", params=METHODS)
-def fitted(request: pytest.FixtureRequest) -> RoutingMethod:
-    return make(request.param).fit(training(), seed=0)
+def fitted(request: pytest.FixtureRequest, given: dict[str, dict[str, Any]]) -> RoutingMethod:
+    return make(request.param, given.get(request.param)).fit(training(), seed=0)
 
 
 def test_scores_are_finite_and_within_zero_and_one(fitted: RoutingMethod) -> None:
@@ -63,28 +71,28 @@ def test_the_constructor_does_nothing_but_store(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_missing_outcomes_are_borne(name: str) -> None:
+def test_missing_outcomes_are_borne(name: str, given: dict[str, dict[str, Any]]) -> None:
     whole = training()
     quality = whole.quality.copy()
     quality[np.random.default_rng(0).random(quality.shape) < 0.3] = np.nan
     holed = TrainingSet(whole.queries, quality, whole.costs_usd, whole.tasks)
 
-    assert np.isfinite(make(name).fit(holed, seed=0).score(QUERIES)).all()
+    assert np.isfinite(make(name, given.get(name)).fit(holed, seed=0).score(QUERIES)).all()
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "random"])
-def test_an_expert_without_any_outcome_is_refused(name: str) -> None:
+def test_an_expert_without_any_outcome_is_refused(name: str, given: dict[str, dict[str, Any]]) -> None:
     whole = training(60)
     quality = whole.quality.copy()
     quality[:, 1] = np.nan
 
     with pytest.raises(OutcomesError):
-        make(name).fit(TrainingSet(whole.queries, quality, None, whole.tasks), seed=0)
+        make(name, given.get(name)).fit(TrainingSet(whole.queries, quality, None, whole.tasks), seed=0)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in {"fixed", "random"}])
-def test_it_finds_the_signal(name: str) -> None:
-    scores = make(name).fit(training(), seed=0).score(QUERIES)
+def test_it_finds_the_signal(name: str, given: dict[str, dict[str, Any]]) -> None:
+    scores = make(name, given.get(name)).fit(training(), seed=0).score(QUERIES)
 
     assert scores[0].argmax() == 0
     assert scores[1].argmax() == 1
@@ -92,5 +100,31 @@ def test_it_finds_the_signal(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "params"), [("knn", {"neighbours": 3}), ("nobodys", {}), ("knn", {"k": 0})])
 def test_bad_names_and_parameters_are_refused(name: str, params: dict[str, Any]) -> None:
+    with pytest.raises(MethodError):
+        make(name, params).fit(training(40), seed=0)
+
+
+@pytest.mark.parametrize("head", ["probability", "soft_label"])
+@pytest.mark.parametrize("name", ["mlp", "matrix_factorization", "bert"])
+def test_both_heads_find_the_signal(name: str, head: str, given: dict[str, dict[str, Any]]) -> None:
+    scores = make(name, {**given.get(name, {}), "head": head}).fit(training(), seed=0).score(QUERIES)
+
+    assert scores[0].argmax() == 0
+    assert scores[1].argmax() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("mlp", {"head": "logits"}),
+        ("mlp", {"temperature": 0.0}),
+        ("mlp", {"hidden": 0}),
+        ("matrix_factorization", {"rank": 0}),
+        ("matrix_factorization", {"epochs": 0}),
+        ("elo", {"k": 0}),
+        ("bert", {"epochs": 0}),
+    ],
+)
+def test_parameters_out_of_range_are_refused(name: str, params: dict[str, Any]) -> None:
     with pytest.raises(MethodError):
         make(name, params).fit(training(40), seed=0)
