@@ -118,6 +118,10 @@ class OtelTracer:
         kinds = {"server": SpanKind.SERVER, "internal": SpanKind.INTERNAL}
         return OtelSpan(self._tracer.start_span(name, context=context, kind=kinds[kind]))
 
+    def close(self) -> None:
+        """Send what waits, and end the thread."""
+        self._provider.shutdown()
+
 
 def tracer(service: str) -> Tracer:
     """The process' tracer: one that sends where an endpoint is configured, else one that does nothing."""

@@ -1,0 +1,79 @@
+"""`to-router outcomes`: ratings in the decision log become outcomes that a policy can be trained on."""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from deployments.decision_log import log_files, read_records
+from router.data.outcomes import write_rows
+from router.errors import OutcomesError
+
+MEASURED = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "ttft_s")
+WHOLE = frozenset({"prompt_tokens", "completion_tokens"})
+
+
+def add_command(commands: Any) -> None:
+    """Register `to-router outcomes`."""
+    command = commands.add_parser("outcomes", help="turn the decision log and its feedback into outcomes")
+    command.add_argument("--log", type=Path, default=Path("var/decisions"), help="default: %(default)s")
+    command.add_argument("--out", type=Path, required=True, help="Parquet or JSONL, by its ending")
+    command.set_defaults(run=_run)
+
+
+def outcomes(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per (query, expert) that was rated; several ratings of it are averaged.
+
+    A request's last rating counts. What broke off or was left is no outcome.
+
+    Raises:
+        OutcomesError: there is no rating, or the log kept no queries.
+    """
+    answered: dict[str, Mapping[str, Any]] = {}
+    rated: dict[str, float] = {}
+    for record in records:
+        if record.get("type") == "feedback":
+            rated[record["request_id"]] = record["quality"]
+        elif record.get("type") == "decision" and record.get("outcome") == "200":
+            answered[record["request_id"]] = record
+    known = [(answered[id_], quality) for id_, quality in rated.items() if id_ in answered]
+    if not known:
+        raise OutcomesError(
+            f"{len(answered)} answers and {len(rated)} ratings were found, none of which belong together: "
+            "clients rate answers with POST /v1/feedback"
+        )
+    with_text = [(record, quality) for record, quality in known if record.get("query")]
+    if not with_text:
+        raise OutcomesError(
+            f"{len(known)} rated answers were found, without their queries: set `log.queries: true` in "
+            "user_config of Ingress, so that the log keeps them"
+        )
+    groups: dict[tuple[str, str], list[tuple[Mapping[str, Any], float]]] = {}
+    for record, quality in with_text:
+        groups.setdefault((record["query"], record["expert"]), []).append((record, quality))
+    return [_row(query, expert, group) for (query, expert), group in groups.items()]
+
+
+def _row(query: str, expert: str, group: list[tuple[Mapping[str, Any], float]]) -> dict[str, Any]:
+    digest = hashlib.sha256(query.encode("utf-8", "replace")).hexdigest()[:16]
+    row: dict[str, Any] = {"query_id": digest, "query": query, "expert": expert}
+    row["quality"] = fmean(quality for _, quality in group)
+    for name in MEASURED:
+        values = [record[name] for record, _ in group if record.get(name) is not None]
+        mean = fmean(values) if values else None
+        row[name] = round(mean) if mean is not None and name in WHOLE else mean
+    return row
+
+
+def _run(options: argparse.Namespace) -> int:
+    files = log_files(options.log)
+    if not files:
+        raise OutcomesError(f"{options.log} holds no decision log: name the folder of `log.folder`")
+    rows = outcomes(record for file in files for record in read_records(file))
+    write_rows(options.out, rows)
+    experts = len({row["expert"] for row in rows})
+    sys.stdout.write(f"{options.out}: {len(rows)} outcomes of {experts} experts\n")
+    return 0

@@ -1,0 +1,281 @@
+"""What is seen of a request: metrics, money, the decision record, feedback, the trace, the log line."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from deployments import telemetry
+from deployments.errors import BadRequest, ExpertUnavailable
+from deployments.feedback import Answered, Memory, answered_before, parse_rating
+from deployments.keys import KeyFile, KeyRing, new_key, write_keys
+from deployments.tracing import NoTracer, OtelTracer, tracer
+from tests.deployments.asgi_client import Exchange
+from tests.deployments.fakes import EVENTS, event
+from tests.deployments.test_door import CHAT, HELLO, House, settle
+
+PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+
+
+class Kept:
+    """A decision log in memory."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def write(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+
+
+def value(metric: Any, *labels: str) -> float:
+    child = metric.labels(*labels) if labels else metric
+    return float(sum(s.value for s in child._child_samples() if s.name in {"_total", "_count", ""}))
+
+
+@pytest.fixture
+def kept() -> Kept:
+    return Kept()
+
+
+@pytest.fixture
+def house(kept: Kept) -> House:
+    made = House()
+    made.api.accounting.log = kept
+    return made
+
+
+async def test_a_routed_answer_is_counted_with_its_cost_and_what_it_saved(house: House, kept: Kept) -> None:
+    counters = (
+        (telemetry.requests, "chat", "200"),
+        (telemetry.decisions, "small", "routed"),
+        (telemetry.attempts, "small", "answered"),
+        (telemetry.tokens, "small", "prompt"),
+        (telemetry.tokens, "small", "completion"),
+        (telemetry.cost_usd, "small", "predicted"),
+        (telemetry.cost_usd, "small", "observed"),
+        (telemetry.cost_ratio, "small"),
+        (telemetry.baseline_usd, "dearest"),
+        (telemetry.key_cost_usd, "none"),
+        *((telemetry.stage_seconds, stage) for stage in ("parse", "admit", "route", "connect", "whole")),
+        (telemetry.expert_seconds, "small", "whole"),
+    )
+    before = [value(*counter) for counter in counters]
+    response = await house.ask(routing={"cost_weight": 0.5})
+    after = [value(*counter) - was for counter, was in zip(counters, before, strict=True)]
+
+    paid = 11 * 1e-6 + 2 * 2e-6
+    assert after == pytest.approx([1, 1, 1, 11, 2, 1e-6, paid, 1, paid, paid, 1, 1, 1, 1, 1, 1])
+    record = kept.records[0]
+    assert record["request_id"] == response.headers["x-request-id"]
+    assert {name: record[name] for name in ("expert", "reason", "outcome", "policy", "query")} == {
+        "expert": "small",
+        "reason": "routed",
+        "outcome": "200",
+        "policy": "0123456789ab",
+        "query": "hello",
+    }
+    assert record["preferences"] == {"cost_weight": 0.5, "priority": "interactive"}
+    assert record["scores"] == pytest.approx({"small": 0.9, "large": 0.8})
+    assert (record["prompt_tokens"], record["completion_tokens"]) == (11, 2)
+    assert orjson.loads(orjson.dumps(record)) == record
+
+
+async def test_each_end_of_a_request_is_counted_once(house: House, kept: Kept) -> None:
+    ends = ("200", "400", "503", "broken", "disconnected")
+    before = {end: value(telemetry.requests, "chat", end) for end in ends}
+    await house.ask()
+    await house.ask(routing={"experts": []})
+    house.experts["small"].parts = [ExpertUnavailable("small", "gone")]
+    await house.ask(model="small")
+    house.experts["small"].parts = [event("small", "x"), ExpertUnavailable("small", "gone")]
+    house.experts["small"].headers = EVENTS
+    await house.ask(stream=True)
+    house.experts["small"].parts = [asyncio.Event().wait]
+    exchange = Exchange(house.app, CHAT, orjson.dumps(HELLO))
+    await settle()
+    await exchange.leave()
+
+    assert {end: value(telemetry.requests, "chat", end) - before[end] for end in ends} == dict.fromkeys(
+        ends, 1
+    )
+    assert [record["outcome"] for record in kept.records] == ["200", "503", "broken", "disconnected"]
+
+
+async def test_an_answer_without_usage_is_estimated_and_said_so(house: House, kept: Kept) -> None:
+    before = value(telemetry.usage_estimated, "small")
+    parts = [event("small", "a"), event("small", "b"), event("small", "c"), b"data: [DONE]\n\n"]
+    house.experts["small"].parts, house.experts["small"].headers = parts, EVENTS
+    await house.ask(stream=True)
+
+    assert value(telemetry.usage_estimated, "small") == before + 1
+    assert kept.records[0]["usage_reported"] is False
+    assert kept.records[0]["completion_tokens"] == 2
+
+
+async def test_gauges_tell_what_is_now(house: House) -> None:
+    house.experts["small"].parts = [asyncio.Event().wait]
+    task = asyncio.create_task(house.ask())
+    await settle()
+    text = (await house.http.get("/metrics")).text
+    task.cancel()
+
+    assert "to_router_in_flight 1.0" in text
+    assert 'to_router_expert_in_flight{expert="small"} 1.0' in text
+    assert 'to_router_ready{part="large"} 1.0' in text
+    assert 'to_router_limit{what="in_flight"} 1024.0' in text
+    assert 'to_router_breaker_state{expert="small"} 0.0' in text
+    assert 'to_router_policy_info{policy="0123456789ab"} 1.0' in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"), [(TimeoutError(), "timeout"), (ConnectionError("gone"), "no_replica")]
+)
+async def test_a_static_ranking_is_counted_by_its_cause(house: House, answer: Exception, cause: str) -> None:
+    before = value(telemetry.static_rankings, cause)
+    house.router.answer = answer
+    await house.ask()
+
+    assert value(telemetry.static_rankings, cause) == before + 1
+
+
+async def test_the_log_has_a_line_with_the_request_id_and_no_query_text(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    await house.ask({"x-request-id": "mine"}, messages=[{"role": "user", "content": "a great secret"}])
+    lines = [record for record in caplog.records if record.getMessage() == "request ended"]
+
+    assert [vars(line)["request_id"] for line in lines] == ["mine"]
+    assert (vars(lines[0])["expert"], vars(lines[0])["outcome"]) == ("small", "200")
+    assert "secret" not in "".join(str(vars(record)) for record in caplog.records)
+
+
+# --- feedback
+
+
+async def rate(house: House, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+    return await house.http.post("/v1/feedback", json=body, headers=headers)
+
+
+async def test_a_rating_joins_its_decision(house: House, kept: Kept) -> None:
+    id_ = (await house.ask()).headers["x-request-id"]
+    before = value(telemetry.feedback_quality, "small")
+    answer = await rate(house, request_id=id_, quality=0.25, comment="meh")
+
+    assert (answer.status_code, answer.content) == (204, b"")
+    decision, rating = kept.records
+    assert decision["request_id"] == rating["request_id"] == id_
+    assert (rating["expert"], rating["quality"], rating["comment"]) == ("small", 0.25, "meh")
+    assert value(telemetry.feedback_quality, "small") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"request_id": "nobody", "quality": 1}, 404, "request_not_found"),
+        ({"quality": 1}, 400, "invalid_type"),
+        ({"request_id": "x"}, 400, "invalid_type"),
+        ({"request_id": "x", "quality": 1.5}, 400, "invalid_value"),
+        ({"request_id": "x", "quality": True}, 400, "invalid_type"),
+        ({"request_id": "x", "quality": 1, "comment": 7}, 400, "invalid_type"),
+        ({"request_id": "x", "quality": 1, "stars": 5}, 400, "unknown_field"),
+    ],
+)
+async def test_a_bad_rating_is_refused(house: House, body: dict[str, Any], status: int, code: str) -> None:
+    answer = await rate(house, **body)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_a_rating_that_is_no_object_is_refused() -> None:
+    for raw in (b"", b"[]", b"{"):
+        with pytest.raises(BadRequest):
+            parse_rating(raw)
+
+
+async def test_only_the_key_that_asked_may_rate(house: House, tmp_path: Path) -> None:
+    (mine, first), (other, second) = new_key("a"), new_key("b")
+    write_keys(tmp_path / "keys.json", KeyFile(keys=[first, second]))
+    house.api.keys = KeyRing(tmp_path / "keys.json")
+    house.api.keys.refresh()
+    asked = await house.ask({"authorization": f"Bearer {mine}"})
+    rating = {"request_id": asked.headers["x-request-id"], "quality": 1}
+
+    assert (await rate(house, **rating)).status_code == 401
+    assert (await rate(house, {"authorization": f"Bearer {other}"}, **rating)).status_code == 404
+    assert (await rate(house, {"authorization": f"Bearer {mine}"}, **rating)).status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("known", "status"),
+    [((Answered("large", "none"), True), 204), ((None, True), 404), ((None, False), 503)],
+)
+async def test_another_replica_may_have_answered(house: House, known: Any, status: int) -> None:
+    async def elsewhere(id_: str) -> Any:
+        return known
+
+    house.api.knows_elsewhere = elsewhere
+
+    assert (await rate(house, request_id="over there", quality=1)).status_code == status
+
+
+def test_the_memory_is_bounded_and_restored_from_a_log(tmp_path: Path) -> None:
+    memory = Memory(most=3)
+    for number in range(5):
+        memory.remember(str(number), "none", "small")
+    file = tmp_path / "decisions-1-r.jsonl"
+    records = [{"type": "decision", "request_id": "old", "expert": "large", "key": "k"}, {"type": "feedback"}]
+    file.write_bytes(b"\n".join(map(orjson.dumps, records)))
+    memory.restore(answered_before([file]))
+
+    assert len(memory) == 3
+    assert memory.recall("0") is None
+    roomy = Memory()
+    roomy.restore(answered_before([file]))
+    assert roomy.recall("old") == Answered("large", "k")
+
+
+# --- traces
+
+
+async def test_a_trace_goes_from_the_client_through_ingress_to_router_and_expert(house: House) -> None:
+    exporter = InMemorySpanExporter()
+    house.api.accounting.tracer = OtelTracer("to-router-ingress", SimpleSpanProcessor(exporter))
+    await house.ask({"traceparent": PARENT, "tracestate": "a=b"})
+    (span,) = exporter.get_finished_spans()
+
+    assert f"{span.context.trace_id:032x}" == "a" * 32
+    assert span.parent is not None
+    assert f"{span.parent.span_id:016x}" == "b" * 16
+    handed = f"00-{'a' * 32}-{span.context.span_id:016x}-01"
+    assert house.router.traces[0]["traceparent"] == handed
+    sent = house.experts["small"].asked[0][2]
+    assert (sent[b"traceparent"], sent[b"tracestate"]) == (handed.encode(), b"a=b")
+    assert span.attributes is not None
+    assert (span.attributes["to_router.expert"], span.attributes["to_router.outcome"]) == ("small", "200")
+
+
+async def test_without_an_endpoint_the_clients_own_context_passes_through(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    await house.ask({"traceparent": PARENT})
+
+    assert isinstance(tracer("x"), NoTracer)
+    assert house.experts["small"].asked[0][2][b"traceparent"] == PARENT.encode()
+
+
+def test_an_endpoint_switches_traces_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    made = tracer("x")
+
+    assert isinstance(made, OtelTracer)
+    made.close()
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert isinstance(tracer("x"), NoTracer)

@@ -1,0 +1,205 @@
+"""The decision log: never in a request's way, bounded on disk, and the outcomes that are made of it."""
+
+import argparse
+import errno
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments import decision_log, telemetry
+from deployments.config import LogSettings
+from deployments.decision_log import MIB, PARTS, DecisionLog, LogFiles, log_files, read_records
+from deployments.log_command import add_command, outcomes
+from router.data.outcomes import read_outcomes
+from router.errors import OutcomesError
+from tests.deployments.fakes import Clock
+
+
+def settings(folder: Path, **fields: Any) -> LogSettings:
+    return LogSettings(folder=str(folder), **fields)
+
+
+def kept(folder: Path) -> list[dict[str, Any]]:
+    return [record for file in log_files(folder) for record in read_records(file)]
+
+
+def counted(outcome: str) -> float:
+    return float(telemetry.log_records.labels(outcome)._value.get())
+
+
+def test_records_are_written_in_order_and_query_text_only_where_asked_for(tmp_path: Path) -> None:
+    for queries in (False, True):
+        folder = tmp_path / str(queries)
+        log = DecisionLog(settings(folder, queries=queries), "to-router#Ingress#1")
+        log.start()
+        for number in range(50):
+            log.write({"type": "decision", "request_id": str(number), "query": "a secret", "comment": "my"})
+        log.stop()
+
+        assert [record["request_id"] for record in kept(folder)] == [str(number) for number in range(50)]
+        assert all(("query" in record) == queries == ("comment" in record) for record in kept(folder))
+        assert all(file.stat().st_mode & 0o077 == 0 for file in log_files(folder))
+
+
+def test_a_writer_that_is_stuck_costs_records_never_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = threading.Event()
+    monkeypatch.setattr(LogFiles, "append", lambda self, lines: stuck.wait(10))
+    log = DecisionLog(settings(tmp_path, max_queued=5), "r")
+    log.start()
+    before = counted("dropped")
+    for number in range(5000):
+        log.write({"request_id": str(number)})
+
+    assert 5000 - 5 - decision_log.MOST_AT_ONCE <= counted("dropped") - before < 5000
+    assert log._queue.qsize() <= 5
+    stuck.set()
+    log.stop()
+
+
+def test_a_full_disk_loses_records_counts_them_and_leaves_no_half_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = LogFiles(tmp_path, "r", settings(tmp_path))
+    files.append(b'{"n": 1}\n')
+    write = os.write
+
+    def half(descriptor: int, data: Any) -> int:
+        if bytes(data).endswith(b"long}\n") and len(data) == 14:
+            return write(descriptor, bytes(data)[:5])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", half)
+    with pytest.raises(OSError, match="No space"):
+        files.append(b'{"n": 2, long}\n'[-14:])
+    monkeypatch.setattr(os, "write", write)
+    files.append(b'{"n": 3}\n')
+    files.close()
+
+    assert [record["n"] for record in kept(tmp_path)] == [1, 3]
+
+
+def test_a_folder_that_cannot_be_written_counts_and_recovers(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.write_text("a file stands in the way", encoding="utf-8")
+    log = DecisionLog(settings(folder), "r")
+    before = counted("failed")
+    log.start()
+    log.write({"n": 1})
+    while counted("failed") == before:
+        threading.Event().wait(0.001)
+    folder.unlink()
+    log.write({"n": 2})
+    log.stop()
+
+    assert kept(folder) == [{"n": 2}]
+
+
+def test_the_folder_never_takes_more_room_than_it_may(tmp_path: Path) -> None:
+    clock = Clock()
+    files = [LogFiles(tmp_path, name, settings(tmp_path, max_mib=1), clock) for name in ("a", "b")]
+    line = b'{"n": "' + b"x" * 5000 + b'"}\n'
+    for _ in range(600):
+        clock.now += 1
+        for file in files:
+            file.append(line)
+
+    total = sum(file.stat().st_size for file in log_files(tmp_path))
+    assert total <= MIB + 2 * (MIB // PARTS + len(line))
+    assert total >= MIB // 2
+    assert len(log_files(tmp_path)) <= PARTS + 2
+
+
+def test_files_older_than_their_days_are_deleted(tmp_path: Path) -> None:
+    clock = Clock()
+    clock.now = 2_000_000_000.0
+    old = tmp_path / "decisions-20200101T000000000000-gone.jsonl"
+    old.write_bytes(b'{"n": 0}\n')
+    os.utime(old, (clock.now - 8 * 86_400, clock.now - 8 * 86_400))
+    files = LogFiles(tmp_path, "r", settings(tmp_path, keep_days=7), clock)
+    files.append(b'{"n": 1}\n')
+
+    assert kept(tmp_path) == [{"n": 1}]
+    assert not old.exists()
+
+
+def test_a_file_deleted_by_hand_is_begun_anew(tmp_path: Path) -> None:
+    clock = Clock()
+    files = LogFiles(tmp_path, "r", settings(tmp_path), clock)
+    files.append(b'{"n": 1}\n')
+    log_files(tmp_path)[0].unlink()
+    clock.now += 1
+    files.append(b'{"n": 2}\n')
+
+    assert kept(tmp_path) == [{"n": 2}]
+
+
+def decision(id_: str, query: str | None = "What is 1 + 1?", **fields: Any) -> dict[str, Any]:
+    measured = {
+        "prompt_tokens": 10,
+        "completion_tokens": 3,
+        "cost_usd": 1e-6,
+        "latency_s": 0.5,
+        "ttft_s": 0.1,
+    }
+    record = {
+        "type": "decision",
+        "request_id": id_,
+        "expert": "words",
+        "outcome": "200",
+        **measured,
+        **fields,
+    }
+    return record if query is None else {**record, "query": query}
+
+
+def rating(id_: str, quality: float) -> dict[str, Any]:
+    return {"type": "feedback", "request_id": id_, "quality": quality}
+
+
+def test_ratings_become_outcomes_that_the_library_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [
+        decision("1"),
+        decision("2", completion_tokens=5),
+        decision("3", expert="atlas"),
+        decision("4", outcome="broken"),
+        decision("5", query="Not rated"),
+        rating("1", 0.0),
+        rating("1", 1.0),
+        rating("2", 0.5),
+        rating("3", 0.25),
+        rating("4", 1.0),
+        rating("unknown", 1.0),
+    ]
+    lines = [json.dumps(record) for record in records] + ['{"torn": ']
+    (tmp_path / "decisions-1-r.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    parser = argparse.ArgumentParser()
+    add_command(parser.add_subparsers())
+    for ending in ("parquet", "jsonl"):
+        out = tmp_path / f"outcomes.{ending}"
+        options = parser.parse_args(["outcomes", "--log", str(tmp_path), "--out", str(out)])
+
+        assert options.run(options) == 0
+        rows = {row["expert"]: row for row in read_outcomes(out)}
+        assert {name: row["quality"] for name, row in rows.items()} == {"words": 0.75, "atlas": 0.25}
+        assert (rows["words"]["completion_tokens"], rows["words"]["query"]) == (4, "What is 1 + 1?")
+        assert "2 outcomes of 2 experts" in capsys.readouterr().out
+
+
+def test_a_log_that_holds_no_outcomes_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(OutcomesError, match=r"1 answers and 0 ratings .* POST /v1/feedback"):
+        outcomes([decision("1")])
+    with pytest.raises(OutcomesError, match=r"set `log.queries: true`"):
+        outcomes([decision("1", query=None), rating("1", 1.0)])
+    parser = argparse.ArgumentParser()
+    add_command(parser.add_subparsers())
+    options = parser.parse_args(["outcomes", "--log", str(tmp_path), "--out", str(tmp_path / "o.jsonl")])
+    with pytest.raises(OutcomesError, match="holds no decision log"):
+        options.run(options)
