@@ -1,7 +1,7 @@
 // Board: the running graph's own numbers, every two seconds; all sums are done here.
 
 import { $, bar, call, dollars, h, notice, number, onKey, percent, seconds, start } from "./common.js";
-import { chart } from "./charts.js";
+import { chart, legend } from "./charts.js";
 import { by, each, growth, mean, parse, quantile, sum } from "./metrics.js";
 
 const EVERY_MS = 2000, KEEP_S = 600;
@@ -93,26 +93,34 @@ function breaker(levels, name) {
   return { text: "closed", bad: false };
 }
 
+// A row of the table; on a phone its cells stand below each other, so roles and headings go along.
+function row(attributes, ...cells) {
+  const heads = [...$("experts").tHead.rows[0].cells].map((head) => head.textContent);
+  return h("tr", { ...attributes, role: "row" }, ...cells.map((cell, i) => (i
+    ? h("td", { role: "cell", "data-label": heads[i] }, ...cell)
+    : h("th", { role: "rowheader", scope: "row" }, ...cell))));
+}
+
 function experts(now, grown, levels, elapsed) {
   const answered = by(grown, "to_router_decisions_total", "expert");
   const all = [...answered.values()].reduce((a, b) => a + b, 0);
   const rows = Object.entries(now.experts).map(([name, state]) => {
     const mine = answered.get(name) || 0, share = all ? mine / all : NaN;
     const tries = by(grown, "to_router_attempts_total", "outcome", { expert: name });
-    const failed = [...tries].filter(([outcome, count]) => outcome !== "ok" && outcome !== "answered" && count > 0);
+    const failed = [...tries].filter(([outcome, count]) => outcome !== "answered" && count > 0);
     const observed = sum(grown, "to_router_cost_usd_total", { expert: name, kind: "observed" });
     const predicted = sum(grown, "to_router_cost_usd_total", { expert: name, kind: "predicted" });
     const state_ = breaker(levels, name);
     const trouble = state.ready ? null : h("div", { class: "bad" }, state.why || "not ready");
-    return h("tr", { "data-expert": name, "data-answers": mine, "data-share": all ? share : "", "data-observed": observed, "data-predicted": predicted },
-      h("th", { scope: "row" }, name, trouble),
-      h("td", {}, percent(share), bar(share, "own")),
-      h("td", {}, number(elapsed ? mine / elapsed : null)),
-      h("td", { class: "replicas" }, replicas(state)),
-      h("td", { class: state_.bad ? "breaker bad" : "breaker" }, state_.text),
-      h("td", {}, failed.length ? failed.map(([outcome, count]) => `${outcome.replaceAll("_", " ")} ${count}`).join(", ") : "none"),
-      h("td", {}, dollars(observed)),
-      h("td", {}, predicted ? number(observed / predicted) : "–"));
+    return row({ "data-expert": name, "data-answers": mine, "data-share": all ? share : "", "data-observed": observed, "data-predicted": predicted },
+      [name, trouble],
+      [percent(share), bar(share, "own")],
+      [number(elapsed ? mine / elapsed : null)],
+      [replicas(state)],
+      [h("span", { class: state_.bad ? "breaker bad" : "breaker" }, state_.text)],
+      [failed.length ? failed.map(([outcome, count]) => `${outcome.replaceAll("_", " ")} ${count}`).join(", ") : "none"],
+      [dollars(observed)],
+      [predicted ? number(observed / predicted) : "–"]);
   });
   const body = $("experts").tBodies[0];
   body.replaceChildren(...rows);
@@ -159,8 +167,10 @@ function charts() {
   const x = { name: "seconds ago", range: [Math.min(-30, views[0].at - last.at), 0], format: (at) => number(-at) };
   const tell = (points) => (points.length ? number(points[points.length - 1][1]) : "nothing yet");
   chart($("chart-rate"), [{ points: rate, kind: "line", color: 0 }], { title: `Requests per second over time, now ${tell(rate)}`, x, y: { zero: true } });
-  chart($("chart-wait"), [{ points: p50, kind: "line", color: 0 }, { points: p95, kind: "line", color: 1 }],
-    { title: `Seconds to the first byte over time, p50 now ${tell(p50)}, p95 ${tell(p95)}`, x, y: { zero: true, name: "p50 blue, p95 orange" } });
+  const waits = [{ name: "p50", points: p50, kind: "line", color: 0 }, { name: "p95", points: p95, kind: "line", color: 1 }];
+  $("legend-wait").replaceChildren(legend(waits));
+  chart($("chart-wait"), waits,
+    { title: `Seconds to the first byte over time, p50 now ${tell(p50)}, p95 ${tell(p95)}`, x, y: { zero: true } });
 }
 
 // Said aloud by screen readers only when it changes.

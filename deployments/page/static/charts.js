@@ -62,7 +62,7 @@ function render(place, series, options) {
       const path = one.points.map(([x, y], i) => `${i ? "L" : "M"}${X(x).toFixed(1)} ${Y(y).toFixed(1)}`).join("");
       svg.append(s("path", { d: path, class: `s${one.color}`, fill: "none", "stroke-width": 2 }));
     }
-    if (one.kind !== "line") {
+    if (one.kind !== "line" || one.points.length === 1) {
       for (const [x, y] of one.points) svg.append(s("circle", { cx: X(x), cy: Y(y), r: one.kind === "points" ? 6 : 3, class: `f${one.color}` }));
     }
   }

@@ -1,0 +1,37 @@
+"""Headless Chromium for the page's tests and pictures; its absence is a reason to skip, told in words."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+WHERE = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+def missing() -> str | None:
+    """Why no browser can be had here; `None` when one can."""
+    if not any(map(shutil.which, WHERE)):
+        return f"no browser: none of {', '.join(WHERE)} is installed (Debian: apt-get install chromium)"
+    try:
+        import playwright.sync_api  # noqa: F401 - only whether it is there
+    except ImportError:
+        return "no playwright: pip install to-router[test]"
+    return None
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A headless Chromium; sends nothing to anybody by itself."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, WHERE)))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()

@@ -1,0 +1,41 @@
+"""One browser for all of the page's tests, a fresh tab and a fresh graph for each."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.page import browser
+from tests.page.graph import Graph, serving
+
+PATIENCE_MS = 5_000
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    if (why := browser.missing()) is not None:
+        if os.environ.get("TO_ROUTER_NEEDS_BROWSER"):
+            pytest.fail(why)
+        pytest.skip(why)
+    with browser.chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture
+def tab(chromium: Any) -> Iterator[Any]:
+    """A tab; whatever it complains of fails the test that did not ask for it."""
+    with chromium.new_context(viewport=browser.WIDE) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda said: faults.append(said.text) if "Content Security" in said.text else None)
+        yield page
+        assert not faults

@@ -1,0 +1,145 @@
+"""The real Api over HTTP with stand-ins behind it: what the page is tested against without Ray."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import orjson
+import uvicorn
+
+from deployments.api import Api
+from deployments.asgi import Head, Headers
+from deployments.clients import OpenStream
+from deployments.config import IngressArgs, IngressConfig
+from deployments.errors import ExpertUnavailable
+from deployments.keys import KeyRing
+from deployments.messages import NoPolicy, PolicyView, RouterState
+from router.core import Decision, ExpertView, Preferences, RouteRequest
+from router.decide import decide
+from router.errors import NoEligibleExpertError
+from router.experts import Price
+from tests.deployments.fakes import EVENTS, event
+
+NAMES = ("arithmetic", "words", "generalist")
+PRICES = {"arithmetic": Price(0.05, 0.10), "words": Price(0.05, 0.10), "generalist": Price(0.30, 0.60)}
+DEFAULT = Preferences(cost_weight=0.3)
+PROMPT_TOKENS = 20
+ANSWER_TOKENS = 4
+POLICY_ID = "0123456789ab"
+POLICY_FOLDER = "no-such-folder/policy"
+
+
+class ScriptedExpert:
+    """Streams its text a word at a time, reports its usage, or is away."""
+
+    def __init__(self, name: str) -> None:
+        self.model = name
+        self.text = f"this is {name} speaking"
+        self.away = False
+        self.pause_s = 0.0
+
+    async def open(
+        self, method: str, path: str, headers: Headers, body: bytes, timeout_s: float
+    ) -> OpenStream:
+        if self.away:
+            raise ExpertUnavailable(f"{self.model} is away")
+        return OpenStream(Head(200, EVENTS, event(self.model, ""), complete=False), self._rest())
+
+    async def _rest(self) -> AsyncGenerator[bytes, None]:
+        words = self.text.split(" ")
+        for place, word in enumerate(words):
+            await asyncio.sleep(self.pause_s)
+            yield event(self.model, word if place == 0 else f" {word}")
+        usage = {
+            "prompt_tokens": PROMPT_TOKENS,
+            "completion_tokens": ANSWER_TOKENS,
+            "total_tokens": PROMPT_TOKENS + ANSWER_TOKENS,
+        }
+        told = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": self.model, "choices": []}
+        yield b"data: " + orjson.dumps({**told, "usage": usage}) + b"\n\ndata: [DONE]\n\n"
+
+
+class ScriptedRouter:
+    """Thinks a question with a digit is arithmetic's; decides as the real policy does."""
+
+    async def decide(
+        self, request: RouteRequest, timeout_s: float, *trace: Any
+    ) -> Decision | NoEligibleExpertError | NoPolicy:
+        sums = any(letter.isdigit() for letter in request.query)
+        scores = np.array([[0.86 if sums else 0.1, 0.1 if sums else 0.8, 0.9]])
+        costs = np.array([[PRICES[name].cost_usd(PROMPT_TOKENS, ANSWER_TOKENS) for name in NAMES]])
+        eligible = np.array([[name not in request.excluded for name in NAMES]])
+        if not eligible.any():
+            return NoEligibleExpertError(request.excluded)
+        ranked = decide(scores, costs, preferences=request.preferences.over(DEFAULT), eligible=eligible)
+        views = {
+            name: ExpertView(
+                score=float(scores[0, column]),
+                cost_usd=float(costs[0, column]),
+                ttft_ms=request.ttft_ms.get(name),
+                eligible=name not in request.excluded,
+                excluded_because=request.excluded.get(name),
+            )
+            for column, name in enumerate(NAMES)
+        }
+        return Decision(tuple(NAMES[column] for column in ranked.row(0)), views, POLICY_ID)
+
+
+class Graph:
+    """A running door: its address, and its insides for tests to change."""
+
+    def __init__(self, **args: Any) -> None:
+        self.experts = {name: ScriptedExpert(name) for name in NAMES}
+        config = IngressConfig.model_validate(
+            {"experts": {name: {"app": f"expert-{name}"} for name in NAMES}}
+        )
+        self.api = Api(
+            IngressArgs(**{"request_timeout_s": 5, "router_deadline_ms": 2_000, **args}),
+            config,
+            ScriptedRouter(),
+            client_for=lambda name, target: self.experts[name],
+        )
+        self.api.directory.saw_router(RouterState(policy_view(), None))
+        for state in self.api.directory.experts.values():
+            state.running, state.why_not_ready = 1, None
+        self.url = ""
+
+    def ask_for_keys(self, ring: KeyRing | None) -> None:
+        """From now on, or no longer."""
+        self.api.keys = ring
+
+
+def policy_view(policy_id: str = POLICY_ID, folder: str = POLICY_FOLDER) -> PolicyView:
+    """What the ingress knows of the policy."""
+    return PolicyView(
+        policy_id,
+        NAMES,
+        ("generalist", "words", "arithmetic"),
+        {},
+        PRICES,
+        folder=folder,
+        best_single="generalist",
+        preferences=DEFAULT,
+    )
+
+
+@contextmanager
+def serving(**args: Any) -> Iterator[Graph]:
+    """The door on a free port of loopback, in a thread."""
+    graph = Graph(**args)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        graph.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        settings = uvicorn.Config(graph.api.app(), log_level="error", lifespan="off", ws="none")
+        server = uvicorn.Server(settings)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        try:
+            yield graph
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)

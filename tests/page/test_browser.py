@@ -1,0 +1,274 @@
+"""The page in a real browser, on the real door with stand-ins behind it."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.keys import KeyFile, KeyRing, new_key, write_keys
+from tests.page import browser
+from tests.page.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph, serving
+
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+SERIOUS = {"serious", "critical"}
+FIRST_VIEW_BYTES = 150_000
+SUM = "What is 12 + 30?"
+PAGES = ("/", "/board", "/policy")
+
+
+def load(tab: Any, url: str, requests: int) -> None:
+    """Requests from outside the page."""
+    for _ in range(requests):
+        body = {"model": "auto", "stream": True, "messages": [{"role": "user", "content": SUM}]}
+        assert tab.request.post(f"{url}/v1/chat/completions", data=body).ok
+
+
+def ask(tab: Any, text: str) -> Any:
+    """Ask, wait for the end, and return the last answer."""
+    tab.fill("#query", text)
+    tab.press("#query", "Enter")
+    tab.wait_for_selector(".turn:last-child .said[aria-busy=false]")
+    return tab.locator(".turn").last
+
+
+def number(tab: Any, selector: str, attribute: str = "data-value") -> float:
+    return float(tab.locator(selector).get_attribute(attribute))
+
+
+def test_an_answer_streams_and_says_who_gave_it_and_why(graph: Graph, tab: Any) -> None:
+    graph.experts["arithmetic"].pause_s = 0.2
+    tab.goto(graph.url)
+    tab.fill("#query", SUM)
+    tab.click("#send")
+    tab.wait_for_function("document.querySelector('.said').textContent === 'this is'")
+
+    tab.wait_for_selector(".said[aria-busy=false]")
+
+    turn = tab.locator(".turn")
+    assert turn.locator(".said").inner_text() == "this is arithmetic speaking"
+    assert turn.locator(".by").inner_text() == "arithmetic"
+    why = turn.locator(".why").inner_text()
+    assert "quality 0.86" in why
+    assert "worth less: 0.9 − 0.3 for cost = 0.6" in why
+    cost = PRICES["arithmetic"].cost_usd(PROMPT_TOKENS, ANSWER_TOKENS)
+    assert f"20 + 4 tokens · ${cost:.7f}" in turn.inner_text()
+
+
+def test_while_one_types_the_decision_is_shown_and_a_slider_moves_it(graph: Graph, tab: Any) -> None:
+    tab.goto(graph.url)
+    tab.fill("#query", SUM)
+    tab.wait_for_selector("#live[data-expert=arithmetic]")
+
+    tab.locator("#cost").fill("0")
+    tab.wait_for_selector("#live[data-expert=generalist]")
+    assert tab.is_checked("#trade-cost")
+    assert "lower predicted quality" in tab.inner_text("#live-experts [data-expert=arithmetic]")
+    tab.locator("#cost").fill("80")
+    tab.wait_for_selector("#live[data-expert=arithmetic]")
+    tab.locator("#quality").fill("0.99")
+    tab.wait_for_selector("#live[data-expert=generalist]")
+    assert "not good enough" in tab.inner_text("#live-experts [data-expert=arithmetic]")
+
+    body = tab.locator("#code-python").inner_text() if tab.locator("#copy[open]").count() else None
+    assert body is None
+    tab.click("#copy summary")
+    assert 'extra_body={"routing":{"min_quality":0.99}}' in tab.inner_text("#code-python")
+    assert '"min_quality": 0.99' in tab.inner_text("#code-curl")
+
+
+def test_all_experts_answer_side_by_side(graph: Graph, tab: Any) -> None:
+    tab.goto(graph.url)
+    tab.check("#all")
+    tab.fill("#query", SUM)
+    tab.press("#query", "Enter")
+
+    for name in NAMES:
+        tab.wait_for_selector(f".answer[data-expert={name}] .said[aria-busy=false]")
+        assert tab.inner_text(f".answer[data-expert={name}] .said") == f"this is {name} speaking"
+    assert "would have been chosen" in tab.inner_text(".answer[data-expert=arithmetic]")
+
+
+def test_an_answer_with_markup_is_shown_as_text(graph: Graph, tab: Any) -> None:
+    evil = "<script>window.hacked=1</script> <img src=x onerror=window.hacked=1> **bold** [a](javascript:1)"
+    graph.experts["arithmetic"].text = evil
+    tab.goto(graph.url)
+
+    turn = ask(tab, f"1 {evil}")
+
+    assert turn.locator(".said").inner_text() == evil
+    assert turn.locator(".asked").inner_text() == f"1 {evil}"
+    assert tab.locator("#log script, #log img, #log a, #log strong").count() == 0
+    assert tab.evaluate("window.hacked") is None
+
+
+def test_an_expert_that_is_away_is_seen_in_the_attempts_and_on_the_board(graph: Graph, tab: Any) -> None:
+    graph.experts["arithmetic"].away = True
+    tab.goto(f"{graph.url}/board")
+    tab.wait_for_selector("body[data-views]")
+    other = tab.context.new_page()
+    other.set_default_timeout(5_000)
+    other.goto(graph.url)
+    began = time.monotonic()
+
+    turn = ask(other, SUM)
+    for _ in range(5):
+        ask(other, SUM)
+
+    assert "2 experts were asked: arithmetic gave no answer; generalist answered." in turn.inner_text()
+    tab.bring_to_front()
+    tab.wait_for_selector("#experts [data-expert=arithmetic] .breaker.bad")
+    assert time.monotonic() - began < 30
+    assert "unavailable" in tab.inner_text("#experts [data-expert=arithmetic]")
+    assert "arithmetic: breaker" in tab.inner_text("#news")
+
+
+def test_the_board_counts_what_a_load_sent(graph: Graph, tab: Any) -> None:
+    tab.goto(f"{graph.url}/board")
+    tab.wait_for_selector("body[data-views]")
+    load(tab, graph.url, 40)
+
+    tab.wait_for_function("document.querySelector('#end-200')?.dataset.value === '40'")
+
+    row = "#experts [data-expert=arithmetic]"
+    cost = PRICES["arithmetic"].cost_usd(PROMPT_TOKENS, ANSWER_TOKENS)
+    assert number(tab, row, "data-answers") == 40
+    assert number(tab, row, "data-share") == 1
+    assert number(tab, "#spent") == pytest.approx(40 * cost)
+    dearest = PRICES["generalist"].cost_usd(PROMPT_TOKENS, ANSWER_TOKENS)
+    assert number(tab, "#dearest") == pytest.approx(40 * dearest)
+    assert number(tab, "#single") == pytest.approx(40 * dearest)
+    assert 0 < number(tab, "#first-p50") <= number(tab, "#first-p95")
+
+
+def test_a_refusal_is_told_in_words(graph: Graph, tab: Any) -> None:
+    for expert in graph.experts.values():
+        expert.away = True
+    tab.goto(graph.url)
+
+    turn = ask(tab, SUM)
+
+    assert turn.locator(".error").first.inner_text().strip() != ""
+    assert turn.locator(".by").inner_text() == "no answer"
+
+
+def test_with_keys_on_nothing_is_shown_without_one_and_all_with_one(
+    graph: Graph, tab: Any, tmp_path: Path
+) -> None:
+    key, record = new_key("a person")
+    write_keys(tmp_path / "keys.json", KeyFile(keys=[record]))
+    ring = KeyRing(tmp_path / "keys.json")
+    ring.refresh()
+    graph.ask_for_keys(ring)
+
+    for path in PAGES:
+        tab.goto(f"{graph.url}{path}")
+        tab.wait_for_selector("#key-dialog[open]")
+        text = tab.inner_text("body")
+        assert not any(name in text for name in NAMES), path
+    tab.fill("#key-input", key)
+    tab.press("#key-input", "Enter")
+    tab.wait_for_selector("body[data-policy='0123456789ab']")
+    tab.goto(f"{graph.url}/board")
+    tab.wait_for_selector("#experts [data-expert=words]")
+    tab.goto(graph.url)
+    assert "arithmetic" in ask(tab, SUM).locator(".by").inner_text()
+    tab.click("#copy summary")
+    assert key not in tab.content()
+
+
+def test_keyboard_alone_is_enough(graph: Graph, tab: Any) -> None:
+    tab.goto(graph.url)
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.className") == "skip"
+    for _ in range(30):
+        tab.keyboard.press("Tab")
+        if tab.evaluate("document.activeElement.id") == "query":
+            break
+    tab.keyboard.type(SUM)
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector(".turn .said[aria-busy=false]")
+
+    graph.experts["arithmetic"].pause_s = 1.0
+    tab.keyboard.type(SUM)
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#stop:visible")
+    tab.keyboard.press("Escape")
+
+    tab.wait_for_selector(".turn:last-child .error")
+    assert "stopped" in tab.locator(".turn").last.inner_text()
+
+
+@pytest.fixture(scope="module")
+def used() -> Iterator[Graph]:
+    with serving() as graph:
+        yield graph
+
+
+def fill_page(tab: Any, graph: Graph, path: str) -> None:
+    """Open one of the pages and wait until it shows its data."""
+    tab.goto(f"{graph.url}{path}")
+    if path == "/":
+        ask(tab, SUM)
+        tab.fill("#query", SUM)
+        tab.wait_for_selector("#live-experts li")
+    elif path == "/board":
+        tab.wait_for_selector("body[data-views]")
+        load(tab, graph.url, 3)
+        tab.wait_for_selector("#end-200[data-value='3']")
+    else:
+        tab.wait_for_selector("body[data-policy='0123456789ab']")
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+def test_axe_finds_no_serious_violation(used: Graph, chromium: Any, path: str, look: str) -> None:
+    scheme = "dark" if look == "dark" else "light"
+    size = browser.NARROW if look == "phone" else browser.WIDE
+    with chromium.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce") as context:
+        tab = context.new_page()
+        fill_page(tab, used, path)
+
+        tab.evaluate(AXE.read_text(encoding="utf-8"))
+        found = tab.evaluate("axe.run(document).then((told) => told.violations)")
+
+        told = [
+            (one["id"], [node["html"][:160] for node in one["nodes"]])
+            for one in found
+            if one["impact"] in SERIOUS
+        ]
+        assert told == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_phone_needs_no_sideways_scrolling(used: Graph, chromium: Any, path: str) -> None:
+    with chromium.new_context(viewport=browser.NARROW) as context:
+        tab = context.new_page()
+        fill_page(tab, used, path)
+
+        assert tab.evaluate("document.documentElement.scrollWidth") <= browser.NARROW["width"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_no_request_leaves_the_origin_and_the_first_view_is_small(
+    used: Graph, chromium: Any, path: str
+) -> None:
+    with chromium.new_context() as context:
+        tab = context.new_page()
+        asked: list[str] = []
+        context.on("request", lambda request: asked.append(request.url))
+        session = context.new_cdp_session(tab)
+        session.send("Network.enable")
+        received: list[float] = []
+        session.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
+
+        fill_page(tab, used, path)
+
+        assert asked
+        strangers = [url for url in asked if not url.startswith(f"{used.url}/")]
+        assert strangers == []
+        assert not any(re.search(r"favicon", url) for url in asked)
+        assert len(received) >= 4
+        assert sum(received) <= FIRST_VIEW_BYTES
