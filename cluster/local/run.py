@@ -56,6 +56,7 @@ def with_port(config: Path, port: int | None, folder: Path) -> tuple[Path, int]:
 def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
     """The environment that `serve run` needs, two runs on one machine kept apart."""
     env = {**os.environ, "TO_ROUTER_ROOT": os.environ.get("TO_ROUTER_ROOT", str(ROOT))}
+    env.setdefault("RAY_AUTH_MODE", "token")  # Ray's own choice for a cluster that it starts, said aloud
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     flags = transport_flags()
     env[GUARD] = flags[GUARD]  # our middleware belongs around both transports
@@ -171,6 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         if wait_until_ready(url, running, lambda line: print(line, flush=True)):
             print(f'ready: {url}/v1 — model "auto" routes; Ctrl-C stops', flush=True)
+            print("`serve status` and `serve deploy` find it with RAY_AUTH_MODE=token in their environment")
             while running():
                 time.sleep(0.5)
         elif not interrupted.told:

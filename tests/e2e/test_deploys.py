@@ -84,9 +84,14 @@ def deploy(application: Application, folder: Path, change: Callable[[dict[str, A
     file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     config, _ = with_port(file, int(application.url.rsplit(":", 1)[1]), folder)
     serve = Path(sys.executable).parent / "serve"
-    subprocess.run(
-        [str(serve), "deploy", str(config)], check=True, cwd=ROOT, capture_output=True, env=os.environ
+    done = subprocess.run(
+        [str(serve), "deploy", str(config)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RAY_AUTH_MODE": "token"},
     )
+    assert done.returncode == 0, done.stderr
 
 
 def processes(*titles: str) -> dict[str, set[int]]:

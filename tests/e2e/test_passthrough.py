@@ -34,7 +34,7 @@ CHAT = {"model": "arithmetic", "messages": QUESTION, "max_tokens": 12, "temperat
 CHANGING = {"id", "created", "system_fingerprint", "service_tier", "created_at", "completed_at", "item_id"}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("/v1/chat/completions", CHAT),
-    "n": ("/v1/chat/completions", {**CHAT, "n": 2}),
+    "n": ("/v1/chat/completions", {**CHAT, "n": 2, "temperature": 1.0}),
     "stop": ("/v1/chat/completions", {**CHAT, "stop": ["4"]}),
     "seed": ("/v1/chat/completions", {**CHAT, "temperature": 1.0, "seed": 42}),
     "logprobs": ("/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 2}),
