@@ -1,0 +1,1 @@
+"""What watches the graph: Grafana dashboards (generated), Prometheus rules and their tests."""
