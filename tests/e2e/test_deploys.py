@@ -86,6 +86,7 @@ def deploy(application: Application, folder: Path, change: Callable[[dict[str, A
     serve = Path(sys.executable).parent / "serve"
     done = subprocess.run(
         [str(serve), "deploy", str(config)],
+        check=False,
         cwd=ROOT,
         capture_output=True,
         text=True,
