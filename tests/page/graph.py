@@ -46,7 +46,7 @@ class ScriptedExpert:
         self, method: str, path: str, headers: Headers, body: bytes, timeout_s: float
     ) -> OpenStream:
         if self.away:
-            raise ExpertUnavailable(f"{self.model} is away")
+            raise ExpertUnavailable(self.model, "it is away")
         return OpenStream(Head(200, EVENTS, event(self.model, ""), complete=False), self._rest())
 
     async def _rest(self) -> AsyncGenerator[bytes, None]:

@@ -1,7 +1,6 @@
 """The page in a real browser, on the real door with stand-ins behind it."""
 
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,11 +38,12 @@ def number(tab: Any, selector: str, attribute: str = "data-value") -> float:
 
 
 def test_an_answer_streams_and_says_who_gave_it_and_why(graph: Graph, tab: Any) -> None:
-    graph.experts["arithmetic"].pause_s = 0.2
+    graph.experts["arithmetic"].pause_s = 0.5
     tab.goto(graph.url)
     tab.fill("#query", SUM)
     tab.click("#send")
-    tab.wait_for_function("document.querySelector('.said').textContent === 'this is'")
+    tab.wait_for_selector(".said[aria-busy=true]:text('this is')")
+    assert "speaking" not in tab.inner_text(".said")
 
     tab.wait_for_selector(".said[aria-busy=false]")
 
@@ -111,16 +111,14 @@ def test_an_expert_that_is_away_is_seen_in_the_attempts_and_on_the_board(graph: 
     other = tab.context.new_page()
     other.set_default_timeout(5_000)
     other.goto(graph.url)
-    began = time.monotonic()
 
-    turn = ask(other, SUM)
+    told = ask(other, SUM).inner_text()
     for _ in range(5):
         ask(other, SUM)
 
-    assert "2 experts were asked: arithmetic gave no answer; generalist answered." in turn.inner_text()
+    assert "2 experts were asked: arithmetic gave no answer; generalist answered." in told
     tab.bring_to_front()
     tab.wait_for_selector("#experts [data-expert=arithmetic] .breaker.bad")
-    assert time.monotonic() - began < 30
     assert "unavailable" in tab.inner_text("#experts [data-expert=arithmetic]")
     assert "arithmetic: breaker" in tab.inner_text("#news")
 
@@ -130,7 +128,7 @@ def test_the_board_counts_what_a_load_sent(graph: Graph, tab: Any) -> None:
     tab.wait_for_selector("body[data-views]")
     load(tab, graph.url, 40)
 
-    tab.wait_for_function("document.querySelector('#end-200')?.dataset.value === '40'")
+    tab.wait_for_selector("#end-200[data-value='40']")
 
     row = "#experts [data-expert=arithmetic]"
     cost = PRICES["arithmetic"].cost_usd(PROMPT_TOKENS, ANSWER_TOKENS)
