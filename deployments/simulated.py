@@ -25,6 +25,7 @@ from deployments.errors import BadRequest
 from deployments.identity import name_of_replica
 from deployments.simulated_pace import Pace, Slots
 from deployments.simulated_settings import Behaviour, Failure, SimulatedArgs
+from deployments.tracing import CONTEXT_HEADERS, Context, tracer
 
 logger = logging.getLogger("ray.serve")
 
@@ -66,6 +67,7 @@ class SimulatedExpert:
         die: Callable[[int], Any] = os._exit,
     ) -> None:
         self._args = args
+        self._tracer = tracer("to-router-expert")
         self._behaviour = args.behaviour
         self._random = random.Random(args.seed)
         self._slots = Slots(args.behaviour.slots)
@@ -109,12 +111,14 @@ class SimulatedExpert:
         path = path.partition("?")[0]
         kind = KINDS.get(path)
         if method == "POST" and kind is not None:
+            span = self._tracer.begin(f"expert {kind}", _context(headers))
             parts = self._post(path, body)
             try:
                 async for part in parts:
                     yield part
             finally:
                 await parts.aclose()
+                span.end()
         elif method == "GET" and path == "/health":
             yield Head(200, (), b"", complete=True)
         elif method == "GET" and path == "/v1/models":
@@ -308,6 +312,11 @@ class SimulatedExpert:
             ended("abort", counts.aborted),
         ]
         return ("\n".join(lines) + "\n").encode()
+
+
+def _context(headers: Headers) -> Context:
+    told = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    return {name: told[name] for name in CONTEXT_HEADERS if name in told}
 
 
 def _small_answer(ask: Ask, name: str) -> bytes:

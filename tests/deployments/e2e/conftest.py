@@ -16,6 +16,7 @@ import yaml
 
 from cluster.local.run import ROOT, serving, wait_until_ready
 from deployments.keys import KeyFile, KeyLimits, KeyRecord, new_key, read_keys, write_keys
+from tests.deployments.e2e.collector import Collector
 from tests.e2e.conftest import free_port
 
 EXPERTS = ("arithmetic", "words", "atlas", "generalist")
@@ -35,6 +36,9 @@ class Graph:
     keys: Path
     key: str
     """Of a caller without limits."""
+    decisions: Path
+    """The decision log's folder."""
+    spans: Collector
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Workers of this very run whose title contains the given words."""
@@ -63,7 +67,7 @@ class Graph:
         return key, record.id
 
 
-def configuration(keys: Path) -> dict[str, Any]:
+def configuration(keys: Path, decisions: Path) -> dict[str, Any]:
     """The graph as Serve takes it."""
     simulated = [
         {
@@ -95,6 +99,7 @@ def configuration(keys: Path) -> dict[str, Any]:
             },
             "limits": {"first_token_timeout_s": 2, "max_queue_wait_s": 2, "max_in_flight": 256},
             "keys": {"file": str(keys)},
+            "log": {"folder": str(decisions), "queries": True},
         },
     }
     router = {
@@ -119,24 +124,26 @@ def configuration(keys: Path) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
     folder = tmp_path_factory.mktemp("faults")
-    keys = folder / "keys.json"
+    keys, decisions = folder / "keys.json", folder / "decisions"
     key, record = new_key("unlimited")
     write_keys(keys, KeyFile(keys=[record]))
     assert isinstance(record, KeyRecord)
     config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump(configuration(keys)), encoding="utf-8")
+    config.write_text(yaml.safe_dump(configuration(keys, decisions)), encoding="utf-8")
     fast = request.config.getoption("--transport") == "fast"
     log = folder / "serve.log"
     run = uuid.uuid4().hex
-    with pytest.MonkeyPatch.context() as monkey:
+    with pytest.MonkeyPatch.context() as monkey, Collector() as spans:
+        monkey.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", spans.url)
+        monkey.setenv("OTEL_BSP_SCHEDULE_DELAY", "500")
         monkey.setenv(MARK, run)  # before Ray starts: all its processes inherit it
         with serving(config, port=free_port() % 20000 + 20000, fast=fast, log=log) as (url, process):
             if not wait_until_ready(url, lambda: process.poll() is None, print):
                 pytest.fail("the graph did not come up:\n" + log.read_text(errors="replace")[-6000:])
-            yield Graph(url, run, log, keys, key)
+            yield Graph(url, run, log, keys, key, decisions, spans)
 
 
 class Watch:
@@ -177,7 +184,7 @@ class Watch:
         self._process.wait(10)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def watch(graph: Graph) -> Iterator[Watch]:
     watching = Watch()
     yield watching

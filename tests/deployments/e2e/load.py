@@ -29,6 +29,8 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     without_time_to_come_back: int = 0
     answered_at: list[float] = field(default_factory=list)
+    offered_over: tuple[float, float] = (0.0, 0.0)
+    """From when to when requests were sent."""
 
     def __str__(self) -> str:
         return (
@@ -79,6 +81,7 @@ class Load:
         for number in range(int(per_s * seconds)):
             await asyncio.sleep(max(0.0, started + number / per_s - time.monotonic()))
             tasks.append(asyncio.create_task(self.one(number, body(number))))
+        self.tally.offered_over = (started, time.monotonic())
         await asyncio.gather(*tasks)
 
     async def one(self, number: int, body: dict[str, Any]) -> None:
