@@ -1,0 +1,23 @@
+# Ingress, router and experts on NVIDIA GPUs, for KubeRay and VM clusters. Build in the repository's root:
+#   docker build -f cluster/images/gpu.Dockerfile -t to-router:gpu .
+# Ray's own image with vLLM inside is the base: KubeRay expects its user, paths and tools.
+ARG BASE=rayproject/ray-llm:2.60.0-py312-cu130
+FROM ${BASE}
+USER root
+RUN mkdir -p /app /models && chown 1000:100 /app /models
+USER 1000:100
+WORKDIR /app
+# The encoder on processors and what the graph needs beside Ray and vLLM: its own layer, changed seldom.
+COPY --chown=1000:100 pyproject.toml LICENSE README.md ./
+RUN --mount=type=cache,target=/home/ray/.cache/pip,uid=1000,gid=100 \
+    pip install --no-cache-dir "openvino>=2026.1" "orjson>=3.10" "prometheus-client>=0.21" "pyarrow>=20" \
+    "safetensors>=0.5" "tokenizers>=0.21" "tqdm>=4.67" "httpx>=0.28" "ray[serve]==2.60.0"
+COPY --chown=1000:100 router router
+COPY --chown=1000:100 deployments deployments
+COPY --chown=1000:100 cluster cluster
+RUN pip install --no-deps --editable .
+# A policy of your own: mount it at /app/policies, or `COPY policies policies` in an image on top of this.
+ENV TO_ROUTER_ROOT=/app HF_HOME=/models HF_HUB_DISABLE_TELEMETRY=1 PYTHONUNBUFFERED=1
+EXPOSE 8000
+HEALTHCHECK --interval=15s --timeout=5s --start-period=600s --retries=4 \
+    CMD python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/-/healthz', timeout=4)" || exit 1
