@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from router.cli_inputs import embed, encoder_of, names, progress
-from router.errors import InputError, OutcomesError
+from router.errors import InputError
 
 
 def add_commands(commands: Any) -> None:
@@ -27,7 +27,9 @@ def add_commands(commands: Any) -> None:
 
     label = commands.add_parser("label", help="judge responses and write outcomes with `quality`")
     label.add_argument("--outcomes", required=True, type=Path, help="rows with `response` and `reference`")
-    label.add_argument("--quality", required=True, help="exact, numeric, contains, bertsim, judge, …")
+    label.add_argument(
+        "--quality", required=True, help="exact, numeric, contains, choice, bertsim, code, judge or nll"
+    )
     label.add_argument("--options", type=Path, help="YAML or JSON with the labeler's parameters")
     label.add_argument("--out", required=True, type=Path, help="Parquet or JSONL, by its ending")
     label.set_defaults(run=_label)
@@ -79,21 +81,10 @@ def _label(options: argparse.Namespace) -> int:
     except TypeError as error:
         raise InputError(f"{options.options}: {options.quality} does not take these: {error}") from error
     rows = read_rows(options.outcomes)
-    for number, row in enumerate(rows, start=1):
-        for name in ("response", "reference"):
-            if not isinstance(row.get(name), str):
-                found = "nothing" if row.get(name) is None else type(row[name]).__name__
-                raise OutcomesError(
-                    f"{options.outcomes}, row {number}: {name} must be a text to be judged, found {found}"
-                )
-    quality = labeler.label(
-        [row["response"] for row in rows],
-        [row["reference"] for row in rows],
-        [row.get("query") or "" for row in rows],
-    )
-    labelled = [{**row, "quality": float(value)} for row, value in zip(rows, quality, strict=True)]
+    labelled = labels.label_rows(options.quality, labeler, rows, where=str(options.outcomes))
     write_rows(options.out, checked(labelled, str(options.outcomes)))
-    print(f"{options.out}: {len(rows)} outcomes, mean quality {quality.mean():.4f} ({options.quality})")
+    mean = sum(row["quality"] for row in labelled) / len(labelled)
+    print(f"{options.out}: {len(rows)} outcomes, mean quality {mean:.4f} ({options.quality})")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Quality labels: how good each response is, by a rule that can be named.
 
-A labeler takes responses, references and queries of equal length and gives numbers in [0, 1].
+A labeler takes rows of outcomes and gives each row's labels: `quality` in [0, 1], and what else it found.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,11 +8,12 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from router.core import FloatArray
-from router.errors import InputError
+from router.data.outcomes import Row
+from router.errors import InputError, OutcomesError
 
 
-class Labeler(Protocol):
-    """One way to judge responses."""
+class TextLabeler(Protocol):
+    """Judges by response, reference and query alone."""
 
     def label(
         self, responses: Sequence[str], references: Sequence[str], queries: Sequence[str]
@@ -21,13 +22,26 @@ class Labeler(Protocol):
         ...
 
 
-LABELERS: Mapping[str, str] = {
-    "exact": "router.labels.text:Exact",
-    "numeric": "router.labels.text:Numeric",
-    "contains": "router.labels.text:Contains",
-    "choice": "router.labels.text:Choice",
-    "bertsim": "router.labels.bertsim:BertSim",
+class RowLabeler(Protocol):
+    """Judges by whatever a row holds, and may fill more columns than `quality`."""
+
+    def label_rows(self, rows: Sequence[Row]) -> list[dict[str, float]]:
+        """The columns to set in each row; `quality` in [0, 1] among them."""
+        ...
+
+
+Labeler = TextLabeler | RowLabeler
+LABELERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "exact": ("router.labels.text:Exact", ("response", "reference")),
+    "numeric": ("router.labels.text:Numeric", ("response", "reference")),
+    "contains": ("router.labels.text:Contains", ("response", "reference")),
+    "choice": ("router.labels.text:Choice", ("response", "reference")),
+    "bertsim": ("router.labels.bertsim:BertSim", ("response", "reference")),
+    "code": ("router.labels.code:Code", ("response", "reference")),
+    "judge": ("router.labels.judge:Judge", ("query", "response")),
+    "nll": ("router.labels.nll:Nll", ("query", "expert", "reference")),
 }
+"""Name → (class, the texts that every row needs)."""
 
 
 def get(name: str, **options: Any) -> Labeler:
@@ -35,9 +49,38 @@ def get(name: str, **options: Any) -> Labeler:
 
     Raises:
         InputError: unknown.
+        TypeError: options that it does not take.
     """
-    if name not in LABELERS:
-        raise InputError(f"quality {name!r} is unknown; known: {', '.join(LABELERS)}")
-    module, _, attribute = LABELERS[name].partition(":")
+    module, _, attribute = _known(name)[0].partition(":")
     make: Callable[..., Labeler] = getattr(import_module(module), attribute)
     return make(**options)
+
+
+def label_rows(name: str, labeler: Labeler, rows: Sequence[Row], *, where: str = "outcomes") -> list[Row]:
+    """The rows with their labels.
+
+    Raises:
+        OutcomesError: a row lacks a text that this labeler needs.
+    """
+    for number, row in enumerate(rows, start=1):
+        for field in _known(name)[1]:
+            if not isinstance(row.get(field), str):
+                found = "nothing" if row.get(field) is None else type(row[field]).__name__
+                raise OutcomesError(
+                    f"{where}, row {number}: {field} must be a text to be judged, found {found}"
+                )
+    rule = getattr(labeler, "label_rows", None)
+    if rule is not None:
+        return [{**row, **found} for row, found in zip(rows, rule(rows), strict=True)]
+    quality = labeler.label(  # type: ignore[union-attr]  # not a RowLabeler, so the other
+        [row["response"] for row in rows],
+        [row["reference"] for row in rows],
+        [row.get("query") or "" for row in rows],
+    )
+    return [{**row, "quality": float(value)} for row, value in zip(rows, quality, strict=True)]
+
+
+def _known(name: str) -> tuple[str, tuple[str, ...]]:
+    if name not in LABELERS:
+        raise InputError(f"quality {name!r} is unknown; known: {', '.join(LABELERS)}")
+    return LABELERS[name]

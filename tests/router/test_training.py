@@ -76,6 +76,22 @@ def test_the_choice_holds_on_queries_that_it_never_saw() -> None:
     assert sum(gain >= -0.02 for gain in held) >= 7
 
 
+def test_the_default_preference_holds_on_queries_that_it_never_saw() -> None:
+    """It once saved cost at up to five points under the best single expert."""
+    for seed in range(4):
+        policy = trained(dataset(300, seed=seed), seed=seed)
+        fresh = dataset(600, seed=200 + seed)
+        scores = policy.score(batch(fresh)).quality
+        expected = policy.expected_costs(batch(fresh), [RouteRequest(text) for text in fresh.texts])
+        gains = {}
+        for weight in (0.0, policy.preferences.cost_weight):
+            picked = decide(scores, expected, preferences=Preferences(cost_weight=weight)).best
+            gains[weight] = (fresh.quality[np.arange(600), picked] - fresh.quality[:, 2]).mean()
+
+        assert gains[policy.preferences.cost_weight] > 0
+        assert gains[policy.preferences.cost_weight] >= gains[0.0] - 0.02
+
+
 def batch(data: Dataset) -> QueryBatch:
     return QueryBatch(data.texts, embeddings(data.texts))
 

@@ -1,0 +1,110 @@
+"""Label code by its unit tests: the reference holds the tests, a subprocess with limits runs them.
+
+The limits (processor time, memory, files, processes) keep a runaway answer from harming the machine.
+They are no sandbox: the process may read files and open connections as the user who runs it, so label
+code of models that you do not trust on a machine that has nothing to lose.
+"""
+
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from router.core import FloatArray
+from router.errors import InputError
+
+_FENCE = re.compile(r"```[ \t]*(?:python|py|python3)?[ \t]*\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
+MOST_OUTPUT_BYTES = 1 << 20
+OPEN_FILES = 64
+GRACE_S = 2.0
+"""Beyond the processor time, for an answer that sleeps instead of working."""
+# Limits are set by the process itself, before it reads a line of the answer. The word that says "passed"
+# comes over standard input, so that leaving early with status 0 does not count.
+RUNNER = """
+import resource, sys
+seconds, memory, output, files = (int(value) for value in sys.argv[1:5])
+word = sys.stdin.readline()
+resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+resource.setrlimit(resource.RLIMIT_FSIZE, (output, output))
+resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+with open(sys.argv[5], encoding="utf-8") as opened:
+    answer = opened.read()
+with open(sys.argv[6], encoding="utf-8") as opened:
+    tests = opened.read()
+space = {"__name__": "answer"}
+exec(compile(answer, "answer.py", "exec"), space)
+exec(compile(tests, "tests.py", "exec"), space)
+sys.stdout.write("\\n" + word)
+"""
+
+
+class Code:
+    """1 when the response's code passes the reference's tests, else 0.
+
+    Args:
+        timeout_s: processor seconds; as much again, and 2 s, on the clock.
+        memory_mib: address space.
+        workers: answers tried at once.
+
+    Raises:
+        InputError: a limit is not above 0, or this system knows no such limits.
+    """
+
+    def __init__(self, *, timeout_s: int = 5, memory_mib: int = 512, workers: int = 2) -> None:
+        if min(timeout_s, memory_mib, workers) < 1:
+            raise InputError(
+                "timeout_s, memory_mib and workers must be whole numbers from 1, found "
+                f"{timeout_s}, {memory_mib}, {workers}"
+            )
+        if os.name != "posix":
+            raise InputError(f"code is judged under POSIX resource limits; this system is {os.name!r}")
+        self.timeout_s = timeout_s
+        self.memory_mib = memory_mib
+        self.workers = workers
+
+    def label(
+        self, responses: Sequence[str], references: Sequence[str], queries: Sequence[str]
+    ) -> FloatArray:
+        with ThreadPoolExecutor(self.workers) as workers:
+            return np.array([float(passed) for passed in workers.map(self._passes, responses, references)])
+
+    def _passes(self, response: str, tests: str) -> bool:
+        word = secrets.token_hex(16)
+        with tempfile.TemporaryDirectory(prefix="to-router-code-") as folder:
+            answer, asked = Path(folder) / "answer.py", Path(folder) / "tests.py"
+            answer.write_text(code_of(response), encoding="utf-8", errors="replace")
+            asked.write_text(tests, encoding="utf-8", errors="replace")
+            limits = (self.timeout_s, self.memory_mib << 20, MOST_OUTPUT_BYTES, OPEN_FILES)
+            out = Path(folder) / "out"
+            with out.open("wb") as written:  # a file, for RLIMIT_FSIZE bounds it and no pipe
+                try:
+                    done = subprocess.run(
+                        [sys.executable, "-I", "-c", RUNNER, *map(str, limits), str(answer), str(asked)],
+                        input=f"{word}\n".encode(),
+                        stdout=written,
+                        stderr=subprocess.DEVNULL,
+                        cwd=folder,
+                        env={"PATH": os.defpath, "HOME": folder, "LANG": "C.UTF-8"},
+                        timeout=2 * self.timeout_s + GRACE_S,
+                        start_new_session=True,
+                        check=False,
+                    )
+                except subprocess.TimeoutExpired:
+                    return False
+            return done.returncode == 0 and out.read_bytes().rstrip().endswith(word.encode())
+
+
+def code_of(response: str) -> str:
+    """The code of a response: its fenced blocks one after another, or all of it where there is none."""
+    blocks = _FENCE.findall(response)
+    return "\n".join(blocks) if blocks else response

@@ -1,0 +1,160 @@
+"""A model as the judge, at any OpenAI-compatible endpoint: grades one by one, or compares with a reference.
+
+LLM-as-a-judge as Zheng et al. (NeurIPS 2023, arXiv 2306.05685) study it. A comparison is asked in both
+orders, because judges favour a place; verdicts that contradict each other make a draw.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from router.data.outcomes import Row
+from router.errors import InputError
+from router.labels.asking import Answers, Body, ask_all
+
+MODES = ("pointwise", "pairwise")
+_GRADE = re.compile(r"\[\[\s*(10(?:\.0+)?|\d(?:\.\d+)?)\s*\]\]")
+_VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]")
+WORTH = {"A": 1.0, "B": 0.0, "C": 0.5}
+GRADE = """You grade an answer to a question. Judge whether it is correct, complete and to the point; \
+neither length nor manner counts. {reference}End with your grade from 0 (useless) to 10 (perfect) in double \
+brackets, as in [[7]].
+
+<question>
+{query}
+</question>
+
+<answer>
+{answer}
+</answer>"""
+REFERENCE = """A correct answer is given for comparison.
+
+<reference>
+{reference}
+</reference>
+
+"""
+COMPARE = """You compare two answers to a question. Judge which is more correct, complete and to the point; \
+neither length nor manner nor order counts. End with your verdict in double brackets: [[A]] when the first \
+is better, [[B]] when the second is better, [[C]] when they are equally good.
+
+<question>
+{query}
+</question>
+
+<answer_a>
+{a}
+</answer_a>
+
+<answer_b>
+{b}
+</answer_b>"""
+
+
+class Judge:
+    """Quality by a judge's word.
+
+    Pointwise: the grade out of 10; a row's `reference`, where it has one, is shown. Pairwise: against the
+    row's `reference`; 1 for a win in both orders, ½ for a draw, 0 for a loss.
+
+    Args:
+        endpoint: such as http://127.0.0.1:8000/v1.
+        model: the judge's name there.
+        mode: `pointwise` or `pairwise`.
+        cache: JSONL in which verdicts are kept; a run that was broken off goes on from it.
+        key_env: environment variable with the endpoint's key.
+        max_tokens: of the judge's answer.
+
+    Raises:
+        InputError: an unknown mode.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        model: str,
+        mode: str = "pointwise",
+        cache: str | None = None,
+        key_env: str = "TO_ROUTER_JUDGE_KEY",
+        max_tokens: int = 512,
+        concurrency: int = 8,
+        timeout_s: float = 120.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        if mode not in MODES:
+            raise InputError(f"mode must be one of {', '.join(MODES)}, found {mode!r}")
+        self.endpoint, self.model, self.mode = endpoint, model, mode
+        self.cache = None if cache is None else Path(cache)
+        self.key_env, self.max_tokens = key_env, max_tokens
+        self._how = {
+            "concurrency": concurrency,
+            "timeout_s": timeout_s,
+            "transport": transport,
+            "sleep": sleep,
+        }
+
+    def label_rows(self, rows: Sequence[Row]) -> list[dict[str, float]]:
+        """`quality` of each row.
+
+        Raises:
+            InputError: the endpoint does not judge, or pairwise a row has no `reference`.
+        """
+        if self.mode == "pointwise":
+            grades = self._ask([self._grading(row) for row in rows], _grade)
+            return [{"quality": grade / 10} for grade in grades]
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row.get("reference"), str):
+                raise InputError(
+                    f"row {number} has no reference to compare with: give one, or judge pointwise"
+                )
+        first = [self._comparing(row, row["response"], row["reference"]) for row in rows]
+        second = [self._comparing(row, row["reference"], row["response"]) for row in rows]
+        verdicts = self._ask([*first, *second], _verdict)
+        said = zip(verdicts[: len(rows)], verdicts[len(rows) :], strict=True)
+        return [{"quality": (WORTH[one] + 1 - WORTH[other]) / 2} for one, other in said]
+
+    def _ask(self, bodies: list[Body], reads: Callable[[Body], Any]) -> list[Any]:
+        kept, key = Answers(self.cache), os.environ.get(self.key_env)
+        how: dict[str, Any] = self._how
+        return asyncio.run(
+            ask_all(self.endpoint, "/chat/completions", bodies, reads, kept, api_key=key, **how)
+        )
+
+    def _grading(self, row: Row) -> Body:
+        reference = row.get("reference")
+        shown = REFERENCE.format(reference=reference) if isinstance(reference, str) and reference else ""
+        return self._body(GRADE.format(reference=shown, query=row["query"], answer=row["response"]))
+
+    def _comparing(self, row: Row, a: str, b: str) -> Body:
+        return self._body(COMPARE.format(query=row["query"], a=a, b=b))
+
+    def _body(self, question: str) -> Body:
+        return {
+            "model": self.model,
+            "messages": [{"role": "user", "content": question}],
+            "temperature": 0.0,
+            "max_tokens": self.max_tokens,
+        }
+
+
+def _grade(body: Body) -> float:
+    return float(_last(_GRADE, body, "a grade such as [[7]]"))
+
+
+def _verdict(body: Body) -> str:
+    return _last(_VERDICT, body, "a verdict [[A]], [[B]] or [[C]]")
+
+
+def _last(pattern: re.Pattern[str], body: Body, wanted: str) -> str:
+    said = body["choices"][0]["message"]["content"] or ""
+    found = pattern.findall(said)
+    if not found:
+        raise ValueError(f"the judge gave no {wanted}")
+    return str(found[-1])

@@ -1,0 +1,149 @@
+"""Labels that ask an endpoint: what is asked, what is kept, what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from router.errors import InputError, OutcomesError
+from router.labels.judge import Judge
+from router.labels.nll import Nll
+
+ROWS = [
+    {"query_id": "1", "query": "2 + 2?", "expert": "a", "response": "4", "reference": "four"},
+    {"query_id": "2", "query": "3 + 3?", "expert": "a", "response": "7", "reference": "six"},
+]
+
+
+async def no_wait(seconds: float) -> None:
+    """Stands for asyncio.sleep."""
+
+
+class Endpoint:
+    """Answers with `says` of a question's body, and keeps what it was asked."""
+
+    def __init__(self, says: Callable[[dict[str, Any]], Any], status: int = 200) -> None:
+        self.says, self.status = says, status
+        self.asked: list[dict[str, Any]] = []
+        self.transport = httpx.MockTransport(self._answer)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(json.loads(request.content))
+        said = self.says(self.asked[-1])
+        if self.status != 200:
+            return httpx.Response(self.status, text="no")
+        choice = {"message": {"content": said}} if isinstance(said, str | None) else said
+        return httpx.Response(200, json={"choices": [choice]})
+
+
+def judge(endpoint: Endpoint, **options: Any) -> Judge:
+    return Judge(
+        endpoint="http://judge/v1", model="j", transport=endpoint.transport, sleep=no_wait, **options
+    )
+
+
+def test_a_grade_out_of_ten_is_the_quality_and_the_last_one_counts() -> None:
+    endpoint = Endpoint(lambda body: "not [[2]] but [[10]]" if "2 + 2" in str(body) else "[[3.5]]")
+
+    assert judge(endpoint).label_rows(ROWS) == [{"quality": 1.0}, {"quality": 0.35}]
+    assert "four" in str(endpoint.asked)
+
+
+def first_of(body: dict[str, Any]) -> str:
+    return str(body["messages"][0]["content"]).split("<answer_a>\n")[1].split("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("says", "quality"),
+    [
+        (lambda body: "[[A]]" if first_of(body) in {"4", "7"} else "[[B]]", 1.0),
+        (lambda body: "[[B]]" if first_of(body) in {"4", "7"} else "[[A]]", 0.0),
+        (lambda body: "[[A]]", 0.5),
+        (lambda body: "[[C]]", 0.5),
+    ],
+)
+def test_a_comparison_is_asked_in_both_orders_and_a_favoured_place_makes_a_draw(
+    says: Callable[[dict[str, Any]], str], quality: float
+) -> None:
+    endpoint = Endpoint(says)
+
+    assert judge(endpoint, mode="pairwise").label_rows(ROWS) == [{"quality": quality}] * 2
+    assert len(endpoint.asked) == 4
+
+
+def test_what_was_judged_is_not_asked_again_and_a_cut_line_is(tmp_path: Path) -> None:
+    cache = tmp_path / "verdicts.jsonl"
+    judge(Endpoint(lambda body: "[[5]]"), cache=str(cache)).label_rows(ROWS)
+    first, second = cache.read_text().splitlines()
+    cache.write_text(f"{first}\n{second[:-9]}")
+    again = Endpoint(lambda body: "[[5]]")
+
+    assert judge(again, cache=str(cache)).label_rows(ROWS) == [{"quality": 0.5}] * 2
+    assert len(again.asked) == 1
+
+
+def test_equal_questions_are_asked_once() -> None:
+    endpoint = Endpoint(lambda body: "[[5]]")
+
+    assert judge(endpoint).label_rows([ROWS[0]] * 3) == [{"quality": 0.5}] * 3
+    assert len(endpoint.asked) == 1
+
+
+def test_what_was_answered_before_a_failure_is_kept(tmp_path: Path) -> None:
+    cache = tmp_path / "verdicts.jsonl"
+    endpoint = Endpoint(lambda body: "[[5]]" if "2 + 2" in str(body) else "I cannot say")
+
+    with pytest.raises(InputError, match="run again to go on"):
+        judge(endpoint, cache=str(cache), concurrency=1).label_rows(ROWS)
+    assert len(cache.read_text().splitlines()) == 1
+
+
+def test_a_refusal_is_told_with_its_status_and_not_repeated() -> None:
+    endpoint = Endpoint(lambda body: "", status=401)
+
+    with pytest.raises(InputError, match="status 401"):
+        judge(endpoint, concurrency=1).label_rows(ROWS)
+    assert len(endpoint.asked) == 1
+
+
+def test_a_cache_that_is_none_a_mode_that_is_none_and_a_missing_reference_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text('{"other": 1}\n')
+    endpoint = Endpoint(lambda body: "[[A]]")
+
+    with pytest.raises(InputError, match="no kept answer"):
+        judge(endpoint, cache=str(tmp_path / "c.jsonl")).label_rows(ROWS)
+    with pytest.raises(InputError, match="pointwise, pairwise"):
+        judge(endpoint, mode="best")
+    with pytest.raises(InputError, match="no reference"):
+        judge(endpoint, mode="pairwise").label_rows([{**ROWS[0], "reference": None}])
+
+
+def scored(body: dict[str, Any]) -> dict[str, Any]:
+    """Each word is a token; those of a query have log-probability −9, those of a reference −0.5."""
+    words = str(body["prompt"]).split()
+    values = [-0.5 if word in {"four", "six"} else -9.0 for word in words]
+    return {"prompt_logprobs": [None, *({"7": {"logprob": value}} for value in values[1:])]}
+
+
+def nll(endpoint: Endpoint) -> Nll:
+    return Nll(endpoint="http://engine/v1", transport=endpoint.transport, sleep=no_wait)
+
+
+def test_nll_is_of_the_references_tokens_alone() -> None:
+    endpoint = Endpoint(scored)
+
+    labels = nll(endpoint).label_rows(ROWS)
+
+    assert [row["nll"] for row in labels] == [0.5, 0.5]
+    assert labels[0]["quality"] == pytest.approx(0.60653, abs=1e-5)
+    assert {body["model"] for body in endpoint.asked} == {"a"}
+
+
+def test_an_engine_that_scores_no_prompts_and_an_empty_reference_are_refused() -> None:
+    with pytest.raises(InputError, match="no prompt_logprobs"):
+        nll(Endpoint(lambda body: {"text": ""})).label_rows(ROWS)
+    with pytest.raises(OutcomesError, match="adds no token"):
+        nll(Endpoint(scored)).label_rows([{**ROWS[0], "reference": ""}])
