@@ -1,0 +1,1 @@
+"""One committed command for every table: `python -m experiments.<name> --data FOLDER`."""

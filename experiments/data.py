@@ -1,0 +1,57 @@
+"""What every experiment shares: the recorded outcomes, their embeddings, the arguments, the printing."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from router.core import FloatArray
+from router.data.dataset import Dataset, load_dataset
+from router.data.embeddings import encode_cached
+from router.encoders import EncoderSpec, load_encoder
+from router.errors import InputError
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Outcomes and the embeddings of their queries, row by row."""
+
+    dataset: Dataset
+    embeddings: FloatArray  # [n, dimension]
+    encoder: EncoderSpec
+
+    def without(self, experts: Sequence[str]) -> "Recorded":
+        """The same queries without these experts."""
+        kept = [name for name in self.dataset.pool.names if name not in experts]
+        return Recorded(self.dataset.only(kept), self.embeddings, self.encoder)
+
+
+def arguments(what: str, *, splits: int = 5) -> argparse.ArgumentParser:
+    """The arguments of an experiment: where the outcomes lie, and how many seeds."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--data", required=True, type=Path, help="folder of recorded outcomes (Parquet)")
+    parser.add_argument("--splits", type=int, default=splits, help="random splits, seeds 0, 1, …")
+    return parser
+
+
+def recorded(folder: Path, name: str) -> Recorded:
+    """Outcomes `name`.parquet of a folder, with embeddings by the default encoder, cached on disk.
+
+    Raises:
+        InputError: the folder holds no such file.
+    """
+    file = folder / f"{name}.parquet"
+    if not file.is_file():
+        raise InputError(f"{folder} holds no {file.name}: give the folder of recorded outcomes with --data")
+    dataset = load_dataset(file)
+    encoder = load_encoder("default", threads=os.cpu_count() or 1)
+    return Recorded(dataset, encode_cached(encoder, dataset.texts), encoder.spec)
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Mean, and standard deviation where there are several."""
+    spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{spread}"
