@@ -1,0 +1,168 @@
+"""`to-router chat` against the real door with stand-ins behind it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deployments.keys import KeyFile, KeyRing, new_key, write_keys
+from deployments.page.chat import printable
+from deployments.page.words import dollars, reasons
+from router.cli import main
+from tests.page.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph
+
+SUM = "What is 12 + 30?"
+
+
+def chat(graph: Graph, *arguments: str) -> int:
+    return main(["chat", "--url", graph.url, *arguments])
+
+
+def test_the_answer_comes_with_the_reasons(graph: Graph, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chat(graph, SUM) == 0
+
+    told = capsys.readouterr().out
+    assert told.startswith("this is arithmetic speaking\n— arithmetic · first byte")
+    assert "20 + 4 tokens · $0.0000014" in told
+    assert "best worth: 0.86 − 0.05 for cost = 0.81" in told
+    assert "worth less: 0.90 − 0.30 for cost = 0.60" in told
+
+
+def test_a_preference_changes_who_answers(graph: Graph, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chat(graph, "--json", "--cost-weight", "0", SUM) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert told["expert"] == "generalist"
+    assert told["cost_usd"] == pytest.approx(PRICES["generalist"].cost_usd(PROMPT_TOKENS, ANSWER_TOKENS))
+    assert told["decision"]["ranking"][0] == "generalist"
+
+
+def test_all_experts_are_asked_in_turn(graph: Graph, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chat(graph, "--all", SUM) == 0
+
+    told = capsys.readouterr().out
+    assert all(f"this is {name} speaking" in told for name in NAMES)
+    assert "arithmetic (would be chosen):" in told
+
+
+def test_a_conversation_goes_on_begins_anew_and_survives_a_refusal(
+    graph: Graph, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = iter([SUM, "and then", "/new", "and then", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+
+    assert chat(graph) == 0
+
+    answered = [line for line in capsys.readouterr().out.splitlines() if line.startswith("— ")]
+    # The second question has the sum before it; the third stands alone, and has no digit.
+    assert [line.split()[1] for line in answered] == ["arithmetic", "arithmetic", "words"]
+
+
+def test_an_expert_that_is_away_is_told(graph: Graph, capsys: pytest.CaptureFixture[str]) -> None:
+    graph.experts["arithmetic"].away = True
+
+    assert chat(graph, SUM) == 0
+
+    told = capsys.readouterr().out
+    assert "2 experts were asked: arithmetic gave no answer" in told
+    assert "→ generalist" in told
+
+
+def test_an_answer_cannot_steer_the_terminal(graph: Graph, capsys: pytest.CaptureFixture[str]) -> None:
+    graph.experts["arithmetic"].text = "red \x1b[31m\x9b2J \u202eback\r\x07 end\n\ttab"
+
+    chat(graph, SUM)
+
+    told = capsys.readouterr().out
+    assert "red [31m2J back end\n\ttab" in told
+    assert not set("\x1b\x9b\u202e\r\x07") & set(told)
+    assert printable("zürich 日本 🙂 é") == "zürich 日本 🙂 é"
+
+
+def test_a_key_is_asked_for_and_used(
+    graph: Graph, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, record = new_key("a person")
+    write_keys(tmp_path / "keys.json", KeyFile(keys=[record]))
+    ring = KeyRing(tmp_path / "keys.json")
+    ring.refresh()
+    graph.ask_for_keys(ring)
+    monkeypatch.delenv("TO_ROUTER_KEY", raising=False)
+
+    assert chat(graph, SUM) == 2
+    assert "401" in (told := capsys.readouterr().err)
+    assert "TO_ROUTER_KEY" in told
+    monkeypatch.setenv("MINE", key)
+    assert chat(graph, "--key-env", "MINE", SUM) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--url", "http://127.0.0.1:9", SUM], "no answer from http://127.0.0.1:9"),
+        (["--json"], "--json needs one TEXT"),
+        (["--model", "nobody", SUM], "404: the model 'nobody' does not exist"),
+        (["--min-quality", "7", SUM], "400"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(
+    graph: Graph, arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert chat(graph, *arguments) == 2
+
+    told = capsys.readouterr().err
+    assert expected in told
+    assert told.count("\n") == 1
+
+
+def test_without_a_page_it_still_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.page.graph import serving
+
+    with serving(page=False) as graph:
+        assert chat(graph, SUM) == 0
+
+    told = capsys.readouterr().out
+    assert "20 + 4 tokens\n" in told
+    assert "ranked lower" in told
+
+
+def view(score: float | None, cost: float | None, excluded: str | None = None) -> dict[str, object]:
+    return {
+        "score": score,
+        "cost_usd": cost,
+        "ttft_ms": None,
+        "eligible": excluded is None,
+        "excluded_because": excluded,
+    }
+
+
+def test_every_kind_of_decision_has_its_words() -> None:
+    experts = {
+        "a": view(0.9, 2.0),
+        "b": view(0.8, 1.0),
+        "c": view(0.5, 0.5),
+        "d": view(0.9, 1.0, "too small"),
+    }
+    decision = {"expert": "b", "ranking": ["b", "a", "c"], "reason": "routed", "experts": experts}
+
+    told = reasons(decision, {"min_quality": 0.85})
+
+    assert told == {
+        "a": "good enough, but dearer or later",
+        "b": "cheapest that is good enough",
+        "c": "not good enough: 0.50, needed 0.77",
+        "d": "excluded: too small",
+    }
+    assert reasons({**decision, "expert": "a"}, {"cost_weight": 0.0})["a"] == "best predicted quality"
+    assert reasons({**decision, "reason": "named"}, None)["b"] == "named by the request"
+    blank = {"a": view(None, None), "b": view(None, None)}
+    fallback = {"expert": "a", "ranking": ["a", "b"], "reason": "fallback_router", "experts": blank}
+    assert reasons(fallback, None) == {"a": "first in the static ranking", "b": "later in the static ranking"}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, "no price"), (0.0, "$0.0000"), (1.5, "$1.5000"), (0.00000140001, "$0.0000014")],
+)
+def test_dollars_keep_the_digits_that_count(value: float | None, expected: str) -> None:
+    assert dollars(value) == expected
