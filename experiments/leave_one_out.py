@@ -1,0 +1,88 @@
+"""Each expert of MMLU-Pro left out of training, then added from 100 probes, against full retraining.
+
+Mean over all experts and several draws of probes; quality at cost weight 0, and AIQ.
+"""
+
+import sys
+
+import numpy as np
+
+from experiments.data import Recorded, arguments, recorded
+from router.adding import add_expert
+from router.data.dataset import Dataset, split_by_query
+from router.evaluation import judge, report
+from router.policy import Policy
+from router.training import train
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--method", default="auto")
+    parser.add_argument("--probes", type=int, default=100)
+    parser.add_argument("--draws", type=int, default=20, help="draws of probes for each expert")
+    parser.add_argument("--set", default="mmlupro10", help="name of the outcomes")
+    options = parser.parse_args()
+    found = recorded(options.data, options.set)
+    inside, outside = split_by_query(found.dataset.texts, fraction=0.3, seed=0)
+    known = Recorded(found.dataset.take(inside), found.embeddings[inside], found.encoder)
+    asked = Recorded(found.dataset.take(outside), found.embeddings[outside], found.encoder)
+    whole = train(known.dataset, known.embeddings, known.encoder, method=options.method)
+    full = _figures(whole, asked)
+    print(f"### Leave one expert out, {options.set}, {options.probes} probes, {options.draws} draws\n")
+    print(f"Retrained on all: quality {full[0]:.4f}, AIQ {full[1]:.4f}.\n")
+    print("| left out, then added | quality against retrained, points | AIQ against retrained |")
+    print("|---|---|---|")
+    quality: list[list[float]] = []
+    areas: list[list[float]] = []
+    for name in known.dataset.pool.names:
+        others = [other for other in known.dataset.pool.names if other != name]
+        base = train(known.dataset.only(others), known.embeddings, known.encoder, method=options.method)
+        lost = [_added(base, known, asked, name, options.probes, draw, full) for draw in range(options.draws)]
+        quality.append([one for one, _ in lost])
+        areas.append([two for _, two in lost])
+        told = f"{_spread(quality[-1], 2)} | {_spread(areas[-1], 4)}"
+        print(f"| {name} | {told} |", flush=True)
+        print(name, file=sys.stderr, flush=True)
+    print(f"| **mean** | {_interval(quality, 2)} | {_interval(areas, 4)} |")
+
+
+def _added(
+    base: Policy,
+    known: Recorded,
+    asked: Recorded,
+    name: str,
+    count: int,
+    draw: int,
+    full: tuple[float, float],
+) -> tuple[float, float]:
+    rows = np.sort(np.random.default_rng(draw).permutation(len(known.dataset))[:count])
+    probes: Dataset = known.dataset.take(rows)
+    grown = add_expert(base, probes, known.embeddings[rows], name=name)
+    quality, area = _figures(grown, asked)
+    return 100 * (quality - full[0]), area - full[1]
+
+
+def _figures(policy: Policy, asked: Recorded) -> tuple[float, float]:
+    ordered = asked.dataset.only(policy.pool.names)
+    figures = report(judge(policy, ordered, asked.embeddings))
+    return float(figures["curve"][0]["quality"]), float(figures["aiq"])
+
+
+def _spread(values: list[float], digits: int) -> str:
+    return f"{np.mean(values):+.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def _interval(values: list[list[float]], digits: int) -> str:
+    """Mean, and a 95 % bootstrap interval over experts and draws."""
+    table, rng = np.array(values), np.random.default_rng(0)
+    means = []
+    for _ in range(2000):
+        experts = rng.integers(0, len(table), len(table))
+        draws = rng.integers(0, table.shape[1], table.shape)
+        means.append(np.take_along_axis(table[experts], draws, axis=1).mean())
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{table.mean():+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()
