@@ -18,7 +18,7 @@ from deployments.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.tracing import NoTracer, OtelTracer, tracer
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, event
-from tests.deployments.test_door import CHAT, HELLO, House, settle
+from tests.deployments.house import CHAT, HELLO, House, settle
 
 PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 

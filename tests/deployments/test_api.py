@@ -3,58 +3,37 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 
-from deployments.api import Api
-from deployments.config import IngressArgs, IngressConfig
+from deployments.config import IngressArgs
 from deployments.errors import ExpertBroken, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 from deployments.messages import NoPolicy, PolicyView, RouterState
 from router.errors import NoEligibleExpertError
 from router.experts import Price
-from tests.deployments.fakes import EVENTS, FakeExpert, FakeRouter, answer, event
+from tests.deployments.fakes import EVENTS, FakeExpert, answer, event
+from tests.deployments.house import House
 
 HELLO = [{"role": "user", "content": "What is 12 + 30?"}]
 CHAT = {"model": "auto", "messages": HELLO}
 NAMES = ("arithmetic", "words", "generalist")
 
 
-class Door:
-    """An Api, its stand-ins, and a client that speaks HTTP to it."""
-
-    def __init__(self, **limits: Any) -> None:
-        self.experts = {name: FakeExpert(name) for name in NAMES}
-        self.router = FakeRouter(*NAMES)
-        config = IngressConfig.model_validate(
-            {
-                "experts": {name: {"app": f"expert-{name}", "context_window": 512} for name in NAMES},
-                "presets": {"auto-cheap": {"cost_weight": 1.0}},
-                "limits": limits,
-            }
-        )
-        self.api = Api(
-            IngressArgs(max_body_mib=0.01),
-            config,
-            self.router,
-            client_for=lambda name, target: self.experts[name],
-        )
-        prices = {name: Price(0.05, 0.1) for name in NAMES}
-        view = PolicyView("0123456789ab", NAMES, ("generalist", "words", "arithmetic"), {}, prices)
-        self.api.directory.saw_router(RouterState(view, None))
-        for state in self.api.directory.experts.values():
-            state.running, state.why_not_ready = 1, None
-        transport = httpx.ASGITransport(app=self.api.app(), raise_app_exceptions=False)
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://ingress")
+def door_with(**limits: Any) -> House:
+    """A door with three experts of small windows."""
+    windows = {name: {"context_window": 512} for name in NAMES}
+    ranking = ("generalist", "words", "arithmetic")
+    args, price = IngressArgs(max_body_mib=0.01), Price(0.05, 0.1)
+    return House(names=NAMES, args=args, price=price, ranking=ranking, limits=limits, **windows)
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[Door]:
-    opened = Door()
+async def door() -> AsyncIterator[House]:
+    opened = door_with()
     yield opened
     await opened.http.aclose()
 
 
-async def test_auto_goes_where_the_router_says_and_tells_so(door: Door) -> None:
+async def test_auto_goes_where_the_router_says_and_tells_so(door: House) -> None:
     response = await door.http.post("/v1/chat/completions", json=CHAT)
 
     assert response.status_code == 200
@@ -68,7 +47,7 @@ async def test_auto_goes_where_the_router_says_and_tells_so(door: Door) -> None:
     assert response.headers["x-request-id"]
 
 
-async def test_the_expert_gets_the_body_as_sent_but_for_model_and_routing(door: Door) -> None:
+async def test_the_expert_gets_the_body_as_sent_but_for_model_and_routing(door: House) -> None:
     extra = {**CHAT, "top_k": 3, "new_field": {"a": [1]}, "routing": {"cost_weight": 0.5}}
     await door.http.post("/v1/chat/completions", json=extra)
 
@@ -80,7 +59,7 @@ async def test_the_expert_gets_the_body_as_sent_but_for_model_and_routing(door: 
     }
 
 
-async def test_a_clients_key_never_reaches_an_expert(door: Door) -> None:
+async def test_a_clients_key_never_reaches_an_expert(door: House) -> None:
     headers = {"authorization": "Bearer secret", "traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}
     await door.http.post("/v1/chat/completions", json=CHAT, headers=headers)
 
@@ -89,7 +68,7 @@ async def test_a_clients_key_never_reaches_an_expert(door: Door) -> None:
     assert b"traceparent" in sent
 
 
-async def test_a_named_expert_is_not_routed(door: Door) -> None:
+async def test_a_named_expert_is_not_routed(door: House) -> None:
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "model": "words"})
 
     assert response.json()["model"] == "words"
@@ -98,7 +77,7 @@ async def test_a_named_expert_is_not_routed(door: Door) -> None:
     assert not {"x-router-policy", "x-router-score", "x-router-cost-usd"} & response.headers.keys()
 
 
-async def test_a_preset_stands_for_preferences_and_the_body_outweighs_it(door: Door) -> None:
+async def test_a_preset_stands_for_preferences_and_the_body_outweighs_it(door: House) -> None:
     await door.http.post("/v1/chat/completions", json={**CHAT, "model": "auto-cheap"})
     await door.http.post(
         "/v1/chat/completions", json={**CHAT, "model": "auto-cheap", "routing": {"min_quality": 0.9}}
@@ -109,7 +88,7 @@ async def test_a_preset_stands_for_preferences_and_the_body_outweighs_it(door: D
     assert door.router.asked[1].preferences.cost_weight is None
 
 
-async def test_a_stream_passes_byte_for_byte(door: Door) -> None:
+async def test_a_stream_passes_byte_for_byte(door: House) -> None:
     parts = [event("arithmetic", "4"), event("arithmetic", "2"), b"data: [DONE]\n\n"]
     door.experts["arithmetic"] = FakeExpert("arithmetic", *parts, headers=EVENTS)
     door.api.apply(door.api.directory.config)
@@ -124,7 +103,7 @@ async def test_a_stream_passes_byte_for_byte(door: Door) -> None:
 @pytest.mark.parametrize(
     "failure", [ExpertUnavailable, ExpertTimeout, ExpertOverloaded, ExpertBroken], ids=lambda f: f.__name__
 )
-async def test_a_failed_expert_falls_back_before_the_first_byte(door: Door, failure: Any) -> None:
+async def test_a_failed_expert_falls_back_before_the_first_byte(door: House, failure: Any) -> None:
     door.experts["arithmetic"].parts = [failure("arithmetic", "why")]
     response = await door.http.post("/v1/chat/completions", json=CHAT)
 
@@ -134,7 +113,7 @@ async def test_a_failed_expert_falls_back_before_the_first_byte(door: Door, fail
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
-async def test_an_experts_5xx_and_429_fall_back(door: Door, status: int) -> None:
+async def test_an_experts_5xx_and_429_fall_back(door: House, status: int) -> None:
     door.experts["arithmetic"].status = status
     response = await door.http.post("/v1/chat/completions", json=CHAT)
 
@@ -142,7 +121,7 @@ async def test_an_experts_5xx_and_429_fall_back(door: Door, status: int) -> None
     assert response.json()["model"] == "words"
 
 
-async def test_garbage_and_half_an_answer_fall_back(door: Door) -> None:
+async def test_garbage_and_half_an_answer_fall_back(door: House) -> None:
     door.experts["arithmetic"].parts = [b"<html>"]
     door.experts["words"].parts = [b'{"half":', ExpertUnavailable("words", "gone")]
     response = await door.http.post("/v1/chat/completions", json=CHAT)
@@ -151,7 +130,7 @@ async def test_garbage_and_half_an_answer_fall_back(door: Door) -> None:
     assert response.headers["x-router-attempts"] == "3"
 
 
-async def test_no_fallback_after_the_first_byte(door: Door) -> None:
+async def test_no_fallback_after_the_first_byte(door: House) -> None:
     broken = FakeExpert(
         "arithmetic", event("arithmetic", "4"), ExpertUnavailable("arithmetic", "gone"), headers=EVENTS
     )
@@ -165,7 +144,7 @@ async def test_no_fallback_after_the_first_byte(door: Door) -> None:
     assert not door.experts["words"].asked
 
 
-async def test_a_stream_that_ends_early_is_told(door: Door) -> None:
+async def test_a_stream_that_ends_early_is_told(door: House) -> None:
     door.api.fleet.dispatcher.clients["arithmetic"] = FakeExpert(
         "arithmetic", event("arithmetic", "4"), event("arithmetic", "2"), headers=EVENTS
     )
@@ -175,7 +154,7 @@ async def test_a_stream_that_ends_early_is_told(door: Door) -> None:
     assert response.text.endswith("data: [DONE]\n\n")
 
 
-async def test_a_named_expert_has_no_fallback_unless_asked_for(door: Door) -> None:
+async def test_a_named_expert_has_no_fallback_unless_asked_for(door: House) -> None:
     door.experts["words"].parts = [ExpertUnavailable("words", "gone")]
     named = {**CHAT, "model": "words"}
     alone = await door.http.post("/v1/chat/completions", json=named)
@@ -186,7 +165,7 @@ async def test_a_named_expert_has_no_fallback_unless_asked_for(door: Door) -> No
     assert helped.json()["model"] == "generalist"
 
 
-async def test_an_auto_request_may_refuse_fallback(door: Door) -> None:
+async def test_an_auto_request_may_refuse_fallback(door: House) -> None:
     door.experts["arithmetic"].parts = [ExpertUnavailable("arithmetic", "gone")]
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "routing": {"fallback": False}})
 
@@ -194,7 +173,7 @@ async def test_an_auto_request_may_refuse_fallback(door: Door) -> None:
     assert response.json()["error"]["code"] == "expert_unavailable"
 
 
-async def test_timeouts_of_all_experts_are_504(door: Door) -> None:
+async def test_timeouts_of_all_experts_are_504(door: House) -> None:
     for expert in door.experts.values():
         expert.parts = [ExpertTimeout(expert.model, "slow")]
     response = await door.http.post("/v1/chat/completions", json=CHAT)
@@ -203,7 +182,7 @@ async def test_timeouts_of_all_experts_are_504(door: Door) -> None:
     assert response.json()["error"]["code"] == "deadline_exceeded"
 
 
-async def test_an_experts_context_error_counts_as_ineligible(door: Door) -> None:
+async def test_an_experts_context_error_counts_as_ineligible(door: House) -> None:
     refusal = b'{"error": {"message": "This model\'s maximum context length is 5 tokens", "code": 400}}'
     door.experts["arithmetic"].parts = [refusal]
     door.experts["arithmetic"].status = 400
@@ -212,7 +191,7 @@ async def test_an_experts_context_error_counts_as_ineligible(door: Door) -> None
     assert response.json()["model"] == "words"
 
 
-async def test_an_experts_400_is_rewritten_and_not_tried_elsewhere(door: Door) -> None:
+async def test_an_experts_400_is_rewritten_and_not_tried_elsewhere(door: House) -> None:
     door.experts["arithmetic"].parts = [
         b'{"error": {"message": "bad temperature", "param": "temperature", "code": 400}}'
     ]
@@ -232,7 +211,7 @@ async def test_an_experts_400_is_rewritten_and_not_tried_elsewhere(door: Door) -
 
 
 @pytest.mark.parametrize("failure", [TimeoutError(), ConnectionError("no replica"), NoPolicy("none loaded")])
-async def test_without_the_router_the_static_ranking_answers(door: Door, failure: Any) -> None:
+async def test_without_the_router_the_static_ranking_answers(door: House, failure: Any) -> None:
     door.router.answer = failure
     response = await door.http.post("/v1/chat/completions", json=CHAT)
 
@@ -241,7 +220,7 @@ async def test_without_the_router_the_static_ranking_answers(door: Door, failure
     assert "x-router-score" not in response.headers
 
 
-async def test_route_tells_what_the_request_would_do(door: Door) -> None:
+async def test_route_tells_what_the_request_would_do(door: House) -> None:
     body = {**CHAT, "routing": {"exclude": ["words"]}}
     told = (await door.http.post("/v1/route", json=body)).json()
     done = await door.http.post("/v1/chat/completions", json=body)
@@ -261,7 +240,7 @@ async def test_route_tells_what_the_request_would_do(door: Door) -> None:
     }
 
 
-async def test_models_lists_auto_presets_experts(door: Door) -> None:
+async def test_models_lists_auto_presets_experts(door: House) -> None:
     listed = (await door.http.get("/v1/models")).json()
     one = (await door.http.get("/v1/models/words")).json()
     none = await door.http.get("/v1/models/gpt-9")
@@ -272,7 +251,7 @@ async def test_models_lists_auto_presets_experts(door: Door) -> None:
     assert none.status_code == 404
 
 
-async def test_ready_is_503_while_a_part_cannot_answer(door: Door) -> None:
+async def test_ready_is_503_while_a_part_cannot_answer(door: House) -> None:
     ready = await door.http.get("/ready")
     door.api.directory.lost_router("the router does not answer")
     waiting = await door.http.get("/ready")
@@ -283,7 +262,7 @@ async def test_ready_is_503_while_a_part_cannot_answer(door: Door) -> None:
     assert waiting.json()["parts"]["router"] == {"ready": False, "why": "the router does not answer"}
 
 
-async def test_ready_names_experts_that_the_policy_does_not_cover(door: Door) -> None:
+async def test_ready_names_experts_that_the_policy_does_not_cover(door: House) -> None:
     door.api.directory.saw_router(RouterState(PolicyView("ffffffffffff", ("words",), ("words",)), None))
     waiting = await door.http.get("/ready")
 
@@ -291,98 +270,7 @@ async def test_ready_names_experts_that_the_policy_does_not_cover(door: Door) ->
     assert "does not cover the experts arithmetic, generalist" in waiting.json()["parts"]["router"]["why"]
 
 
-BAD: dict[str, tuple[Any, int, str, str | None]] = {
-    "not JSON": (b"{", 400, "invalid_json", None),
-    "a list": (b"[]", 400, "invalid_json", None),
-    "no model": (b'{"messages": []}', 400, "invalid_type", "model"),
-    "unknown model": ({**CHAT, "model": "gpt-9"}, 404, "model_not_found", "model"),
-    "no messages": ({"model": "auto"}, 400, "missing_field", "messages"),
-    "empty messages": ({"model": "auto", "messages": []}, 400, "invalid_type", "messages"),
-    "a message that is text": ({"model": "auto", "messages": ["hi"]}, 400, "invalid_type", "messages[0]"),
-    "a role that is a number": (
-        {"model": "auto", "messages": [{"role": 1, "content": ""}]},
-        400,
-        "invalid_type",
-        "messages[0].role",
-    ),
-    "stream as text": ({**CHAT, "stream": "yes"}, 400, "invalid_type", "stream"),
-    "max_tokens as text": ({**CHAT, "max_tokens": "many"}, 400, "invalid_type", "max_tokens"),
-    "routing as text": ({**CHAT, "routing": "fast"}, 400, "invalid_type", "routing"),
-    "unknown routing field": ({**CHAT, "routing": {"speed": 1}}, 400, "unknown_field", "routing.speed"),
-    "cost_weight as text": (
-        {**CHAT, "routing": {"cost_weight": "1"}},
-        400,
-        "invalid_type",
-        "routing.cost_weight",
-    ),
-    "negative cost_weight": ({**CHAT, "routing": {"cost_weight": -1}}, 400, "invalid_value", "routing"),
-    "min_quality above 1": ({**CHAT, "routing": {"min_quality": 2}}, 400, "invalid_value", "routing"),
-    "both trade-offs": (
-        {**CHAT, "routing": {"min_quality": 0.5, "cost_weight": 1}},
-        400,
-        "invalid_value",
-        "routing",
-    ),
-    "timeout of 0": ({**CHAT, "routing": {"timeout_s": 0}}, 400, "invalid_value", "routing.timeout_s"),
-    "unknown priority": (
-        {**CHAT, "routing": {"priority": "now"}},
-        400,
-        "invalid_value",
-        "routing.priority",
-    ),
-    "a stranger in experts": (
-        {**CHAT, "routing": {"experts": ["x"]}},
-        400,
-        "unknown_expert",
-        "routing.experts",
-    ),
-    "a stranger in exclude": (
-        {**CHAT, "routing": {"exclude": ["x"]}},
-        400,
-        "unknown_expert",
-        "routing.exclude",
-    ),
-    "no expert allowed": ({**CHAT, "routing": {"experts": []}}, 400, "no_eligible_expert", "routing"),
-    "longer than every context": (
-        {"model": "auto", "messages": [{"role": "user", "content": "x" * 4000}]},
-        400,
-        "context_length_exceeded",
-        "messages",
-    ),
-    "a stored response with auto": (
-        {**CHAT, "previous_response_id": "resp_1"},
-        400,
-        "unsupported_with_auto",
-        "previous_response_id",
-    ),
-    "too large a body": (b" " * 20_000, 413, "body_too_large", None),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-async def test_bad_requests_get_their_status_and_the_envelope(door: Door, case: str) -> None:
-    body, status, code, param = BAD[case]
-    options = {"content": body} if isinstance(body, bytes) else {"json": body}
-    response = await door.http.post("/v1/chat/completions", **options)
-
-    assert response.status_code == status, response.text
-    error = response.json()["error"]
-    assert (error["code"], error["param"]) == (code, param)
-    assert error["message"]
-    assert response.headers["x-request-id"]
-
-
-async def test_a_chunked_body_over_the_limit_is_refused(door: Door) -> None:
-    async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(30):
-            yield b" " * 1024
-
-    response = await door.http.post("/v1/chat/completions", content=pieces())
-
-    assert response.status_code == 413
-
-
-async def test_wrong_method_and_unknown_path_wear_the_envelope(door: Door) -> None:
+async def test_wrong_method_and_unknown_path_wear_the_envelope(door: House) -> None:
     method = await door.http.get("/v1/chat/completions")
     path = await door.http.post("/v1/nothing")
 
@@ -390,7 +278,7 @@ async def test_wrong_method_and_unknown_path_wear_the_envelope(door: Door) -> No
     assert (path.status_code, path.json()["error"]["code"]) == (404, "path_not_found")
 
 
-async def test_an_unforeseen_fault_is_500_with_nothing_but_the_request_id(door: Door) -> None:
+async def test_an_unforeseen_fault_is_500_with_nothing_but_the_request_id(door: House) -> None:
     door.router.answer = RuntimeError("a secret from within")
     response = await door.http.post("/v1/chat/completions", json=CHAT, headers={"x-request-id": "abc-1"})
 
@@ -399,7 +287,7 @@ async def test_an_unforeseen_fault_is_500_with_nothing_but_the_request_id(door: 
     assert "secret" not in response.text
 
 
-async def test_the_routers_own_no_is_400_with_reasons(door: Door) -> None:
+async def test_the_routers_own_no_is_400_with_reasons(door: House) -> None:
     door.router.answer = NoEligibleExpertError({"words": "expected cost 1 US$ is above max_cost_usd 0"})
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "routing": {"max_cost_usd": 0}})
 
@@ -417,21 +305,21 @@ async def test_the_routers_own_no_is_400_with_reasons(door: Door) -> None:
         ("/tokenize", {"prompt": "hello"}),
     ],
 )
-async def test_every_endpoint_is_routed_and_keeps_its_path(door: Door, path: str, body: Any) -> None:
+async def test_every_endpoint_is_routed_and_keeps_its_path(door: House, path: str, body: Any) -> None:
     response = await door.http.post(path, json={"model": "auto", **body})
 
     assert response.status_code == 200
     assert door.experts["arithmetic"].asked[0][1] == path
 
 
-async def test_embeddings_go_only_to_experts_that_can(door: Door) -> None:
+async def test_embeddings_go_only_to_experts_that_can(door: House) -> None:
     response = await door.http.post("/v1/embeddings", json={"model": "auto", "input": "x"})
 
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "no_eligible_expert"
 
 
-async def test_metrics_count_what_was_answered(door: Door) -> None:
+async def test_metrics_count_what_was_answered(door: House) -> None:
     await door.http.post("/v1/chat/completions", json=CHAT)
     text = (await door.http.get("/metrics")).text
 
@@ -439,7 +327,7 @@ async def test_metrics_count_what_was_answered(door: Door) -> None:
     assert 'to_router_cost_usd_total{expert="arithmetic",kind="observed"}' in text
 
 
-async def test_an_open_breaker_takes_an_expert_out_of_the_choice(door: Door) -> None:
+async def test_an_open_breaker_takes_an_expert_out_of_the_choice(door: House) -> None:
     for _ in range(5):
         door.api.health["arithmetic"].failed()
     response = await door.http.post("/v1/chat/completions", json=CHAT)

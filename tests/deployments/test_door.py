@@ -5,25 +5,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 import pytest
 
-from deployments.api import Api
 from deployments.ask import ROUTING_FIELDS
-from deployments.config import IngressArgs, IngressConfig
+from deployments.config import IngressConfig
 from deployments.errors import ExpertTimeout, ExpertUnavailable
 from deployments.keys import KeyFile, KeyLimits, KeyRing, new_key, write_keys
 from deployments.ledger import Ledger, Sync, Synced
 from deployments.ledger_client import LedgerClient
-from deployments.messages import PolicyView, RouterState
-from router.experts import Price
 from tests.deployments.asgi_client import Exchange
-from tests.deployments.fakes import EVENTS, FakeExpert, FakeRouter, event
-
-CHAT = "/v1/chat/completions"
-HELLO = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
-NAMES = ("small", "large")
+from tests.deployments.fakes import EVENTS, FakeExpert, event
+from tests.deployments.house import CHAT, HELLO, House, settle
 
 
 class InProcess:
@@ -36,51 +29,11 @@ class InProcess:
         return self.ledger.sync(told)
 
 
-class House:
-    """An Api with two experts, and a client that speaks HTTP to it."""
-
-    def __init__(self, **config: Any) -> None:
-        self.experts = {name: FakeExpert(name) for name in NAMES}
-        self.router = FakeRouter(*NAMES)
-        targets = {name: {"app": f"expert-{name}", **config.pop(name, {})} for name in NAMES}
-        presets = {"auto-cheap": {"cost_weight": 1.0}}
-        settings = IngressConfig.model_validate({"experts": targets, "presets": presets, **config})
-        self.api = Api(
-            IngressArgs(request_timeout_s=5, upload_timeout_s=0.05),
-            settings,
-            self.router,
-            client_for=lambda name, target: self.experts[name],
-        )
-        prices = {name: Price(1.0, 2.0) for name in NAMES}
-        self.api.directory.saw_router(RouterState(PolicyView("0123456789ab", NAMES, NAMES, {}, prices), None))
-        for state in self.api.directory.experts.values():
-            state.running, state.why_not_ready = 1, None
-        self.app = self.api.app()
-        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://ingress")
-
-    async def ask(self, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
-        return await self.http.post(CHAT, json={**HELLO, **fields}, headers=headers)
-
-    def exchange(self, **fields: Any) -> Exchange:
-        return Exchange(self.app, CHAT, orjson.dumps({**HELLO, **fields}))
-
-    def sleeping(self, *names: str) -> None:
-        for name in names:
-            state = self.api.directory.experts[name]
-            state.running, state.asleep = 0, True
-
-
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
     opened = House()
     yield opened
     await opened.http.aclose()
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 # --- admission
@@ -256,13 +209,13 @@ async def test_a_sleeping_expert_told_to_be_waited_for_gets_its_queries() -> Non
 
 
 async def test_when_all_sleep_the_best_is_waited_for(house: House) -> None:
-    house.sleeping(*NAMES)
+    house.sleeping(*house.experts)
 
     assert (await house.ask()).headers["x-router-expert"] == "small"
 
 
 async def test_an_expert_that_does_not_wake_up_in_time_is_503_starting(house: House) -> None:
-    house.sleeping(*NAMES)
+    house.sleeping(*house.experts)
     for name, expert in house.experts.items():
         expert.parts = [ExpertTimeout(name, "late")]
     response = await house.ask()

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.ask import KINDS
 from deployments.middleware import Guard
 from tests.deployments.fakes import FakeExpert
-from tests.deployments.test_door import House
+from tests.deployments.house import House
 
 PATHS = [*KINDS, "/v1/route"]
 ENVELOPE = {"message", "type", "param", "code"}
