@@ -1,5 +1,7 @@
 """Gauges of an ingress replica, set to what is now whenever its metrics are read."""
 
+import asyncio
+
 from deployments import telemetry
 from deployments.admission import Gate
 from deployments.directory import Directory
@@ -13,6 +15,7 @@ def observe(
     directory: Directory, fleet: Fleet, gate: Gate, config_error: str | None, ledger: LedgerClient | None
 ) -> None:
     """Set them all; those of experts and policies that are gone go too."""
+    telemetry.tasks.set(len(asyncio.all_tasks()))
     limits = directory.config.limits
     telemetry.in_flight.set(gate.held)
     telemetry.queued.set(gate.queued)

@@ -43,7 +43,7 @@ class Ingress:
         self._api: Api | None = None
         # Serve asks for the app before it hands over user_config; until then there is only this.
         self._app: ASGIApp = Starlette()
-        self._replicas = Replicas(self.exposition, router, self._experts_here)
+        self._replicas = Replicas(self._own_metrics, router, self._experts_here)
         self._log: DecisionLog | None = None
         self._keys: KeysSettings | None = None
         self._refresher: asyncio.Task[None] | None = None
@@ -82,11 +82,14 @@ class Ingress:
             self._refresher = asyncio.create_task(self._keep_fresh())
             self._key_watch = asyncio.create_task(self._watch_keys())
 
-    def exposition(self) -> tuple[str, bytes]:
+    async def exposition(self) -> tuple[str, bytes]:
         """This replica's name and metrics."""
+        return self._own_metrics()
+
+    def _own_metrics(self) -> tuple[str, bytes]:
         return name_of_replica(), b"" if self._api is None else self._api.exposition()
 
-    def recall(self, request_id: str) -> Answered | None:
+    async def recall(self, request_id: str) -> Answered | None:
         """What this replica knows of an answered request."""
         return None if self._api is None else self._api.memory.recall(request_id)
 

@@ -102,8 +102,9 @@ class Router:
             span.end()
         return answer
 
-    def exposition(self) -> tuple[str, bytes]:
+    async def exposition(self) -> tuple[str, bytes]:
         """This replica's name and metrics."""
+        telemetry.tasks.set(len(asyncio.all_tasks()))
         return name_of_replica(), telemetry.exposition()
 
     def describe(self) -> RouterState:

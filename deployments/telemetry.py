@@ -25,6 +25,7 @@ QUALITY_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 registry = CollectorRegistry()
 process = ProcessCollector(registry=registry)
 """Memory, descriptors and processor time of each ingress and router replica."""
+tasks = Gauge("to_router_tasks", "Tasks of a replica's event loop.", registry=registry)
 
 # --- requests ---
 requests = Counter(

@@ -161,10 +161,12 @@ class Watch:
 
     def next(self) -> int:
         """Requests running and waiting in all engines, now."""
+        asked_at = time.time()
         assert self._process.stdout is not None
         while line := self._process.stdout.readline():
-            if line.startswith("{"):
-                return int(json.loads(line)["busy"])
+            # What was seen before stands in the pipe until it is read.
+            if line.startswith("{") and (told := json.loads(line))["at"] >= asked_at:
+                return int(told["busy"])
         raise AssertionError("the watch ended")
 
     def until_idle(self, within_s: float) -> bool:
@@ -181,7 +183,7 @@ class Watch:
 
     def close(self) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.communicate(timeout=10)
 
 
 @pytest.fixture(scope="package")

@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import sys
+import time
 
 import ray
 
@@ -30,7 +31,7 @@ async def main(names: list[str]) -> None:
     while True:
         try:
             total = sum(await asyncio.gather(*(busy(expert) for expert in experts)))
-            sys.stdout.write(json.dumps({"busy": total}) + "\n")
+            sys.stdout.write(json.dumps({"busy": total, "at": time.time()}) + "\n")
             sys.stdout.flush()
         except ExpertError as error:
             sys.stderr.write(f"{error}\n")
