@@ -116,6 +116,16 @@ def report(judged: Judged) -> dict[str, Any]:
             name: metrics.calibration_error(judged.scores[:, column], quality[:, column])
             for column, name in enumerate(names)
         },
+        "reliability": {
+            name: [
+                {"predicted": predicted, "observed": observed, "n": n}
+                for predicted, observed, n in metrics.reliability(
+                    judged.scores[:, column], quality[:, column]
+                )
+            ]
+            for column, name in enumerate(names)
+        },
+        "winners": _winners(judged, default),
         "traffic": {name: float((default == column).mean()) for column, name in enumerate(names)},
         "unfamiliar": float(judged.unfamiliar.mean()),
         "told_the_task": _told_the_task(judged),
@@ -189,6 +199,22 @@ def _oracle(quality: FloatArray, paid: FloatArray | None) -> dict[str, float | N
     cheapest = np.where(quality >= best, paid, np.inf).argmin(axis=1)
     each = np.arange(len(quality))
     return {"quality": _mean(best), "cost_usd": _mean(paid[each, cheapest])}
+
+
+def _winners(judged: Judged, chosen: IntArray) -> dict[str, Any]:
+    """Task → its queries, the share on which each expert is the best or as good, and that sent to it."""
+    names = judged.policy.pool.names
+    tasks = np.array(judged.dataset.tasks or ("all",) * len(chosen))
+    best = judged.quality >= judged.quality.max(axis=1, keepdims=True)
+    return {
+        str(task): {
+            "n": int(inside.sum()),
+            "experts": {name: float(best[inside, column].mean()) for column, name in enumerate(names)},
+            "sent": {name: float((chosen[inside] == column).mean()) for column, name in enumerate(names)},
+        }
+        for task in np.unique(tasks)
+        for inside in [tasks == task]
+    }
 
 
 def _told_the_task(judged: Judged) -> dict[str, Any] | None:

@@ -214,3 +214,18 @@ def test_a_card_says_what_a_stranger_asks(policy: Policy) -> None:
     for told in ("knn", "sums, words, large", "300 queries", "Best single expert", "0.05 / 0.1", "A note."):
         assert told in text
     assert "min_quality 0.9" in card(replace(policy, preferences=Preferences(min_quality=0.9)))
+
+
+def test_reliability_and_winners_are_shares_of_what_was_judged(figures: dict[str, Any]) -> None:
+    assert set(figures["reliability"]) == set(POOL.names)
+    for bins in figures["reliability"].values():
+        assert sum(one["n"] for one in bins) == figures["n_queries"]
+        assert all(0 <= one["predicted"] <= 1 and 0 <= one["observed"] <= 1 for one in bins)
+    assert sum(row["n"] for row in figures["winners"].values()) == figures["n_queries"]
+    sent = dict.fromkeys(POOL.names, 0.0)
+    for row in figures["winners"].values():
+        assert sum(row["sent"].values()) == pytest.approx(1)
+        assert max(row["experts"].values()) > 0
+        for name, share in row["sent"].items():
+            sent[name] += share * row["n"] / figures["n_queries"]
+    assert sent == pytest.approx(figures["traffic"])

@@ -39,7 +39,7 @@ function facts(told) {
     ["Folder", told.folder], ["Folder written", told.written],
     ["Best single expert", told.best_single],
     ["Static ranking", told.static_ranking && told.static_ranking.join(", ")],
-    ["Judged on", report && `${report.n_queries} queries that it did not train on`],
+    ["Judged on", report && `${report.n_queries} queries, outcomes measured`],
   ].filter(([, value]) => value);
   if (report && report.quality_gain !== null) rows.push(["Quality against best single", percentPoints(report)]);
   const saved = report && report.cost_saved_at_equal_quality;
