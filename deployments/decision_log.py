@@ -73,7 +73,7 @@ class DecisionLog:
             batch, more = self._next()
             try:
                 if batch:
-                    self._files.append(b"".join(orjson.dumps(r, default=str) + b"\n" for r in batch))
+                    self._files.append(b"".join(map(_line, batch)))
                 else:
                     self._files.tidy()
             except OSError as error:
@@ -103,6 +103,15 @@ class DecisionLog:
         except queue.Empty:
             pass
         return batch, True
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """A record as a line; one that cannot be written as it is says so, and loses its fields."""
+    try:
+        return orjson.dumps(record, default=str) + b"\n"
+    except orjson.JSONEncodeError as error:
+        logger.error("decision log: a record cannot be written: %s", error)
+        return orjson.dumps({"type": "unwritable", "why": str(error)}) + b"\n"
 
 
 class LogFiles:

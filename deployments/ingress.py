@@ -132,6 +132,11 @@ class Ingress:
         api.keys, api.ledger = ring, LedgerClient(replica, LedgerHandle(str(counts)))
         api.ledger.start()
 
+    def __del__(self) -> None:
+        """Serve calls it when a replica ends in good order: what the log still holds is written."""
+        if self._log is not None:
+            self._log.stop(1.0)
+
     def __serve_build_asgi_app__(self) -> ASGIApp:
         async def current(scope: Scope, receive: Receive, send: Send) -> None:
             async def once(message: Message) -> None:

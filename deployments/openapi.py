@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 from deployments.ask import KINDS, ROUTING_FIELDS
+from deployments.feedback import LONGEST_COMMENT
 
 TITLE = "TO-Router"
 NUMBER: dict[str, Any] = {"type": "number", "minimum": 0}
@@ -61,6 +62,7 @@ def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     paths: dict[str, Any] = {path: {"post": _generate(kind)} for path, kind in KINDS.items()}
     paths["/v1/route"] = {"post": _generate("chat", "What the same body would do, without doing it")}
+    paths["/v1/feedback"] = {"post": _feedback()}
     for path, told in {
         "/v1/models": "auto, the presets and the experts",
         "/health": "the ingress lives",
@@ -102,6 +104,25 @@ def _generate(kind: str, summary: str | None = None) -> dict[str, Any]:
         "summary": summary or f"{kind}, answered by the best expert for it",
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": _responses("the expert's answer"),
+    }
+
+
+def _feedback() -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {
+            "request_id": {"type": "string", "minLength": 1, "description": "the x-request-id of an answer"},
+            "quality": {**NUMBER, "maximum": 1},
+            "comment": {"type": ["string", "null"], "maxLength": LONGEST_COMMENT},
+        },
+        "required": ["request_id", "quality"],
+        "additionalProperties": False,
+    }
+    refusals = {status: told for status, told in _responses("").items() if status != "200"}
+    return {
+        "summary": "rate an answer",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {"204": {"description": "taken"}, **refusals},
     }
 
 

@@ -100,6 +100,16 @@ def test_a_folder_that_cannot_be_written_counts_and_recovers(tmp_path: Path) -> 
     assert kept(folder) == [{"n": 2}]
 
 
+def test_a_record_that_cannot_be_written_does_not_end_the_log(tmp_path: Path) -> None:
+    log = DecisionLog(settings(tmp_path), "r")
+    log.start()
+    log.write({"n": 1, "bad": "\ud800"})
+    log.write({"n": 2})
+    log.stop()
+
+    assert [record.get("n") for record in kept(tmp_path)] == [None, 2]
+
+
 def test_the_folder_never_takes_more_room_than_it_may(tmp_path: Path) -> None:
     clock = Clock()
     files = [LogFiles(tmp_path, name, settings(tmp_path, max_mib=1), clock) for name in ("a", "b")]
