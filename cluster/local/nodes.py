@@ -112,8 +112,10 @@ class Machine:
 
     def kill(self, name: str) -> None:
         """End a node at once, as a power failure does."""
-        for pid in _pids(name):
+        members = _pids(name)
+        for pid in members:
             _signal(pid, signal.SIGKILL)
+        _await_end(members, 5)
         _ip("netns", "del", _space(name), check=False)
         (self._state / f"{name}.pid").unlink(missing_ok=True)
 
@@ -135,7 +137,9 @@ class Machine:
         space, near, far = _space(group.name), f"tor{number}h", f"tor{number}n"
         ip = f"{NETWORK}.{number}"
         _ip("netns", "add", space)
-        _ip("link", "add", near, "type", "veth", "peer", "name", far, "netns", space)
+        # A fixed address: the others still know a killed node's by heart when it joins again.
+        mac = f"02:00:00:00:77:{number:02x}"
+        _ip("link", "add", near, "type", "veth", "peer", "name", far, "address", mac, "netns", space)
         _ip("link", "set", near, "master", BRIDGE, "up")
         for args in (
             ("addr", "add", f"{ip}/24", "dev", far),
