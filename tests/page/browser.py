@@ -1,9 +1,12 @@
 """Headless Chromium for the page's tests and pictures; its absence is a reason to skip, told in words."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 WHERE = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -35,3 +38,17 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def for_tests() -> Iterator[Any]:
+    """The same, or a skip that says why; a failure where `TO_ROUTER_NEEDS_BROWSER` is set.
+
+    Close it before any asynchronous test: while Playwright's own loop runs in this thread, no other can.
+    """
+    if (why := missing()) is not None:
+        if os.environ.get("TO_ROUTER_NEEDS_BROWSER"):
+            pytest.fail(why)
+        pytest.skip(why)
+    with chromium() as browser:
+        yield browser

@@ -1,6 +1,5 @@
-"""One browser for all of the page's tests, a fresh tab and a fresh graph for each."""
+"""One browser for each file of tests, a fresh tab and a fresh graph for each test."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +11,9 @@ from tests.page.graph import Graph, serving
 PATIENCE_MS = 5_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    if (why := browser.missing()) is not None:
-        if os.environ.get("TO_ROUTER_NEEDS_BROWSER"):
-            pytest.fail(why)
-        pytest.skip(why)
-    with browser.chromium() as opened:
+    with browser.for_tests() as opened:
         yield opened
 
 

@@ -44,7 +44,7 @@ function show() {
   const grown = growth(before.series, now.series), levels = [...now.series.values()];
   const clock = new Date(now.at * 1000).toLocaleTimeString();
   $("state").textContent = elapsed ? `${clock}, over ${elapsed.toFixed(0)} s` : `${clock}, counting begins`;
-  document.body.dataset.views = views.length;
+  Object.assign(document.body.dataset, { views: views.length, from: before.at, at: now.at });
   tiles(grown, levels, elapsed);
   experts(now, grown, levels, elapsed);
   money(grown);

@@ -1,0 +1,142 @@
+"""The page in a real browser on the real application: real Ray, the pocket experts on vLLM."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Application
+from tests.page import browser
+
+pytestmark = pytest.mark.e2e
+
+PATIENCE_MS = 20_000
+SUM = "What is 12 plus 30?"
+RATE = 6.0
+LOAD_S = 24.0
+TOLERANCE = 0.05
+QUESTIONS = ("What is 7 plus 5?", "What is the capital of France?", "What is the plural of mouse?")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One answered request of the load."""
+
+    at: float
+    expert: str
+
+
+class Load:
+    """Requests at a steady rate from a thread of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.done: list[Done] = []
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(url)), daemon=True)
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        self._thread.join()
+
+    async def _run(self, url: str) -> None:
+        began = time.monotonic()
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http, asyncio.TaskGroup() as group:
+            for number in range(int(RATE * LOAD_S)):
+                await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
+                group.create_task(self._one(http, QUESTIONS[number % len(QUESTIONS)]))
+
+    async def _one(self, http: httpx.AsyncClient, question: str) -> None:
+        body = {"model": "auto", "max_tokens": 8, "messages": [{"role": "user", "content": question}]}
+        answer = await http.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 200, answer.text
+        self.done.append(Done(time.time(), answer.headers["x-router-expert"]))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser.for_tests() as opened:
+        yield opened
+
+
+@pytest.fixture
+def tab(chromium: Any) -> Iterator[Any]:
+    with chromium.new_context(viewport=browser.WIDE) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        yield page
+
+
+def test_ask_streams_an_answer_and_a_slider_moves_the_decision(application: Application, tab: Any) -> None:
+    tab.goto(application.url)
+    tab.fill("#query", SUM)
+    tab.wait_for_selector("#live-experts li")
+    assert tab.locator("#live-experts li").count() == 4
+    tab.press("#query", "Enter")
+    tab.wait_for_selector(".turn .said[aria-busy=false]")
+    assert "42" in tab.inner_text(".turn .said")
+    assert "tokens" in tab.inner_text(".turn .answer")
+
+    tab.click("#fresh")
+    tab.fill("#query", SUM)
+    chosen = set()
+    for at in ("0", "50", "100"):
+        tab.locator("#cost").fill(at)
+        weight = tab.inner_text("#cost-value")
+        tab.wait_for_selector(f"#live:has-text('{'best quality' if at == '0' else f'cost_weight {weight}'}')")
+        chosen.add(tab.get_attribute("#live", "data-expert"))
+    assert tab.get_attribute("#live", "data-expert") != "generalist"
+    tab.locator("#quality").fill("1")
+    tab.wait_for_selector("#live:has-text('at least 1 of')")
+    chosen.add(tab.get_attribute("#live", "data-expert"))
+    assert len(chosen) >= 2
+
+
+def test_all_experts_answer_side_by_side(application: Application, tab: Any) -> None:
+    tab.goto(application.url)
+    tab.check("#all")
+    tab.fill("#query", SUM)
+    tab.press("#query", "Enter")
+
+    for name in ("arithmetic", "words", "atlas", "generalist"):
+        tab.wait_for_selector(f".answer[data-expert={name}] .said[aria-busy=false]")
+        assert tab.inner_text(f".answer[data-expert={name}] .said").strip()
+
+
+def test_the_board_agrees_with_the_load_generator(application: Application, tab: Any) -> None:
+    tab.goto(f"{application.url}/board")
+    tab.select_option("#window", "10")
+    tab.wait_for_selector("body[data-views]")
+    with Load(application.url) as load:
+        time.sleep(LOAD_S - 4)
+        told = tab.evaluate("({...document.body.dataset})")
+        rate = float(tab.get_attribute("#rate", "data-value"))
+        shares = {
+            row.get_attribute("data-expert"): float(row.get_attribute("data-share"))
+            for row in tab.locator("#experts tbody tr").all()
+        }
+    begin, end = float(told["from"]), float(told["at"])
+    seen = [one for one in load.done if begin < one.at <= end]
+
+    assert end - begin == pytest.approx(10, abs=3)
+    assert rate == pytest.approx(len(seen) / (end - begin), rel=TOLERANCE)
+    for name, share in shares.items():
+        counted = sum(one.expert == name for one in seen) / len(seen)
+        assert share == pytest.approx(counted, abs=TOLERANCE)
+
+
+def test_the_policy_in_force_is_shown(application: Application, tab: Any) -> None:
+    tab.goto(f"{application.url}/policy")
+    tab.wait_for_selector("body[data-policy]")
+    policy_id = httpx.get(f"{application.url}/page/data/policy").json()["policy_id"]
+
+    assert policy_id
+    assert policy_id in tab.inner_text("#facts")
+    assert "Routing policy" in tab.inner_text("#card")
+    assert tab.locator("#curve svg circle").count() > 0

@@ -1,0 +1,133 @@
+"""Pictures of the page for docs/page.md, from the real application with the pocket experts.
+
+    python -m tests.page.pictures [--out docs/images]
+
+Starts the default graph, judges its policy on questions that it did not train on, sends a small
+load and photographs ask, board and policy at 1280 and 390 pixels, light; ask also in the dark.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from cluster.local.make_policy import EXPERTS, MOST_TOKENS, POLICY
+from cluster.local.questions import main as write_questions
+from cluster.local.run import ROOT, serving, wait_until_ready
+from tests.page import browser
+
+PORT = 8139
+WORK = ROOT / "var" / "page"
+JUDGED_ON = ["--split", "test", "--n", "120", "--seed", "11"]
+LOAD_S = 24.0
+PAUSE_S = 0.15
+
+
+def main() -> int:
+    """Write the pictures; 1 when the application does not come up."""
+    parser = argparse.ArgumentParser(prog="python -m tests.page.pictures", description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
+    options = parser.parse_args()
+    if (why := browser.missing()) is not None:
+        sys.stderr.write(why + "\n")
+        return 1
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
+    shutil.copytree(POLICY, WORK / "policy")
+    with serving(_configuration(), port=PORT, log=WORK / "serve.log") as (url, process):
+        if not wait_until_ready(url, lambda: process.poll() is None, sys.stdout.write):
+            sys.stderr.write(f"the application did not come up; see {WORK / 'serve.log'}\n")
+            return 1
+        asked = _judge(url)
+        _photograph(url, asked, options.out)
+    return 0
+
+
+def _configuration() -> Path:
+    """The default graph, serving a copy of the policy that has an evaluation beside it."""
+    data = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
+    for application in data["applications"]:
+        for deployment in application["deployments"]:
+            if deployment["name"] == "Router":
+                deployment["user_config"]["policy"] = str((WORK / "policy").relative_to(ROOT))
+    file = WORK / "serve_config.yaml"
+    file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def _judge(url: str) -> list[str]:
+    """Evaluate the policy on fresh questions, and return them."""
+    from router.collect import read_queries
+
+    queries, responses, outcomes = WORK / "q.jsonl", WORK / "r.jsonl", WORK / "o.parquet"
+    write_questions([*JUDGED_ON, "--out", str(queries)])
+    endpoint = ("--endpoint", f"{url}/v1", "--queries", queries, "--experts", ",".join(EXPERTS))
+    _run("collect", *endpoint, "--max-tokens", MOST_TOKENS, "--out", responses)
+    _run("label", "--outcomes", responses, "--quality", "exact", "--out", outcomes)
+    _run("evaluate", "--policy", WORK / "policy", "--outcomes", outcomes, "--out", WORK / "policy-report")
+    return [str(row["query"]) for row in read_queries(queries)]
+
+
+def _run(*command: object) -> None:
+    line = [str(part) for part in command]
+    subprocess.run([str(Path(sys.executable).parent / "to-router"), *line], check=True, cwd=ROOT)
+
+
+def _load(url: str, questions: list[str]) -> None:
+    end, number = time.monotonic() + LOAD_S, 0
+    with httpx.Client(base_url=url, timeout=60) as http:
+        while time.monotonic() < end:
+            message = {"role": "user", "content": questions[number % len(questions)]}
+            http.post("/v1/chat/completions", json={"model": "auto", "messages": [message]})
+            number += 1
+            time.sleep(PAUSE_S)
+
+
+def _photograph(url: str, questions: list[str], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    with browser.chromium() as chromium:
+        for width, size in (("1280", browser.WIDE), ("390", browser.NARROW)):
+            load = threading.Thread(target=_load, args=(url, questions), daemon=True)
+            load.start()
+            with chromium.new_context(
+                viewport=size, color_scheme="light", reduced_motion="reduce"
+            ) as context:
+                tab = context.new_page()
+                tab.set_default_timeout(20_000)
+                tab.goto(f"{url}/board")
+                time.sleep(LOAD_S - 3)
+                tab.screenshot(path=out / f"page-board-{width}.png", full_page=True)
+                load.join()
+                tab.goto(f"{url}/policy")
+                tab.wait_for_selector("#curve svg")
+                tab.screenshot(path=out / f"page-policy-{width}.png", full_page=True)
+                _ask(tab, url, questions)
+                tab.screenshot(path=out / f"page-ask-{width}.png", full_page=True)
+                tab.emulate_media(color_scheme="dark")
+                if width == "1280":
+                    tab.screenshot(path=out / "page-ask-dark.png", full_page=True)
+
+
+def _ask(tab: Any, url: str, questions: list[str]) -> None:
+    tab.goto(url)
+    tab.fill("#query", questions[0])
+    tab.press("#query", "Enter")
+    tab.wait_for_selector(".said[aria-busy=false]")
+    tab.click("#fresh")
+    tab.fill("#query", questions[1])
+    tab.press("#query", "Enter")
+    tab.wait_for_selector(".turn .said[aria-busy=false]")
+    tab.fill("#query", questions[2])
+    tab.locator("#cost").fill("60")
+    time.sleep(1.5)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
