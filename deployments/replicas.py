@@ -27,6 +27,12 @@ FRESH_S = 1.0
 RECALL_S = 1.0
 
 
+def where_this_is() -> tuple[str, str]:
+    """This replica's deployment and application."""
+    context = serve.get_replica_context()
+    return context.deployment, context.app_name
+
+
 class Replicas:
     """All replicas, as one ingress replica reaches them.
 
@@ -34,6 +40,8 @@ class Replicas:
         own: this replica's name and metrics.
         router: the router's handle.
         experts: name → application of the experts that run somewhere in this cluster.
+        here: deployment and application of the ingress.
+        handle_for: makes the handle of a deployment of an application; may take long.
     """
 
     def __init__(
@@ -41,10 +49,13 @@ class Replicas:
         own: Callable[[], tuple[str, bytes]],
         router: Any,
         experts: Callable[[], dict[str, str]],
+        *,
+        here: Callable[[], tuple[str, str]] = where_this_is,
+        handle_for: Callable[[str, str], Any] = serve.get_deployment_handle,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._own, self._router, self._experts = own, router, experts
-        self._clock = clock
+        self._here, self._handle_for, self._clock = here, handle_for, clock
         self._handles: dict[tuple[str, str], Any] = {}
         self._gathering = asyncio.Lock()
         self._last: tuple[float, bytes] | None = None
@@ -59,8 +70,10 @@ class Replicas:
     async def recall(self, request_id: str) -> tuple[Any, bool]:
         """What any ingress replica knows of an answered request, and whether all of them spoke."""
         found = await self._ask("ingress", await self._ingress(), "recall", RECALL_S, request_id)
-        missing = any(isinstance(item, Exception) for item in found)
-        return next((item for item in found if item and not isinstance(item, Exception)), None), not missing
+        missing = any(isinstance(item, BaseException) for item in found)
+        return next(
+            (item for item in found if item and not isinstance(item, BaseException)), None
+        ), not missing
 
     async def _gather(self) -> bytes:
         apps = self._experts()
@@ -99,22 +112,21 @@ class Replicas:
             found: list[Any] = await answers.results_async(timeout_s=timeout_s, return_exceptions=True)
         except (TimeoutError, ray.exceptions.RayError, serve_exceptions.RayServeException) as error:
             found = [error]
-        for failure in (item for item in found if isinstance(item, Exception)):
+        for failure in (item for item in found if isinstance(item, BaseException)):
             logger.info("a replica of the %s did not answer %s: %s", kind, method, type(failure).__name__)
             telemetry.unscraped.labels(kind).inc()
         return found
 
     async def _ingress(self) -> Any:
-        context = serve.get_replica_context()
-        return await self._handle(context.deployment, context.app_name)
+        return await self._handle(*self._here())
 
     async def _handle(self, deployment: str, app: str) -> Any:
         """A handle, made once: each has its own long poll."""
         if (deployment, app) not in self._handles:
-            made = await asyncio.to_thread(serve.get_deployment_handle, deployment, app)
+            made = await asyncio.to_thread(self._handle_for, deployment, app)
             self._handles[deployment, app] = made
         return self._handles[deployment, app]
 
 
 def _told(found: Iterable[Any]) -> list[tuple[str, bytes]]:
-    return [(item[0], item[1]) for item in found if not isinstance(item, Exception)]
+    return [(item[0], item[1]) for item in found if not isinstance(item, BaseException)]
