@@ -88,16 +88,16 @@ class Relay(Response):
         except ExpertError:
             await self._break_off(send, told)
             return
-        if held:
+        if told.ended or held.strip() == DONE.strip():  # [DONE] is understood without its blank line
             told.saw(held)
             await send({"type": "http.response.body", "body": held, "more_body": True})
         if not told.ended:
-            await self._break_off(send, told, b"\n\n" if held else b"")
+            await self._break_off(send, told)
             return
         told.outcome = "complete"
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _break_off(self, send: Send, told: "Relayed", before: bytes = b"") -> None:
+    async def _break_off(self, send: Send, told: "Relayed") -> None:
         """After the first byte there is no second try: say so and end properly."""
         told.outcome = "broken"
         error = envelope(
@@ -105,7 +105,7 @@ class Relay(Response):
             "server_error",
             "stream_interrupted",
         )
-        body = before + b"data: " + orjson.dumps(error) + b"\n\n" + DONE
+        body = b"data: " + orjson.dumps(error) + b"\n\n" + DONE
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

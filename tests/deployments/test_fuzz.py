@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -211,6 +211,8 @@ first_bytes = st.binary(max_size=120) | st.sampled_from(
 
 @settings(max_examples=500, deadline=None)
 @given(pieces=st.lists(first_bytes, min_size=2, max_size=6), kind=st.sampled_from(["chat", "messages"]))
+@example(pieces=[b"data: {}", b"\n\nevent: error"], kind="messages")
+@example(pieces=[b"data: {}\n\n", b"event: message_stop"], kind="messages")
 def test_whatever_an_expert_streams_the_client_gets_an_error_or_a_proper_end(
     pieces: list[bytes], kind: str
 ) -> None:
@@ -224,7 +226,7 @@ def test_whatever_an_expert_streams_the_client_gets_an_error_or_a_proper_end(
     status, _, told = asyncio.run(exchange(house.app, path, orjson.dumps(body), []))
 
     if status == 200:
-        assert b"[DONE]" in told or b"message_stop" in told
+        assert b"[DONE]" in told or b"event: message_stop\n" in told or b"event: error\n" in told
     else:
         assert status == 503
         assert orjson.loads(told)["error"].keys() == ENVELOPE
