@@ -1,0 +1,128 @@
+"""Start what is to be measured, wait until it answers, end it with all its children.
+
+Also reads memory and processor time of processes from /proc. Knows nothing of what it starts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+STOP_WITHIN_S = 100.0
+
+
+class NotUp(RuntimeError):
+    """A process ended, or did not answer in time."""
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    *,
+    log: Path,
+    ready: Callable[[], bool],
+    env: Mapping[str, str] | None = None,
+    within_s: float = 300.0,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A command with its own process group, up and ready; ended by SIGTERM, by force if it hangs.
+
+    Raises:
+        NotUp: it ended or was not ready in time; the message holds the end of its log.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            list(command),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+        )
+    try:
+        _wait(process, ready, within_s, log)
+        yield process
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process that `running` started, and its group."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_WITHIN_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def answers(url: str) -> Callable[[], bool]:
+    """Whether a GET of `url` is answered with 200."""
+
+    def check() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - an address that we chose
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+    return check
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], within_s: float, log: Path) -> None:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise NotUp(f"{process.args!r} ended with {process.returncode}; {_end_of(log)}")
+        if ready():
+            return
+        time.sleep(0.5)
+    raise NotUp(f"{process.args!r} was not ready within {within_s:.0f} s; {_end_of(log)}")
+
+
+def _end_of(log: Path) -> str:
+    return f"the end of {log}:\n" + "\n".join(
+        log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+    )
+
+
+def find(*words: str) -> list[int]:
+    """Processes whose command line or title holds all `words`."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        try:
+            told = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it ended meanwhile
+        if all(word in told for word in words):
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of one process in megabytes (10⁶ bytes), shared pages counted.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time that one process has used.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

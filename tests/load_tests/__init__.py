@@ -1,0 +1,1 @@
+"""The load generator, without a graph behind it."""
