@@ -26,7 +26,8 @@ BOARD_EVERY_S = 2.0
 CONNECTIONS = 8
 T_95 = {5: 2.776, 10: 2.262, 15: 2.145, 20: 2.093}
 """Student's t for so many pairs."""
-BODY = {"model": "auto", "messages": [{"role": "user", "content": "What is 12 + 30?"}], "max_tokens": 8}
+MESSAGE = {"role": "user", "content": "What is 12 + 30?"}
+BODY = {"model": "auto", "messages": [MESSAGE], "max_tokens": 8, "stream": True}
 
 
 @dataclass(frozen=True, slots=True)
