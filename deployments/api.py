@@ -253,7 +253,8 @@ class Api:
                 trace=trace,
             )
         except Unavailable as error:
-            raise Unavailable(error.message, error.code, None, self.fleet.retry_after_s()) from error
+            wait_s = error.retry_after_s or self.fleet.retry_after_s()
+            raise Unavailable(error.message, error.code, error.param, wait_s) from error
         if choice.cause is not None:
             telemetry.static_rankings.labels(choice.cause).inc()
         return choice

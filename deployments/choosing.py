@@ -19,6 +19,9 @@ from router.errors import NoEligibleExpertError
 
 logger = logging.getLogger("ray.serve")
 
+STARTING_S = 10.0
+"""When to come back to an expert that has no replica yet: an engine starts in tens of seconds."""
+
 Reason = Literal["routed", "named", "fallback_router", "fallback_expert"]
 
 
@@ -78,7 +81,7 @@ async def choose(
         NotFound: the model is no expert, no preset and not `auto`.
         NotAllowed: the key may not use the named expert.
         BadRequest: no expert is left, or an allow or deny list names a stranger.
-        Unavailable: experts are left, but none can answer now.
+        Unavailable: experts are left, but none can answer now; or the named one is still starting.
     """
     _check_lists(ask, directory)
     if ask.model in directory.config.experts:
@@ -160,6 +163,10 @@ def _named(
         reasons = directory.exclusions(ask, unavailable, allowed)
         ranking += tuple(
             name for name in directory.static_ranking() if name != ask.model and name not in reasons
+        )
+    if len(ranking) == 1 and (why := directory.not_up(ask.model)) is not None:
+        raise Unavailable(
+            f"the expert {ask.model} is not up yet ({why})", "expert_starting", "model", STARTING_S
         )
     view = ExpertView(score=0.0, cost_usd=None, ttft_ms=None, eligible=True)
     return Choice(ranking, "named", fallback, views={ask.model: view})

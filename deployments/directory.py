@@ -79,6 +79,13 @@ class Directory:
             return target.context_window
         return None if self.policy is None else self.policy.context_windows.get(name)
 
+    def not_up(self, name: str) -> str | None:
+        """Why no replica of an expert runs although one should; `None` where one runs or would be woken."""
+        state = self.experts.get(name)
+        if state is None or state.running != 0 or state.asleep:
+            return None
+        return state.why_not_ready
+
     def exclusions(
         self, ask: Ask, unavailable: Mapping[str, str], allowed: Iterable[str] | None
     ) -> dict[str, str]:

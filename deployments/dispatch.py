@@ -11,7 +11,7 @@ from deployments.admission import Gate
 from deployments.answers import begun, complete, refused
 from deployments.asgi import Headers
 from deployments.ask import Ask
-from deployments.choosing import Choice
+from deployments.choosing import STARTING_S, Choice
 from deployments.clients import ExpertClient, OpenStream
 from deployments.errors import (
     ApiError,
@@ -25,9 +25,6 @@ from deployments.errors import (
     fits_elsewhere,
 )
 from deployments.health import Answer, ExpertHealth
-
-STARTING_S = 10.0
-"""Time to come back for an expert that has no replica yet: an engine starts in tens of seconds."""
 
 
 @dataclass(frozen=True, slots=True)

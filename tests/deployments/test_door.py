@@ -224,6 +224,19 @@ async def test_an_expert_that_does_not_wake_up_in_time_is_503_starting(house: Ho
     assert int(response.headers["retry-after"]) > 1
 
 
+@pytest.mark.parametrize("why", ["deploying", "application 'expert-small' is not deployed"])
+async def test_a_named_expert_on_its_way_up_is_503_starting_at_once(house: House, why: str) -> None:
+    state = house.api.directory.experts["small"]
+    state.running, state.why_not_ready = 0, why
+    response = await house.ask(model="small")
+
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "expert_starting")
+    assert why in response.json()["error"]["message"]
+    assert response.headers["retry-after"] == "10"
+    assert house.experts["small"].asked == []
+    assert (await house.ask(model="small", routing={"fallback": True})).headers["x-router-expert"] == "large"
+
+
 async def test_route_agrees_with_the_request_about_sleeping_experts(house: House) -> None:
     house.sleeping("small")
     told = (await house.http.post("/v1/route", json=HELLO)).json()
