@@ -16,8 +16,8 @@ from tests.e2e.conftest import Application
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ENVIRONMENTS = {
-    ("openai", "openai async", "langchain"): ("openai==3.54.0", "langchain-openai==1.7.4"),
-    ("litellm",): ("openai==3.54.0", "litellm==1.109.1"),
+    ("openai", "openai async", "langchain"): ("openai==3.54.0", "langchain-openai==1.7.3"),
+    ("litellm",): ("litellm==1.105.7",),
 }
 """Libraries → what is installed for them."""
 
