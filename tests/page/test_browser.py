@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from deployments import telemetry
 from deployments.keys import KeyFile, KeyRing, new_key, write_keys
 from tests.page import browser
 from tests.page.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph, serving
@@ -139,6 +140,19 @@ def test_the_board_counts_what_a_load_sent(graph: Graph, tab: Any) -> None:
     assert number(tab, "#dearest") == pytest.approx(40 * dearest)
     assert number(tab, "#single") == pytest.approx(40 * dearest)
     assert 0 < number(tab, "#first-p50") <= number(tab, "#first-p95")
+
+
+def test_an_answer_can_be_rated_once(graph: Graph, tab: Any) -> None:
+    before = telemetry.registry.get_sample_value("to_router_feedback_quality_count", {"expert": "arithmetic"})
+    tab.goto(graph.url)
+    turn = ask(tab, SUM)
+
+    turn.locator("button:has-text('Good answer')").click()
+
+    tab.wait_for_selector(".rate:has-text('thank you')")
+    assert turn.locator("button:disabled").count() == 2
+    after = telemetry.registry.get_sample_value("to_router_feedback_quality_count", {"expert": "arithmetic"})
+    assert after == (before or 0) + 1
 
 
 def test_a_refusal_is_told_in_words(graph: Graph, tab: Any) -> None:

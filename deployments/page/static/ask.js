@@ -113,6 +113,7 @@ async function one(place, body, signal, decided, name) {
       by.closest(".answer").dataset.expert = headers.expert;
     });
     facts_.textContent = numbers(answer);
+    if (!answer.error && answer.headers.id) facts_.after(rating(answer.headers.id));
     await beside(why, decided, inForce, answer, name);
     if (answer.error) said.append(h("span", { class: "error" }, ` ${answer.error}`));
     return answer.error ? null : answer.text;
@@ -123,6 +124,23 @@ async function one(place, body, signal, decided, name) {
   } finally {
     said.setAttribute("aria-busy", "false");
   }
+}
+
+// Was it right? Goes to POST /v1/feedback, from which the next policy can learn.
+function rating(id) {
+  const said = h("span", { role: "status" });
+  const rate = async (quality, event) => {
+    try {
+      await call("v1/feedback", { body: { request_id: id, quality } });
+      for (const button of event.target.parentElement.querySelectorAll("button")) button.disabled = true;
+      said.textContent = "thank you";
+    } catch (error) {
+      said.textContent = told(error);
+    }
+  };
+  return h("p", { class: "row rate" },
+    h("button", { type: "button", class: "quiet", onclick: (event) => rate(1, event) }, "Good answer"),
+    h("button", { type: "button", class: "quiet", onclick: (event) => rate(0, event) }, "Bad answer"), said);
 }
 
 function numbers(answer) {

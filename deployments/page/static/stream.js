@@ -7,6 +7,7 @@ export async function answerOf(body, signal, onText, onHeaders) {
   const answer = await call("v1/chat/completions", { body, signal });
   const told = {
     expert: answer.headers.get("x-router-expert"),
+    id: answer.headers.get("x-request-id"),
     reason: answer.headers.get("x-router-reason"),
     attempts: Number(answer.headers.get("x-router-attempts") || 1),
     cost: answer.headers.has("x-router-cost-usd") ? Number(answer.headers.get("x-router-cost-usd")) : null,
