@@ -164,10 +164,11 @@ def _named(
         ranking += tuple(
             name for name in directory.static_ranking() if name != ask.model and name not in reasons
         )
-    if len(ranking) == 1 and (why := directory.not_up(ask.model)) is not None:
-        raise Unavailable(
-            f"the expert {ask.model} is not up yet ({why})", "expert_starting", "model", STARTING_S
-        )
+    if (why := directory.not_up(ask.model)) is not None:
+        if len(ranking) == 1:
+            told = f"the expert {ask.model} is not up yet ({why})"
+            raise Unavailable(told, "expert_starting", "model", STARTING_S)
+        ranking = (*ranking[1:], ask.model)
     view = ExpertView(score=0.0, cost_usd=None, ttft_ms=None, eligible=True)
     return Choice(ranking, "named", fallback, views={ask.model: view})
 
