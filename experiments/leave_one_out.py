@@ -8,9 +8,11 @@ import sys
 import numpy as np
 
 from experiments.data import Recorded, arguments, recorded
+from router import metrics
 from router.adding import add_expert
 from router.data.dataset import Dataset, split_by_query
-from router.evaluation import judge, report
+from router.errors import OutcomesError
+from router.evaluation import curve, judge
 from router.policy import Policy
 from router.training import train
 
@@ -63,9 +65,16 @@ def _added(
 
 
 def _figures(policy: Policy, asked: Recorded) -> tuple[float, float]:
-    ordered = asked.dataset.only(policy.pool.names)
-    figures = report(judge(policy, ordered, asked.embeddings))
-    return float(figures["curve"][0]["quality"]), float(figures["aiq"])
+    """(quality at cost weight 0, AIQ) on the test queries."""
+    judged = judge(policy, asked.dataset.only(policy.pool.names), asked.embeddings)
+    points = curve(judged, judged.scores)
+    paid = judged.paid
+    if paid is None:
+        raise OutcomesError("leaving one expert out compares AIQ: the outcomes need costs")
+    single = paid.mean(axis=0)
+    ours = np.array([[point["cost_usd"], point["quality"]] for point in points])
+    area = metrics.area(ours[:, 0], ours[:, 1], float(single.min()), float(single.max()))
+    return float(points[0]["quality"]), area
 
 
 def _spread(values: list[float], digits: int) -> str:

@@ -55,7 +55,7 @@ def plot_curves(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
     _plain_ticks(axes)
     axes.set_xlabel("US$ per 1,000 queries (log); white circles: default preference")
     axes.set_ylabel("quality")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
     _save_figure(figure, file)
 
 
@@ -73,7 +73,7 @@ def plot_reliability(file: Path, judged: Judged) -> None:
         )  # fmt: skip
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted quality", ylabel="measured quality")
     if len(names) <= CROWDED:
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, loc="lower right")
     _save_figure(figure, file)
 
 

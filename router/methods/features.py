@@ -18,6 +18,7 @@ READ_CHARACTERS = 8_000
 """A longer text is read this far."""
 _WORD = re.compile(r"\w+|[^\w\s]")
 _DIGITS = re.compile(r"\d")
+_WITHOUT_SIGNS = dict.fromkeys(map(ord, "{}[]()=<>+*/^\\$_"))
 _OPTION = re.compile(r"(?m)^\s*\(?[A-J][.):]")
 
 
@@ -51,10 +52,10 @@ def surface(texts: Sequence[str]) -> FloatArray:
             np.log1p(len(_DIGITS.findall(text))) / 2,
             np.log1p(text.count("\n")) / 2,
             np.log1p(len(_OPTION.findall(text))) / 2,
-            sum(len(word) for word in words) / max(len(words), 1) / 5,
-            3 * sum(character.isupper() for character in text) / size,
-            10 * sum(character in "{}[]()=<>+*/^\\$_" for character in text) / size,
-            3 * sum(ord(character) > 127 for character in text) / size,
+            len("".join(words)) / max(len(words), 1) / 5,
+            3 * sum(map(str.isupper, text)) / size,
+            10 * (len(text) - len(text.translate(_WITHOUT_SIGNS))) / size,
+            3 * (len(text) - len(text.encode("ascii", "ignore"))) / size,
             np.log1p(text.count("?")),
         )
     return rows

@@ -1,0 +1,69 @@
+"""A method that a user installs beside ours works wherever ours do, without a change to ours."""
+
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router.comparison import compare
+from router.core import QueryBatch, RouteRequest
+from router.encoders import EncoderSpec
+from router.errors import MethodError
+from router.methods.registry import GROUP, make, names
+from router.policy import Policy
+from router.training import train
+from tests.router.data_sets import dataset, embeddings
+
+SPEC = EncoderSpec("test", "0" * 64, 16, 128)
+POINTS = {
+    "spelling": "tests.router.methods.users_method:SpellingRouter",
+    "nothing": "tests.router.data_sets:POOL",
+}
+
+
+@pytest.fixture(autouse=True)
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution's metadata on the path, as pip leaves it there."""
+    told = tmp_path / "users_router-1.0.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: users-router\nVersion: 1.0\n")
+    lines = "".join(f"{name} = {where}\n" for name, where in POINTS.items())
+    (told / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    importlib.invalidate_caches()
+
+
+def test_it_is_known_by_name() -> None:
+    assert "spelling" in names()
+    assert make("spelling", {"word": "Say"}).params == {"word": "Say"}
+
+
+def test_it_trains_saves_loads_and_decides_as_ours_do(tmp_path: Path) -> None:
+    data = dataset(300)
+    train(data, embeddings(data.texts), SPEC, method="spelling").save(tmp_path / "policy")
+
+    served = Policy.load(tmp_path / "policy")
+    texts = ("What is 1 plus 1?", "Spell the word cab backwards")
+    decisions = served.decide(QueryBatch(texts, embeddings(texts)), [RouteRequest(text) for text in texts])
+
+    assert served.method.name == "spelling"
+    assert [getattr(decision, "expert", None) for decision in decisions] == ["sums", "words"]
+
+
+def test_it_stands_in_a_comparison_and_in_an_ensemble() -> None:
+    data = dataset(200)
+    points = embeddings(data.texts)
+
+    found = compare(data, points, SPEC, methods=["spelling", "knn"], seeds=[0])
+    blend = make("ensemble", {"members": ["spelling", "knn"]})
+    policy = train(data, points, SPEC, method="ensemble", params=blend.params)
+
+    assert set(found["methods"]) == {"spelling", "knn"}
+    assert np.isfinite(policy.score(QueryBatch(data.texts, points)).quality).all()
+
+
+def test_what_is_no_method_is_refused_with_what_it_lacks() -> None:
+    with pytest.raises(MethodError, match="lacks fit"):
+        make("nothing")
