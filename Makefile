@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 PORT ?= 8000
 CONFIG ?= serve_config.yaml
+LOAD_PORT ?= 8139
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
@@ -10,7 +11,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints-cpu.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-slow lint format experts policy cluster cluster-down load claims clean
+.PHONY: help setup run test test-fast test-slow lint format experts policy cluster cluster-down load pictures claims clean
 
 help:  ## Show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t16
@@ -59,6 +60,19 @@ policy: setup  ## Make the default policy: collect, label, train, evaluate on th
 
 claims: setup  ## The paper's three claims, measured on the served pocket experts
 	$(PY) -m cluster.local.claims
+
+cluster: setup  ## A several-node Ray cluster on this machine, a node for each pool, with a graph on it
+	$(PY) -m cluster.local.nodes up
+
+cluster-down: setup  ## End that cluster
+	$(PY) -m cluster.local.nodes down
+
+load: setup  ## A small load on the default graph, started for it: table, plots, objectives; reports under var/load
+	$(PY) -m load_tests --url http://127.0.0.1:$(LOAD_PORT) --slo load_tests/slo.yaml \
+		--start "$(PY) -m cluster.local.run --config $(CONFIG) --port $(LOAD_PORT)"
+
+pictures: setup  ## The pages' pictures in docs, taken by a real browser
+	$(PY) -m tests.page.pictures
 
 clean:  ## Remove what was made, .venv too
 	rm -rf $(VENV) var build *.egg-info
