@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.local import expert_table
@@ -87,11 +87,13 @@ def test_questions_that_cannot_be_made_say_why(options: dict[str, object], said:
         questions(**{"seed": 0, **options})  # type: ignore[arg-type]
 
 
+TOKENIZER = build_tokenizer()
+
+
+@settings(max_examples=300, deadline=None)
 @given(st.text(max_size=200))
 def test_every_text_comes_back_from_the_tokenizer(text: str) -> None:
-    tokenizer = build_tokenizer()
-
-    assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+    assert TOKENIZER.decode(TOKENIZER.encode(text).ids, skip_special_tokens=False) == text
 
 
 def test_the_template_writes_what_training_saw_and_refuses_unknown_roles() -> None:
@@ -115,9 +117,8 @@ def test_a_step_draws_the_same_examples_whenever_it_is_taken() -> None:
 
 
 def test_answers_are_short() -> None:
-    tokenizer = build_tokenizer()
     longest = max(
-        len(tokenizer.encode(q.reference).ids) for split in SPLITS for q in questions(split, n=600, seed=3)
+        len(TOKENIZER.encode(q.reference).ids) for split in SPLITS for q in questions(split, n=600, seed=3)
     )
 
     assert longest < 16  # with the end token, at most 16
