@@ -1,6 +1,10 @@
 """Options of the whole test run."""
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("unhurried", deadline=None)  # tests do not assert times
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
