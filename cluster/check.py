@@ -97,6 +97,7 @@ def _application(app: Mapping[str, Any], where: str) -> Iterator[Finding]:
         yield Finding(
             "warning", f"{where}.import_path", f"{app.get('import_path')!r} is not ours and is not checked"
         )
+        return
     is_expert = app.get("import_path") in {BUILD_EXPERT, BUILD_SIMULATED}
     known = {EXPERT_DEPLOYMENT} if is_expert else {"Ingress", "Router"}
     if is_expert and app.get("route_prefix", "/") is not None:

@@ -382,3 +382,12 @@ def test_a_file_without_a_ray_service_is_one_clear_error(text: str, tmp_path: Pa
 @pytest.mark.parametrize(("text", "value"), [("500m", 0.5), ("8Gi", 2**33), ("4", 4), ("1k", 1000)])
 def test_quantities_are_read_as_kubernetes_means_them(text: str, value: float) -> None:
     assert quantity(text) == value
+
+
+def test_an_application_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    config = good()
+    config["applications"].append({"name": "other", "route_prefix": "/other", "import_path": "other:app"})
+
+    told = [finding for finding in check_file(written(config, tmp_path)) if "other" in finding.key]
+
+    assert [(finding.level, finding.key) for finding in told] == [("warning", "other.import_path")]

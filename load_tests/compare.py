@@ -1,0 +1,241 @@
+"""Compare with other systems side by side: `python -m load_tests.compare proxies|engines`.
+
+Starts every competitor before the same back end, puts the same load on each in turn (A B A B …),
+and tells ratios to the first one, paired within each round: what disturbs the machine for a while
+disturbs both. Writes compare.json, compare.md and the logs of all servers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import uvloop
+
+from load_tests import peers
+from load_tests.client import Target
+from load_tests.load import closed_loop
+from load_tests.measures import summarise
+from load_tests.peers import Field, Server, Subject
+from load_tests.processes import NotUp, answers, running
+from load_tests.report import table
+from load_tests.workloads import Shape, asks
+
+FIGURES = ("requests_per_s", "output_tokens_per_s", "ttft_ms.p50", "ttft_ms.p99", "e2e_ms.p50", "e2e_ms.p99")
+UP_WITHIN_S = 300.0
+WARM_UP = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One load that every subject gets in every round."""
+
+    name: str
+    concurrency: int
+    max_tokens: int
+    stream: bool
+    workload: str = "thirty"
+
+
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "proxies": (
+        Kind("whole answers, 16 clients", 16, 16, stream=False),
+        Kind("64 chunks, 16 clients", 16, 64, stream=True),
+    ),
+    "engines": tuple(Kind(f"32 tokens, {c} clients", c, 32, stream=True) for c in (1, 8, 32)),
+}
+Rounds = dict[str, dict[str, list[dict[str, Any]]]]
+"""Load → subject → the summary of each round."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Start, measure, tell; 2 when something did not come up, 1 when requests failed."""
+    parser = argparse.ArgumentParser(prog="python -m load_tests.compare", description=__doc__)
+    parser.add_argument("suite", choices=KINDS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each load in each round")
+    parser.add_argument("--port", type=int, default=18100, help="the first of a few")
+    parser.add_argument("--peers", type=Path, default=Path("var/peers"), help="environments of their own")
+    parser.add_argument(
+        "--routellm", action="store_true", help="RouteLLM too: its package pulls CUDA libraries"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="subjects whose name begins so")
+    parser.add_argument("--out", type=Path, default=Path("var/compare"))
+    options = parser.parse_args(arguments)
+    if options.rounds < 1 or not 0 < options.seconds <= 60:
+        print("compare: --rounds is at least 1, --seconds between 0 and 60", file=sys.stderr)
+        return 2
+    if options.suite == "proxies":
+        install(options.peers, routellm=options.routellm)
+        field = peers.proxies(options.port, options.out, options.peers.resolve(), routellm=options.routellm)
+    else:
+        field = peers.engines(options.port, options.out)
+    field = chosen(field, options.only)
+    if len(field.subjects) < 2:
+        print("compare: fewer than two subjects are left by --only", file=sys.stderr)
+        return 2
+    with ExitStack() as stack:
+        try:
+            for server in field.servers:
+                stack.enter_context(_up(server, options.out))
+                print(f"up: {server.name}", flush=True)
+        except NotUp as error:
+            print(f"compare: {error}", file=sys.stderr)
+            return 2
+        rounds = measure(field.subjects, KINDS[options.suite], options.rounds, options.seconds)
+    return _tell(options, rounds)
+
+
+def install(folder: Path, *, routellm: bool) -> None:
+    """Put the peers' packages into environments of their own, once."""
+    wanted = {"litellm": peers.LITELLM} | ({"routellm": peers.ROUTELLM} if routellm else {})
+    for name, package in wanted.items():
+        home = folder / name
+        if not (home / "bin" / name).exists() and not (home / "installed").exists():
+            venv.create(home, with_pip=True)
+            subprocess.run([str(home / "bin" / "pip"), "install", "-q", package], check=True)
+            (home / "installed").touch()
+
+
+def chosen(field: Field, names: Sequence[str] | None) -> Field:
+    """Only subjects whose name begins with one of `names`, and only the servers that they need."""
+    if not names:
+        return field
+    subjects = tuple(s for s in field.subjects if s.name.startswith(tuple(names)))
+    needed = {"mock", *(s.name.split(",")[0] for s in subjects)}
+    proxied = any(server.name == "mock" for server in field.servers)
+    servers = tuple(s for s in field.servers if not proxied or s.name in needed)
+    return Field(servers, subjects)
+
+
+def measure(subjects: Sequence[Subject], kinds: Sequence[Kind], rounds: int, seconds: float) -> Rounds:
+    """Every load on every subject in turn, `rounds` times; the order turns round each time."""
+    found: Rounds = {kind.name: {subject.name: [] for subject in subjects} for kind in kinds}
+    for subject in subjects:
+        _load(subject, kinds[0], seed=-1, seconds=10.0, count=WARM_UP)
+    for number in range(rounds):
+        order = subjects if number % 2 == 0 else subjects[::-1]
+        for kind in kinds:
+            for subject in order:
+                summary = _load(subject, kind, seed=number, seconds=seconds, count=1_000_000)
+                found[kind.name][subject.name].append(summary)
+                rate, failed = summary["requests_per_s"], sum(summary["errors"].values())
+                print(
+                    f"[{number + 1}/{rounds}] {kind.name}: {subject.name}: {rate}/s, {failed} failed",
+                    flush=True,
+                )
+    return found
+
+
+def figure(summary: dict[str, Any], name: str) -> float | None:
+    """A figure of a summary by its dotted name; `None` where it was not measured."""
+    value: Any = summary
+    for part in name.split("."):
+        value = None if value is None else value.get(part)
+    return None if value is None else float(value)
+
+
+def paired(rounds: dict[str, list[dict[str, Any]]], subject: str, base: str, name: str) -> list[float]:
+    """The ratio of `subject` to `base` in each round where both were measured."""
+    ratios = []
+    for ours, theirs in zip(rounds[subject], rounds[base], strict=True):
+        top, bottom = figure(ours, name), figure(theirs, name)
+        if top is not None and bottom:
+            ratios.append(top / bottom)
+    return ratios
+
+
+def added(rounds: dict[str, list[dict[str, Any]]], subject: str, base: str, name: str) -> list[float]:
+    """The difference of `subject` to `base` in each round where both were measured."""
+    pairs = [(figure(a, name), figure(b, name)) for a, b in zip(rounds[subject], rounds[base], strict=True)]
+    return [a - b for a, b in pairs if a is not None and b is not None]
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """`median (least to most)`, or a dash for nothing."""
+    if not values:
+        return "–"
+    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def page(rounds: Rounds) -> str:
+    """The comparison as Markdown: medians with the least and the most of the rounds."""
+    lines: list[str] = []
+    for kind, by_subject in rounds.items():
+        base = next(iter(by_subject))
+        count = len(by_subject[base])
+        lines += [f"### {kind}, {count} rounds", ""]
+        names = [n for n in FIGURES if any(figure(s, n) is not None for s in by_subject[base])]
+        rows: list[tuple[Any, ...]] = []
+        for subject, summaries in by_subject.items():
+            values = [[v for s in summaries if (v := figure(s, name)) is not None] for name in names]
+            failed = sum(sum(s["errors"].values()) for s in summaries)
+            rows.append((subject, *(spread(value, ".1f") for value in values), failed))
+        lines += table(("", *(name.replace(".", " ") for name in names), "failed"), rows)
+        lines += ["", f"Ratios to {base}, paired within each round; the last column is a difference:", ""]
+        ratios: list[tuple[Any, ...]] = []
+        for subject in list(by_subject)[1:]:
+            cells = [spread(paired(by_subject, subject, base, name)) for name in names]
+            ratios.append((subject, *cells, spread(added(by_subject, subject, base, "ttft_ms.p50"), "+.1f")))
+        lines += [*table(("", *(n.replace(".", " ") for n in names), "added TTFT p50, ms"), ratios), ""]
+    return "\n".join(lines)
+
+
+def _load(subject: Subject, kind: Kind, *, seed: int, seconds: float, count: int) -> dict[str, Any]:
+    shape = Shape(model=subject.model, max_tokens=kind.max_tokens, stream=kind.stream, extra=subject.extra)
+    source = asks(kind.workload, shape, seed)
+    load = uvloop.run(
+        closed_loop(
+            Target.of(subject.url),
+            source,
+            concurrency=kind.concurrency,
+            count=count,
+            seconds=seconds,
+            timeout_s=60,
+        )
+    )
+    return summarise(load)
+
+
+def _up(server: Server, out: Path) -> Any:
+    return running(
+        server.command,
+        log=out / f"{server.name}.log",
+        ready=answers(server.ready),
+        env=server.env,
+        within_s=UP_WITHIN_S,
+    )
+
+
+def _tell(options: argparse.Namespace, rounds: Rounds) -> int:
+    processors = os.cpu_count()
+    busy = os.getloadavg()[0]
+    told = f"{processors} processors, {options.seconds:g} s per load, load average {busy:.1f} at the end"
+    text = f"## {options.suite}\n\n{told}\n\n{page(rounds)}"
+    options.out.mkdir(parents=True, exist_ok=True)
+    data = {"suite": options.suite, "processors": processors, "seconds": options.seconds, "rounds": rounds}
+    (options.out / "compare.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    (options.out / "compare.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+    failed = [
+        s
+        for by in rounds.values()
+        for all_of in by.values()
+        for s in all_of
+        if s["errors"] or not s["answered"]
+    ]
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
