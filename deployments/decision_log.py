@@ -27,7 +27,7 @@ PREFIX, SUFFIX = "decisions-", ".jsonl"
 TEXTS = frozenset({"query", "comment"})
 """Fields that hold what people wrote."""
 PARTS = 16
-"""Files that share the room on disk: the oldest goes when it is used up."""
+"""Files that share the room on disk, and the days, of one writer: the oldest goes when they are used up."""
 MOST_AT_ONCE = 1000
 TIDY_S = 60.0
 """How often age is looked at when nothing is written."""
@@ -127,6 +127,7 @@ class LogFiles:
         self._descriptor: int | None = None
         self._path: Path | None = None
         self._size = 0
+        self._opened_at = 0.0
 
     def append(self, lines: bytes) -> None:
         """Write whole lines, all or none.
@@ -134,7 +135,11 @@ class LogFiles:
         Raises:
             OSError: the disk is full, or the folder cannot be written; nothing half stays behind.
         """
-        if self._path is not None and (self._size >= self._most_bytes // PARTS or not self._path.exists()):
+        if self._path is not None and (
+            self._size >= self._most_bytes // PARTS
+            or self._now() - self._opened_at >= self._keep_s / PARTS
+            or not self._path.exists()
+        ):
             self.close()
         if self._descriptor is None:
             self._open()
@@ -175,7 +180,7 @@ class LogFiles:
         at = datetime.fromtimestamp(self._now(), UTC).strftime("%Y%m%dT%H%M%S%f")
         path = self._folder / f"{PREFIX}{at}-{self._replica}{SUFFIX}"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._path, self._size = path, os.fstat(self._descriptor).st_size
+        self._path, self._size, self._opened_at = path, os.fstat(self._descriptor).st_size, self._now()
 
 
 def log_files(folder: Path) -> list[Path]:

@@ -138,6 +138,19 @@ def test_files_older_than_their_days_are_deleted(tmp_path: Path) -> None:
     assert not old.exists()
 
 
+def test_a_log_with_little_to_write_forgets_in_time_too(tmp_path: Path) -> None:
+    clock = Clock()
+    clock.now = 2_000_000_000.0
+    files = LogFiles(tmp_path, "r", settings(tmp_path, keep_days=16), clock)
+    for day in range(40):
+        files.append(b'{"day": %d}\n' % day)
+        (newest,) = log_files(tmp_path)[-1:]
+        os.utime(newest, (clock.now, clock.now))
+        clock.now += 86_400
+
+    assert [record["day"] for record in kept(tmp_path)] == list(range(23, 40))
+
+
 def test_a_file_deleted_by_hand_is_begun_anew(tmp_path: Path) -> None:
     clock = Clock()
     files = LogFiles(tmp_path, "r", settings(tmp_path), clock)

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ENVIRONMENTS = {
     ("openai", "openai async", "langchain"): ("openai==3.54.0", "langchain-openai==1.7.3"),
-    ("litellm",): ("litellm==1.105.7",),
+    ("litellm",): ("litellm==1.105.0",),
 }
 """Libraries → what is installed for them."""
 
