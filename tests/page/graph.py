@@ -24,8 +24,9 @@ from router.errors import NoEligibleExpertError
 from router.experts import Price
 from tests.deployments.fakes import EVENTS, event
 
-NAMES = ("arithmetic", "words", "generalist")
-PRICES = {"arithmetic": Price(0.05, 0.10), "words": Price(0.05, 0.10), "generalist": Price(0.30, 0.60)}
+NAMES = ("arithmetic", "words", "atlas", "generalist")
+CHEAP = Price(0.05, 0.10)
+PRICES = {**dict.fromkeys(NAMES[:3], CHEAP), "generalist": Price(0.30, 0.60)}
 DEFAULT = Preferences(cost_weight=0.3)
 PROMPT_TOKENS = 20
 ANSWER_TOKENS = 4
@@ -70,7 +71,7 @@ class ScriptedRouter:
         self, request: RouteRequest, timeout_s: float, *trace: Any
     ) -> Decision | NoEligibleExpertError | NoPolicy:
         sums = any(letter.isdigit() for letter in request.query)
-        scores = np.array([[0.86 if sums else 0.1, 0.1 if sums else 0.8, 0.9]])
+        scores = np.array([[0.86 if sums else 0.1, 0.1 if sums else 0.8, 0.1, 0.9]])
         costs = np.array([[PRICES[name].cost_usd(PROMPT_TOKENS, ANSWER_TOKENS) for name in NAMES]])
         eligible = np.array([[name not in request.excluded for name in NAMES]])
         if not eligible.any():
@@ -118,7 +119,7 @@ def policy_view(policy_id: str = POLICY_ID, folder: str = POLICY_FOLDER) -> Poli
     return PolicyView(
         policy_id,
         NAMES,
-        ("generalist", "words", "arithmetic"),
+        ("generalist", "words", "arithmetic", "atlas"),
         {},
         PRICES,
         folder=folder,

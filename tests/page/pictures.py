@@ -1,12 +1,14 @@
 """Pictures of the page for docs/page.md, from the real application with the pocket experts.
 
-    python -m tests.page.pictures [--out docs/images]
+    python -m tests.page.pictures [--out docs/images] [--stand-ins]
 
 Starts the default graph, judges its policy on questions that it did not train on, sends a small
 load and photographs ask, board and policy at 1280 and 390 pixels, light; ask also in the dark.
+With `--stand-ins` neither Ray nor an engine runs: scripted experts and scores behind the real door.
 """
 
 import argparse
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -21,7 +23,10 @@ import yaml
 from cluster.local.make_policy import EXPERTS, MOST_TOKENS, POLICY
 from cluster.local.questions import main as write_questions
 from cluster.local.run import ROOT, serving, wait_until_ready
+from deployments.messages import RouterState
 from tests.page import browser
+from tests.page.graph import policy_view
+from tests.page.graph import serving as stand_ins
 
 PORT = 8139
 WORK = ROOT / "var" / "page"
@@ -34,10 +39,20 @@ def main() -> int:
     """Write the pictures; 1 when the application does not come up."""
     parser = argparse.ArgumentParser(prog="python -m tests.page.pictures", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--stand-ins", action="store_true", help="scripted experts behind the real door")
     options = parser.parse_args()
     if (why := browser.missing()) is not None:
         sys.stderr.write(why + "\n")
         return 1
+    if options.stand_ins:
+        with stand_ins() as graph:
+            policy_id = hashlib.sha256((POLICY / "manifest.json").read_bytes()).hexdigest()[:12]
+            view = policy_view(policy_id, str(POLICY.relative_to(ROOT)))
+            graph.api.directory.saw_router(RouterState(view, None))
+            _photograph(
+                graph.url, ["What is 17 plus 25?", "What is 9 times 8?", "mirror the word stone"], options.out
+            )
+        return 0
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     shutil.copytree(POLICY, WORK / "policy")
@@ -85,7 +100,8 @@ def _load(url: str, questions: list[str]) -> None:
     with httpx.Client(base_url=url, timeout=60) as http:
         while time.monotonic() < end:
             message = {"role": "user", "content": questions[number % len(questions)]}
-            http.post("/v1/chat/completions", json={"model": "auto", "messages": [message]})
+            body = {"model": "auto", "messages": [message], "stream": True}
+            http.post("/v1/chat/completions", json=body).raise_for_status()
             number += 1
             time.sleep(PAUSE_S)
 
@@ -106,7 +122,7 @@ def _photograph(url: str, questions: list[str], out: Path) -> None:
                 tab.screenshot(path=out / f"page-board-{width}.png", full_page=True)
                 load.join()
                 tab.goto(f"{url}/policy")
-                tab.wait_for_selector("#curve svg")
+                tab.wait_for_selector("#curve svg circle")
                 tab.screenshot(path=out / f"page-policy-{width}.png", full_page=True)
                 _ask(tab, url, questions)
                 tab.screenshot(path=out / f"page-ask-{width}.png", full_page=True)
