@@ -30,7 +30,7 @@ from tests.page.graph import serving as stand_ins
 
 PORT = 8139
 WORK = ROOT / "var" / "page"
-JUDGED_ON = ["--split", "test", "--n", "120", "--seed", "11"]
+JUDGED_ON = ["--split", "heldout", "--n", "120", "--seed", "11"]
 LOAD_S = 24.0
 PAUSE_S = 0.15
 
