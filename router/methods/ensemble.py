@@ -117,7 +117,10 @@ class EnsembleRouter:
 
 
 class AutoRouter(EnsembleRouter):
-    """The default: what has proved itself together; cross-validation weighs it for the data at hand."""
+    """The default: what has proved itself together; cross-validation weighs it for the data at hand.
+
+    A saved policy names its members, so that it stays readable when the default gets better.
+    """
 
     name: ClassVar[str] = "auto"
     DEFAULT: ClassVar[tuple[Any, ...]] = (
@@ -125,16 +128,19 @@ class AutoRouter(EnsembleRouter):
         {"name": "knn", "params": {"k": 400, "sharpness": 8.0}},
         {"name": "linear", "params": {"penalty": 100.0, "surface": True}},
         {"name": "lexical", "params": {"penalty": 30.0}},
-        "tasks",
+        {"name": "tasks"},
         {"name": "clusters", "params": {"clusters": 16}},
     )
-
-    def __init__(self) -> None:
-        super().__init__()
+    UNNAMED: ClassVar[tuple[Any, ...]] = DEFAULT
+    """Members of the policies that were saved before members were named; never to be changed."""
 
     @property
     def params(self) -> dict[str, Any]:
-        return {}
+        return {"members": list(self._members())}
+
+    @classmethod
+    def restore(cls, params: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Self:
+        return super().restore(params if "members" in params else {"members": cls.UNNAMED}, arrays)
 
 
 def _parts(deviations: FloatArray) -> tuple[FloatArray, FloatArray]:

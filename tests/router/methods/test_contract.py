@@ -9,6 +9,7 @@ import pytest
 from router.core import QueryBatch, TrainingSet
 from router.errors import MethodError, OutcomesError, WeightsError
 from router.methods.contract import RoutingMethod
+from router.methods.ensemble import AutoRouter
 from router.methods.registry import OURS, make, method_class
 from tests.router.data_sets import embeddings, tiny_encoder, training
 
@@ -128,3 +129,14 @@ def test_both_heads_find_the_signal(name: str, head: str, given: dict[str, dict[
 def test_parameters_out_of_range_are_refused(name: str, params: dict[str, Any]) -> None:
     with pytest.raises(MethodError):
         make(name, params).fit(training(40), seed=0)
+
+
+def test_a_saved_blend_outlives_a_change_of_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = make("auto").fit(training(), seed=0)
+    params, arrays, scores = fitted.params, fitted.arrays(), fitted.score(QUERIES)
+    monkeypatch.setattr(AutoRouter, "DEFAULT", ("linear",))
+
+    for saved in (params, {}):  # {}: as the first policies were saved
+        restored = method_class("auto").restore(saved, arrays)
+        np.testing.assert_allclose(restored.score(QUERIES), scores, atol=1e-6)
+        assert restored.params == params
