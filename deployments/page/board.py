@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import orjson
 
-from deployments import telemetry
 from deployments.directory import Directory
 
 FRESH_S = 1.0
@@ -41,7 +40,7 @@ class Board:
     """Gathers for all boards of one ingress replica.
 
     Args:
-        gather: the metrics of the whole application; left out, of this process.
+        gather: the metrics of the whole application, in the text format of Prometheus.
         clock: monotonic seconds, for the age of what was gathered.
         now: seconds since 1970, told to the browser so that rates have their interval.
     """
@@ -49,7 +48,7 @@ class Board:
     def __init__(
         self,
         directory: Directory,
-        gather: Callable[[], Awaitable[bytes]] | None = None,
+        gather: Callable[[], Awaitable[bytes]],
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -63,7 +62,7 @@ class Board:
         """The view in force, gathered anew when it is older than `FRESH_S`."""
         async with self._lock:
             if self._last is None or self._clock() - self._last[0] >= FRESH_S:
-                text = telemetry.exposition() if self._gather is None else await self._gather()
+                text = await self._gather()
                 gathered_at = self._now()
                 snapshot = await asyncio.to_thread(_packed, text, gathered_at, self._view())
                 self._last = (self._clock(), snapshot)
