@@ -125,13 +125,19 @@ class AutoRouter(EnsembleRouter):
     name: ClassVar[str] = "auto"
     DEFAULT: ClassVar[tuple[Any, ...]] = (
         {"name": "knn", "params": {"k": 150, "sharpness": 8.0}},
+        {"name": "linear", "params": {"penalty": 100.0, "surface": True}},
+        {"name": "lexical", "params": {"penalty": 30.0}},
+        {"name": "tasks"},
+        {"name": "clusters", "params": {"clusters": 16}},
+    )
+    UNNAMED: ClassVar[tuple[Any, ...]] = (
+        {"name": "knn", "params": {"k": 150, "sharpness": 8.0}},
         {"name": "knn", "params": {"k": 400, "sharpness": 8.0}},
         {"name": "linear", "params": {"penalty": 100.0, "surface": True}},
         {"name": "lexical", "params": {"penalty": 30.0}},
         {"name": "tasks"},
         {"name": "clusters", "params": {"clusters": 16}},
     )
-    UNNAMED: ClassVar[tuple[Any, ...]] = DEFAULT
     """Members of the policies that were saved before members were named; never to be changed."""
 
     @property

@@ -136,7 +136,17 @@ def test_a_saved_blend_outlives_a_change_of_the_default(monkeypatch: pytest.Monk
     params, arrays, scores = fitted.params, fitted.arrays(), fitted.score(QUERIES)
     monkeypatch.setattr(AutoRouter, "DEFAULT", ("linear",))
 
-    for saved in (params, {}):  # {}: as the first policies were saved
-        restored = method_class("auto").restore(saved, arrays)
-        np.testing.assert_allclose(restored.score(QUERIES), scores, atol=1e-6)
-        assert restored.params == params
+    restored = method_class("auto").restore(params, arrays)
+
+    np.testing.assert_allclose(restored.score(QUERIES), scores, atol=1e-6)
+    assert restored.params == params
+
+
+def test_a_blend_that_was_saved_before_members_were_named_is_still_read() -> None:
+    members = list(AutoRouter.UNNAMED)
+    fitted = make("ensemble", {"members": members}).fit(training(), seed=0)
+
+    restored = method_class("auto").restore({}, fitted.arrays())
+
+    np.testing.assert_allclose(restored.score(QUERIES), fitted.score(QUERIES), atol=1e-6)
+    assert restored.params == {"members": members}
