@@ -13,8 +13,6 @@ from router.core import BoolArray, FloatArray, IntArray, Preferences
 
 ROUNDING = 1e-12
 """A score this little under the bar of `min_quality` reaches it: 0.9 × 0.7 is not quite 0.63."""
-BEFORE = 4.0
-"""Puts the costs of what reached the bar, at most 1, before the scores of what did not, at most 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +60,19 @@ def decide(
     weight = np.array([item.cost_weight or 0.0 for item in each], dtype=np.float64)
     floor = np.array([np.nan if item.min_quality is None else item.min_quality for item in each])
 
-    # Keys to sort by, ascending: what decides, and what breaks its ties.
+    # Keys to sort by, ascending: who comes first at all, what decides, what breaks its ties.
+    behind = np.zeros((n, width), dtype=bool)
     first, second = weight[:, None] * relative - scores, relative
     if not np.isnan(floor).all():
         best = np.where(allowed, scores, -np.inf).max(axis=1)
         with np.errstate(invalid="ignore"):
             passes = allowed & (scores >= (floor * best)[:, None] - ROUNDING)
         has_floor = ~np.isnan(floor)[:, None]
-        first = np.where(has_floor, np.where(passes, relative - BEFORE, -scores), first)
+        behind = has_floor & ~passes
+        first = np.where(has_floor, np.where(passes, relative, -scores), first)
         second = np.where(has_floor & passes, -scores, second)
     columns = np.broadcast_to(np.arange(width), (n, width))
-    order = np.lexsort((columns, second, first, ~allowed), axis=1)  # sorts by its last key first
+    order = np.lexsort((columns, second, first, behind, ~allowed), axis=1)  # sorts by its last key first
     return Rankings(order, allowed.sum(axis=1))
 
 
