@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from router.core import FloatArray, Preferences
-from router.decide import decide
+from router.decide import ROUNDING, decide
 from router.errors import PreferenceError
 
 SHAPE = st.tuples(st.integers(1, 6), st.integers(1, 5))
@@ -53,7 +53,7 @@ def test_min_quality_takes_the_cheapest_above_the_bar(
         order = ranked.row(row)
         if not order:
             continue
-        bar = fraction * scores[row][eligible[row]].max() - 1e-9
+        bar = fraction * scores[row][eligible[row]].max() - ROUNDING
         above = [column for column in np.flatnonzero(eligible[row]) if scores[row, column] >= bar]
         assert costs[row, order[0]] == min(costs[row, column] for column in above)
         assert set(order[: len(above)]) == set(above)
