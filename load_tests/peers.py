@@ -152,7 +152,7 @@ def simulated_graph(back_end: str) -> dict[str, Any]:
         app["deployments"] = [_one_expert()]
         graph["applications"].append(app)
     for name in ("atlas", "generalist"):
-        experts[name] = {"url": back_end, "model": "mock", "context_window": 8192}
+        experts[name] = {"url": f"{back_end}/v1", "model": "mock", "context_window": 8192}
     return graph
 
 

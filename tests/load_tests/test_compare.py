@@ -44,7 +44,7 @@ def test_every_proxy_stands_before_the_same_back_end(tmp_path: Path) -> None:
     assert [server.name for server in field.servers] == ["mock", "ours", "litellm", "routellm"]
     assert peers.litellm_config("http://b")["model_list"][0]["litellm_params"]["api_base"] == "http://b/v1"
     experts = peers.simulated_graph("http://b")["applications"][0]["deployments"][0]["user_config"]["experts"]
-    assert {expert.get("url") for expert in experts.values()} == {"http://b", None}
+    assert {expert.get("url") for expert in experts.values()} == {"http://b/v1", None}
 
 
 def test_every_engine_is_the_same_and_routing_is_on_for_ours(tmp_path: Path) -> None:
