@@ -28,7 +28,9 @@ from cluster.local.questions import Question, questions
 from cluster.local.run import ROOT, serving, wait_until_ready
 
 PORT = 8138
-CONCURRENCY = 16
+CONCURRENCY = 4
+LEVELS = (1, 2, 4, 8, 16)
+"""Requests at a time at which `auto` and the generalist are compared for speed."""
 HELD_OUT_SEED = 7
 
 
@@ -41,6 +43,7 @@ class Answered:
     right: bool
     prompt_tokens: int
     completion_tokens: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ async def ask_all(
             text == question.reference,
             data["usage"]["prompt_tokens"],
             data["usage"]["completion_tokens"],
+            response.headers["x-router-reason"],
         )
 
     started = time.perf_counter()
@@ -102,7 +106,31 @@ async def measure(url: str, *, n: int, rounds: int, concurrency: int) -> dict[st
     return measured
 
 
-def summarise(measured: dict[str, list[Round]]) -> dict[str, Any]:
+async def measure_levels(url: str, *, n: int, rounds: int) -> dict[int, dict[str, list[float]]]:
+    """Queries per second of `auto` and of the generalist, in turn, at each of `LEVELS`."""
+    asked = questions("heldout", n=n, seed=HELD_OUT_SEED + 1)
+    rates: dict[int, dict[str, list[float]]] = {}
+    for level in LEVELS:
+        rates[level] = {"auto": [], "generalist": []}
+        async with httpx.AsyncClient(
+            base_url=url, timeout=120, limits=httpx.Limits(max_connections=level)
+        ) as client:
+            for number in range(rounds):
+                for way in ("auto", "generalist") if number % 2 else ("generalist", "auto"):
+                    done = await ask_all(client, asked, [way] * n, level)
+                    rates[level][way].append(n / done.seconds)
+        print(f"{level} at a time: {_speedup(rates[level]):+.1%}", flush=True)
+    return rates
+
+
+def _speedup(rates: dict[str, list[float]]) -> float:
+    pairs = zip(rates["auto"], rates["generalist"], strict=True)
+    return statistics.median(auto / general for auto, general in pairs) - 1
+
+
+def summarise(
+    measured: dict[str, list[Round]], by_level: dict[int, dict[str, list[float]]]
+) -> dict[str, Any]:
     """Figures of every way, and the three claims."""
     prices = {
         expert["name"]: expert["price_per_mtok"]
@@ -147,6 +175,11 @@ def summarise(measured: dict[str, list[Round]]) -> dict[str, Any]:
         },
         "right_by_task": _by_task(measured),
         "routed_by_task": _routed(measured["auto"][0].answers),
+        "without_the_router": sum(a.reason != "routed" for r in measured["auto"] for a in r.answers),
+        "queries_per_s_by_concurrency": {
+            level: {**{way: statistics.median(found) for way, found in of.items()}, "more": _speedup(of)}
+            for level, of in by_level.items()
+        },
     }
 
 
@@ -171,8 +204,9 @@ def as_markdown(figures: dict[str, Any]) -> str:
     """The tables, for docs and terminals."""
     claims = figures["claims"]
     setting = (
-        f"{figures['n_questions']} held-out questions, {figures['rounds']} rounds in turn, {CONCURRENCY} "
-        "requests at a time, one machine with 2 cores and no GPU for client, graph and engines."
+        f"{figures['n_questions']} held-out questions, {figures['rounds']} rounds in turn, "
+        f"{figures['concurrency']} requests at a time, one machine with 2 cores and no GPU for client, graph "
+        "and engines."
     )
     lines = [
         "# The paper's claims on the served pocket experts",
@@ -203,6 +237,18 @@ def as_markdown(figures: dict[str, Any]) -> str:
         f"- Efficiency: {rate} (paired by round, {low:+.1%} to {high:+.1%}).",
         f"- Routing: {right} answers right went to one that does.",
         "",
+        f"Decisions of `auto` that came too late and were taken from the static ranking: "
+        f"{figures['without_the_router']} of {figures['rounds'] * figures['n_questions']}.",
+        "",
+        "Queries per second by requests at a time, in turn with each other:",
+        "",
+        "| at a time | auto | generalist alone | more |",
+        "|---|---|---|---|",
+        *(
+            f"| {level} | {row['auto']:.1f} | {row['generalist']:.1f} | {row['more']:+.1%} |"
+            for level, row in figures["queries_per_s_by_concurrency"].items()
+        ),
+        "",
         "Share of right answers by kind of question:",
         "",
         f"| served by | {' | '.join(kinds)} |",
@@ -226,6 +272,13 @@ def as_markdown(figures: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _figures(url: str, options: argparse.Namespace) -> dict[str, Any]:
+    how = {"n": options.n, "rounds": options.rounds}
+    measured = asyncio.run(measure(url, **how, concurrency=options.concurrency))
+    rates = asyncio.run(measure_levels(url, n=min(options.n, 150), rounds=options.rounds))
+    return {"concurrency": options.concurrency, **summarise(measured, rates)}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write; 1 when the graph does not come up."""
     parser = argparse.ArgumentParser(prog="python -m cluster.local.claims", description=__doc__)
@@ -235,9 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY)
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     options = parser.parse_args(arguments)
-    how = {"n": options.n, "rounds": options.rounds, "concurrency": options.concurrency}
     if options.endpoint:
-        measured = asyncio.run(measure(options.endpoint, **how))
+        figures = _figures(options.endpoint, options)
     else:
         with serving(ROOT / "serve_config.yaml", port=PORT, log=ROOT / "var" / "claims.log") as (
             url,
@@ -246,8 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not wait_until_ready(url, lambda: process.poll() is None, print):
                 print("the graph did not come up; see var/claims.log", file=sys.stderr)
                 return 1
-            measured = asyncio.run(measure(url, **how))
-    figures = summarise(measured)
+            figures = _figures(url, options)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "claims.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     (options.out / "claims.md").write_text(as_markdown(figures), encoding="utf-8")
