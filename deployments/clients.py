@@ -120,7 +120,12 @@ class ServeExpert:
                 )
             except TimeoutError as error:
                 raise ExpertTimeout(self.model, "Serve's controller does not answer") from error
-            except (ray.exceptions.RayError, serve_exceptions.RayServeException, ValueError) as error:
+            except (
+                ray.exceptions.RayError,
+                serve_exceptions.RayServeException,
+                ValueError,
+                KeyError,  # the application is there, its deployment not yet
+            ) as error:
                 raise ExpertUnavailable(self.model, f"application {self._app!r} is not deployed") from error
             self._handle = handle.options(method_name="http", stream=True)
         return self._handle

@@ -1,7 +1,7 @@
-"""An expert: vLLM behind Ray Serve LLM, answering through vLLM's own OpenAI app in process.
+"""An expert: one vLLM engine a replica, answering through vLLM's own OpenAI app in process.
 
-The only module that imports `ray.serve.llm`, and so vLLM (0.4 GB): it is loaded where an expert
-is built or runs, never at the ingress. No engine adapter: every endpoint is vLLM's.
+No engine adapter: every endpoint is vLLM's. The engine's imports wait until a replica starts, so
+that building an application costs a moment even where there are many.
 """
 
 import logging
@@ -10,25 +10,31 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
-from ray.serve.llm import LLMConfig, build_llm_deployment
-from ray.serve.llm.deployment import LLMServer
+import ray
+from ray import serve
 
-from deployments.asgi import ASGIApp, Head, Headers, call
+from deployments.asgi import Head, Headers, call
 from deployments.config import EXPERT_DEPLOYMENT, ExpertArgs
 from deployments.identity import name_of_replica
-from deployments.placement import bundle_selector, engine_environment, placement_group
+from deployments.placement import expert_options
 
 logger = logging.getLogger("ray.serve")
 
 
-class Expert(LLMServer):
+class Expert:
     """One engine replica."""
 
-    # Serve awaits an async constructor; its base class has one too.
-    async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]
-        await super().__init__(*args, **kwargs)
-        self._app: ASGIApp = await self.__serve_build_asgi_app__()
+    # Serve awaits an async constructor.
+    async def __init__(self, args: ExpertArgs) -> None:  # type: ignore[misc]
+        from deployments.engine import start
+
+        self._name = args.name
+        self._engine, self._app = await start(args)
         await self._warm_up()
+
+    async def check_health(self) -> None:
+        """Raise when the engine is dead, so that Serve starts another replica."""
+        await self._engine.check_health()
 
     async def _warm_up(self) -> None:
         """Pay for what an engine compiles and loads on its first request before Serve sends one.
@@ -37,7 +43,7 @@ class Expert(LLMServer):
         """
         body = orjson.dumps(
             {
-                "model": self._llm_config.model_id,
+                "model": self._name,
                 "messages": [{"role": "user", "content": "hello"}],
                 "max_tokens": 2,
                 "stream": True,
@@ -49,7 +55,7 @@ class Expert(LLMServer):
         )
         async for _ in answer:
             pass
-        logger.info("%s warmed up in %.1f s", self._llm_config.model_id, time.monotonic() - started)
+        logger.info("%s warmed up in %.1f s", self._name, time.monotonic() - started)
 
     async def exposition(self) -> tuple[str, bytes]:
         """This replica's name and its engine's metrics, in the text format of Prometheus."""
@@ -72,32 +78,9 @@ class Expert(LLMServer):
             await answer.aclose()
 
 
-def llm_config(args: ExpertArgs) -> LLMConfig:
-    """Ray Serve LLM's configuration of an expert."""
-    on_cpu = args.accelerator == "cpu"
-    return LLMConfig(
-        model_loading_config={"model_id": args.name, "model_source": args.model_source},
-        engine_kwargs=dict(args.engine),
-        accelerator_type=None if args.accelerator in {"cpu", "gpu"} else args.accelerator,
-        accelerator_config={"kind": "cpu"} if on_cpu else None,
-        placement_group_config=placement_group(args),
-        runtime_env={"env_vars": engine_environment(args)},
-        # The replica itself needs nothing beside its bundles: the engine's workers do the work.
-        deployment_config={"ray_actor_options": {"num_cpus": 0}},
-        log_engine_metrics=False,  # the engine's own registry is read through its app's /metrics
-    )
-
-
-def serve_options(args: ExpertArgs) -> dict[str, Any]:
-    """What Ray Serve LLM's builder would set otherwise."""
-    options: dict[str, Any] = {"name": EXPERT_DEPLOYMENT}
-    if selector := bundle_selector(args):
-        options["placement_group_bundle_label_selector"] = selector
-    return options
-
-
 def build(args: ExpertArgs) -> Any:
-    """The Serve application of one expert."""
-    return build_llm_deployment(
-        llm_config(args), deployment_cls=Expert, override_serve_options=serve_options(args)
-    )
+    """The Serve application of one expert, with the options that Ray Serve LLM's builder would give it."""
+    inherited = ray.get_runtime_context().runtime_env
+    return serve.deployment(
+        Expert, name=EXPERT_DEPLOYMENT, **expert_options(args, runtime_env=inherited)
+    ).bind(args)

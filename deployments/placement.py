@@ -5,6 +5,7 @@ the *bundles*: a selector on the actor would be met after the bundles were reser
 and hang. Plain deployments (ingress, router) name it on the actor.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from deployments.config import ExpertArgs, PoolArgs
@@ -15,6 +16,8 @@ CPU_ENGINE_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
 }
+UNBOUNDED = 1_000_000_000
+"""Ray Serve LLM's own default: an expert never queues and never scales unless its configuration says so."""
 
 
 def actor_options(
@@ -78,6 +81,38 @@ def simulated_options(args: SimulatedArgs) -> dict[str, Any]:
     }
     if args.pool is not None and args.pool.labels:
         options["placement_group_bundle_label_selector"] = [dict(args.pool.labels)] * args.workers
+    return options
+
+
+def expert_options(args: ExpertArgs, *, runtime_env: Mapping[str, Any]) -> dict[str, Any]:
+    """Serve's options of an expert: those of Ray Serve LLM's builder, without its import of vLLM.
+
+    Args:
+        args: the expert.
+        runtime_env: that of the task which builds the application; the replica inherits it.
+    """
+    group = placement_group(args)
+    # Ray's hint which accelerator a bundle wants: a sliver of the resource of that name.
+    hint = {} if args.accelerator in {"cpu", "gpu"} else {f"accelerator_type:{args.accelerator}": 0.001}
+    options: dict[str, Any] = {
+        # The replica itself needs nothing beside its bundles: the engine's workers do the work.
+        "ray_actor_options": {
+            "num_cpus": 0,
+            "runtime_env": {
+                **runtime_env,
+                "worker_process_setup_hook": "ray.llm._internal.serve._worker_process_setup_hook",
+                "env_vars": engine_environment(args),
+            },
+        },
+        "placement_group_bundles": [bundle | hint for bundle in group["bundles"]],
+        "placement_group_strategy": group["strategy"],
+        "max_ongoing_requests": UNBOUNDED,
+        "health_check_period_s": 10,
+        "health_check_timeout_s": 10,
+        "autoscaling_config": {"target_ongoing_requests": UNBOUNDED},
+    }
+    if selector := bundle_selector(args):
+        options["placement_group_bundle_label_selector"] = selector
     return options
 
 

@@ -1,0 +1,55 @@
+"""vLLM behind Ray Serve LLM, as one expert's replica starts it.
+
+The only module that imports `ray.serve.llm`, and so vLLM: ten seconds of a processor and 0.4 GB.
+It is loaded where an engine runs; building an application does without it.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from ray.llm._internal.common.callbacks.base import CallbackBase
+from ray.serve.llm import LLMConfig
+from ray.serve.llm.deployment import LLMServer
+
+from deployments.asgi import ASGIApp
+from deployments.config import ExpertArgs
+from deployments.placement import engine_environment, placement_group
+
+
+class LocalFolder(CallbackBase):
+    """Nothing is fetched for a model that lies in a folder.
+
+    Ray Serve LLM asks every node of the placement group to download the model first, in a process
+    that imports vLLM for it: as long again as starting the engine.
+    """
+
+    async def on_before_node_init(self) -> None:
+        """Called by Ray Serve LLM before that download."""
+        source = self.llm_config.get_engine_config().actual_hf_model_id
+        self.ctx.run_init_node = not await asyncio.to_thread(Path(source).is_dir)
+
+
+def llm_config(args: ExpertArgs) -> LLMConfig:
+    """Ray Serve LLM's configuration of an expert."""
+    on_cpu = args.accelerator == "cpu"
+    return LLMConfig(
+        model_loading_config={"model_id": args.name, "model_source": args.model_source},
+        engine_kwargs=dict(args.engine),
+        accelerator_type=None if args.accelerator in {"cpu", "gpu"} else args.accelerator,
+        accelerator_config={"kind": "cpu"} if on_cpu else None,
+        placement_group_config=placement_group(args),
+        runtime_env={"env_vars": engine_environment(args)},
+        callback_config={"callback_class": LocalFolder},
+        # The replica itself needs nothing beside its bundles: the engine's workers do the work.
+        deployment_config={"ray_actor_options": {"num_cpus": 0}},
+        log_engine_metrics=False,  # the engine's own registry is read through its app's /metrics
+    )
+
+
+async def start(args: ExpertArgs) -> tuple[Any, ASGIApp]:
+    """A running engine, and vLLM's own OpenAI app in front of it."""
+    # Ray Serve LLM's constructor is a coroutine, as its documentation uses it.
+    server = LLMServer.__new__(LLMServer)
+    await server.__init__(llm_config(args))
+    return server, await server.__serve_build_asgi_app__()
