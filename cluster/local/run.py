@@ -62,6 +62,9 @@ def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
     env[GUARD] = flags[GUARD]  # our middleware belongs around both transports
     if fast:
         env |= flags
+        # Serve keeps a leaving replica open for 30 s so that load balancers elsewhere can forget it;
+        # here there is one, and it retries a refused connection.
+        env.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "3")
         env |= {
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
