@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployments.config import ExpertArgs, PoolArgs
+from deployments.engine_plugin import POLL_MS
 from deployments.simulated_settings import SimulatedArgs
 
 CPU_ENGINE_ENVIRONMENT = {
     # Each engine binds for itself: several on one machine would share one core.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
+    # A worker that spins while it waits would take the core that another engine needs.
+    POLL_MS: "2",
 }
 UNBOUNDED = 1_000_000_000
 """Ray Serve LLM's own default: an expert never queues and never scales unless its configuration says so."""

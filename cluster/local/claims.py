@@ -1,6 +1,6 @@
 """The paper's three claims, measured on the served pocket experts with held-out questions.
 
-    python -m cluster.local.claims [--endpoint URL] [--n 600] [--rounds 5] [--out FOLDER]
+    python -m cluster.local.claims [--endpoint URL] [--n 400] [--rounds 5] [--out FOLDER]
 
 Asks `auto`, every expert alone and a random choice the same questions in turn, round by round, so
 that a machine that drifts drifts for all. Writes claims.json and claims.md. Without `--endpoint`
@@ -224,7 +224,7 @@ def as_markdown(figures: dict[str, Any]) -> str:
             f"{row['queries_per_s']:.1f} ({low:.1f}–{high:.1f}) | {row['completion_tokens_per_s']:.0f} |"
         )
     low, high = claims["more_queries_per_s_range"]
-    quality = f"`auto` answers {claims['quality_gain_over_best_single']:+.1%} points more right"
+    quality = f"`auto` answers {100 * claims['quality_gain_over_best_single']:+.1f} points more right"
     rate = (
         f"{claims['more_queries_per_s_than_generalist']:+.1%} queries per second against the generalist alone"
     )
@@ -275,7 +275,7 @@ def as_markdown(figures: dict[str, Any]) -> str:
 def _figures(url: str, options: argparse.Namespace) -> dict[str, Any]:
     how = {"n": options.n, "rounds": options.rounds}
     measured = asyncio.run(measure(url, **how, concurrency=options.concurrency))
-    rates = asyncio.run(measure_levels(url, n=min(options.n, 150), rounds=options.rounds))
+    rates = asyncio.run(measure_levels(url, n=min(options.n, 100), rounds=options.rounds))
     return {"concurrency": options.concurrency, **summarise(measured, rates)}
 
 
@@ -283,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write; 1 when the graph does not come up."""
     parser = argparse.ArgumentParser(prog="python -m cluster.local.claims", description=__doc__)
     parser.add_argument("--endpoint", help="a running ingress, such as http://127.0.0.1:8000")
-    parser.add_argument("--n", type=int, default=600)
+    parser.add_argument("--n", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY)
     parser.add_argument("--out", type=Path, default=ROOT / "docs")

@@ -1,14 +1,16 @@
 """An expert's application is built without vLLM, and is the one Ray Serve LLM would build."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from deployments.config import ExpertArgs
-from deployments.placement import expert_options
+from deployments.placement import engine_environment, expert_options
 
 pytest.importorskip("vllm")
 
@@ -78,3 +80,43 @@ async def test_a_folder_is_not_fetched_and_a_hub_id_is(model: str, fetched: bool
     callback = LocalFolder(llm_config=config)
     await callback.on_before_node_init()
     assert callback.ctx.run_init_node is fetched
+
+
+SPIN = """
+import time, zmq
+from vllm.plugins import load_general_plugins
+load_general_plugins()
+from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+
+context = zmq.Context()
+address = "ipc://" + {path!r}
+writer = SpinCondition(False, context, address)
+reader = SpinCondition(True, context, address)
+looks, until = 0, time.monotonic() + 0.5
+while time.monotonic() < until:
+    reader.record_read()
+    reader.wait(None)
+    looks += 1
+writer.notify()
+reader.wait(10_000)
+print(looks)
+"""
+
+
+def looks(environment: dict[str, str], folder: Path) -> int:
+    """How often a worker of such an engine looks for work in the half second after a step."""
+    done = subprocess.run(
+        [sys.executable, "-c", SPIN.format(path=str(folder / "notify"))],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout.splitlines()[-1])
+
+
+def test_an_engine_on_a_cpu_sleeps_between_its_steps_and_others_spin_as_vllm_does(tmp_path: Path) -> None:
+    on_cpu = ExpertArgs(name="words", model="cluster/local/experts/words", accelerator="cpu")
+    on_gpu = ExpertArgs(name="words", model="cluster/local/experts/words", accelerator="gpu")
+    assert looks(engine_environment(on_cpu), tmp_path) <= 0.5 / 0.002 + 1
+    assert looks(engine_environment(on_gpu), tmp_path) > 1000
