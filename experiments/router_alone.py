@@ -1,0 +1,134 @@
+"""The router in process, with its queue and cache, as a replica runs it.
+
+    OMP_NUM_THREADS=1 python -m experiments.router_alone [--rounds 5] [--seconds 4]
+
+In each round, in turn: the bare encoder's best batched throughput, the router at saturation, the
+router at half of that with random arrivals, and the same query again and again. Queries of about 30
+tokens, none twice but in the last. The policy and the encoder are those of serve_config.yaml.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from deployments.config import RouterArgs
+from deployments.routing import Router
+from experiments.routing_step import WORDS
+from router.core import Decision, RouteRequest
+from router.encoders import Encoder, load_encoder
+from router.policy import Policy
+
+POLICY = Path("cluster/local/policy")
+BATCHES = (16, 32, 64)
+CALLERS = 128
+"""At once at saturation: two full batches."""
+REPEATS = 300
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each load in each round")
+    parser.add_argument("--policy", type=Path, default=POLICY)
+    asyncio.run(_run(parser.parse_args()))
+
+
+async def _run(options: argparse.Namespace) -> None:
+    encoder = load_encoder(Policy.load(options.policy).encoder, device="cpu", threads=1)
+    router = Router(RouterArgs(device="cpu", threads=1, batch_wait_ms=0))
+    await router.reconfigure({"policy": str(options.policy.resolve())})
+    rng = random.Random(0)
+    await _saturated(router, rng, 1.0)  # warm
+    print(f"{os.cpu_count()} processors, load average {os.getloadavg()[0]:.1f} before\n")
+    print(
+        "| round | encoder, 1/s | router, 1/s | of the encoder | p50 at half, ms | p99 | repeated p50 | p99 |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    rows = []
+    for number in range(options.rounds):
+        bare = _encoding(encoder, rng, options.seconds)
+        rate = await _saturated(router, rng, options.seconds)
+        half = await _at_rate(router, rng, rate / 2, options.seconds)
+        again = await _repeated(router)
+        row = (bare, rate, rate / bare, *np.percentile(half, (50, 99)), *np.percentile(again, (50, 99)))
+        rows.append(row)
+        print(f"| {number + 1} | {_cells(row)} |", flush=True)
+    print(f"| median | {_cells(tuple(median(column) for column in zip(*rows, strict=True)))} |")
+
+
+def _encoding(encoder: Encoder, rng: random.Random, seconds: float) -> float:
+    """Texts per second at the batch size that suits the encoder best."""
+    best = 0.0
+    for size in BATCHES:
+        done, began = 0, time.perf_counter()
+        while (took := time.perf_counter() - began) < seconds / len(BATCHES):
+            encoder.encode([_query(rng) for _ in range(size)])
+            done += size
+        best = max(best, done / took)
+    return best
+
+
+async def _saturated(router: Router, rng: random.Random, seconds: float) -> float:
+    """Decisions per second when callers never wait."""
+    end, done = time.perf_counter() + seconds, 0
+
+    async def caller() -> None:
+        nonlocal done
+        while time.perf_counter() < end:
+            await _decide(router, _query(rng))
+            done += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    return done / (time.perf_counter() - began)
+
+
+async def _at_rate(router: Router, rng: random.Random, rate: float, seconds: float) -> list[float]:
+    """Milliseconds of each decision, from when it was due, with Poisson arrivals."""
+    times: list[float] = []
+
+    async def one(due: float) -> None:
+        await _decide(router, _query(rng))
+        times.append(1000 * (time.perf_counter() - due))
+
+    due = began = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        while (due := due + rng.expovariate(rate)) < began + seconds:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            group.create_task(one(due))
+    return times
+
+
+async def _repeated(router: Router) -> list[float]:
+    times, query = [], "Please explain how the river came to be"
+    await _decide(router, query)
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        await _decide(router, query)
+        times.append(1000 * (time.perf_counter() - began))
+    return times
+
+
+async def _decide(router: Router, query: str) -> None:
+    answer = await router.decide(RouteRequest(query, prompt_tokens=30, max_tokens=32))
+    if not isinstance(answer, Decision):
+        raise RuntimeError(f"no decision: {answer!r}")
+
+
+def _query(rng: random.Random) -> str:
+    return f"Please explain how the {' '.join(rng.choices(WORDS, k=16))} came to be ({rng.randrange(10**6)})"
+
+
+def _cells(row: tuple[float, ...]) -> str:
+    bare, rate, share, *times = row
+    return " | ".join((f"{bare:.0f}", f"{rate:.0f}", f"{share:.2f}", *(f"{value:.2f}" for value in times)))
+
+
+if __name__ == "__main__":
+    main()
