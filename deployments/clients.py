@@ -41,6 +41,8 @@ class OpenStream:
 
     head: Head
     rest: AsyncGenerator[bytes, None]
+    connected_s: float = 0.0
+    """Until somebody took the request."""
 
     async def aclose(self) -> None:
         """Give up the rest; the expert stops generating."""
@@ -54,13 +56,21 @@ class ExpertClient(Protocol):
     """What the expert calls itself in `model`."""
 
     async def open(
-        self, method: str, path: str, headers: Headers, body: bytes, timeout_s: float
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        timeout_s: float,
+        connect_s: float | None = None,
     ) -> OpenStream:
         """Send a request and wait for the first body bytes.
 
+        Without `connect_s`, whoever takes the request may do so as late as it can still answer.
+
         Raises:
             ExpertTimeout: none came within `timeout_s`.
-            ExpertUnavailable: nobody took the request, or whoever did went away.
+            ExpertUnavailable: nobody took the request within `connect_s`, or whoever did went away.
         """
         ...
 
@@ -74,23 +84,49 @@ class ServeExpert:
         self._handle: Any = None
 
     async def open(
-        self, method: str, path: str, headers: Headers, body: bytes, timeout_s: float
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        timeout_s: float,
+        connect_s: float | None = None,
     ) -> OpenStream:
         started = time.monotonic()
         handle = await self._resolve(timeout_s)
         answer = handle.remote(method, path, tuple(headers), body)
         try:
-            head = await asyncio.wait_for(anext(answer), timeout_s - (time.monotonic() - started))
+            await self._taken(answer, timeout_s, connect_s)
+            connected_s = time.monotonic() - started
+            head = await asyncio.wait_for(anext(answer), timeout_s - connected_s)
         except BaseException as error:
             answer.cancel()
             if isinstance(error, TimeoutError):
                 raise ExpertTimeout(self.model, f"no first byte within {timeout_s:.1f} s") from error
             if isinstance(error, asyncio.CancelledError) and not _cancelled_by_us():
                 raise ExpertUnavailable(self.model, "the replica dropped the request") from error
+            if isinstance(error, ExpertError):
+                raise
             if isinstance(error, Exception):
                 raise _unavailable(self.model, error) from error
             raise
-        return OpenStream(head, self._rest(answer))
+        return OpenStream(head, self._rest(answer), connected_s)
+
+    async def _taken(self, answer: Any, timeout_s: float, connect_s: float | None) -> None:
+        """Wait until a replica took the request.
+
+        Serve tries by itself until one does: where the last replica died, until the next is up.
+        It has no public word for that moment (Ray 2.60).
+        """
+        taken = answer._fetch_future_result_async()
+        if connect_s is None or connect_s >= timeout_s:
+            await asyncio.wait_for(taken, timeout_s)
+            return
+        try:
+            await asyncio.wait_for(taken, connect_s)
+        except TimeoutError as error:
+            told = f"no replica took the request within {connect_s:.1f} s"
+            raise ExpertUnavailable(self.model, told) from error
 
     async def _rest(self, answer: Any) -> AsyncGenerator[bytes, None]:
         done = False
@@ -147,27 +183,41 @@ class RemoteExpert:
             transport=transport,
             follow_redirects=False,
             trust_env=False,
-            timeout=httpx.Timeout(None, connect=5.0),
+            timeout=httpx.Timeout(None),
             limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
         )
 
     async def open(
-        self, method: str, path: str, headers: Headers, body: bytes, timeout_s: float
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        timeout_s: float,
+        connect_s: float | None = None,
     ) -> OpenStream:
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._open(method, path, headers, body)
+                return await self._open(method, path, headers, body, connect_s)
         except TimeoutError as error:
             raise ExpertTimeout(self._name, f"no first byte within {timeout_s:.1f} s") from error
         except (httpx.HTTPError, OSError) as error:
             raise ExpertUnavailable(self._name, type(error).__name__) from error
 
-    async def _open(self, method: str, path: str, headers: Headers, body: bytes) -> OpenStream:
+    async def _open(
+        self, method: str, path: str, headers: Headers, body: bytes, connect_s: float | None
+    ) -> OpenStream:
         given = [(name, value) for name, value in headers if name != b"authorization"]
         if key := self._key():
             given.append((b"authorization", f"Bearer {key}".encode()))
         # A configured url ends in /v1, as in the openai client's base_url.
-        request = self._client.build_request(method, path.removeprefix("/v1"), headers=given, content=body)
+        request = self._client.build_request(
+            method,
+            path.removeprefix("/v1"),
+            headers=given,
+            content=body,
+            timeout=httpx.Timeout(None, connect=connect_s),
+        )
         response = await self._client.send(request, stream=True)
         chunks = response.aiter_bytes()
         try:

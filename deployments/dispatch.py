@@ -135,9 +135,10 @@ class Dispatcher:
         left_s = asking.deadline.left_s()
         patient = alone or asking.is_last_attempt() or self._cold(name)
         limit_s = left_s if patient else min(left_s, self._patience_s(name, asking.ask))
+        connect_s = None if patient else self.health[name].connect_limit_s()
         opened = None
         try:
-            stream = await self._attempt(name, asking.ask, asking.headers, limit_s)
+            stream = await self._attempt(name, asking.ask, asking.headers, limit_s, connect_s)
         except ExpertError as error:
             asking.last = error
             asking.attempts.append(self._note(name, _outcome(error), started))
@@ -158,12 +159,15 @@ class Dispatcher:
     def _patience_s(self, name: str, ask: Ask) -> float:
         return self.health[name].limit_s(_waited_for(ask), self.first_byte_limit_s)
 
-    async def _attempt(self, name: str, ask: Ask, headers: Headers, limit_s: float) -> OpenStream:
+    async def _attempt(
+        self, name: str, ask: Ask, headers: Headers, limit_s: float, connect_s: float | None
+    ) -> OpenStream:
         client, health = self.clients[name], self.health[name]
         started = self._clock()
         health.started()
         try:
-            stream = await client.open("POST", ask.path, headers, ask.body_for(client.model), limit_s)
+            body = ask.body_for(client.model)
+            stream = await client.open("POST", ask.path, headers, body, limit_s, connect_s)
             if not 200 <= stream.head.status < 300:
                 raise await refused(name, stream, limit_s - (self._clock() - started))
             if ask.stream:
@@ -186,7 +190,7 @@ class Dispatcher:
             else:
                 health.abandoned()
             raise
-        health.succeeded(_waited_for(ask), self._clock() - started)
+        health.succeeded(_waited_for(ask), self._clock() - started, stream.connected_s)
         return stream
 
     def _note(self, name: str, outcome: str, started: float) -> Attempt:

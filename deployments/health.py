@@ -1,4 +1,4 @@
-"""How each expert has been doing: a circuit breaker and the wait for a first byte, learnt.
+"""How each expert has been doing: a circuit breaker, and the waits to connect and for a first byte, learnt.
 
 Pure state machine with a clock passed in; one per expert and ingress replica.
 """
@@ -20,6 +20,8 @@ PATIENCE = 8.0
 """An expert may take this many times its usual wait before the next is asked…"""
 LEAST_PATIENCE_S = {"stream": 5.0, "whole": 30.0}
 """…but never less than this: short waits are noisy, and whole answers differ in length."""
+LEAST_CONNECT_S = 3.0
+"""A replica that lives takes a request within milliseconds; so long is a busy machine given."""
 LEARNT_AFTER = 20
 """Answers before the learnt limit replaces the configured one."""
 
@@ -35,6 +37,11 @@ class UsualWait:
         self.count = 0
         self.mean_s = 0.0
         self.deviation_s = 0.0
+
+    @property
+    def patience_s(self) -> float:
+        """Longer than this is unusual."""
+        return PATIENCE * (self.mean_s + 2 * self.deviation_s)
 
     def observe(self, seconds: float) -> None:
         self.count += 1
@@ -55,6 +62,7 @@ class ExpertHealth:
         self._open_s = OPEN_S
         self._probe_at: float | None = None
         self._waits: dict[Answer, UsualWait] = {"stream": UsualWait(), "whole": UsualWait()}
+        self._connects = UsualWait()
 
     @property
     def state(self) -> BreakerState:
@@ -85,18 +93,22 @@ class ExpertHealth:
         wait = self._waits[answer]
         if wait.count < LEARNT_AFTER:
             return configured_s
-        learnt_s = PATIENCE * (wait.mean_s + 2 * wait.deviation_s)
-        return min(configured_s, max(LEAST_PATIENCE_S[answer], learnt_s))
+        return min(configured_s, max(LEAST_PATIENCE_S[answer], wait.patience_s))
+
+    def connect_limit_s(self) -> float:
+        """How long a replica may take to accept a request before the next in the ranking is asked."""
+        return max(LEAST_CONNECT_S, self._connects.patience_s)
 
     def started(self) -> None:
         """A request is on its way."""
         if self.state == "half_open":
             self._probe_at = self._clock()
 
-    def succeeded(self, answer: Answer, seconds: float) -> None:
-        """It answered after so many seconds."""
+    def succeeded(self, answer: Answer, seconds: float, connected_s: float = 0.0) -> None:
+        """It answered after so many seconds, and had taken the request after `connected_s`."""
         self.alive()
         self._waits[answer].observe(seconds)
+        self._connects.observe(connected_s)
 
     def alive(self) -> None:
         """It spoke, if only to refuse the request."""

@@ -40,7 +40,13 @@ class FakeExpert:
         self.closed = 0
 
     async def open(
-        self, method: str, path: str, headers: Headers, body: bytes, timeout_s: float
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        timeout_s: float,
+        connect_s: float | None = None,
     ) -> OpenStream:
         self.asked.append((method, path, dict(headers), body))
         parts = self.parts or [answer(self.model)]

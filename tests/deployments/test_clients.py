@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from starlette.routing import Route
 
 from deployments.clients import OpenStream, RemoteExpert, ServeExpert, _unavailable, expert_client
 from deployments.config import ExpertTarget
-from deployments.errors import ExpertOverloaded, ExpertTimeout, ExpertUnavailable
+from deployments.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 
 URL = "http://expert.example/v1"
 CHAT = "/v1/chat/completions"
@@ -141,6 +142,49 @@ def test_a_full_queue_in_serve_is_overload_and_any_other_failure_is_absence() ->
     assert isinstance(overloaded, ExpertOverloaded)
     assert isinstance(_unavailable("a", ActorUnavailableError("x", b"1" * 16)), ExpertUnavailable)
     assert isinstance(_unavailable("a", RuntimeError("x")), ExpertUnavailable)
+
+
+class Call:
+    """A call on a handle that no replica takes."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    async def _fetch_future_result_async(self) -> None:
+        await asyncio.Event().wait()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+async def untaken(**limits: float) -> tuple[Call, Exception]:
+    call = Call()
+    expert = ServeExpert("a", "expert-a")
+    expert._handle = SimpleNamespace(remote=lambda *_: call)
+    with pytest.raises(ExpertError) as raised:
+        await expert.open("POST", CHAT, (), b"{}", **limits)
+    return call, raised.value
+
+
+async def test_a_request_that_no_replica_takes_is_absence_when_another_may_be_asked() -> None:
+    call, error = await untaken(timeout_s=5, connect_s=0.01)
+
+    assert isinstance(error, ExpertUnavailable)
+    assert "no replica took the request within 0.0 s" in str(error)
+    assert call.cancelled
+
+
+async def test_and_a_timeout_when_the_expert_was_given_all_the_time_there_is() -> None:
+    call, error = await untaken(timeout_s=0.01)
+
+    assert isinstance(error, ExpertTimeout)
+    assert call.cancelled
+
+
+def test_serve_still_has_the_word_for_a_request_that_was_taken() -> None:
+    from ray.serve.handle import DeploymentResponseGenerator
+
+    assert callable(DeploymentResponseGenerator._fetch_future_result_async)
 
 
 class Server:

@@ -212,7 +212,8 @@ async def test_a_clients_own_short_deadline_does_not_open_a_breaker() -> None:
 async def test_an_expert_slower_than_it_was_ever_seen_to_be_opens_its_breaker() -> None:
     class Slow(FakeExpert):
         async def open(self, *args: Any) -> Any:
-            field.clock.now += args[-1]
+            *_, timeout_s, _ = args
+            field.clock.now += timeout_s
             raise ExpertTimeout("a", "late")
 
     field = Field(Slow("a"), FakeExpert("b"))

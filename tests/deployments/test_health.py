@@ -1,6 +1,8 @@
 """The breaker and the learnt waits, on a clock that passes when told."""
 
-from deployments.health import FAILURES_TO_OPEN, LEARNT_AFTER, OPEN_S, ExpertHealth
+import pytest
+
+from deployments.health import FAILURES_TO_OPEN, LEARNT_AFTER, LEAST_CONNECT_S, OPEN_S, PATIENCE, ExpertHealth
 from tests.deployments.fakes import Clock
 
 
@@ -66,3 +68,13 @@ def test_the_limit_is_configured_until_it_is_learnt() -> None:
     assert health.limit_s("stream", 120) == 8.0
     assert health.limit_s("whole", 120) == 120
     assert health.ttft_ms == 1000
+
+
+def test_a_replica_has_a_moment_to_take_a_request_and_longer_where_it_was_seen_to_need_it() -> None:
+    health = ExpertHealth(Clock())
+    assert health.connect_limit_s() == LEAST_CONNECT_S
+
+    for _ in range(50):
+        health.succeeded("stream", 4.0, connected_s=2.0)
+
+    assert health.connect_limit_s() == pytest.approx(PATIENCE * 2.0)

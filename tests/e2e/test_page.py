@@ -1,7 +1,10 @@
 """The page in a real browser on the real application: real Ray, the pocket experts on vLLM."""
 
 import asyncio
+import json
+import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ import pytest
 
 from cluster.local.questions import questions
 from tests.e2e.conftest import Application
+from tests.e2e.test_deploys import answers, processes, wait_until
 from tests.page import browser
 
 pytestmark = pytest.mark.e2e
@@ -22,6 +26,9 @@ SUM = "What is 12 plus 30?"
 RATE = 6.0
 LOAD_S = 24.0
 TOLERANCE = 0.05
+MARKUP = "<script>window.hacked=1</script> **bold** <img src=x onerror=window.hacked=1>"
+SEEN_WITHIN_MS = 5_000
+KILLED = "ray::ServeReplica:expert-words:Expert"
 QUESTIONS = tuple(question.query for question in questions("heldout", n=6, seed=5))
 
 
@@ -146,3 +153,41 @@ def test_the_policy_in_force_is_shown(application: Application, tab: Any) -> Non
     assert policy_id in tab.inner_text("#facts")
     assert "Routing policy" in tab.inner_text("#card")
     assert tab.locator("#curve svg circle").count() > 0
+
+
+def test_markup_of_a_model_is_shown_as_text(application: Application, tab: Any) -> None:
+    def hold_it_to_markup(route: Any) -> None:
+        body = {**json.loads(route.request.post_data), "structured_outputs": {"choice": [MARKUP]}}
+        route.continue_(post_data=json.dumps(body))
+
+    tab.route("**/v1/chat/completions", hold_it_to_markup)
+    tab.goto(application.url)
+    tab.fill("#query", SUM)
+    tab.press("#query", "Enter")
+    tab.wait_for_selector(".turn .said[aria-busy=false]")
+
+    assert tab.inner_text(".turn .said") == MARKUP
+    assert tab.locator("#log script, #log img, #log strong").count() == 0
+    assert tab.evaluate("window.hacked") is None
+
+
+def test_a_killed_expert_is_seen_on_the_board_and_in_the_attempts(application: Application, tab: Any) -> None:
+    wait_until(lambda: len(processes(KILLED)[KILLED]) == 1, "one replica of the expert runs")
+    tab.goto(f"{application.url}/board")
+    tab.wait_for_selector("body[data-views]")
+    other = tab.context.new_page()
+    other.set_default_timeout(PATIENCE_MS)
+    other.goto(application.url)
+    other.fill("#query", "Reverse the word 'lantern'.")
+    other.wait_for_selector("#live[data-expert=words]")
+
+    for pid in processes(KILLED)[KILLED]:
+        os.kill(pid, signal.SIGKILL)
+    other.press("#query", "Enter")
+    other.wait_for_selector(".turn .said[aria-busy=false]", timeout=SEEN_WITHIN_MS)
+    tab.bring_to_front()
+    tab.wait_for_selector("#experts [data-expert=words] .bad", timeout=SEEN_WITHIN_MS)
+    told = other.inner_text(".turn")
+    wait_until(lambda: answers(application, "words").status_code == 200, "the expert is back")
+
+    assert "experts were asked: words gave no answer" in told

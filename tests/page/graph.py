@@ -44,7 +44,13 @@ class ScriptedExpert:
         self.pause_s = 0.0
 
     async def open(
-        self, method: str, path: str, headers: Headers, body: bytes, timeout_s: float
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        timeout_s: float,
+        connect_s: float | None = None,
     ) -> OpenStream:
         if self.away:
             raise ExpertUnavailable(self.model, "it is away")
