@@ -9,15 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployments.config import ExpertArgs, PoolArgs
-from deployments.engine_plugin import POLL_MS
 from deployments.simulated_settings import SimulatedArgs
 
 CPU_ENGINE_ENVIRONMENT = {
     # Each engine binds for itself: several on one machine would share one core.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
-    # A worker that spins while it waits would take the core that another engine needs.
-    POLL_MS: "2",
 }
 UNBOUNDED = 1_000_000_000
 """Ray Serve LLM's own default: an expert never queues and never scales unless its configuration says so."""
@@ -124,6 +121,12 @@ def bundle_selector(args: ExpertArgs) -> list[dict[str, str]] | None:
     if args.pool is None or not args.pool.labels:
         return None
     return [dict(args.pool.labels) for _ in range(args.workers)]
+
+
+def shares_a_process(args: ExpertArgs) -> bool:
+    """Whether the only worker may live in the engine core's process: on a CPU, its threads unbound."""
+    unbound = engine_environment(args).get("VLLM_CPU_OMP_THREADS_BIND") == "nobind"
+    return args.accelerator == "cpu" and args.workers == 1 and unbound
 
 
 def engine_environment(args: ExpertArgs) -> dict[str, str]:

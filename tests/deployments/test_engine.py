@@ -1,16 +1,14 @@
 """An expert's application is built without vLLM, and is the one Ray Serve LLM would build."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from deployments.config import ExpertArgs
-from deployments.placement import engine_environment, expert_options
+from deployments.placement import expert_options, shares_a_process
 
 pytest.importorskip("vllm")
 
@@ -82,41 +80,36 @@ async def test_a_folder_is_not_fetched_and_a_hub_id_is(model: str, fetched: bool
     assert callback.ctx.run_init_node is fetched
 
 
-SPIN = """
-import time, zmq
-from vllm.plugins import load_general_plugins
-load_general_plugins()
-from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
-
-context = zmq.Context()
-address = "ipc://" + {path!r}
-writer = SpinCondition(False, context, address)
-reader = SpinCondition(True, context, address)
-looks, until = 0, time.monotonic() + 0.5
-while time.monotonic() < until:
-    reader.record_read()
-    reader.wait(None)
-    looks += 1
-writer.notify()
-reader.wait(10_000)
-print(looks)
-"""
+ON_CPU = {"name": "words", "model": "cluster/local/experts/words", "accelerator": "cpu"}
 
 
-def looks(environment: dict[str, str], folder: Path) -> int:
-    """How often a worker of such an engine looks for work in the half second after a step."""
-    done = subprocess.run(
-        [sys.executable, "-c", SPIN.format(path=str(folder / "notify"))],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(done.stdout.splitlines()[-1])
+@pytest.mark.parametrize(
+    ("change", "shares"),
+    [
+        ({}, True),
+        ({"accelerator": "gpu"}, False),
+        ({"engine": {"tensor_parallel_size": 2}}, False),
+        ({"environment": {"VLLM_CPU_OMP_THREADS_BIND": "0-3"}}, False),
+    ],
+)
+def test_only_a_single_worker_on_a_cpu_with_unbound_threads_shares_the_cores_process(
+    change: dict[str, Any], shares: bool
+) -> None:
+    assert shares_a_process(ExpertArgs.model_validate(ON_CPU | change)) is shares
 
 
-def test_an_engine_on_a_cpu_sleeps_between_its_steps_and_others_spin_as_vllm_does(tmp_path: Path) -> None:
-    on_cpu = ExpertArgs(name="words", model="cluster/local/experts/words", accelerator="cpu")
-    on_gpu = ExpertArgs(name="words", model="cluster/local/experts/words", accelerator="gpu")
-    assert looks(engine_environment(on_cpu), tmp_path) <= 0.5 / 0.002 + 1
-    assert looks(engine_environment(on_gpu), tmp_path) > 1000
+def test_an_engine_in_one_process_runs_its_worker_in_the_core() -> None:
+    from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+    from vllm.v1.executor.abstract import Executor
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    from deployments.engine import OneProcessEngine
+
+    started: list[Any] = []
+    config = SimpleNamespace(parallel_config=SimpleNamespace(distributed_executor_backend="mp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VLLMEngine, "_start_async_llm_engine", lambda _, *asked: started.append(asked))
+        OneProcessEngine.__new__(OneProcessEngine)._start_async_llm_engine("args", config, "group")
+
+    assert started == [("args", config, "group")]
+    assert Executor.get_class(config) is UniProcExecutor

@@ -1,0 +1,108 @@
+"""What a step of a CPU engine costs, with its worker in a process of its own and without.
+
+    python -m experiments.engine_alone [--expert generalist] [--rounds 3] [--seconds 3]
+
+Starts vLLM's engine in each way, one after the other, with the engine arguments of
+serve_config.yaml, and asks for answers of 16 tokens; no HTTP, no Serve. Tells tokens per second and
+milliseconds of processor time a request, of all processes of the engine together.
+"""
+
+import argparse
+import asyncio
+import os
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from deployments.config import ExpertArgs
+from deployments.placement import engine_environment
+from load_tests.processes import cpu_s
+
+CONFIG = Path("serve_config.yaml")
+CALLERS = (1, 2, 8)
+TOKENS = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--expert", default="generalist")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each load in each round")
+    options = parser.parse_args()
+    applications = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["applications"]
+    said = next(app["args"] for app in applications if app["name"] == f"expert-{options.expert}")
+    expert = ExpertArgs.model_validate(said)
+    os.environ.update(engine_environment(expert))
+    print(f"{options.expert}, {os.cpu_count()} processors, load average {os.getloadavg()[0]:.1f} before\n")
+    print("| worker | up after, s | requests at a time | tokens/s | ms of a processor a request |")
+    print("|---|---|---|---|---|")
+    for executor, told in (("mp", "its own process"), ("uni", "the core's process")):
+        asyncio.run(_measure(expert, executor, told, options))
+
+
+async def _measure(expert: ExpertArgs, executor: str, told: str, options: argparse.Namespace) -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.executor.abstract import Executor
+
+    started = time.monotonic()
+    said = {name: value for name, value in expert.engine.items() if "tool" not in name}
+    config = AsyncEngineArgs(
+        model=expert.model, distributed_executor_backend="mp", **said
+    ).create_engine_config()
+    config.parallel_config.distributed_executor_backend = executor
+    engine = AsyncLLM(
+        vllm_config=config, executor_class=Executor.get_class(config), log_requests=False, log_stats=True
+    )
+    try:
+        await _load(engine, 1, 1.0)
+        up_s = time.monotonic() - started - 1.0
+        for callers in CALLERS:
+            rounds = [await _load(engine, callers, options.seconds) for _ in range(options.rounds)]
+            rate, cost = (median(column) for column in zip(*rounds, strict=True))
+            print(f"| {told} | {up_s:.1f} | {callers} | {rate:.0f} | {cost:.1f} |", flush=True)
+    finally:
+        engine.shutdown()
+
+
+async def _load(engine: Any, callers: int, seconds: float) -> tuple[float, float]:
+    """Tokens per second, and milliseconds of processor time a request."""
+    from vllm import SamplingParams
+
+    parameters = SamplingParams(max_tokens=TOKENS, temperature=0, ignore_eos=True)
+    done, end = 0, time.monotonic() + seconds
+
+    async def caller(number: int) -> None:
+        nonlocal done
+        while time.monotonic() < end:
+            query = f"What is {done} + {7 * done}?"
+            async for _ in engine.generate(query, parameters, f"{number}-{done}-{time.monotonic_ns()}"):
+                pass
+            done += 1
+
+    before, began = _used_s(), time.monotonic()
+    await asyncio.gather(*(caller(number) for number in range(callers)))
+    return TOKENS * done / (time.monotonic() - began), 1000 * (_used_s() - before) / done
+
+
+def _used_s() -> float:
+    """Processor time of this process and of all that it started and that still run."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            except OSError:
+                continue  # it ended meanwhile
+            parents[int(folder.name)] = int(fields[1])
+    family = {os.getpid()}
+    while grown := {child for child, parent in parents.items() if parent in family} - family:
+        family |= grown
+    return sum(cpu_s(process) for process in family)
+
+
+if __name__ == "__main__":
+    main()
