@@ -39,14 +39,18 @@ def resolve(path: str) -> Path:
 class Settings(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 class PoolArgs(Settings):
     """Where replicas may run: node labels, or a custom resource of the pool's nodes."""
 
     labels: dict[str, str] | None = None
+    """Labels that a node must carry, such as `{pool: math}`."""
     resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """Or a custom resource that a replica takes a little of, such as `{pool_math: 0.001}`."""
 
     @model_validator(mode="after")
     def _one_way(self) -> "PoolArgs":
@@ -61,51 +65,70 @@ class RouterArgs(Settings):
     encoder: str = "default"
     """`default`, a folder, or a hub id; its weights must be those that the policy names."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the encoder runs; `auto` takes a GPU where the replica has one."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Processor threads of the encoder per replica."""
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Queries encoded and scored in one pass at most."""
     batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 3.0
+    """How long a batch waits to fill; 0: a batch is what gathered while the last one was scored."""
     num_cpus: Annotated[float, Field(ge=0)] = 0.0
+    """Processors that Ray reserves for a replica."""
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
     """May be a fraction, so that a router shares a GPU with an expert."""
     pool: PoolArgs | None = None
+    """Where its replicas may run; left out, anywhere."""
     max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Anti-affinity: so many replicas share a node at most."""
 
 
 class IngressArgs(Settings):
     """Shape of the ingress deployment."""
 
     max_body_mib: Annotated[float, Field(gt=0, le=1024)] = 16
+    """A larger request body is refused with 413."""
     router_deadline_ms: Annotated[float, Field(gt=0, le=60_000)] = 150
+    """Past it the policy's static ranking is used, and the answer says so."""
     request_timeout_s: Seconds = 600
+    """The one deadline of a request, unless the client gives its own; then 504."""
     upload_timeout_s: Seconds = 30
+    """A body that takes longer to arrive is refused with 408."""
     page: PageWhen = "loopback"
     """The page at /, /board and /policy; `false` takes it away."""
     num_cpus: Annotated[float, Field(ge=0)] = 0.0
+    """Processors that Ray reserves for a replica."""
     pool: PoolArgs | None = None
+    """Where its replicas may run; left out, anywhere."""
     max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Anti-affinity: so many replicas share a node at most."""
 
 
 class AppArgs(Settings):
     """`args` of the application `to-router`."""
 
     router: RouterArgs = RouterArgs()
+    """Shape of the router deployment."""
     ingress: IngressArgs = IngressArgs()
+    """Shape of the ingress deployment."""
 
 
 class ExpertArgs(Settings):
     """`args` of an application `expert-<name>`."""
 
     name: ExpertName
+    """What clients, policy and headers call it."""
     model: str
     """A folder (relative to the project's root) or a hub id."""
     pool: PoolArgs | None = None
+    """The GPU pool: where its replicas may run; left out, anywhere."""
     engine: dict[str, Any] = Field(default_factory=dict)
     """Engine arguments, as vLLM names them."""
     accelerator: str = "gpu"
     """`cpu`, `gpu`, or a type that Ray knows, such as `H100`."""
     gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """GPUs that Ray reserves for each engine worker; a fraction lets small experts share one."""
     cpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
+    """Processors that Ray reserves for each engine worker."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the replica and its engine."""
 
@@ -134,9 +157,13 @@ class PreferenceSettings(Settings):
     """Preferences by name, as a preset or as the served default."""
 
     cost_weight: float | None = None
+    """Utility is score − `cost_weight` × cost ÷ the dearest eligible cost; 0 is best quality."""
     min_quality: float | None = None
+    """The cheapest expert whose score is at least this fraction of the best one's."""
     max_cost_usd: float | None = None
+    """Experts expected to cost more are dropped."""
     max_ttft_ms: float | None = None
+    """Experts expected to let wait longer for the first token are dropped."""
 
     @model_validator(mode="after")
     def _in_range(self) -> "PreferenceSettings":
@@ -154,7 +181,9 @@ class PriceSettings(Settings):
     """US dollars per million tokens."""
 
     input: Annotated[float, Field(ge=0)]
+    """Of the prompt's tokens."""
     output: Annotated[float, Field(ge=0)]
+    """Of the answer's tokens."""
 
     def as_price(self) -> Price:
         return Price(self.input, self.output)
@@ -164,7 +193,9 @@ class ExpertTarget(Settings):
     """Where the ingress finds an expert: an application of this cluster, or a URL elsewhere."""
 
     app: str | None = None
+    """Its application in this cluster, such as `expert-math`."""
     url: str | None = None
+    """Or an OpenAI-compatible endpoint elsewhere, ending in `/v1`."""
     key_env: str | None = None
     """Environment variable that holds the key for `url`."""
     key_file: str | None = None
@@ -172,7 +203,9 @@ class ExpertTarget(Settings):
     model: str | None = None
     """The model's name at `url`, where it differs from the expert's."""
     context_window: Annotated[int, Field(gt=0)] | None = None
+    """Tokens of prompt and answer together; left out, the engine's own word, else the policy's."""
     capabilities: frozenset[Literal["tools", "vision", "embeddings"]] = frozenset({"tools"})
+    """A request that needs another one is not sent to it; image URLs go only where `vision` stands."""
     cold: Literal["wait", "next"] = "next"
     """With no replica running: let a query wait for it, or send it to the next in the ranking."""
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
@@ -199,7 +232,9 @@ class Limits(Settings):
     max_queued: Annotated[int, Field(ge=0)] = 256
     """Requests waiting for a place; one more is refused with 429."""
     max_queue_wait_s: Seconds = 10.0
+    """A request that waited longer for a place is refused with 503."""
     max_messages: Annotated[int, Field(ge=1)] = 2048
+    """A conversation with more messages is refused with 400."""
     first_token_timeout_s: Seconds = 120.0
     """How long one expert may take to its first byte before the next is asked, until better is known."""
 
@@ -239,11 +274,17 @@ class IngressConfig(Settings):
     """`user_config` of the deployment `Ingress`."""
 
     experts: dict[ExpertName, ExpertTarget] = Field(min_length=1)
+    """Name → where it lives; their order is the ranking before a policy was ever seen."""
     presets: dict[str, PreferenceSettings] = Field(default_factory=dict)
+    """Model names that stand for preferences, such as `auto-cheap`."""
     limits: Limits = Limits()
+    """Bounds of one ingress replica."""
     keys: KeysSettings | None = None
+    """API keys; left out, every client is served."""
     cors: CorsSettings | None = None
+    """Browsers of other origins; left out, none may call."""
     log: LogSettings | None = None
+    """The decision log; left out, none is kept."""
 
     @model_validator(mode="after")
     def _names(self) -> "IngressConfig":
@@ -260,7 +301,9 @@ class RouterConfig(Settings):
     policy: str
     """The policy's folder, relative to the project's root."""
     preferences: PreferenceSettings | None = None
+    """The default where a request names none; left out, the policy's own."""
     prices: dict[str, PriceSettings] = Field(default_factory=dict)
+    """Expert → its price; overrides the policy's."""
     experts: list[str] | None = None
     """Experts that the policy must cover; left out, the ingress' experts are compared at `/ready`."""
 
