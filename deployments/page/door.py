@@ -24,6 +24,8 @@ from deployments.page.card import PolicyCard
 from deployments.refusals import JsonResponse
 
 STATIC = Path(__file__).parent / "static"
+FRAME = "frame.html"
+"""What surrounds the content of every document."""
 DOCUMENTS = {"/": "ask.html", "/board": "board.html", "/policy": "policy.html"}
 KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -57,14 +59,26 @@ class StaticFile:
 
 @cache
 def static_files() -> dict[str, StaticFile]:
-    """Every file of the page by name, compressed once."""
+    """Every file of the page by name, documents in their frame, compressed once."""
     found = {}
     for path in sorted(STATIC.iterdir()):
-        if path.suffix in KINDS:
-            body = path.read_bytes()
+        if path.suffix in KINDS and path.name != FRAME:
+            body = _document(path) if path.name in DOCUMENTS.values() else path.read_bytes()
             etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
             found[path.name] = StaticFile(KINDS[path.suffix], body, gzip.compress(body, 9, mtime=0), etag)
     return found
+
+
+def _document(content: Path) -> bytes:
+    """One of the three documents: its content in the frame, its link in the navigation marked as current."""
+    frame = (STATIC / FRAME).read_text(encoding="utf-8")
+    return (
+        frame.replace("<!-- main -->", content.read_text(encoding="utf-8").strip())
+        .replace("<!-- title -->", content.stem.capitalize())
+        .replace("<!-- page -->", content.stem)
+        .replace(f'data-page="{content.stem}"', 'aria-current="page"')
+        .encode()
+    )
 
 
 def is_loopback(host: str) -> bool:
