@@ -2,8 +2,9 @@
 
     python -m cluster.local.control_plane --experts 2,8,32,64 --out var/control-plane
 
-Each size is a fresh local cluster (cluster/local/nodes.py) with simulated experts that answer at once.
-Writes figures.json and figures.md, and prints the table; compares nothing with real engines.
+Each size is a fresh local cluster (cluster/local/nodes.py) with simulated experts that answer at once and
+a real policy that scores them all, trained on made-up outcomes and kept in `--out` for the next run.
+Writes figures.json, figures.md and figures.png, and prints the table; compares nothing with real engines.
 """
 
 import argparse
@@ -17,48 +18,103 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import yaml
 
-from cluster.local.nodes import CONFIG, HEAD_IP, HTTP_PORT, Machine, deploy
+from cluster.local.costs import costs
+from cluster.local.nodes import CONFIG, Machine, addresses
+from cluster.local.observe import HTTP_PORT, ClusterNotStarted, await_ready, deploy
+from router.data.dataset import Dataset
+from router.encoders import DEFAULT, load_encoder
 from router.errors import RouterError
+from router.experts import CandidatePool, ExpertProfile, Price
+from router.training import train
 
-URL = f"http://{HEAD_IP}:{HTTP_PORT}"
 REQUESTS = 100
-READY_WITHIN_S = 120.0
+TRAINED_ON = 300
+TABLE = {
+    "deploy all, s": "deploy_s",
+    "change a `user_config`, s": "update_s",
+    "add one expert, s": "add_s",
+    "controller, idle, % of a core": "idle_controller_share",
+    "named request, ms": "named_ms_p50",
+    "routed request, ms": "auto_ms_p50",
+    "ingress per named request, CPU ms": "ingress_named_ms",
+    "ingress per routed request, CPU ms": "ingress_routed_ms",
+    "router per new query, CPU ms": "router_new_query_ms",
+}
+"""Column → figure."""
 
 
-def config(count: int) -> dict[str, Any]:
-    """A graph of so many simulated experts without pools; those of the policy come first."""
+def names(count: int) -> list[str]:
+    """The experts of a graph of so many."""
+    return [f"e{number}" for number in range(count)]
+
+
+def config(count: int, policy: Path) -> dict[str, Any]:
+    """A graph of so many simulated experts on one pool, door and router on another."""
     base: dict[str, Any] = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     door, template = base["applications"][0], base["applications"][1]
-    covered = [app["args"]["name"] for app in base["applications"][1:]]
-    names = [*covered, *(f"extra-{number}" for number in range(count))][:count]
-    door["args"] = {"router": {"device": "cpu"}, "ingress": {"router_deadline_ms": 5000}}
-    door["deployments"][0]["user_config"]["experts"] = {n: {"app": f"expert-{n}"} for n in names}
-    applications = []
-    for name in names:
-        app = copy.deepcopy(template)
-        app["name"] = f"expert-{name}"
-        app["args"] = {"name": name, "behaviour": {"ttft_ms": 0, "tokens_per_s": None}}
-        fixed = {"min_replicas": 1, "max_replicas": 1, "target_ongoing_requests": 32}
-        app["deployments"] = [{"name": "Expert", "max_ongoing_requests": 64, "autoscaling_config": fixed}]
-        applications.append(app)
+    door["args"]["ingress"]["router_deadline_ms"] = 10_000  # the router is measured, not its absence
+    door["deployments"][0]["user_config"]["experts"] = {n: {"app": f"expert-{n}"} for n in names(count)}
+    door["deployments"][1]["user_config"]["policy"] = str(policy.resolve())
+    fixed = {"min_replicas": 1, "max_replicas": 1, "target_ongoing_requests": 32}
+    applications = [
+        {
+            **template,
+            "name": f"expert-{name}",
+            "args": {
+                "name": name,
+                "pool": {"labels": {"pool": "experts"}},
+                "behaviour": {"ttft_ms": 0, "tokens_per_s": None},
+            },
+            "deployments": [{"name": "Expert", "max_ongoing_requests": 64, "autoscaling_config": fixed}],
+        }
+        for name in names(count)
+    ]
     return {**base, "applications": [door, *applications]}
 
 
-def measure(count: int) -> dict[str, float]:
-    """Seconds to deploy, to change one `user_config`, to add an expert; milliseconds of a request."""
+def policy(count: int, folder: Path) -> Path:
+    """A policy over so many experts, trained on made-up outcomes where the folder is not there yet."""
+    if (folder / "manifest.json").is_file():
+        return folder
+    rng = np.random.default_rng(count)
+    numbers = rng.integers(0, 1000, (TRAINED_ON, 2))
+    queries = tuple(f"what is {a} + {b}, and why is that so? ({row})" for row, (a, b) in enumerate(numbers))
+    pool = CandidatePool(
+        [ExpertProfile(n, Price(0.1 * (1 + i), 0.2 * (1 + i))) for i, n in enumerate(names(count))]
+    )
+    shape = (TRAINED_ON, count)
+    measured = {
+        "quality": (rng.random(shape) < rng.uniform(0.2, 0.9, count)).astype(float),
+        "prompt_tokens": np.full(shape, 20.0),
+        "completion_tokens": rng.integers(20, 400, shape).astype(float),
+    }
+    ids = tuple(f"q{row}" for row in range(TRAINED_ON))
+    encoder = load_encoder("default", device="cpu", threads=1)
+    dataset = Dataset(pool, ids, queries, measured, ("sums",) * TRAINED_ON, None)
+    train(dataset, encoder.encode(queries), DEFAULT, method="auto").save(folder)
+    return folder
+
+
+def measure(count: int, out: Path) -> dict[str, float]:
+    """Times of deploys, latencies of requests and the costs of each part with so many experts."""
     machine = Machine()
-    graph = config(count)
+    # One expert more than asked is in the policy, so that the last of them can be added.
+    served = policy(count + 1, out / f"policy-{count}")
+    graph = config(count, served)
     try:
         machine.up(graph)
         deployed = deploy(graph)
-        _await_ready()
+        url = f"http://{addresses(graph)['door']}:{HTTP_PORT}"
+        await_ready(url)
         changed = copy.deepcopy(graph)
         changed["applications"][0]["deployments"][0]["user_config"]["presets"] = {"cheap": {"cost_weight": 1}}
-        updated = deploy(changed)
-        named, routed = _latencies("arithmetic"), _latencies("auto")
-        grown = deploy(config(count + 1))
+        updated = _update(changed, url)
+        named, routed = _latencies(url, "e0"), _latencies(url, "auto")
+        spent = costs(url, "e0")
+        grown = deploy(config(count + 1, served))
     finally:
         machine.down()
     return {
@@ -68,46 +124,62 @@ def measure(count: int) -> dict[str, float]:
         "add_s": grown,
         "named_ms_p50": named,
         "auto_ms_p50": routed,
+        **spent,
     }
 
 
-def _await_ready() -> None:
-    ends = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < ends:
-        try:
-            if httpx.get(f"{URL}/ready", timeout=10).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass  # the door is still opening
-        time.sleep(0.5)
-    raise RouterError(f"{URL}/ready did not answer 200 within {READY_WITHIN_S:g} s")
+def _update(changed: dict[str, Any], url: str) -> float:
+    """Seconds until a preset that a changed `user_config` brings is listed."""
+    began = time.monotonic()
+    deploy(changed)
+    while "cheap" not in httpx.get(f"{url}/v1/models", timeout=30).text:
+        if time.monotonic() - began > 120:
+            raise ClusterNotStarted("the changed user_config is not in force after 120 s")
+        time.sleep(0.05)
+    return time.monotonic() - began
 
 
-def _latencies(model: str) -> float:
+def _latencies(url: str, model: str) -> float:
     """Median milliseconds of a whole answer, one request at a time; the first ten warm up."""
-    body = {"model": model, "messages": [{"role": "user", "content": "what is 2 + 2?"}], "max_tokens": 1}
     taken = []
     with httpx.Client(timeout=30) as client:
         for number in range(REQUESTS + 10):
+            text = f"what is {number} + 2?"
+            body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 1}
             began = time.perf_counter()
-            client.post(f"{URL}/v1/chat/completions", json=body).raise_for_status()
+            client.post(f"{url}/v1/chat/completions", json=body).raise_for_status()
             if number >= 10:
                 taken.append(1000 * (time.perf_counter() - began))
     return statistics.median(taken)
 
 
 def table(rows: Sequence[dict[str, float]]) -> str:
-    """The figures as a Markdown table."""
+    """The figures as a Markdown table, a column for each size."""
     lines = [
-        "| experts | deploy all | change a `user_config` | add one expert | named request | routed request |",
-        "|---|---|---|---|---|---|",
+        "| experts | " + " | ".join(f"{row['experts']:.0f}" for row in rows) + " |",
+        "|---" * (len(rows) + 1) + "|",
     ]
-    lines += [
-        f"| {row['experts']:.0f} | {row['deploy_s']:.1f} s | {row['update_s']:.1f} s | {row['add_s']:.1f} s "
-        f"| {row['named_ms_p50']:.1f} ms | {row['auto_ms_p50']:.1f} ms |"
-        for row in rows
-    ]
+    for title, name in TABLE.items():
+        factor = 100 if "%" in title else 1
+        lines.append(f"| {title} | " + " | ".join(f"{factor * row[name]:.2f}" for row in rows) + " |")
     return "\n".join(lines)
+
+
+def plot(rows: Sequence[dict[str, float]], file: Path) -> None:
+    """How times and costs grow with the number of experts."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    deploys, requests = figure.subplots(1, 2)
+    counts = [row["experts"] for row in rows]
+    for title, name in TABLE.items():
+        axes = deploys if title.endswith(", s") else requests
+        if "%" not in title:
+            axes.plot(counts, [row[name] for row in rows], marker="o", label=title.replace("`", ""))
+    for axes, label in ((deploys, "seconds"), (requests, "milliseconds")):
+        axes.set(xlabel="experts", ylabel=label, ylim=(0, None), xticks=counts)
+        axes.legend(fontsize=8)
+    figure.savefig(file, dpi=110)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,13 +192,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[dict[str, float]] = []
     try:
         for size in options.experts.split(","):
-            rows.append(measure(int(size)))
+            rows.append(measure(int(size), options.out))
             print(json.dumps(rows[-1]), flush=True)
             (options.out / "figures.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     except (RouterError, httpx.HTTPError, ValueError) as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 2
     (options.out / "figures.md").write_text(table(rows) + "\n", encoding="utf-8")
+    plot(rows, options.out / "figures.png")
     print(table(rows))
     return 0
 

@@ -1,8 +1,10 @@
-"""Load on one expert of a running local cluster, and the replicas of all experts over time, as a plot.
+"""One expert's replicas under load, at rest, at zero and woken, beside those of all others, as a plot.
 
     python -m cluster.local.nodes up
     python -m cluster.local.elasticity --expert arithmetic --out var/elasticity
 
+The expert goes from its minimum to its maximum and back; then its minimum becomes 0 in place, it falls
+asleep, and is woken twice: by a request that waits for it, and by one that the next expert answers.
 Writes samples.json and replicas.png. The load is bounded and stays on this machine.
 """
 
@@ -11,107 +13,209 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
-from cluster.local.nodes import DASHBOARD, HEAD_IP, HTTP_PORT
+from cluster.local.nodes import CONFIG
+from cluster.local.observe import HEAD_IP, HTTP_PORT, deploy, running_replicas
+from router.errors import RouterError
 
 URL = f"http://{HEAD_IP}:{HTTP_PORT}"
 EVERY_S = 1.0
+QUIET_S = 10.0
+TOKENS = 400
+"""Of each answer under load: two seconds at the simulated engine's pace."""
+QUESTION = "what is 2 + 2?"
 
 
-def running_replicas() -> dict[str, int]:
-    """Application → replicas that run, of the experts."""
-    answer = httpx.get(f"{DASHBOARD}/api/serve/applications/", timeout=30).json()
-    return {
-        name: sum(r["state"] == "RUNNING" for r in app["deployments"]["Expert"]["replicas"])
-        for name, app in answer["applications"].items()
-        if "Expert" in app["deployments"]
-    }
+@dataclass(slots=True)
+class Recording:
+    """What was seen, second by second, and what was done when."""
 
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    clients: int = 0
+    began: float = field(default_factory=time.monotonic)
 
-def record(expert: str, clients: int, load_s: float, rest_s: float) -> list[dict[str, Any]]:
-    """Samples of replicas: a tenth of the load's time before it, then the load, then the rest."""
-    ended = threading.Event()
-    body = {"model": expert, "messages": [{"role": "user", "content": "tell me"}], "max_tokens": 400}
-    statuses: list[int] = []
+    def tell(self, text: str) -> None:
+        """Note an event, and print it."""
+        self.events.append({"t_s": time.monotonic() - self.began, "event": text})
+        print(f"{self.events[-1]['t_s']:6.1f} s  {text}", flush=True)
 
-    def client() -> None:
-        with httpx.Client(timeout=120) as http:
-            while not ended.is_set():
-                statuses.append(http.post(f"{URL}/v1/chat/completions", json=body).status_code)
-
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    began = time.monotonic()
-    samples: list[dict[str, Any]] = []
-
-    def sample(until: float, load: int) -> None:
-        while time.monotonic() - began < until:
-            failed = sum(status != 200 for status in statuses)
-            samples.append(
-                {
-                    "t_s": time.monotonic() - began,
-                    "clients": load,
-                    "answered": len(statuses),
-                    "failed": failed,
-                    "replicas": running_replicas(),
-                }
+    def sample(self, until: Callable[[dict[str, int]], bool], within_s: float) -> bool:
+        """Sample the replicas until they are as wanted; whether they were in time."""
+        ends = time.monotonic() + within_s
+        while True:
+            replicas = running_replicas()
+            self.samples.append(
+                {"t_s": time.monotonic() - self.began, "clients": self.clients, "replicas": replicas}
             )
+            if until(replicas):
+                return True
+            if time.monotonic() > ends:
+                return False
             time.sleep(EVERY_S)
 
-    quiet = load_s / 10
-    sample(quiet, 0)
-    for thread in threads:
-        thread.start()
-    try:
-        sample(quiet + load_s, clients)
-    finally:
-        ended.set()
+    def rest(self, seconds: float) -> None:
+        """Sample for so long."""
+        self.sample(lambda _: False, seconds)
+
+
+class Elasticity:
+    """The course of one expert through a running local cluster."""
+
+    def __init__(self, config: Mapping[str, Any], expert: str, within_s: float) -> None:
+        self._config, self._expert, self._within_s = config, expert, within_s
+        self._app = next(a for a in config["applications"] if (a.get("args") or {}).get("name") == expert)
+        self._scale = self._app["deployments"][0]["autoscaling_config"]
+        self.recording = Recording()
+
+    def run(self, clients: int, load_s: float) -> dict[str, Any]:
+        """The whole course; what came of it."""
+        seen = self.recording
+        seen.rest(QUIET_S)
+        reached = self._load(clients, load_s)
+        low = int(self._scale["min_replicas"])
+        back = seen.sample(lambda now: now[self._app["name"]] == low, self._within_s)
+        seen.tell(f"{'back' if back else 'not back'} at {low}")
+        seen.rest(5)
+        waited = self._cold("wait", self._expert)
+        passed = self._cold("next", "auto")
+        deploy(self._config)
+        others = {
+            name: sorted({sample["replicas"].get(name, 0) for sample in seen.samples})
+            for name in seen.samples[0]["replicas"]
+            if name != self._app["name"]
+        }
+        return {
+            "expert": self._expert,
+            "maximum": self._scale["max_replicas"],
+            "most_replicas_under_load": reached,
+            "back_at_minimum": back,
+            "requests": len(seen.statuses),
+            "failed": sum(status != 200 for status in seen.statuses),
+            "cold_wait": waited,
+            "cold_next": passed,
+            "replica_counts_of_the_others": others,
+        }
+
+    def _load(self, clients: int, load_s: float) -> int:
+        ended = threading.Event()
+        body = _body(self._expert, TOKENS)
+
+        def client() -> None:
+            with httpx.Client(timeout=120) as http:
+                while not ended.is_set():
+                    answer = http.post(f"{URL}/v1/chat/completions", json=body)
+                    self.recording.statuses.append(answer.status_code)
+
+        threads = [threading.Thread(target=client) for _ in range(clients)]
+        first = len(self.recording.samples)
+        self.recording.clients = clients
+        self.recording.tell(f"{clients} clients ask {self._expert}")
         for thread in threads:
-            thread.join()
-    sample(quiet + load_s + rest_s, 0)
-    return samples
+            thread.start()
+        try:
+            self.recording.rest(load_s)
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+        self.recording.clients = 0
+        self.recording.tell("the load ends")
+        return max(int(sample["replicas"][self._app["name"]]) for sample in self.recording.samples[first:])
+
+    def _cold(self, manner: str, model: str) -> dict[str, Any]:
+        """Let it fall asleep with this `cold:`, ask once, and wait until it is up."""
+        changed = json.loads(json.dumps(self._config))  # a copy in which no anchor of the YAML is shared
+        for app in changed["applications"]:
+            if app["name"] == self._app["name"]:
+                app["deployments"][0]["autoscaling_config"]["min_replicas"] = 0
+            for deployment in app["deployments"]:
+                if deployment["name"] == "Ingress":
+                    deployment["user_config"]["experts"][self._expert]["cold"] = manner
+        deploy(changed)
+        seen, name = self.recording, self._app["name"]
+        asleep = seen.sample(lambda now: now[name] == 0, self._within_s)
+        seen.tell(f"min_replicas 0: {'asleep' if asleep else 'still awake'}")
+        seen.rest(3)
+        began = time.monotonic()
+        answer = httpx.post(f"{URL}/v1/chat/completions", json=_body(model, 4), timeout=120)
+        took = time.monotonic() - began
+        who = answer.headers.get("x-router-expert")
+        seen.tell(f"cold: {manner}: {answer.status_code} by {who} after {took:.2f} s")
+        awake = seen.sample(lambda now: now[name] > 0, self._within_s)
+        return {
+            "asleep": asleep,
+            "status": answer.status_code,
+            "answered_by": who,
+            "seconds": took,
+            "awake": awake,
+        }
 
 
-def plot(samples: Sequence[dict[str, Any]], file: Path) -> None:
-    """Replicas of each expert as steps, the clients behind them."""
+def _body(model: str, tokens: int) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": tokens}
+
+
+def plot(samples: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Replicas of each expert as steps, the clients behind them, what was done as numbered lines."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     times = [sample["t_s"] for sample in samples]
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    names = sorted({name for sample in samples for name in sample["replicas"]})
+    figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
-    for name in sorted({name for sample in samples for name in sample["replicas"]}):
-        axes.step(times, [sample["replicas"].get(name, 0) for sample in samples], where="post", label=name)
-    axes.set(xlabel="seconds", ylabel="running replicas", ylim=(0, None))
     behind = axes.twinx()
-    behind.fill_between(times, [sample["clients"] for sample in samples], step="post", alpha=0.12)
-    behind.set(ylabel="clients at once", ylim=(0, None))
+    behind.fill_between(times, [s["clients"] for s in samples], step="post", alpha=0.15, color="grey")
+    behind.set(ylabel="clients at once (grey)", ylim=(0, None))
+    axes.set_zorder(behind.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    for number, name in enumerate(names):
+        shift = 0.04 * (number - (len(names) - 1) / 2)  # equal counts stay visible beside each other
+        counts = [sample["replicas"].get(name, 0) + shift for sample in samples]
+        axes.step(times, counts, where="post", label=name, linewidth=2)
+    axes.set(xlabel="seconds", ylabel="running replicas", ylim=(-0.2, None))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for number, event in enumerate(events, 1):
+        axes.axvline(event["t_s"], color="black", linewidth=0.6, linestyle=":")
+        axes.annotate(str(number), (event["t_s"], 1.0), xycoords=("data", "axes fraction"), va="bottom")
+    told = "   ".join(f"{number} {event['event']}" for number, event in enumerate(events, 1))
+    figure.supxlabel(told, fontsize=7, wrap=True)
     axes.legend(loc="upper right")
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=110)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Record and draw."""
+    """Record and draw; 2 with one clear line when no cluster answers."""
     parser = argparse.ArgumentParser(prog="python -m cluster.local.elasticity", description=__doc__)
+    parser.add_argument("--config", type=Path, default=CONFIG, help="what `nodes up` deployed")
     parser.add_argument("--expert", default="arithmetic")
     parser.add_argument("--clients", type=int, default=24)
-    parser.add_argument("--load-s", type=float, default=40)
-    parser.add_argument("--rest-s", type=float, default=60)
+    parser.add_argument("--load-s", type=float, default=45)
+    parser.add_argument("--within-s", type=float, default=90, help="longest wait for one change of replicas")
     parser.add_argument("--out", type=Path, default=Path("var/elasticity"))
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
+    config = yaml.safe_load(options.config.read_text(encoding="utf-8"))
+    course = Elasticity(config, options.expert, options.within_s)
     try:
-        samples = record(options.expert, options.clients, options.load_s, options.rest_s)
-    except httpx.HTTPError as error:
-        print(f"no local cluster answers: {error}; run `python -m cluster.local.nodes up`", file=sys.stderr)
+        result = course.run(options.clients, options.load_s)
+    except (httpx.HTTPError, RouterError) as error:
+        print(f"stopped: {error}; is there a cluster (`python -m cluster.local.nodes up`)?", file=sys.stderr)
         return 2
-    (options.out / "samples.json").write_text(json.dumps(samples) + "\n", encoding="utf-8")
-    plot(samples, options.out / "replicas.png")
-    last = samples[-1]
-    print(f"{last['answered']} answered, {last['failed']} failed; replicas at the end {last['replicas']}")
+    seen = course.recording
+    data = {"result": result, "events": seen.events, "samples": seen.samples}
+    (options.out / "samples.json").write_text(json.dumps(data) + "\n", encoding="utf-8")
+    plot(seen.samples, seen.events, options.out / "replicas.png")
+    print(json.dumps(result, indent=2))
     return 0
 
 

@@ -1,11 +1,12 @@
 """A several-node Ray cluster on one machine: a head that runs no replica, and one node for each pool.
 
-    python -m cluster.local.nodes up [--config FILE]    start, deploy, say where replicas run
-    python -m cluster.local.nodes kill|join POOL        take a pool's node away, bring it back
-    python -m cluster.local.nodes down                  leave nothing
+    python -m cluster.local.nodes up [--config FILE] [--redis]    start, deploy, say where replicas run
+    python -m cluster.local.nodes kill|vanish|join NODE           take a pool's node away, bring it back
+    python -m cluster.local.nodes down                            leave nothing
 
 Each node is a `ray start` of its own in a network namespace of its own, with its pool's labels,
-custom resources and as many simulated GPUs as the pool asks. Needs root and `ip`; says so without.
+custom resources and as many simulated GPUs as the pool asks. With `--redis` the head keeps its state
+in a real Redis, so that `kill head` and `join head` work too. Needs root and `ip`; says so without.
 """
 
 import argparse
@@ -15,36 +16,46 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 
+from cluster.local.observe import (
+    DASHBOARD,
+    HEAD_IP,
+    HTTP_PORT,
+    NETWORK,
+    ClusterNotStarted,
+    alive_nodes,
+    deploy,
+    replicas,
+)
 from cluster.local.run import ROOT, environment
 from cluster.pools import asks
-from cluster.render_groups import Group, groups
+from cluster.render_groups import Group, groups, pool_name
 from cluster.render_settings import PodSettings, RenderSettings
 from router.errors import RouterError
 
 CONFIG = ROOT / "cluster" / "local" / "pools.yaml"
 STATE = ROOT / "var" / "nodes"
-BRIDGE, NETWORK = "torouter0", "10.213.77"
-HEAD_IP = f"{NETWORK}.1"
-GCS_PORT = 6399
-DASHBOARD = f"http://{HEAD_IP}:8265"
-HTTP_PORT = 8000
+TEMPORARY = Path(tempfile.gettempdir()) / "to-router-nodes"
+"""Ray's own folders, one for each node; short, since a socket's path may have 107 bytes."""
+BRIDGE = "torouter0"
+OUTSIDE_IP = f"{NETWORK}.254"
+"""This machine's address on the bridge: where clients come from."""
+HEAD, REDIS = "head", "redis"
+NUMBERS = {HEAD: 1, REDIS: 253}
+"""Last part of the addresses; pools count from 2."""
+GCS_PORT, REDIS_PORT = 6399, 6379
 CPUS = 2
 OBJECT_STORE = 100 * 1024 * 1024
+OUTLIVES_HEAD_S = "600"
 UP_WITHIN_S = 120.0
-DEPLOYED_WITHIN_S = 240.0
 ENDS_WITHIN_S = 20.0
-
-
-class ClusterNotStarted(RouterError):
-    """A node, or the graph on it, did not come up; the message says what was seen last."""
 
 
 def pools(config: Mapping[str, Any]) -> list[Group]:
@@ -58,17 +69,40 @@ def pools(config: Mapping[str, Any]) -> list[Group]:
     return groups(asks(config), RenderSettings(pools=sized))
 
 
+def addresses(config: Mapping[str, Any]) -> dict[str, str]:
+    """Pool → address of its node."""
+    return {group.name: f"{NETWORK}.{number}" for number, group in enumerate(pools(config), start=2)}
+
+
+def head_command() -> list[str]:
+    """The `ray start` of the head, where no replica runs."""
+    return [
+        _ray(), "start", "--head", f"--port={GCS_PORT}", f"--node-ip-address={HEAD_IP}", "--num-cpus=0",
+        "--num-gpus=0", f"--dashboard-host={HEAD_IP}", f"--object-store-memory={OBJECT_STORE}",
+        f"--temp-dir={TEMPORARY / HEAD}", "--block", "--disable-usage-stats",
+    ]  # fmt: skip
+
+
 def node_command(group: Group, ip: str) -> list[str]:
     """The `ray start` of a pool's node."""
     command = [
         _ray(), "start", f"--address={HEAD_IP}:{GCS_PORT}", f"--node-ip-address={ip}", f"--num-cpus={CPUS}",
-        f"--num-gpus={group.gpus}", f"--object-store-memory={OBJECT_STORE}", "--block",
+        f"--num-gpus={group.gpus}", f"--object-store-memory={OBJECT_STORE}",
+        f"--temp-dir={TEMPORARY / group.name}", "--block",
     ]  # fmt: skip
     if group.labels:
         command.append("--labels=" + ",".join(f"{key}={value}" for key, value in group.labels.items()))
     if group.custom:
         command.append("--resources=" + json.dumps(dict(group.custom)))
     return command
+
+
+def redis_command() -> list[str]:
+    """A Redis in memory only: it outlives the head, which is all that is asked of it here."""
+    return [
+        "redis-server", "--port", str(REDIS_PORT), "--bind", f"{NETWORK}.{NUMBERS[REDIS]}",
+        "--protected-mode", "no", "--save", "", "--appendonly", "no",
+    ]  # fmt: skip
 
 
 def _ray() -> str:
@@ -80,91 +114,121 @@ class Machine:
 
     def __init__(self, state: Path = STATE) -> None:
         self._state = state
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        """Those that this process started, to be reaped by it."""
 
-    def up(self, config: Mapping[str, Any]) -> None:
-        """Start head and nodes, and wait until all have joined."""
+    def up(self, config: Mapping[str, Any], *, redis: bool = False) -> None:
+        """Start head and nodes, and wait until all have joined.
+
+        Args:
+            redis: keep the head's state in a Redis, so that the others outlive it.
+        """
         if os.geteuid() != 0 or shutil.which("ip") is None:
             raise ClusterNotStarted("network namespaces need root and the program `ip` (package iproute2)")
+        if redis and shutil.which("redis-server") is None:
+            raise ClusterNotStarted("redis-server is not installed (Debian: the package redis-server)")
         if _ip("link", "show", BRIDGE, check=False):
             raise ClusterNotStarted(f"{BRIDGE} is there already: run `python -m cluster.local.nodes down`")
         self._state.mkdir(parents=True, exist_ok=True)
         _ip("link", "add", BRIDGE, "type", "bridge")
-        _ip("addr", "add", f"{HEAD_IP}/24", "dev", BRIDGE)
+        _ip("addr", "add", f"{OUTSIDE_IP}/24", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")
-        wanted = pools(config)
-        head = [
-            _ray(), "start", "--head", f"--port={GCS_PORT}", f"--node-ip-address={HEAD_IP}", "--num-cpus=0",
-            "--num-gpus=0", f"--dashboard-host={HEAD_IP}", f"--object-store-memory={OBJECT_STORE}",
-            "--block", "--disable-usage-stats",
-        ]  # fmt: skip
-        self._start("head", head, None)
+        if redis:
+            self._node(REDIS, NUMBERS[REDIS], redis_command())
+        self._node(HEAD, NUMBERS[HEAD], head_command())
         self._await_nodes(1)
-        for number, group in enumerate(wanted, start=2):
-            self._node(group, number)
-        self._await_nodes(1 + len(wanted))
+        found = addresses(config)
+        for name in found:
+            self.join(config, name)
+        self._await_nodes(1 + len(found))
 
     def join(self, config: Mapping[str, Any], name: str) -> None:
-        """Bring a killed node back, as a machine with its label that joins."""
-        numbered = {group.name: (group, number) for number, group in enumerate(pools(config), start=2)}
+        """Start a node that is not there, as a machine with its label that joins; `head` comes back."""
+        if name == HEAD:
+            self._node(HEAD, NUMBERS[HEAD], head_command())
+            return
+        numbered = {group.name: (number, group) for number, group in enumerate(pools(config), start=2)}
         if name not in numbered:
             raise ClusterNotStarted(f"there is no pool {name!r}; there are {', '.join(sorted(numbered))}")
-        self._node(*numbered[name])
+        number, group = numbered[name]
+        self._node(name, number, node_command(group, f"{NETWORK}.{number}"))
 
     def kill(self, name: str) -> None:
-        """End a node at once, as a power failure does."""
+        """End a node's processes at once; the others' connections to it are closed by its kernel."""
         members = _pids(name)
+        if not members:
+            raise ClusterNotStarted(f"no node {name!r} runs here")
         for pid in members:
             _signal(pid, signal.SIGKILL)
         _await_end(members, 5)
-        _ip("netns", "del", _space(name), check=False)
+        self._take_away(name)
         (self._state / f"{name}.pid").unlink(missing_ok=True)
+        shutil.rmtree(TEMPORARY / name, ignore_errors=True)
+
+    def vanish(self, name: str) -> None:
+        """Take a node away without a word, as a power failure does: nobody is told, packets are lost."""
+        for link in _links(name):
+            _ip("link", "set", link, "down")
+        self.kill(name)
 
     def down(self) -> None:
         """End every process and take the network away; nothing happens where nothing is."""
         names = [file.stem for file in self._state.glob("*.pid")]
-        for name in sorted(names, key=lambda name: name == "head"):
+        for name in sorted(names, key=lambda name: NUMBERS.get(name, 0)):
             file = self._state / f"{name}.pid"
             members = [*_pids(name), *_group(int(file.read_text(encoding="utf-8")))]
             for number in (signal.SIGTERM, signal.SIGKILL):
                 for pid in members:
                     _signal(pid, number)
                 _await_end(members, ENDS_WITHIN_S if number == signal.SIGTERM else 5)
-            _ip("netns", "del", _space(name), check=False)
+            self._take_away(name)
         _ip("link", "del", BRIDGE, check=False)
         shutil.rmtree(self._state, ignore_errors=True)
+        shutil.rmtree(TEMPORARY, ignore_errors=True)
 
-    def _node(self, group: Group, number: int) -> None:
-        space, near, far = _space(group.name), f"tor{number}h", f"tor{number}n"
-        ip = f"{NETWORK}.{number}"
+    def _take_away(self, name: str) -> None:
+        """The cable and the network of a node whose processes have ended."""
+        for link in _links(name):
+            _ip("link", "del", link, check=False)  # at once; with its namespace it would go some time later
+        _ip("netns", "del", _space(name), check=False)
+        if name in self._processes:
+            self._processes.pop(name).wait()
+
+    def _node(self, name: str, number: int, command: list[str]) -> None:
+        """A network namespace at the bridge, and the process that is its machine."""
+        space, (near, far) = _space(name), (f"tor{number}h", f"tor{number}n")
         _ip("netns", "add", space)
         # A fixed address: the others still know a killed node's by heart when it joins again.
         mac = f"02:00:00:00:77:{number:02x}"
         _ip("link", "add", near, "type", "veth", "peer", "name", far, "address", mac, "netns", space)
         _ip("link", "set", near, "master", BRIDGE, "up")
         for args in (
-            ("addr", "add", f"{ip}/24", "dev", far),
+            ("addr", "add", f"{NETWORK}.{number}/24", "dev", far),
             ("link", "set", far, "up"),
             ("link", "set", "lo", "up"),
         ):
             _ip("-n", space, *args)
-        self._start(group.name, node_command(group, ip), space)
-
-    def _start(self, name: str, command: list[str], space: str | None) -> None:
         folder = self._state / name
         folder.mkdir(parents=True, exist_ok=True)
+        with (self._state / f"{name}.log").open("ab") as log:
+            process = self._processes[name] = subprocess.Popen(
+                ["ip", "netns", "exec", space, *command],
+                cwd=ROOT, env=self._environment(folder), stdout=log, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        (self._state / f"{name}.pid").write_text(str(process.pid), encoding="utf-8")
+
+    def _environment(self, folder: Path) -> dict[str, str]:
         # Without a token: the bridge leads nowhere but to these namespaces.
         env = {
             **environment(HTTP_PORT, folder, fast=True),
             "RAY_AUTH_MODE": "disabled",
             "OMP_NUM_THREADS": "1",
         }
-        with (self._state / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*(["ip", "netns", "exec", space] if space else []), *command],
-                cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )  # fmt: skip
-        (self._state / f"{name}.pid").write_text(str(process.pid), encoding="utf-8")
+        if (self._state / f"{REDIS}.pid").exists():
+            env["RAY_REDIS_ADDRESS"] = f"{NETWORK}.{NUMBERS[REDIS]}:{REDIS_PORT}"
+            env["RAY_gcs_rpc_server_reconnect_timeout_s"] = OUTLIVES_HEAD_S
+        return env
 
     def _await_nodes(self, count: int) -> None:
         ends = time.monotonic() + UP_WITHIN_S
@@ -186,6 +250,14 @@ class Machine:
 
 def _space(name: str) -> str:
     return f"to-router-{name}"
+
+
+def _links(name: str) -> list[str]:
+    """The bridge's ends of a node's cables."""
+    command = ["ip", "-j", "-n", _space(name), "link", "show", "type", "veth"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    rows = json.loads(listed.stdout or "[]")
+    return [f"{row['ifname'].removesuffix('n')}h" for row in rows if row]
 
 
 def _ip(*arguments: str, check: bool = True) -> bool:
@@ -236,40 +308,10 @@ def _runs(pid: int) -> bool:
     return state != "Z"
 
 
-# --- what the cluster says of itself ---
-
-
-def alive_nodes() -> dict[str, dict[str, Any]]:
-    """Node id → its labels, address and resources; empty while nobody answers."""
-    return {str(row["node_id"]): row for row in _listed("nodes") if row.get("state") == "ALIVE"}
-
-
-def _listed(what: str) -> list[dict[str, Any]]:
-    try:
-        answer = httpx.get(f"{DASHBOARD}/api/v0/{what}", params={"detail": "1", "limit": "10000"}, timeout=20)
-        rows: list[dict[str, Any]] = answer.json()["data"]["result"]["result"]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return []
-    return rows
-
-
-def replicas() -> list[tuple[str, str, int]]:
-    """(application, address of its node, process id) of every living replica."""
-    address = {node: str(row.get("node_ip")) for node, row in alive_nodes().items()}
-    found = []
-    for row in _listed("actors"):
-        parts = str(row.get("class_name")).split(":")
-        if row.get("state") == "ALIVE" and parts[0] == "ServeReplica":
-            found.append((parts[1], address.get(str(row.get("node_id")), "?"), int(row.get("pid") or 0)))
-    return sorted(found)
-
-
 def strays(config: Mapping[str, Any]) -> list[str]:
     """Replicas that run on another node than their pool's, in words."""
-    numbers = {group.name: number for number, group in enumerate(pools(config), start=2)}
-    from cluster.render_groups import pool_name
-
-    home = {ask.app: f"{NETWORK}.{numbers[pool_name(ask)]}" for ask in asks(config)}
+    found = addresses(config)
+    home = {ask.app: found[pool_name(ask)] for ask in asks(config)}
     return [
         f"{app} runs on {where}, not on {home[app]}"
         for app, where, _ in replicas()
@@ -277,54 +319,31 @@ def strays(config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def deploy(config: Mapping[str, Any]) -> float:
-    """Deploy and wait until every application runs; seconds that took.
-
-    Raises:
-        ClusterNotStarted: Serve refuses the configuration, or is not there in time.
-    """
-    started = time.monotonic()
-    answer = httpx.put(f"{DASHBOARD}/api/serve/applications/", json=dict(config), timeout=60)
-    if answer.status_code != 200:
-        raise ClusterNotStarted(f"Serve refuses the configuration: {answer.text:.500}")
-    wanted = {str(app["name"]) for app in config["applications"]}
-    states: dict[str, str] = {}
-    while time.monotonic() - started < DEPLOYED_WITHIN_S:
-        states = application_states()
-        if states.keys() == wanted and set(states.values()) == {"RUNNING"}:
-            return time.monotonic() - started
-        time.sleep(0.25)
-    raise ClusterNotStarted(f"not all run after {DEPLOYED_WITHIN_S:g} s: {states}")
-
-
-def application_states() -> dict[str, str]:
-    """Application → its status, as Serve tells it."""
-    answer = httpx.get(f"{DASHBOARD}/api/serve/applications/", timeout=30)
-    return {name: str(app["status"]) for name, app in answer.json()["applications"].items()}
-
-
 def main(arguments: list[str] | None = None) -> int:
     """One verb; 2 with one clear line when it cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m cluster.local.nodes", description=__doc__)
-    parser.add_argument("verb", choices=("up", "down", "kill", "join", "where"))
-    parser.add_argument("pool", nargs="?")
+    parser.add_argument("verb", choices=("up", "down", "kill", "vanish", "join", "where"))
+    parser.add_argument("node", nargs="?", help="a pool's name, or `head`")
+    parser.add_argument("--redis", action="store_true", help="keep the head's state in a Redis")
     parser.add_argument("--config", type=Path, default=CONFIG)
     options = parser.parse_args(arguments)
     config = yaml.safe_load(options.config.read_text(encoding="utf-8"))
     machine = Machine()
     try:
-        if options.verb in {"kill", "join"} and not options.pool:
-            raise ClusterNotStarted(f"{options.verb} which pool?")
+        if options.verb in {"kill", "vanish", "join"} and not options.node:
+            raise ClusterNotStarted(f"{options.verb} which node?")
         if options.verb == "up":
-            machine.up(config)
+            machine.up(config, redis=options.redis)
             print(f"{len(alive_nodes())} nodes; dashboard {DASHBOARD}")
             print(f"deployed in {deploy(config):.0f} s; http://{HEAD_IP}:{HTTP_PORT}/v1")
         elif options.verb == "down":
             machine.down()
         elif options.verb == "kill":
-            machine.kill(options.pool)
+            machine.kill(options.node)
+        elif options.verb == "vanish":
+            machine.vanish(options.node)
         elif options.verb == "join":
-            machine.join(config, options.pool)
+            machine.join(config, options.node)
         if options.verb in {"up", "where"}:
             for app, where, pid in replicas():
                 print(f"{where}\t{app}\t{pid}")

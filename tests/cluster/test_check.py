@@ -10,7 +10,7 @@ import pytest
 
 from cluster.check import check_file
 from cluster.check_fit import ClusterUnreachable, ManifestUnreadable, check_fit, cluster_nodes, quantity
-from cluster.pools import Nodes, asks, matches
+from cluster.pools import Nodes, asks
 from cluster.render_kuberay import manifest, render
 from cluster.render_settings import RenderSettings
 from router.cli import main
@@ -294,15 +294,6 @@ def test_a_maximum_that_fixed_nodes_cannot_hold_is_a_warning() -> None:
 
     assert [(level, key) for level, key, _ in found] == [("warning", "expert-sums.Expert")]
     assert "only 2 of max_replicas 3" in found[0][2]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found", "meant"),
-    [("a", "a", True), ("a", "b", False), ("!a", "b", True), ("in(a, b)", "b", True),
-     ("!in(a,b)", "b", False), ("a", None, False), ("!a", None, True)],
-)  # fmt: skip
-def test_labels_match_by_the_operators_of_ray(wanted: str, found: str | None, meant: bool) -> None:
-    assert matches({"pool": wanted}, {} if found is None else {"pool": found}) is meant
 
 
 def test_the_nodes_of_a_cluster_are_the_living_ones() -> None:

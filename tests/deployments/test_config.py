@@ -121,6 +121,18 @@ def test_plain_deployments_name_their_pool_on_the_actor() -> None:
     }
 
 
+def test_the_door_carries_its_spread_and_its_part_of_a_gpu_to_serve() -> None:
+    args = AppArgs.model_validate(
+        {"router": {"num_gpus": 0.25, "max_replicas_per_node": 2}, "ingress": {"max_replicas_per_node": 1}}
+    )
+
+    ingress = build_app(args)._bound_deployment
+    router = ingress.init_args[1]._bound_deployment
+
+    assert (ingress.max_replicas_per_node, router.max_replicas_per_node) == (1, 2)
+    assert router.ray_actor_options["num_gpus"] == 0.25
+
+
 def instances() -> list[BaseException]:
     made: list[BaseException] = [
         router_errors.NoEligibleExpertError({"a": "why"}),

@@ -1,0 +1,136 @@
+"""Processor time of ingress, router and HTTP front on a running cluster: per request, decision, chunk.
+
+Reads the processes' own counts of the kernel (/proc), so that the client and the experts on the same
+machine do not count. What the processes do anyway, asked or not, is measured first and taken off.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from cluster.local.observe import actor_pids
+
+PARTS = {
+    "ingress": "ServeReplica:to-router:Ingress",
+    "router": "ServeReplica:to-router:Router",
+    "controller": "ServeController",
+}
+FRONT = "haproxy"
+"""Serve's HTTP front is no actor; its processes are found by their program."""
+LANES = 8
+REQUESTS = 400
+STREAMS, STREAM_TOKENS = 48, 200
+IDLE_S = 10.0
+TICKS = os.sysconf("SC_CLK_TCK")
+_numbers = count()
+
+
+def costs(url: str, expert: str) -> dict[str, float]:
+    """Milliseconds of processor time by part and kind of work, and each part's share of a core when idle."""
+    idle = _idle()
+    named = _per_piece(lambda: _ask_all(url, expert, "the same question"), REQUESTS, idle)
+    fresh = _per_piece(lambda: _ask_all(url, "auto", None), REQUESTS, idle)
+    known = _per_piece(lambda: _ask_all(url, "auto", "the same question"), REQUESTS, idle)
+    chunks = 0
+
+    def stream() -> None:
+        nonlocal chunks
+        chunks = _stream_all(url, expert)
+
+    streamed = _per_piece(stream, STREAMS, idle)
+    per_stream = chunks / STREAMS
+    return {
+        **{f"idle_{part}_share": share for part, share in idle.items()},
+        "ingress_named_ms": named["ingress"],
+        "front_named_ms": named[FRONT],
+        "ingress_routed_ms": fresh["ingress"],
+        "router_new_query_ms": fresh["router"],
+        "router_known_query_ms": known["router"],
+        "ingress_chunk_ms": (streamed["ingress"] - named["ingress"]) / per_stream,
+        "front_chunk_ms": (streamed[FRONT] - named[FRONT]) / per_stream,
+        "chunks_per_stream": per_stream,
+    }
+
+
+def _idle() -> dict[str, float]:
+    """Share of one core that each part takes while nobody asks."""
+    before = _spent()
+    time.sleep(IDLE_S)
+    return {part: (spent - before[part]) / IDLE_S for part, spent in _spent().items()}
+
+
+def _per_piece(work: Callable[[], object], pieces: int, idle: Mapping[str, float]) -> dict[str, float]:
+    """Milliseconds of processor time per piece of work, by part."""
+    before, began = _spent(), time.monotonic()
+    work()
+    took = time.monotonic() - began
+    return {
+        part: 1000 * (spent - before[part] - idle[part] * took) / pieces for part, spent in _spent().items()
+    }
+
+
+def _spent() -> dict[str, float]:
+    """Processor seconds so far, by part."""
+    found = {part: sum(map(_seconds, actor_pids(name))) for part, name in PARTS.items()}
+    return {**found, FRONT: sum(map(_seconds, _fronts()))}
+
+
+def _fronts() -> Iterator[int]:
+    for file in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if file.read_text(encoding="utf-8").strip() == FRONT:
+                yield int(file.parent.name)
+        except OSError:
+            continue  # it ended meanwhile
+
+
+def _seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _ask_all(url: str, model: str, query: str | None) -> None:
+    """`REQUESTS` short answers; without a query each asks something new."""
+
+    def lane(number: int) -> None:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            for _ in range(number, REQUESTS, LANES):
+                text = query or f"what is {next(_numbers)} + {number}, and why is that so?"
+                client.post("/v1/chat/completions", json=_body(model, text, 1)).raise_for_status()
+
+    with ThreadPoolExecutor(LANES) as pool:
+        list(pool.map(lane, range(LANES)))
+
+
+def _stream_all(url: str, model: str) -> int:
+    """`STREAMS` streamed answers; how many chunks of them arrived."""
+
+    def lane(number: int) -> int:
+        arrived = 0
+        body = {**_body(model, "tell me", STREAM_TOKENS), "stream": True}
+        with httpx.Client(base_url=url, timeout=120) as client:
+            for _ in range(number, STREAMS, LANES):
+                with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+                    answer.raise_for_status()
+                    arrived += sum(line.startswith("data: {") for line in answer.iter_lines())
+        return arrived
+
+    with ThreadPoolExecutor(LANES) as pool:
+        return sum(pool.map(lane, range(LANES)))
+
+
+def _body(model: str, text: str, tokens: int) -> dict[str, Any]:
+    # The pace of a quick engine, so that chunks come one by one and not as one piece.
+    pace = {"simulate": {"*": {"ttft_ms": 0, "tokens_per_s": 100 if tokens > 1 else None}}}
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": tokens,
+        **pace,
+    }

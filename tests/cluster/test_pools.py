@@ -1,0 +1,90 @@
+"""What deployments ask of nodes, and how much of it nodes hold: pure functions over plain values."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.pools import Nodes, asks, matches, unplaced
+from tests.cluster.configs import ROOT, good
+
+CPU_NODE = {"CPU": 8.0}
+
+
+def door(config: dict[str, Any], part: str, **args: Any) -> dict[str, Any]:
+    """The configuration with more `args` for ingress or router."""
+    config["applications"][0]["args"].setdefault(part, {}).update(args)
+    return config
+
+
+def missing(config: dict[str, Any], app: str, deployment: str, count: int, nodes: list[Nodes]) -> int:
+    """Of so many replicas, those that find no room when nobody else asks."""
+    ask = next(ask for ask in asks(config) if (ask.app, ask.deployment) == (app, deployment))
+    return unplaced([(ask, count)], nodes, most=True).get(ask.key, 0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "meant"),
+    [("a", "a", True), ("a", "b", False), ("!a", "b", True), ("in(a, b)", "b", True),
+     ("!in(a,b)", "b", False), ("a", None, False), ("!a", None, True)],
+)  # fmt: skip
+def test_labels_match_by_the_operators_of_ray(wanted: str, found: str | None, meant: bool) -> None:
+    assert matches({"pool": wanted}, {} if found is None else {"pool": found}) is meant
+
+
+def test_replicas_spread_over_nodes_where_asked() -> None:
+    config = door(good(), "ingress", max_replicas_per_node=1)
+    nodes = [Nodes(name, {}, CPU_NODE) for name in ("a", "b")]
+
+    assert missing(config, "to-router", "Ingress", 2, nodes) == 0
+    assert missing(config, "to-router", "Ingress", 3, nodes) == 1
+    assert missing(good(), "to-router", "Ingress", 3, nodes) == 0
+
+
+def test_a_router_and_small_experts_share_a_gpu() -> None:
+    config = door(good(), "router", num_gpus=0.25, pool={"labels": {"pool": "sums"}})
+    config["applications"][1]["args"]["gpus_per_worker"] = 0.25
+    node = [Nodes("gpu", {"pool": "sums"}, {"CPU": 8.0, "GPU": 1.0})]
+    shared = [ask for ask in asks(config) if ask.labels == {"pool": "sums"}]
+
+    assert [ask.gpus for ask in shared] == [0.25, 0.25]
+    assert unplaced([(ask, 2) for ask in shared], node, most=True) == {}
+    assert sum(unplaced([(ask, 3) for ask in shared], node, most=True).values()) == 2
+
+
+def test_tensor_parallel_replicas_stay_on_one_node_and_pipelines_spread() -> None:
+    config = good()
+    engine = config["applications"][1]["args"]["engine"]
+    nodes = [Nodes(name, {"pool": "sums"}, {"CPU": 8.0, "GPU": 2.0}) for name in ("a", "b")]
+
+    engine["tensor_parallel_size"] = 4
+    assert missing(config, "expert-sums", "Expert", 1, nodes) == 1
+
+    del engine["tensor_parallel_size"]
+    engine["pipeline_parallel_size"] = 4
+    assert missing(config, "expert-sums", "Expert", 1, nodes) == 0
+    assert missing(config, "expert-sums", "Expert", 2, nodes) == 1
+
+
+def test_a_replica_that_does_not_fit_takes_no_room_from_the_next() -> None:
+    config = good()
+    config["applications"][1]["args"]["engine"]["pipeline_parallel_size"] = 3
+    config["applications"][2]["args"]["pool"] = {"labels": {"pool": "sums"}}
+    experts = [ask for ask in asks(config) if ask.labels == {"pool": "sums"}]
+    node = [Nodes("gpu", {"pool": "sums"}, {"CPU": 8.0, "GPU": 2.0})]
+
+    assert unplaced([(ask, 1) for ask in experts], node, most=True) == {"expert-sums.Expert": 1}
+
+
+@pytest.mark.parametrize("name", ["gpu", "multi-gpu"])
+def test_reference_experts_scale_before_their_engine_is_full_and_late_down(name: str) -> None:
+    """As docs/deploy.md says: three quarters of the batch, up soon, down late, never cut an answer."""
+    config = yaml.safe_load((ROOT / "cluster" / "reference" / f"{name}.yaml").read_text(encoding="utf-8"))
+    for app in config["applications"][1:]:
+        deployment, batch = app["deployments"][0], app["args"]["engine"]["max_num_seqs"]
+        scale = deployment["autoscaling_config"]
+
+        assert scale["target_ongoing_requests"] == 0.75 * batch
+        assert deployment["max_ongoing_requests"] > batch
+        assert scale["upscale_delay_s"] < scale["downscale_delay_s"]
+        assert deployment["graceful_shutdown_timeout_s"] >= 300

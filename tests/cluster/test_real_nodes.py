@@ -1,0 +1,293 @@
+"""A real cluster of five nodes on this machine, each in a network namespace of its own. Slow; `-s` tells.
+
+A head that runs no replica, a node for ingress and router, three pools; once with every pool named by
+labels, once by custom resources. The experts are simulated but where a test says otherwise.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from cluster.local import nodes
+from cluster.local.nodes import CONFIG, HEAD, Machine, addresses, strays
+from cluster.local.observe import HEAD_IP, HTTP_PORT, application_states, await_ready, deploy, replicas
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and `ip`"
+    ),
+]
+WITH_REDIS = shutil.which("redis-server") is not None
+HEAD_URL = f"http://{HEAD_IP}:{HTTP_PORT}"
+REDEPLOYS = 20
+WITHIN_S = 120.0
+GONE_S = 15.0
+VANISHED_S = 60.0
+"""Ray takes half a minute to call a node dead that says nothing."""
+EXPERTS = ("expert-arithmetic", "expert-atlas", "expert-words")
+
+
+def config() -> dict[str, Any]:
+    """The multi-pool configuration, without the sharing that YAML anchors leave."""
+    data: dict[str, Any] = json.loads(json.dumps(yaml.safe_load(CONFIG.read_text(encoding="utf-8"))))
+    return data
+
+
+def named_by(kind: str) -> dict[str, Any]:
+    """The configuration with every pool named by labels, or by custom resources."""
+    data = config()
+    for app in data["applications"]:
+        for part in (app["args"], app["args"].get("router", {}), app["args"].get("ingress", {})):
+            if (pool := part.get("pool")) is None:
+                continue
+            name = (pool.get("labels") or {}).get("pool") or next(iter(pool["resources"])).removeprefix(
+                "pool_"
+            )
+            part["pool"] = (
+                {"labels": {"pool": name}} if kind == "labels" else {"resources": {f"pool_{name}": 0.001}}
+            )
+    return data
+
+
+def reseeded(graph: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The graph with every expert's shape changed, so that each of them is deployed anew."""
+    changed = json.loads(json.dumps(graph))
+    for app in changed["applications"][1:]:
+        app["args"]["seed"] = seed
+    return dict(changed)
+
+
+def with_engines(graph: dict[str, Any]) -> dict[str, Any]:
+    """The graph with real vLLM engines on processors; that of two bundles stays simulated."""
+    changed = json.loads(json.dumps(graph))
+    for app in changed["applications"][1:]:
+        name = app["args"]["name"]
+        if name != "words":
+            app["import_path"] = "deployments.app:build_expert"
+            app["args"] = {
+                "name": name,
+                "model": f"cluster/local/experts/{name}",
+                "pool": app["args"]["pool"],
+                "accelerator": "cpu",
+                "cpus_per_worker": 0.1,
+                "engine": {
+                    "max_model_len": 512,
+                    "dtype": "bfloat16",
+                    "enforce_eager": True,
+                    "max_num_seqs": 8,
+                    "kv_cache_memory_bytes": 128 * 1024 * 1024,
+                },
+            }
+    return dict(changed)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    return Machine()
+
+
+@pytest.fixture(scope="module", params=["labels", "resources"])
+def running(request: pytest.FixtureRequest, machine: Machine) -> Iterator[dict[str, Any]]:
+    graph = named_by(request.param)
+    machine.down()
+    try:
+        machine.up(graph, redis=WITH_REDIS)
+        took = deploy(graph)
+        await_ready(HEAD_URL)
+        tell(f"{len(nodes.alive_nodes())} nodes, pools by {request.param}, deployed in {took:.1f} s")
+        yield graph
+    finally:
+        machine.down()
+
+
+def tell(figure: str) -> None:
+    print(figure, flush=True)  # noqa: T201 - figures, with -s
+
+
+def named(url: str, model: str, tokens: int = 4, *, stream: bool = False) -> httpx.Response:
+    messages = [{"role": "user", "content": "what is 2 + 2?"}]
+    body = {"model": model, "messages": messages, "max_tokens": tokens, "stream": stream}
+    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=90)
+
+
+def outcome_of(answer: httpx.Response) -> str:
+    """The reason header of a whole answer; `cut` for a stream that ended with an error event, as it must
+    when its node goes after its first byte; else what came instead."""
+    streamed = answer.headers.get("content-type", "").startswith("text/event-stream")
+    if answer.status_code != 200 or (streamed and not answer.text.rstrip().endswith("data: [DONE]")):
+        return f"lost: {answer.status_code}"
+    return "cut" if streamed and '"error"' in answer.text else answer.headers["x-router-reason"]
+
+
+class Load:
+    """Steady requests to `auto`, in `LANES`; whatever is no answer counts as lost."""
+
+    LANES = ("whole", "whole", "stream", "stream")
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.answers: list[tuple[str, float, str]] = []
+        """Lane, seconds and outcome: the reason header of an answer, else what came instead."""
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(lane,)) for lane in self.LANES]
+
+    def _run(self, lane: str) -> None:
+        while not self._end.is_set():
+            began = time.monotonic()
+            try:
+                outcome = outcome_of(named(self._url, "auto", tokens=40, stream=lane == "stream"))
+            except httpx.HTTPError as error:
+                outcome = f"lost: {type(error).__name__}"
+            self.answers.append((lane, time.monotonic() - began, outcome))
+            self._end.wait(0.05)
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def lost(self) -> list[str]:
+        return [outcome for _, _, outcome in self.answers if outcome.startswith("lost")]
+
+    def __str__(self) -> str:
+        outcomes: dict[str, int] = {}
+        for _, _, outcome in self.answers:
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        slowest = {
+            lane: round(max(seconds for name, seconds, _ in self.answers if name == lane), 1)
+            for lane in sorted(set(self.LANES))
+        }
+        median = 1000 * statistics.median(seconds for _, seconds, _ in self.answers)
+        told = f"{len(self.answers)} requests, {len(self.lost)} lost, {outcomes}"
+        return f"{told}; median {median:.0f} ms, slowest, s: {slowest}"
+
+
+def pids(of: tuple[str, ...] = EXPERTS) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {name: set() for name in of}
+    for app, _, pid in replicas():
+        if app in found:
+            found[app].add(pid)
+    return found
+
+
+def wait_until(done: Callable[[], bool], what: str) -> float:
+    began = time.monotonic()
+    while not done():
+        if time.monotonic() - began > WITHIN_S:
+            pytest.fail(f"{what}: not within {WITHIN_S:g} s")
+        time.sleep(0.25)
+    return time.monotonic() - began
+
+
+def test_no_replica_strays_over_twenty_redeploys(running: dict[str, Any]) -> None:
+    door = pids(("to-router",))
+    before, times = pids(), []
+    for turn in range(1, REDEPLOYS + 1):
+        times.append(deploy(reseeded(running, turn)))
+
+        now = pids()
+        assert strays(running) == []
+        assert all(now[app] and not now[app] & before[app] for app in EXPERTS), f"turn {turn}: {now}"
+        before = now
+    assert pids(("to-router",)) == door
+    tell(
+        f"{REDEPLOYS} redeploys of all experts: 0 strays, 0 hangs; "
+        f"median {statistics.median(times):.1f} s, longest {max(times):.1f} s"
+    )
+
+
+@pytest.mark.parametrize("way", ["kill", "vanish"])
+def test_a_lost_node_loses_no_request_and_its_replica_returns(
+    running: dict[str, Any], machine: Machine, way: str
+) -> None:
+    name = next(pool for pool in addresses(running) if pool.endswith("math"))
+    deploy(running)
+    await_ready(HEAD_URL)
+    with Load(HEAD_URL) as load:
+        time.sleep(3)
+        (machine.kill if way == "kill" else machine.vanish)(name)
+        time.sleep(GONE_S if way == "kill" else VANISHED_S)
+    tell(f"{way} {name}: {load}")
+
+    assert len(load.answers) > 20
+    assert load.lost == []
+    assert sum(outcome == "cut" for *_, outcome in load.answers) <= Load.LANES.count("stream")
+    assert any(outcome == "fallback_expert" for *_, outcome in load.answers), "the load missed the node"
+
+    with Load(HEAD_URL) as load:
+        machine.join(running, name)
+        took = wait_until(
+            lambda: named(HEAD_URL, "arithmetic").status_code == 200, "the expert answers again"
+        )
+    tell(f"its expert answers {took:.1f} s after a node with its pool joined; meanwhile {load}")
+    assert load.lost == []
+    assert strays(running) == []
+    assert pids()["expert-arithmetic"]
+
+
+@pytest.mark.skipif(not WITH_REDIS, reason="redis-server is not installed (Debian: the package redis-server)")
+def test_the_data_plane_answers_without_the_head_and_control_returns(
+    running: dict[str, Any], machine: Machine
+) -> None:
+    door_url = (
+        f"http://{addresses(running)[next(p for p in addresses(running) if p.endswith('door'))]}:{HTTP_PORT}"
+    )
+    deploy(running)
+    await_ready(door_url)
+    before = pids((*EXPERTS, "to-router"))
+    with Load(door_url) as load:
+        time.sleep(3)
+        machine.kill(HEAD)
+        time.sleep(20)
+        without_head = len(load.answers)
+        machine.join(running, HEAD)
+        back = wait_until(control_answers, "the control plane answers")
+        after = pids((*EXPERTS, "to-router"))
+        took = deploy(reseeded(running, 77))
+        time.sleep(3)
+    tell(
+        f"head killed: {load}; {without_head} of them before it returned; control answers {back:.1f} s "
+        f"after `ray start --head`, and a redeploy took {took:.1f} s"
+    )
+
+    assert load.lost == []
+    assert without_head > 20
+    assert after == before
+    assert strays(running) == []
+    assert not pids()["expert-arithmetic"] & before["expert-arithmetic"]
+
+
+def control_answers() -> bool:
+    """Whether Serve's controller tells of every application again."""
+    try:
+        states = application_states()
+    except (httpx.HTTPError, KeyError, ValueError):
+        return False
+    return set(states) == {*EXPERTS, "to-router"} and set(states.values()) == {"RUNNING"}
+
+
+def test_real_engines_run_on_their_pools_nodes_too(running: dict[str, Any]) -> None:
+    took = deploy(with_engines(running))
+    answer = named(HEAD_URL, "arithmetic")
+    tell(f"two real vLLM engines and a simulated one of two bundles deployed in {took:.1f} s")
+
+    assert strays(running) == []
+    assert all(pids().values())
+    assert answer.status_code == 200
+    assert "simulated" not in answer.text
