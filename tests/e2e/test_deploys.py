@@ -126,29 +126,63 @@ def answers(application: Application, model: str) -> httpx.Response:
     return httpx.post(f"{application.url}/v1/chat/completions", json=body, timeout=60)
 
 
-def test_an_expert_comes_and_goes_and_nothing_else_restarts(application: Application, tmp_path: Path) -> None:
+def replica_of(expert: str) -> str:
+    """The title of an expert's replica."""
+    return f"ray::ServeReplica:expert-{expert}:Expert"
+
+
+def test_an_expert_comes_changes_and_goes_and_nothing_else_restarts(
+    application: Application, tmp_path: Path
+) -> None:
     def with_twin(data: dict[str, Any]) -> None:
         arithmetic = next(app for app in data["applications"] if app["name"] == "expert-arithmetic")
         twin = {**arithmetic, "name": "expert-twin", "args": {**arithmetic["args"], "name": "twin"}}
         data["applications"].append(twin)
         data["applications"][0]["deployments"][0]["user_config"]["experts"]["twin"] = {"app": "expert-twin"}
 
-    before = processes(ENGINES, INGRESS, ROUTER)
+    def with_twin_and_change(data: dict[str, Any]) -> None:
+        with_twin(data)
+        with_change(data)
+
+    def with_change(data: dict[str, Any]) -> None:
+        atlas = next(app for app in data["applications"] if app["name"] == "expert-atlas")
+        atlas["args"] = {**atlas["args"], "engine": {**atlas["args"]["engine"], "max_num_seqs": 16}}
+
+    others = [*(replica_of(name) for name in ("arithmetic", "words", "generalist")), INGRESS, ROUTER]
+    titles = [*others, replica_of("atlas"), replica_of("twin"), ENGINES]
+    before = processes(*titles)
     with load(application.url) as running:
         deploy(application, tmp_path, with_twin)
         wait_until(lambda: answers(application, "twin").status_code == 200, "the new expert answers")
-        with_more = processes(ENGINES, INGRESS, ROUTER)
-        deploy(application, tmp_path, lambda data: None)
-        wait_until(lambda: answers(application, "twin").status_code == 404, "the expert is gone")
-        wait_until(lambda: len(processes(ENGINES)[ENGINES]) == len(before[ENGINES]), "its engine is gone")
-    after = processes(ENGINES, INGRESS, ROUTER)
+        added = processes(*titles)
 
-    assert before[ENGINES] < with_more[ENGINES]
-    assert len(before[ENGINES]) == 4
-    assert before == after
-    assert with_more[INGRESS] == before[INGRESS]
+        deploy(application, tmp_path, with_twin_and_change)
+        wait_until(
+            lambda: (
+                len(now := processes(replica_of("atlas"))[replica_of("atlas")]) == 1
+                and not now & added[replica_of("atlas")]
+                and answers(application, "atlas").status_code == 200
+            ),
+            "the changed expert answers from a new replica",
+        )
+        changed = processes(*titles)
+
+        deploy(application, tmp_path, with_change)
+        wait_until(lambda: answers(application, "twin").status_code == 404, "the expert is gone")
+        wait_until(lambda: not processes(replica_of("twin"))[replica_of("twin")], "its replica is gone")
+        wait_until(lambda: len(processes(ENGINES)[ENGINES]) == 4, "its engine is gone")
+    removed = processes(*titles)
+
+    assert all(len(before[title]) == 1 for title in others)
+    assert all(found[title] == before[title] for found in (added, changed, removed) for title in others)
+    assert added[replica_of("atlas")] == before[replica_of("atlas")]
+    assert added[replica_of("twin")] == changed[replica_of("twin")] != set()
+    assert len(before[ENGINES] - changed[ENGINES]) == 1
+    assert removed[replica_of("twin")] == set()
+    assert removed[replica_of("atlas")] == changed[replica_of("atlas")]
     assert set(running.statuses) == {200}
     assert len(running.statuses) > 20
+    print(f"added, changed and removed under {len(running.statuses)} requests, 0 lost")  # noqa: T201 - with -s
 
 
 def test_a_policy_is_swapped_under_load_and_a_corrupt_one_refused(
