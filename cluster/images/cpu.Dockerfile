@@ -18,7 +18,8 @@ FROM python:3.11-slim-bookworm
 # procps: Ray; util-linux: vLLM asks lscpu; wget: KubeRay's probes; haproxy comes with ray[serve].
 RUN apt-get update && apt-get install -y --no-install-recommends procps util-linux wget libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 1000 --gid 100 --create-home router
+    && useradd --uid 1000 --gid 100 --create-home router \
+    && mkdir /models && chown 1000:100 /models
 COPY --from=build /venv /venv
 COPY --from=build --chown=1000:100 /app /app
 COPY --chown=1000:100 serve_config.yaml /app/
@@ -29,4 +30,5 @@ EXPOSE 8000
 # Liveness only; Kubernetes has probes of its own.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=180s --retries=4 \
     CMD wget -q -O /dev/null http://127.0.0.1:8000/health || exit 1
-CMD ["python", "-m", "cluster.local.run"]
+# Every interface of the container's own network: what reaches it from outside, `docker run --publish` says.
+CMD ["python", "-m", "cluster.local.run", "--host", "0.0.0.0"]

@@ -1,6 +1,6 @@
 """Serve the graph on this machine: check the configuration, start, wait until ready, stop cleanly.
 
-    python -m cluster.local.run [--config FILE] [--port N] [--transport fast|plain]
+    python -m cluster.local.run [--config FILE] [--host ADDRESS] [--port N] [--transport fast|plain]
 
 Starts `serve run` as its child with the flags of cluster/transport.env and tells how far it is;
 Ctrl-C ends Serve and Ray with it.
@@ -41,16 +41,19 @@ def transport_flags(file: Path = ROOT / "cluster" / "transport.env") -> dict[str
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-def with_port(config: Path, port: int | None, folder: Path) -> tuple[Path, int]:
-    """The configuration with `http_options.port` replaced, as a file of its own, and the port in force."""
+def with_port(config: Path, port: int | None, folder: Path, *, host: str | None = None) -> tuple[Path, int]:
+    """The configuration listening elsewhere, as a file of its own, and the port in force."""
     data = yaml.safe_load(config.read_text(encoding="utf-8"))
     options = data.setdefault("http_options", {})
-    if port is None:
-        return config, int(options.get("port", 8000))
-    options["port"] = port
+    in_force = int(options.get("port", 8000)) if port is None else port
+    if port is None and host is None:
+        return config, in_force
+    options["port"] = in_force
+    if host is not None:
+        options["host"] = host
     changed = folder / config.name
     changed.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-    return changed, port
+    return changed, in_force
 
 
 def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
@@ -110,11 +113,16 @@ def wait_until_ready(url: str, alive: Callable[[], bool], tell: Callable[[str], 
 
 @contextmanager
 def serving(
-    config: Path, *, port: int | None = None, fast: bool = True, log: Path | None = None
+    config: Path,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    fast: bool = True,
+    log: Path | None = None,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`serve run` as a child; yields its URL and process, and stops it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="to-router-"))
-    config, in_force = with_port(config, port, folder)
+    config, in_force = with_port(config, port, folder, host=host)
     log = log or folder / "serve.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
@@ -150,6 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve until Ctrl-C; 2 when the configuration is wrong, 1 when the graph does not come up."""
     parser = argparse.ArgumentParser(prog="python -m cluster.local.run", description=__doc__)
     parser.add_argument("--config", type=Path, default=ROOT / "serve_config.yaml")
+    parser.add_argument("--host", help="address to listen on, instead of the file's http_options.host")
     parser.add_argument("--port", type=int, default=None, help="instead of the file's http_options.port")
     parser.add_argument("--transport", choices=("fast", "plain"), default="fast")
     parser.add_argument("--log", type=Path, default=ROOT / "var" / "serve.log")
@@ -164,10 +173,13 @@ def main(arguments: list[str] | None = None) -> int:
     interrupted = _Interrupted()
     signal.signal(signal.SIGINT, interrupted)
     signal.signal(signal.SIGTERM, interrupted)
-    with serving(options.config, port=options.port, fast=options.transport == "fast", log=options.log) as (
-        url,
-        process,
-    ):
+    with serving(
+        options.config,
+        host=options.host,
+        port=options.port,
+        fast=options.transport == "fast",
+        log=options.log,
+    ) as (url, process):
         print(f"log: {options.log}")
 
         def running() -> bool:

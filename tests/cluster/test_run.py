@@ -68,6 +68,14 @@ def test_the_port_is_changed_in_a_copy(tmp_path: Path) -> None:
     assert yaml.safe_load(other.read_text())["http_options"] == {"host": "127.0.0.1", "port": 9000}
 
 
+def test_the_address_is_changed_where_a_container_needs_it(tmp_path: Path) -> None:
+    given, everywhere = run.ROOT / "serve_config.yaml", "0.0.0.0"  # noqa: S104 - only written to a file
+    changed, port = run.with_port(given, None, tmp_path, host=everywhere)
+
+    assert port == 8000
+    assert yaml.safe_load(changed.read_text())["http_options"] == {"host": everywhere, "port": 8000}
+
+
 def test_it_waits_until_every_part_is_ready(door: tuple[str, list[dict[str, object]]]) -> None:
     url, said = door
     waiting = {
