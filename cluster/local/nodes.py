@@ -173,10 +173,10 @@ class Machine:
 
     def down(self) -> None:
         """End every process and take the network away; nothing happens where nothing is."""
-        names = [file.stem for file in self._state.glob("*.pid")]
-        for name in sorted(names, key=lambda name: NUMBERS.get(name, 0)):
-            file = self._state / f"{name}.pid"
-            members = [*_pids(name), *_group(int(file.read_text(encoding="utf-8")))]
+        if shutil.which("ip") is None:
+            return  # nothing could have been started
+        for name in sorted(_spaces(), key=lambda name: NUMBERS.get(name, 0)):
+            members = _pids(name)
             for number in (signal.SIGTERM, signal.SIGKILL):
                 for pid in members:
                     _signal(pid, number)
@@ -252,6 +252,13 @@ def _space(name: str) -> str:
     return f"to-router-{name}"
 
 
+def _spaces() -> list[str]:
+    """Names of the nodes that have a network, whether or not anything runs in it."""
+    listed = subprocess.run(["ip", "-j", "netns", "list"], capture_output=True, text=True, check=False)
+    prefix, rows = _space(""), json.loads(listed.stdout or "[]")
+    return [row["name"].removeprefix(prefix) for row in rows if row["name"].startswith(prefix)]
+
+
 def _links(name: str) -> list[str]:
     """The bridge's ends of a node's cables."""
     command = ["ip", "-j", "-n", _space(name), "link", "show", "type", "veth"]
@@ -272,19 +279,6 @@ def _pids(name: str) -> list[int]:
     command = ["ip", "netns", "pids", _space(name)]
     listed = subprocess.run(command, capture_output=True, text=True, check=False)
     return [int(pid) for pid in listed.stdout.split()]
-
-
-def _group(leader: int) -> list[int]:
-    """Processes of the session that a `ray start` leads, and their children's."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            session = int((folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[3])
-        except (OSError, ValueError, IndexError):
-            continue  # it ended meanwhile
-        if session == leader:
-            found.append(int(folder.name))
-    return found
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,9 +61,21 @@ def test_a_pool_that_is_not_there_cannot_join() -> None:
 def test_ending_a_cluster_that_is_not_there_does_nothing(tmp_path: Any) -> None:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and `ip`")
-    if nodes.STATE.exists():
+    if Path("/sys/class/net", nodes.BRIDGE).exists():
         pytest.skip("a local cluster runs on this machine")
 
     Machine(tmp_path / "nodes").down()
 
     assert not (tmp_path / "nodes").exists()
+
+
+def test_a_network_without_a_process_is_taken_away_too(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and `ip`")
+    if Path("/sys/class/net", nodes.BRIDGE).exists():
+        pytest.skip("a local cluster runs on this machine")
+    subprocess.run(["ip", "netns", "add", "to-router-left-over"], check=True)
+
+    Machine(tmp_path / "nodes").down()
+
+    assert not Path("/run/netns/to-router-left-over").exists()
