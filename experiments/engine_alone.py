@@ -35,7 +35,7 @@ def main() -> None:
     applications = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["applications"]
     said = next(app["args"] for app in applications if app["name"] == f"expert-{options.expert}")
     expert = ExpertArgs.model_validate(said)
-    os.environ.update(engine_environment(expert))
+    os.environ.update({"VLLM_LOGGING_LEVEL": "ERROR"} | engine_environment(expert))
     print(f"{options.expert}, {os.cpu_count()} processors, load average {os.getloadavg()[0]:.1f} before\n")
     print("| worker | up after, s | requests at a time | tokens/s | ms of a processor a request |")
     print("|---|---|---|---|---|")
