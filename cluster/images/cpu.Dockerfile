@@ -23,7 +23,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends procps util-lin
 COPY --from=build /venv /venv
 COPY --from=build --chown=1000:100 /app /app
 COPY --chown=1000:100 serve_config.yaml /app/
-ENV PATH=/venv/bin:$PATH TO_ROUTER_ROOT=/app PYTHONUNBUFFERED=1 HF_HOME=/models HF_HUB_DISABLE_TELEMETRY=1
+ENV PATH=/venv/bin:$PATH TO_ROUTER_ROOT=/app PYTHONUNBUFFERED=1 HF_HOME=/models HF_HUB_DISABLE_TELEMETRY=1 \
+    RAY_SERVE_HAPROXY_BINARY_PATH=/app/cluster/haproxy
 USER 1000:100
 WORKDIR /app
 EXPOSE 8000

@@ -17,7 +17,8 @@ COPY --chown=1000:100 deployments deployments
 COPY --chown=1000:100 cluster cluster
 RUN pip install --no-deps --editable .
 # A policy of your own: mount it at /app/policies, or `COPY policies policies` in an image on top of this.
-ENV TO_ROUTER_ROOT=/app HF_HOME=/models HF_HUB_DISABLE_TELEMETRY=1 PYTHONUNBUFFERED=1
+ENV TO_ROUTER_ROOT=/app HF_HOME=/models HF_HUB_DISABLE_TELEMETRY=1 PYTHONUNBUFFERED=1 \
+    RAY_SERVE_HAPROXY_BINARY_PATH=/app/cluster/haproxy
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=600s --retries=4 \
     CMD python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/-/healthz', timeout=4)" || exit 1

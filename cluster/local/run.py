@@ -28,6 +28,7 @@ from cluster.check import check_file
 
 ROOT = Path(__file__).resolve().parents[2]
 GUARD = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+HAPROXY = ROOT / "cluster" / "haproxy"
 READY_WITHIN_S = 600.0
 STOP_WITHIN_S = 90.0
 STATS_PORT_OFFSET = 404
@@ -68,6 +69,7 @@ def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
         # Serve keeps a leaving replica open for 30 s so that load balancers elsewhere can forget it;
         # here there is one, and it retries a refused connection.
         env.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "3")
+        env.setdefault("RAY_SERVE_HAPROXY_BINARY_PATH", str(HAPROXY))
         env |= {
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),

