@@ -11,15 +11,26 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
 
+from cluster.check import check_file
 from cluster.local import nodes
 from cluster.local.nodes import CONFIG, HEAD, Machine, addresses, strays
-from cluster.local.observe import HEAD_IP, HTTP_PORT, application_states, await_ready, deploy, replicas
+from cluster.local.observe import (
+    DASHBOARD,
+    HEAD_IP,
+    HTTP_PORT,
+    application_states,
+    await_ready,
+    deploy,
+    replicas,
+)
+from tests.cluster.configs import written
 
 pytestmark = [
     pytest.mark.slow,
@@ -193,6 +204,23 @@ def wait_until(done: Callable[[], bool], what: str) -> float:
             pytest.fail(f"{what}: not within {WITHIN_S:g} s")
         time.sleep(0.25)
     return time.monotonic() - began
+
+
+def test_check_holds_a_configuration_against_the_nodes_that_run(
+    running: dict[str, Any], tmp_path: Path
+) -> None:
+    elsewhere = json.loads(json.dumps(running))
+    elsewhere["applications"][1]["args"]["pool"] = {"labels": {"pool": "mars"}}
+    large = json.loads(json.dumps(running))
+    large["applications"][2]["args"]["workers"] = 9
+
+    def told(graph: dict[str, Any]) -> list[str]:
+        found = check_file(written(graph, tmp_path), cluster=DASHBOARD, policy=False)
+        return [f"{finding.key}: {finding.message}" for finding in found]
+
+    assert told(running) == []
+    assert any("expert-arithmetic.Expert: no node of pool pool=mars" in line for line in told(elsewhere))
+    assert any("expert-words.Expert: one replica needs 9 GPU on one node" in line for line in told(large))
 
 
 def test_no_replica_strays_over_twenty_redeploys(running: dict[str, Any]) -> None:

@@ -1,14 +1,20 @@
 """What an operator sees of the real application: every engine's own metrics in one scrape."""
 
 import re
+import shutil
+import subprocess
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
 import pytest
+import yaml
 
-from tests.cluster.observability.test_observability import SERIES, queries
-from tests.e2e.conftest import Application
+from tests.cluster.observability.test_observability import FOLDER, SERIES, queries
+from tests.e2e.conftest import Application, free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -53,3 +59,68 @@ def test_every_metric_of_dashboards_and_alerts_is_emitted_by_the_running_applica
 
     assert used - emitted == set()
     print(f"{len(used)} series in dashboards and alerts, all emitted")  # noqa: T201 - with -s
+
+
+@pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: the package prometheus)"
+)
+def test_a_real_prometheus_reads_the_application_and_answers_every_query(
+    application: Application, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    config = yaml.safe_load((FOLDER / "prometheus.yaml").read_text(encoding="utf-8"))
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(FOLDER / "rules.yaml")]
+    config["scrape_configs"][0]["static_configs"] = [{"targets": [application.url.removeprefix("http://")]}]
+    file, address = tmp_path / "prometheus.yaml", f"127.0.0.1:{free_port()}"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={tmp_path / 'data'}",
+               f"--web.listen-address={address}"]  # fmt: skip
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _until(lambda: _ask(address, "query", query="to_router_ready"), "it scrapes")
+        client.chat.completions.create(
+            model="auto", messages=[{"role": "user", "content": "hello"}], max_tokens=2
+        )
+        _until(lambda: _ask(address, "query", query="rate(to_router_requests_total[1m]) > 0"), "it counts")
+        answers = {where: _ask(address, "query", query=query) for where, query in queries()}
+        _until(
+            lambda: all(rule["health"] == "ok" for group in _rules(address) for rule in group["rules"]),
+            "it evaluates every rule",
+        )
+        firing = [rule["name"] for group in _rules(address) for rule in group["rules"] if rule["alerts"]]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+    seen = [where for where, answer in answers.items() if answer]
+    print(f"{len(answers)} queries answered, {len(seen)} with data, alerts pending or firing: {firing}")  # noqa: T201 - with -s
+    assert len(seen) > len(answers) / 3
+    assert "ToRouterGone" not in firing
+
+
+def _ask(address: str, what: str, **params: str) -> list[dict[str, Any]]:
+    answer = httpx.get(f"http://{address}/api/v1/{what}", params=params, timeout=10)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["data"]["result"]
+    return found
+
+
+def _rules(address: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"http://{address}/api/v1/rules", timeout=10).json()["data"][
+        "groups"
+    ]
+    return found
+
+
+def _until(done: Callable[[], object], what: str) -> None:
+    ends = time.monotonic() + 60
+    while True:
+        try:
+            if done():
+                return
+        except httpx.TransportError:
+            pass  # it is still starting
+        if time.monotonic() > ends:
+            pytest.fail(f"{what}: not within a minute")
+        time.sleep(0.5)

@@ -102,7 +102,15 @@ def test_every_alert_has_a_test_that_it_fires_and_one_that_it_is_silent() -> Non
 
 
 @needs_promtool
-@pytest.mark.parametrize("command", [["check", "rules", "rules.yaml"], ["test", "rules", "rules_test.yaml"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["check", "rules", "rules.yaml"],
+        ["test", "rules", "rules_test.yaml"],
+        ["check", "config", "prometheus.yaml"],
+    ],
+    ids=" ".join,
+)
 def test_promtool_passes(command: list[str]) -> None:
     done = subprocess.run(["promtool", *command], cwd=FOLDER, capture_output=True, text=True, check=False)
 
