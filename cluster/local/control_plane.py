@@ -4,7 +4,8 @@
 
 Each size is a fresh local cluster (cluster/local/nodes.py) with simulated experts that answer at once and
 a real policy that scores them all, trained on made-up outcomes and kept in `--out` for the next run.
-Writes figures.json, figures.md and figures.png, and prints the table; compares nothing with real engines.
+Writes figures.json, figures.md and figures.png, and prints the table; sizes that figures.json has already
+and that are not asked again stay. Compares nothing with real engines.
 """
 
 import argparse
@@ -189,12 +190,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("var/control-plane"))
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, float]] = []
+    file = options.out / "figures.json"
+    rows: list[dict[str, float]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     try:
         for size in options.experts.split(","):
-            rows.append(measure(int(size), options.out))
-            print(json.dumps(rows[-1]), flush=True)
-            (options.out / "figures.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+            row = measure(int(size), options.out)
+            print(json.dumps(row), flush=True)
+            others = [one for one in rows if one["experts"] != row["experts"]]
+            rows = sorted([*others, row], key=lambda one: one["experts"])
+            file.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     except (RouterError, httpx.HTTPError, ValueError) as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 2

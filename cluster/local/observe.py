@@ -12,7 +12,7 @@ NETWORK = "10.213.77"
 HEAD_IP = f"{NETWORK}.1"
 DASHBOARD = f"http://{HEAD_IP}:8265"
 HTTP_PORT = 8000
-DEPLOYED_WITHIN_S = 240.0
+DEPLOYED_WITHIN_S, EACH_APPLICATION_S = 240.0, 10.0
 READY_WITHIN_S = 120.0
 
 
@@ -70,13 +70,14 @@ def deploy(config: Mapping[str, Any]) -> float:
     if answer.status_code != 200:
         raise ClusterNotStarted(f"Serve refuses the configuration: {answer.text:.500}")
     wanted = {str(app["name"]) for app in config["applications"]}
+    within_s = DEPLOYED_WITHIN_S + EACH_APPLICATION_S * len(wanted)
     states: dict[str, str] = {}
-    while time.monotonic() - started < DEPLOYED_WITHIN_S:
+    while time.monotonic() - started < within_s:
         states = application_states()
         if states.keys() == wanted and set(states.values()) == {"RUNNING"}:
             return time.monotonic() - started
         time.sleep(0.25)
-    raise ClusterNotStarted(f"not all run after {DEPLOYED_WITHIN_S:g} s: {states}")
+    raise ClusterNotStarted(f"not all run after {within_s:g} s: {states}")
 
 
 def await_ready(url: str) -> None:
