@@ -127,12 +127,12 @@ def cluster_nodes(address: str, *, client: httpx.Client | None = None) -> list[N
     Raises:
         ClusterUnreachable: nobody answers there, or not as Ray's dashboard does.
     """
-    client = client or httpx.Client(timeout=15)
     token = os.environ.get("RAY_AUTH_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     url = f"{address.rstrip('/')}/api/v0/nodes"
     try:
-        answer = client.get(url, params={"detail": "1", "limit": str(NODE_LIMIT)}, headers=headers)
+        with client or httpx.Client(timeout=15) as asking:
+            answer = asking.get(url, params={"detail": "1", "limit": str(NODE_LIMIT)}, headers=headers)
         answer.raise_for_status()
         rows = answer.json()["data"]["result"]["result"]
     except httpx.HTTPError as error:
