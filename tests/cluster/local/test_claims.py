@@ -1,0 +1,97 @@
+"""The three claims follow from what was answered, whatever it was."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import orjson
+import pytest
+
+from cluster.local.claims import Asking
+from cluster.local.claims_report import Answered, Round, as_markdown, speedup, summarise
+from cluster.local.make_policy import EXPERTS
+from cluster.local.questions import Question, questions
+
+ASKED = questions("heldout", n=9, seed=1)
+SPECIALIST = {"arithmetic": "arithmetic", "words": "words", "atlas": "atlas"}
+
+
+def answered(question: Question, way: str) -> Answered:
+    """Specialists are right on their own task, the generalist on all but arithmetic."""
+    expert = SPECIALIST[question.task] if way in ("auto", "random") else way
+    right = expert == question.task or (expert == "generalist" and question.task != "arithmetic")
+    return Answered(question, expert, right, 10, 5, "routed" if way == "auto" else "named")
+
+
+def test_quality_cost_and_speed_are_those_of_the_answers() -> None:
+    ways = ("auto", *EXPERTS, "random")
+    seconds = {"auto": 1.0, "generalist": 1.5}
+    measured = {
+        way: [Round([answered(question, way) for question in ASKED], seconds.get(way, 2.0))] * 3
+        for way in ways
+    }
+    figures = summarise(measured, {1: {"auto": [30.0, 33.0], "generalist": [20.0, 30.0]}})
+    claims = figures["claims"]
+
+    assert figures["best_single"] == "generalist"
+    assert claims["quality_gain_over_best_single"] == pytest.approx(1 / 3)
+    assert claims["cost_saved_against_generalist"] == pytest.approx(1 - 1.0 / 6.0)
+    assert claims["more_queries_per_s_than_generalist"] == pytest.approx(0.5)
+    assert claims["routed_to_a_right_expert_where_one_exists"] == 1
+    assert figures["without_the_router"] == 0
+    assert figures["queries_per_s_by_concurrency"][1]["more"] == pytest.approx((1.5 + 1.1) / 2 - 1)
+    text = as_markdown({**figures, "concurrency": 1})
+    assert "+33.3 points more right than the best single expert (generalist)" in text
+    assert "83.3% less than the generalist alone" in text
+    assert "+50.0% queries per second" in text
+
+
+def test_a_speedup_is_the_median_of_pairs() -> None:
+    assert speedup({"auto": [2.0, 3.0, 40.0], "generalist": [1.0, 2.0, 10.0]}) == 1.0
+
+
+class _Endpoint(BaseHTTPRequestHandler):
+    """Answers every question with what it was asked; refuses one model."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        asked = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
+        refused = asked["model"] == "words"
+        message = {"content": asked["messages"][0]["content"]}
+        usage = {"prompt_tokens": 7, "completion_tokens": 3}
+        body = orjson.dumps({"choices": [{"message": message}], "usage": usage})
+        self.send_response(503 if refused else 200)
+        self.send_header("x-router-expert", asked["model"])
+        self.send_header("x-router-reason", "named")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Endpoint) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_each_question_gets_its_own_answer_back(endpoint: str) -> None:
+    with Asking(endpoint, 3) as asking:
+        answers = asking.all(ASKED, ["atlas"] * len(ASKED)).answers
+
+    assert [answer.question for answer in answers] == ASKED
+    assert {(answer.expert, answer.right, answer.prompt_tokens) for answer in answers} == {
+        ("atlas", False, 7)
+    }
+
+
+def test_an_answer_that_is_none_ends_the_measurement(endpoint: str) -> None:
+    with Asking(endpoint, 1) as asking, pytest.raises(RuntimeError, match="words answered 503"):
+        asking.all(ASKED, ["words"] * len(ASKED))
