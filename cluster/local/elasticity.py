@@ -28,8 +28,9 @@ from router.errors import RouterError
 URL = f"http://{HEAD_IP}:{HTTP_PORT}"
 EVERY_S = 1.0
 QUIET_S = 10.0
-TOKENS = 400
-"""Of each answer under load: two seconds at the simulated engine's pace."""
+TOKENS = 32
+"""Of each answer under load: a sixth of a second at the simulated engine's pace."""
+EVENTS_A_LINE = 4
 QUESTION = "what is 2 + 2?"
 
 
@@ -151,6 +152,7 @@ class Elasticity:
         who = answer.headers.get("x-router-expert")
         seen.tell(f"cold: {manner}: {answer.status_code} by {who} after {took:.2f} s")
         awake = seen.sample(lambda now: now[name] > 0, self._within_s)
+        seen.rest(3)
         return {
             "asleep": asleep,
             "status": answer.status_code,
@@ -187,8 +189,9 @@ def plot(samples: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any
     for number, event in enumerate(events, 1):
         axes.axvline(event["t_s"], color="black", linewidth=0.6, linestyle=":")
         axes.annotate(str(number), (event["t_s"], 1.0), xycoords=("data", "axes fraction"), va="bottom")
-    told = "   ".join(f"{number} {event['event']}" for number, event in enumerate(events, 1))
-    figure.supxlabel(told, fontsize=7, wrap=True)
+    told = [f"{number}  {event['event']}" for number, event in enumerate(events, 1)]
+    lines = [told[start : start + EVENTS_A_LINE] for start in range(0, len(told), EVENTS_A_LINE)]
+    figure.supxlabel("\n".join("      ".join(line) for line in lines), fontsize=8)
     axes.legend(loc="upper right")
     figure.savefig(file, dpi=110)
 

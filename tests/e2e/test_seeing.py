@@ -83,7 +83,9 @@ def test_a_real_prometheus_reads_the_application_and_answers_every_query(
             model="auto", messages=[{"role": "user", "content": "hello"}], max_tokens=2
         )
         _until(lambda: _ask(address, "query", query="rate(to_router_requests_total[1m]) > 0"), "it counts")
-        answers = {where: _ask(address, "query", query=query) for where, query in queries()}
+        answers = [
+            _ask(address, "query", query=query.replace("$__rate_interval", "1m")) for _, query in queries()
+        ]
         _until(
             lambda: all(rule["health"] == "ok" for group in _rules(address) for rule in group["rules"]),
             "it evaluates every rule",
@@ -93,9 +95,9 @@ def test_a_real_prometheus_reads_the_application_and_answers_every_query(
         process.terminate()
         process.wait(30)
 
-    seen = [where for where, answer in answers.items() if answer]
-    print(f"{len(answers)} queries answered, {len(seen)} with data, alerts pending or firing: {firing}")  # noqa: T201 - with -s
-    assert len(seen) > len(answers) / 3
+    seen = sum(bool(answer) for answer in answers)
+    print(f"{len(answers)} queries answered, {seen} with data, alerts pending or firing: {firing}")  # noqa: T201 - with -s
+    assert seen > len(answers) / 3
     assert "ToRouterGone" not in firing
 
 
