@@ -1,0 +1,166 @@
+"""`to-router check` against nodes: a cluster's, and a RayService's worker groups."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cluster.check import check_file
+from cluster.check_fit import ClusterUnreachable, ManifestUnreadable, check_fit, cluster_nodes, quantity
+from cluster.pools import Nodes, asks
+from cluster.render_kuberay import manifest, render
+from cluster.render_settings import RenderSettings
+from tests.cluster.configs import good, written
+from tests.cluster.test_check import errors, first, scale
+
+NODES = [
+    Nodes("head", {"pool": "door"}, {"CPU": 8.0}),
+    *(Nodes(f"gpu-{n}", {"pool": n}, {"CPU": 8.0, "GPU": 2.0}) for n in ("sums", "words", "large")),
+]
+
+
+def fit(config: dict[str, Any], nodes: list[Nodes]) -> list[tuple[str, str, str]]:
+    return [(f.level, f.key, f.message) for f in check_fit(asks(config), nodes, where="test")]
+
+
+def test_pools_that_fit_are_passed() -> None:
+    assert fit(good(), NODES) == []
+
+
+def test_a_label_that_no_node_has_is_named_with_those_there_are() -> None:
+    config = good()
+    first(config)["args"]["pool"] = {"labels": {"pool": "summs"}}
+
+    found = fit(config, NODES)
+
+    assert [(level, key) for level, key, _ in found] == [("error", "expert-sums.Expert")]
+    assert "no node of pool pool=summs" in found[0][2]
+    assert "pool=sums" in found[0][2]
+
+
+def test_a_custom_resource_that_no_node_has_is_named() -> None:
+    config = good()
+    first(config)["args"]["pool"] = {"resources": {"pool_sums": 0.001}}
+
+    assert "no node of pool pool_sums" in fit(config, NODES)[0][2]
+
+
+def test_tensor_parallelism_must_fit_on_one_node() -> None:
+    config = good()
+    first(config)["args"]["engine"]["tensor_parallel_size"] = 4
+    nodes = [*NODES, Nodes("gpu-sums-2", {"pool": "sums"}, {"CPU": 8.0, "GPU": 2.0})]
+
+    found = fit(config, nodes)
+
+    assert "needs 4 GPU on one node, the largest node of pool pool=sums has 2" in found[0][2]
+
+
+def test_pipeline_stages_may_spread_over_nodes() -> None:
+    config = good()
+    first(config)["args"]["engine"]["pipeline_parallel_size"] = 4
+    scale(config)["autoscaling_config"]["max_replicas"] = 1
+    nodes = [*NODES, Nodes("gpu-sums-2", {"pool": "sums"}, {"CPU": 8.0, "GPU": 2.0})]
+
+    assert fit(config, nodes) == []
+
+
+def test_two_experts_that_share_a_pool_are_added_up() -> None:
+    config = good()
+    for app in config["applications"][1:]:
+        app["args"]["pool"] = {"labels": {"pool": "sums"}}
+        app["deployments"][0]["autoscaling_config"]["max_replicas"] = 1
+
+    found = fit(config, NODES)
+
+    assert [level for level, *_ in found] == ["error"]
+    assert "find no room beside the others" in found[0][2]
+
+
+def test_a_maximum_that_fixed_nodes_cannot_hold_is_a_warning() -> None:
+    config = good()
+    scale(config)["autoscaling_config"]["max_replicas"] = 3
+
+    found = fit(config, NODES)
+
+    assert [(level, key) for level, key, _ in found] == [("warning", "expert-sums.Expert")]
+    assert "only 2 of max_replicas 3" in found[0][2]
+
+
+def test_the_nodes_of_a_cluster_are_the_living_ones() -> None:
+    rows = [
+        {"node_name": "a", "state": "ALIVE", "labels": {"pool": "x"}, "resources_total": {"CPU": 2.0}},
+        {"node_name": "b", "state": "DEAD", "labels": {}, "resources_total": {"CPU": 2.0}},
+    ]
+    answer = {"result": True, "data": {"result": {"result": rows}}}
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer)))
+
+    assert cluster_nodes("http://ray:8265", client=client) == [Nodes("a", {"pool": "x"}, {"CPU": 2.0})]
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(503), httpx.Response(200, json={"data": None})])
+def test_a_cluster_that_does_not_answer_is_one_clear_error(answer: httpx.Response) -> None:
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: answer))
+
+    with pytest.raises(ClusterUnreachable, match="http://ray:8265"):
+        cluster_nodes("http://ray:8265", client=client)
+
+
+# --- against a manifest ---
+
+
+def rendered(config: dict[str, Any], folder: Path, **changes: Any) -> Path:
+    objects = render(config, RenderSettings(), {})
+    spec = objects[0]["spec"]["rayClusterConfig"]
+    for key, value in changes.items():
+        name, _, what = key.partition("__")
+        group = next(g for g in spec["workerGroupSpecs"] if g["groupName"] == name)
+        group[what] = value
+    file = folder / "ray.yaml"
+    file.write_text(manifest(objects, "test"), encoding="utf-8")
+    return file
+
+
+def test_a_rendered_manifest_fits_its_configuration(tmp_path: Path) -> None:
+    assert check_file(written(good(), tmp_path), kuberay=rendered(good(), tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"sums__maxReplicas": 1}, "max_replicas 2 find room"),
+        ({"sums__labels": {"pool": "other"}}, "no node of pool pool=sums"),
+        ({"sums__resources": {"CPU": "8", "GPU": "0"}}, "needs 1 GPU on one node"),
+    ],
+)
+def test_a_worker_group_that_is_too_small_is_named(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    config = good()
+    # At a maximum of one pod nothing grows, and the rest of the groups must not hide that.
+    found = errors(config, tmp_path, kuberay=rendered(config, tmp_path, **change))
+    warned = [f.message for f in check_file(written(config, tmp_path), kuberay=tmp_path / "ray.yaml")]
+
+    assert any(told in message for _, message in found) or any(told in message for message in warned)
+
+
+def test_a_manifest_of_another_configuration_is_told_apart(tmp_path: Path) -> None:
+    file = rendered(good(), tmp_path)
+    changed = good()
+    scale(changed)["max_ongoing_requests"] = 99
+
+    found = errors(changed, tmp_path, kuberay=file)
+
+    assert any(key == "serveConfigV2" and "applications" in message for key, message in found)
+
+
+@pytest.mark.parametrize("text", ["a: [", "kind: Pod\n", ""])
+def test_a_file_without_a_ray_service_is_one_clear_error(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "ray.yaml"
+    file.write_text(text, encoding="utf-8")
+
+    with pytest.raises(ManifestUnreadable, match=r"ray\.yaml"):
+        check_file(written(good(), tmp_path), kuberay=file)
+
+
+@pytest.mark.parametrize(("text", "value"), [("500m", 0.5), ("8Gi", 2**33), ("4", 4), ("1k", 1000)])
+def test_quantities_are_read_as_kubernetes_means_them(text: str, value: float) -> None:
+    assert quantity(text) == value
