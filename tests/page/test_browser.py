@@ -191,6 +191,40 @@ def test_with_keys_on_nothing_is_shown_without_one_and_all_with_one(
     assert key not in tab.content()
 
 
+@pytest.mark.parametrize(
+    ("in_use", "quality"),
+    [({"cost_weight": 0.3}, "0.8"), ({"cost_weight": 0.01}, "0.9"), ({"min_quality": 0.9}, None)],
+    ids=["another weight than the policy's own", "the policy's own", "no weight at all"],
+)
+def test_the_curve_marks_the_preference_in_use(
+    graph: Graph, tab: Any, in_use: dict[str, float], quality: str | None
+) -> None:
+    row = {"quality": 0.5, "cost_usd": 1e-6}
+    points = [(0.0, 0.95, 4e-6), (0.01, 0.9, 3e-6), (0.28, 0.8, 2e-6), (5.0, 0.5, 1e-6)]
+    report = {
+        "n_queries": 10, "quality_gain": None, "aiq": None, "cost_saved_at_equal_quality": None,
+        "curve": [dict(zip(("cost_weight", "quality", "cost_usd"), point, strict=True)) for point in points],
+        "policy": {"quality": 0.9, "cost_usd": 3e-6, "preferences": {"cost_weight": 0.01}},
+        "experts": {"words": row}, "oracle": row, "random": row,
+    }  # fmt: skip
+    preferences = {"cost_weight": None, "min_quality": None, **in_use}
+    told = {
+        "policy_id": "0123456789ab", "preferences": preferences, "report": report, "experts": ["words"],
+        "prices": {"words": {"input": 1, "output": 2}},
+    }  # fmt: skip
+    tab.route("**/page/data/policy", lambda route: route.fulfill(json=told))
+    tab.goto(f"{graph.url}/policy")
+    tab.wait_for_selector("#curve svg circle")
+
+    table = {
+        cells[0].text_content().strip(): cells[1].text_content()
+        for line in tab.locator("#curve-table tbody tr").all()
+        if (cells := line.locator("th, td").all())
+    }
+    assert table.get("in use") == quality
+    assert ("in use" in tab.locator("#curve svg").text_content()) == (quality is not None)
+
+
 def test_keyboard_alone_is_enough(graph: Graph, tab: Any) -> None:
     tab.goto(graph.url)
     tab.keyboard.press("Tab")

@@ -50,6 +50,16 @@ function facts(told) {
 
 const percentPoints = (report) => `${report.quality_gain >= 0 ? "+" : ""}${percent(report.quality_gain)} at cost_weight 0 (95 %: ${report.quality_gain_ci95.map(percent).join(" to ")})`;
 
+// Where the preference in use lies: judged itself, or the nearest weight of the curve; null where neither is known.
+function inUse(told, points) {
+  const said = (preferences) => JSON.stringify(Object.entries(preferences || {}).filter(([, value]) => value !== null).sort());
+  const used = told.preferences || {};
+  if (said(used) === said(told.report.policy.preferences)) return told.report.policy;
+  if (used.cost_weight === null || used.cost_weight === undefined) return null;
+  const away = (row) => Math.abs(Math.log((row.cost_weight + 1e-6) / (used.cost_weight + 1e-6)));
+  return points.reduce((best, row) => (away(row) < away(best) ? row : best));
+}
+
 // From the evaluation; without one, from the policy's own out-of-fold figures, against the best single.
 function curve(told) {
   const report = told.report, place = $("curve");
@@ -63,10 +73,11 @@ function curve(told) {
   const series = [{ name: "this policy, by cost_weight", points: [...points].sort((a, b) => a.cost_usd - b.cost_usd).map(at), kind: "both", color: 0 },
     ...singles.map(([name, row], i) => ({ name: `${name} alone`, points: [at(row)], kind: "points", color: 1 + (i % 6) }))];
   if (priced(report.oracle)) series.push({ name: "oracle", points: [at(report.oracle)], kind: "points", color: 7 });
-  const marks = priced(report.policy) ? [[...at(report.policy), `in use: ${preferenceWords(told.preferences)}`]] : [];
+  const used = inUse(told, points);
+  const marks = priced(used) ? [[...at(used), `in use: ${preferenceWords(told.preferences)}`]] : [];
   chart(place, series, { title: "Measured quality against US dollars per 1,000 queries; the table below holds the numbers", marks,
     x: { name: "US$ per 1,000 queries", format: (value) => dollars(value) }, y: { name: "quality" } });
-  const rows = [["in use", report.policy], ...points.map((row) => [`cost_weight ${number(row.cost_weight)}`, row]), ...singles.map(([name, row]) => [`${name} alone`, row]), ["oracle", report.oracle], ["random", report.random]];
+  const rows = [...(used ? [["in use", used]] : []), ["the policy's own preference", report.policy], ...points.map((row) => [`cost_weight ${number(row.cost_weight)}`, row]), ...singles.map(([name, row]) => [`${name} alone`, row]), ["oracle", report.oracle], ["random", report.random]];
   $("curve-table").replaceChildren(legend(series), h("details", {}, h("summary", {}, "As a table"),
     table(["", "quality", "US$ per 1,000 queries"], rows.map(([name, row]) => [name, number(row.quality, 4), row.cost_usd === null ? "–" : dollars(row.cost_usd * PER)]))));
 }
@@ -106,7 +117,7 @@ function wins(told) {
       table(["Task", ...told.experts, "best"], Object.entries(training.task_means).map(([task, means]) => [task, ...means.map((mean) => number(mean)), told.experts[means.indexOf(Math.max(...means))]])));
   }
   if (report && report.traffic) {
-    parts.push(h("p", { class: "muted" }, "Share of the evaluation's queries that the preference in use sends to each expert."),
+    parts.push(h("p", { class: "muted" }, `Share of the evaluation's queries that the policy's own preference (${preferenceWords(report.policy.preferences)}) sends to each expert.`),
       table(["Expert", "share"], Object.entries(report.traffic).map(([name, share]) => [name, percent(share)])));
   }
   if (parts.length) $("wins").replaceChildren(...parts); else nothing($("wins"), "The policy says nothing of tasks.");
