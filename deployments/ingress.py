@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments import middleware, tracing
 from deployments.api import Api
+from deployments.applications import applications, see
 from deployments.clients import RouterClient, ServeExpert
 from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings, explain, resolve
 from deployments.decision_log import DecisionLog, log_files
@@ -177,12 +178,12 @@ class Ingress:
             directory.lost_router(f"the router does not answer ({type(error).__name__})")
         else:
             directory.saw_router(state)
-        status = await asyncio.wait_for(asyncio.to_thread(serve.status), STATUS_TIMEOUT_S)
+        known = await asyncio.wait_for(asyncio.to_thread(applications), STATUS_TIMEOUT_S)
         for name, target in directory.config.experts.items():
             if target.app is None:
                 directory.experts[name].why_not_ready = None
                 continue
-            _see_application(directory.experts[name], status.applications.get(target.app), target.app)
+            see(directory.experts[name], known.get(target.app), target.app)
             if directory.experts[name].running and directory.experts[name].context_window is None:
                 directory.experts[name].context_window = await _context_window(name, target.app)
 
@@ -193,26 +194,6 @@ def _restore(api: Api, folder: Path) -> None:
         api.memory.restore(answered_before(log_files(folder)))
     except OSError as error:
         logger.warning("earlier answers are not known, ratings of them will be refused: %s", error)
-
-
-def _see_application(state: Any, application: Any, app: str) -> None:
-    """An expert's state from its Serve application's status."""
-    if application is None:
-        state.running, state.asleep = 0, False
-        state.starting = state.stopping = 0
-        state.why_not_ready = f"application {app!r} is not deployed"
-        return
-    deployments = application.deployments.values()
-    state.running = sum(deployment.replica_states.get("RUNNING", 0) for deployment in deployments)
-    coming = ("STARTING", "UPDATING", "RECOVERING")
-    state.starting = sum(d.replica_states.get(phase, 0) for d in deployments for phase in coming)
-    state.stopping = sum(d.replica_states.get("STOPPING", 0) for d in deployments)
-    told = "; ".join(filter(None, (application.message, *(d.message for d in deployments))))
-    phase = str(getattr(application.status, "value", application.status))
-    state.asleep = state.running == 0 and phase == "RUNNING"
-    state.why_not_ready = (
-        None if state.running or state.asleep else f"{phase.lower()}: {told}"[:400].rstrip(": ")
-    )
 
 
 async def _context_window(name: str, app: str) -> int | None:

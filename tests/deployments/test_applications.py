@@ -1,0 +1,59 @@
+"""What the controller says of an expert's application becomes what the ingress knows of the expert."""
+
+from typing import Any
+
+import pytest
+from ray.serve.schema import ReplicaDetails, ServeInstanceDetails
+
+from deployments.applications import see
+from deployments.directory import ExpertState
+
+
+def application(status: str, *replicas: str, message: str = "", told: str = "") -> dict[str, Any]:
+    return {
+        "status": status,
+        "message": message,
+        "deployments": {
+            "Expert": {"message": told, "replicas": [{"state": replica} for replica in replicas]}
+        },
+    }
+
+
+def test_replicas_are_counted_by_what_they_are_about() -> None:
+    state = ExpertState()
+    see(state, application("DEPLOYING", "RUNNING", "STARTING", "RECOVERING", "STOPPING"), "expert-a")
+
+    assert (state.running, state.starting, state.stopping) == (1, 2, 1)
+    assert state.why_not_ready is None
+    assert not state.asleep
+
+
+def test_a_running_application_without_a_replica_sleeps() -> None:
+    state = ExpertState()
+    see(state, application("RUNNING"), "expert-a")
+
+    assert state.asleep
+    assert state.why_not_ready is None
+
+
+def test_an_application_that_does_not_come_up_says_why() -> None:
+    state = ExpertState()
+    see(state, application("DEPLOY_FAILED", message="no room", told="pool is full"), "expert-a")
+
+    assert not state.asleep
+    assert state.why_not_ready == "deploy_failed: no room; pool is full"
+
+
+def test_an_expert_without_an_application_is_not_ready() -> None:
+    state = ExpertState(running=3, asleep=True)
+    see(state, None, "expert-a")
+
+    assert (state.running, state.asleep) == (0, False)
+    assert state.why_not_ready == "application 'expert-a' is not deployed"
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"), [(ReplicaDetails, {"state"}), (ServeInstanceDetails, {"applications"})]
+)
+def test_serve_still_names_what_is_read(model: Any, fields: set[str]) -> None:
+    assert fields <= model.model_fields.keys()

@@ -1,0 +1,113 @@
+"""Questions asked at the same time share a pass; nobody fails or waits with a batch that is not its own."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from deployments.batching import Batcher
+
+
+class Scorer:
+    """Doubles numbers when it is let, and remembers the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.may_go = asyncio.Event()
+        self.may_go.set()
+
+    async def __call__(self, numbers: list[int]) -> Sequence[int]:
+        self.batches.append(numbers)
+        await self.may_go.wait()
+        if 13 in numbers:
+            raise ValueError("13")
+        return [2 * number for number in numbers]
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_what_gathers_while_a_batch_is_answered_is_the_next_batch() -> None:
+    scorer = Scorer()
+    scorer.may_go.clear()
+    batcher = Batcher(scorer, most=8, wait_s=0)
+    first = asyncio.create_task(batcher.ask(1))
+    await settled()
+    others = [asyncio.create_task(batcher.ask(number)) for number in (2, 3, 4)]
+    await settled()
+    scorer.may_go.set()
+
+    assert await asyncio.gather(first, *others) == [2, 4, 6, 8]
+    assert scorer.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_batch_is_never_longer_than_it_may_be() -> None:
+    scorer = Scorer()
+    batcher = Batcher(scorer, most=3, wait_s=0)
+
+    assert await asyncio.gather(*(batcher.ask(number) for number in range(7))) == [0, 2, 4, 6, 8, 10, 12]
+    assert [len(batch) for batch in scorer.batches] == [3, 3, 1]
+
+
+async def test_a_batch_with_room_waits_for_more_and_a_full_one_does_not() -> None:
+    scorer = Scorer()
+    batcher = Batcher(scorer, most=2, wait_s=3600)
+    alone = asyncio.create_task(batcher.ask(1))
+    await settled()
+
+    assert scorer.batches == []
+    assert await asyncio.gather(alone, batcher.ask(2)) == [2, 4]
+    assert scorer.batches == [[1, 2]]
+
+
+async def test_a_batch_that_stays_short_goes_when_its_wait_is_over() -> None:
+    scorer = Scorer()
+
+    assert await Batcher(scorer, most=2, wait_s=0.001).ask(5) == 10
+
+
+async def test_who_left_before_the_batch_began_is_not_scored() -> None:
+    scorer = Scorer()
+    scorer.may_go.clear()
+    batcher = Batcher(scorer, most=8, wait_s=0)
+    first = asyncio.create_task(batcher.ask(1))
+    await settled()
+    leaves, stays = asyncio.create_task(batcher.ask(2)), asyncio.create_task(batcher.ask(3))
+    await settled()
+    leaves.cancel()
+    scorer.may_go.set()
+
+    assert await asyncio.gather(first, stays) == [2, 6]
+    assert scorer.batches == [[1], [3]]
+
+
+async def test_a_failed_batch_fails_its_own_callers_and_no_later_ones() -> None:
+    scorer = Scorer()
+    batcher = Batcher(scorer, most=8, wait_s=0)
+    results = await asyncio.gather(batcher.ask(13), batcher.ask(1), return_exceptions=True)
+
+    assert [type(result) for result in results] == [ValueError, ValueError]
+    assert await batcher.ask(4) == 8
+
+
+async def test_who_asks_after_a_pause_is_answered() -> None:
+    batcher = Batcher(Scorer(), most=8, wait_s=0)
+
+    assert await batcher.ask(1) == 2
+    await settled()
+    assert await batcher.ask(2) == 4
+
+
+@pytest.mark.parametrize("leave", [0, 1])
+async def test_who_leaves_while_the_batch_is_answered_takes_nobody_along(leave: int) -> None:
+    scorer = Scorer()
+    scorer.may_go.clear()
+    batcher = Batcher(scorer, most=8, wait_s=0)
+    callers = [asyncio.create_task(batcher.ask(number)) for number in (1, 2)]
+    await settled()
+    callers[leave].cancel()
+    scorer.may_go.set()
+
+    assert await callers[1 - leave] == 2 * (2 - leave)
