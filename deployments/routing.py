@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
-from ray import serve
 
 from deployments import telemetry, tracing
+from deployments.batching import Batcher
 from deployments.config import RouterArgs, RouterConfig, explain, resolve
 from deployments.identity import name_of_replica
 from deployments.messages import NoPolicy, PolicyView, RouterState
@@ -63,8 +63,9 @@ class Router:
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy-loader")
         self._tracer = tracing.tracer("to-router-router")
         self._embeddings: OrderedDict[str, FloatArray] = OrderedDict()
-        self._batched.set_max_batch_size(args.max_batch_size)
-        self._batched.set_batch_wait_timeout_s(args.batch_wait_ms / 1000)
+        self._batches = Batcher(
+            self._answer_batch, most=args.max_batch_size, wait_s=args.batch_wait_ms / 1000
+        )
 
     async def reconfigure(self, user_config: Any) -> None:
         """Take over a new `user_config`, or keep the last good one and say why.
@@ -97,7 +98,7 @@ class Router:
         """
         span = self._tracer.begin("router decide", trace)
         try:
-            answer: Answer = await self._batched(_Asked(request, time.monotonic()))
+            answer: Answer = await self._batches.ask(_Asked(request, time.monotonic()))
         finally:
             span.end()
         return answer
@@ -112,8 +113,7 @@ class Router:
         served = self._served
         return RouterState(policy=None if served is None else _view(served), error=self._error)
 
-    @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.003)
-    async def _batched(self, asked: list[_Asked]) -> list[Answer]:
+    async def _answer_batch(self, asked: list[_Asked]) -> list[Answer]:
         served, now = self._served, time.monotonic()
         for one in asked:
             telemetry.router_seconds.labels("queue").observe(now - one.at)
