@@ -11,11 +11,13 @@ from router.core import IntArray
 
 CHARACTERS_PER_TOKEN = 64
 """No token of a word-piece vocabulary is longer: what lies beyond the window times this is never read."""
+PADDED_TO = 8
+"""Batches are as long as a multiple of this: a runtime prepares itself anew for every new shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """Some of the texts, padded to their longest."""
+    """Some of the texts, padded to one length."""
 
     rows: IntArray  # [n], where these texts stood
     ids: IntArray  # [n, tokens] int64
@@ -41,10 +43,12 @@ class Tokeniser:
         order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            longest = max(len(encoded[row]) for row in rows)
-            ids = np.zeros((len(rows), longest), dtype=np.int64)
-            mask = np.zeros((len(rows), longest), dtype=np.int64)
+            shape = (len(rows), self._padded(max(len(encoded[row]) for row in rows)))
+            ids, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
             for position, row in enumerate(rows):
                 ids[position, : len(encoded[row])] = encoded[row]
                 mask[position, : len(encoded[row])] = 1
             yield TokenBatch(np.asarray(rows), ids, mask, mask.sum(axis=1))
+
+    def _padded(self, length: int) -> int:
+        return min(self._max_tokens, -(-length // PADDED_TO) * PADDED_TO)
