@@ -1,0 +1,174 @@
+"""From an expert's replica to the ingress: a deployment handle, or a replica chosen and its own HTTP port.
+
+    python -m experiments.transports [--rounds 5] [--seconds 3]
+
+Starts one simulated expert behind a door of a few lines that hands its bytes on, in the fast
+transport, and puts the same streams on both ways in turn. `choose_replica` is public; the port of
+the replica that it chose is not (`_replica.backend_http_endpoint`), which is one of the answers.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import uvloop
+import yaml
+from ray import serve
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+from cluster.local.run import serving
+from deployments.asgi import Head
+from deployments.clients import PICKLED
+from deployments.simulated import SimulatedExpert
+from deployments.simulated_settings import SimulatedArgs
+from load_tests.client import Target
+from load_tests.load import closed_loop
+from load_tests.measures import summarise
+from load_tests.processes import answers
+from load_tests.workloads import Shape, asks
+
+PORT = 18250
+PATH = "/v1/chat/completions"
+WAYS = ("handle", "port")
+CLIENTS = (1, 16)
+TOKENS = 64
+BEHAVIOUR = {"ttft_ms": 0, "tokens_per_s": 2000, "slots": 512, "tokens": 4096}
+"""Half a millisecond between tokens: many pieces, none of them late."""
+
+
+class Expert(SimulatedExpert):
+    """Answers the same through a handle and, as an ASGI app, on its replica's own port."""
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        async def answer(request: Request) -> StreamingResponse:
+            parts = self.http("POST", PATH, (), await request.body())
+            head = await anext(parts)
+            assert isinstance(head, Head)  # noqa: S101 - the first part always is
+            return StreamingResponse(_all(head.body, parts), media_type="text/event-stream")
+
+        return Starlette(routes=[Route(PATH, answer, methods=["POST"])])
+
+
+class Door:
+    """Hands an expert's bytes on, one way or the other."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._session: Any = None
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        routes = [Route(f"/{way}{PATH}", getattr(self, way), methods=["POST"]) for way in WAYS]
+        return Starlette(routes=[*routes, Route("/ready", self.ready)])
+
+    async def ready(self, request: Request) -> StreamingResponse:
+        """200 once the expert can be asked."""
+        if self._handle is None:
+            handle = serve.get_deployment_handle("Expert", "expert")
+            self._handle = handle.options(method_name="http", stream=True, **PICKLED)
+        return StreamingResponse(iter([b"ready"]))
+
+    async def handle(self, request: Request) -> StreamingResponse:
+        """Through the handle."""
+        answer = self._handle.remote("POST", PATH, (), await request.body())
+        head = await anext(answer)
+        return StreamingResponse(_all(head.body, answer), media_type="text/event-stream")
+
+    async def port(self, request: Request) -> StreamingResponse:
+        """Through the chosen replica's own HTTP server."""
+        import aiohttp
+
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        body = await request.body()
+        async with self._handle.choose_replica("POST", PATH, (), body, _reserve=False) as chosen:
+            host, port = chosen._replica.backend_http_endpoint
+        answer = await self._session.post(f"http://{host}:{port}{PATH}", data=body)
+        return StreamingResponse(answer.content.iter_any(), media_type="text/event-stream")
+
+
+async def _all(first: bytes, parts: Any) -> AsyncGenerator[bytes, None]:
+    yield first
+    async for part in parts:
+        yield part
+
+
+def build_expert() -> Any:
+    """The expert's application."""
+    args = SimulatedArgs.model_validate({"name": "expert", "behaviour": BEHAVIOUR})
+    return serve.deployment(serve.ingress()(Expert), name="Expert").bind(args)
+
+
+def build_door() -> Any:
+    """The door's application."""
+    return serve.deployment(serve.ingress()(Door), name="Door").bind()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--out", type=Path, default=Path("var/transports"))
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        url = _start(stack, options.out)
+        print(f"{os.cpu_count()} processors, load average {os.getloadavg()[0]:.1f} before\n")
+        print("| clients | way | TTFT p50, ms | requests/s | tokens/s | port over handle, tokens/s |")
+        print("|---|---|---|---|---|---|")
+        for clients in CLIENTS:
+            _compare(url, clients, options)
+
+
+def _start(stack: ExitStack, out: Path) -> str:
+    def app(name: str, prefix: str | None, deployment: str) -> dict[str, Any]:
+        builder = f"experiments.transports:build_{name}"
+        wide = [{"name": deployment, "num_replicas": 1, "max_ongoing_requests": 1000}]
+        return {"name": name, "route_prefix": prefix, "import_path": builder, "deployments": wide}
+
+    out.mkdir(parents=True, exist_ok=True)
+    graph = {
+        "http_options": {"host": "127.0.0.1", "port": PORT},
+        "applications": [app("expert", None, "Expert"), app("door", "/", "Door")],
+    }
+    config = out / "graph.yaml"
+    config.write_text(yaml.safe_dump(graph), encoding="utf-8")
+    url, process = stack.enter_context(serving(config, log=out / "serve.log"))
+    up = answers(f"{url}/ready")
+    while not up():
+        if process.poll() is not None:
+            raise RuntimeError(f"the graph did not come up: see {out}/serve.log")
+        time.sleep(0.5)
+    return url
+
+
+def _compare(url: str, clients: int, options: argparse.Namespace) -> None:
+    found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
+    for number in range(options.rounds):
+        for way in WAYS if number % 2 else WAYS[::-1]:
+            load = closed_loop(
+                Target.of(f"{url}/{way}"),
+                asks("thirty", Shape(model="expert", max_tokens=TOKENS, stream=True), seed=number),
+                concurrency=clients,
+                count=1_000_000,
+                seconds=options.seconds,
+            )
+            told = summarise(uvloop.run(load))
+            if told["errors"]:
+                raise RuntimeError(f"requests failed: {told['errors']}")
+            found[way].append((told["ttft_ms"]["p50"], told["requests_per_s"], told["output_tokens_per_s"]))
+    ratios = [port[2] / handle[2] for handle, port in zip(found["handle"], found["port"], strict=True)]
+    for way in WAYS:
+        ttft, requests, tokens = (median(column) for column in zip(*found[way], strict=True))
+        ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if way == "port" else ""
+        print(f"| {clients} | {way} | {ttft:.1f} | {requests:.0f} | {tokens:.0f} | {ratio} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
