@@ -23,6 +23,7 @@ from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget
 from deployments.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 from deployments.messages import NoPolicy, RouterState
 from deployments.tracing import NO_CONTEXT, Context
+from deployments.waiting import within
 from router.core import Decision, RouteRequest
 from router.errors import NoEligibleExpertError
 
@@ -102,7 +103,7 @@ class ServeExpert:
         try:
             await self._taken(answer, timeout_s, connect_s)
             connected_s = time.monotonic() - started
-            head = await asyncio.wait_for(anext(answer), timeout_s - connected_s)
+            head = await within(timeout_s - connected_s, anext(answer))
         except BaseException as error:
             answer.cancel()
             if isinstance(error, TimeoutError):
@@ -124,10 +125,10 @@ class ServeExpert:
         """
         taken = answer._fetch_future_result_async()
         if connect_s is None or connect_s >= timeout_s:
-            await asyncio.wait_for(taken, timeout_s)
+            await within(timeout_s, taken)
             return
         try:
-            await asyncio.wait_for(taken, connect_s)
+            await within(connect_s, taken)
         except TimeoutError as error:
             told = f"no replica took the request within {connect_s:.1f} s"
             raise ExpertUnavailable(self.model, told) from error
@@ -155,9 +156,8 @@ class ServeExpert:
         """
         if self._handle is None:
             try:
-                handle = await asyncio.wait_for(
-                    asyncio.to_thread(serve.get_deployment_handle, EXPERT_DEPLOYMENT, self._app), timeout_s
-                )
+                found = asyncio.to_thread(serve.get_deployment_handle, EXPERT_DEPLOYMENT, self._app)
+                handle = await within(timeout_s, found)
             except TimeoutError as error:
                 raise ExpertTimeout(self.model, "Serve's controller does not answer") from error
             except (
@@ -291,7 +291,7 @@ class RouterClient:
 
 async def _bounded(response: Any, timeout_s: float) -> Any:
     try:
-        return await asyncio.wait_for(response, timeout_s)
+        return await within(timeout_s, response)
     except (ray.exceptions.RayError, serve_exceptions.RayServeException) as error:
         raise ConnectionError(f"{type(error).__name__}") from error
     except BaseException:

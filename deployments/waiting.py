@@ -1,0 +1,37 @@
+"""Wait for something, but not for ever, and never lose that the one who waits was told to stop."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def within(seconds: float, awaitable: Awaitable[T]) -> T:
+    """The result of `awaitable`, if it comes in time; else it is cancelled.
+
+    `asyncio.wait_for` swallows a cancellation that comes in the moment of the result (Python 3.11):
+    a request whose client left then goes on. `asyncio.timeout` loses the result in that moment, and
+    with it what a call on a handle needs to be cancelled.
+
+    Raises:
+        TimeoutError: it did not come within `seconds`.
+    """
+    task = asyncio.ensure_future(awaitable)
+    task.add_done_callback(_seen)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        in_time = task.done()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    if not in_time:
+        raise TimeoutError
+    return task.result()
+
+
+def _seen(task: "asyncio.Future[Any]") -> None:
+    """What failed after nobody waited for it any more is no surprise to warn of."""
+    if not task.cancelled():
+        task.exception()
