@@ -14,3 +14,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="fast",
         help="serve the end-to-end application on the fast transport or on Serve's Python proxy",
     )
+    parser.addoption(
+        "--soak-minutes",
+        type=float,
+        default=20.0,
+        help="how long the soak of the graph under half load takes",
+    )

@@ -6,6 +6,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.e2e.conftest import free_port
 EXPERTS = ("arithmetic", "words", "atlas", "generalist")
 SLOTS = 8
 SERVICE_S = 0.05
+DISK_MIB = 64
 MARK = "TO_ROUTER_TEST_RUN"
 
 
@@ -38,6 +40,8 @@ class Graph:
     """Of a caller without limits."""
     decisions: Path
     """The decision log's folder."""
+    small_disk: bool
+    """Whether that folder is a disk of its own, small enough to be filled."""
     spans: Collector
 
     def processes(self, title: str) -> list[psutil.Process]:
@@ -97,9 +101,9 @@ def configuration(keys: Path, decisions: Path) -> dict[str, Any]:
                 name: {"app": f"expert-{name}", "max_in_flight": SLOTS // 2, "context_window": 8192}
                 for name in EXPERTS
             },
-            "limits": {"first_token_timeout_s": 2, "max_queue_wait_s": 2, "max_in_flight": 256},
+            "limits": {"first_token_timeout_s": 4, "max_queue_wait_s": 2, "max_in_flight": 256},
             "keys": {"file": str(keys)},
-            "log": {"folder": str(decisions), "queries": True},
+            "log": {"folder": str(decisions), "queries": True, "max_mib": DISK_MIB * 3 // 4},
         },
     }
     router = {
@@ -124,10 +128,33 @@ def configuration(keys: Path, decisions: Path) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """A disk in memory, where this user may mount one; whether it is there."""
+    folder.mkdir()
+    size = f"size={DISK_MIB}m"
+    mounted = (
+        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=False).returncode
+        == 0
+    )
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 @pytest.fixture(scope="package")
 def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
     folder = tmp_path_factory.mktemp("faults")
-    keys, decisions = folder / "keys.json", folder / "decisions"
+    with small_disk(folder / "disk") as mounted, running(request, folder, mounted=mounted) as started:
+        yield started
+
+
+@contextmanager
+def running(request: pytest.FixtureRequest, folder: Path, *, mounted: bool) -> Iterator[Graph]:
+    """The graph, up and ready; its decision log is on the small disk."""
+    keys, decisions = folder / "keys.json", folder / "disk" / "decisions"
     key, record = new_key("unlimited")
     write_keys(keys, KeyFile(keys=[record]))
     assert isinstance(record, KeyRecord)
@@ -143,7 +170,38 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         with serving(config, port=free_port() % 20000 + 20000, fast=fast, log=log) as (url, process):
             if not wait_until_ready(url, lambda: process.poll() is None, print):
                 pytest.fail("the graph did not come up:\n" + log.read_text(errors="replace")[-6000:])
-            yield Graph(url, run, log, keys, key, decisions, spans)
+            yield Graph(url, run, log, keys, key, decisions, mounted, spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What one process takes."""
+
+    resident_mib: float
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def of(cls, process: psutil.Process) -> "Size":
+        return cls(process.memory_info().rss / 2**20, process.num_fds(), process.num_threads())
+
+
+TITLES = (
+    "ServeReplica:to-router:Ingress",
+    "ServeReplica:to-router:Router",
+    *(f"ServeReplica:expert-{name}:Expert" for name in EXPERTS),
+    "LedgerActor",
+    "ServeController",
+    "haproxy.cfg",
+)
+"""What the processes call themselves that serve requests, count them or pass them on."""
+
+
+def sizes(graph: Graph) -> dict[str, Size]:
+    """Every such process's, by its title."""
+    return {
+        f"{title} {process.pid}": Size.of(process) for title in TITLES for process in graph.processes(title)
+    }
 
 
 class Watch:

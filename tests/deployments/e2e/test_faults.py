@@ -4,9 +4,12 @@ Simulated experts on real Ray. Every test prints its tally: requests sent, answe
 """
 
 import asyncio
+import contextlib
 import random
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,12 +17,10 @@ import httpx
 import psutil
 import pytest
 
-from tests.deployments.e2e.conftest import EXPERTS, SERVICE_S, SLOTS, Graph, Watch
+from tests.deployments.e2e.conftest import EXPERTS, SLOTS, Graph, Watch, sizes
 from tests.deployments.e2e.load import CHAT, Load, Tally
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-
-CAPACITY_PER_S = SLOTS * len(EXPERTS) / SERVICE_S
 
 
 def run(graph: Graph, work: Callable[[Load], Coroutine[Any, Any, None]], **options: Any) -> Tally:
@@ -39,10 +40,13 @@ def run(graph: Graph, work: Callable[[Load], Coroutine[Any, Any, None]], **optio
 
 
 def failing(*modes: str) -> Callable[[int], dict[str, Any]]:
-    """Every fourth request makes the first expert of its ranking fail in one of the given ways."""
+    """Every fourth request makes the first expert of its ranking fail in one of the given ways.
+
+    With an odd number of ways each is met by streams and by whole answers.
+    """
 
     def body(number: int) -> dict[str, Any]:
-        stream = {"stream": number % 2 == 0}
+        stream = {"stream": number % 8 < 4}
         if number % 4:
             return stream
         failure = {"mode": modes[number // 4 % len(modes)], "rate": 1.0}
@@ -51,33 +55,61 @@ def failing(*modes: str) -> Callable[[int], dict[str, Any]]:
     return body
 
 
-def take_disk_away(graph: Graph) -> None:
-    """Nothing can be written where the decision log is."""
-    graph.decisions.rename(graph.decisions.with_suffix(".away"))
-    graph.decisions.write_text("in the way", encoding="utf-8")
+def fill_disk(graph: Graph) -> None:
+    """Nothing more can be written where the decision log is."""
+    if graph.small_disk:
+        with (graph.decisions.parent / "filler").open("wb") as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(2**20))
+                filler.flush()
+    else:
+        graph.decisions.rename(graph.decisions.with_suffix(".away"))
+        graph.decisions.write_text("in the way", encoding="utf-8")
 
 
-def give_disk_back(graph: Graph) -> None:
+def clear_disk(graph: Graph) -> None:
     """The decision log may write again."""
-    graph.decisions.unlink()
-    graph.decisions.with_suffix(".away").rename(graph.decisions)
+    if graph.small_disk:
+        (graph.decisions.parent / "filler").unlink()
+    else:
+        graph.decisions.unlink()
+        graph.decisions.with_suffix(".away").rename(graph.decisions)
+
+
+def records(graph: Graph) -> dict[str, float]:
+    """Outcome → records of the decision log, over all replicas."""
+    time.sleep(1.1)  # what was gathered before is told for a second
+    told = httpx.get(f"{graph.url}/metrics", timeout=10).text
+    found: Counter[str] = Counter()
+    for outcome, count in re.findall(
+        r'^to_router_decision_log_records_total\{.*outcome="(\w+)".*\} (\S+)$', told, re.MULTILINE
+    ):
+        found[outcome] += float(count)
+    return found
 
 
 def test_two_thousand_requests_under_changing_faults(graph: Graph) -> None:
-    """Killed experts, router and ledger, a log without a disk, garbage and failures: all are answered."""
+    """Whatever dies, hangs, babbles, breaks off or fills up: nothing is lost, nothing is mixed up.
+
+    With the retries that the openai client makes by itself: what is in flight on a killed ingress
+    replica cannot be answered by it.
+    """
     key, _ = graph.new_key(requests_per_minute=1_000_000)
+    sys.stdout.write(f"the log's disk {'is filled' if graph.small_disk else 'is taken away'}\n")
     faults = {
         300: lambda: graph.kill_one("expert-arithmetic:Expert"),
+        600: lambda: fill_disk(graph),
         800: lambda: graph.kill_one("to-router:Router"),
+        1000: lambda: clear_disk(graph),
         1200: lambda: graph.kill_one("LedgerActor"),
-        1000: lambda: take_disk_away(graph),
-        1400: lambda: give_disk_back(graph),
         1500: lambda: graph.kill_one("expert-generalist:Expert"),
+        1700: lambda: graph.kill_one("to-router:Ingress"),
     }
-    tally = run(
-        graph,
-        lambda load: load.steady(2000, 16, failing("garbage", "raise", "status"), faults),
-        key=key,
+    lanes, modes = 16, ("garbage", "raise", "status", "hang", "half_stream")
+    body = failing(*modes)
+    tally = run(graph, lambda load: load.steady(2000, lanes, body, faults), key=key)
+    half_streams = sum(
+        body(n)["stream"] and "half_stream" in str(body(n).get("simulate")) for n in range(2000)
     )
 
     assert tally.sent == 2000
@@ -85,34 +117,12 @@ def test_two_thousand_requests_under_changing_faults(graph: Graph) -> None:
     assert tally.mixed == []
     assert tally.refused == {}
     assert tally.answered + tally.interrupted == 2000
-    # Only streams that a killed expert had begun can have been interrupted.
-    assert tally.interrupted <= 2 * 16
+    # Only streams that had begun: those told to break off, and those of the two killed experts.
+    assert tally.interrupted <= half_streams + 2 * lanes
+    assert tally.broken_connections <= 3 * lanes
     assert tally.fallbacks > 100
     assert tally.reasons["fallback_router"] > 0
-
-
-def test_streams_that_break_off_end_properly_and_hanging_experts_are_left(graph: Graph) -> None:
-    wait_until_calm(graph)
-    tally = run(graph, lambda load: load.steady(200, 16, failing("half_stream", "hang")))
-
-    assert tally.lost == tally.mixed == []
-    assert tally.answered + tally.interrupted == 200
-    assert 0 < tally.interrupted <= 25
-
-
-def test_requests_on_a_killed_ingress_replica_are_answered_by_the_other(graph: Graph) -> None:
-    """With the retries that the openai client makes by itself."""
-    wait_until_calm(graph)
-    tally = run(
-        graph,
-        lambda load: load.steady(
-            600, 16, failing("status"), {200: lambda: graph.kill_one("to-router:Ingress")}
-        ),
-    )
-
-    assert tally.lost == tally.mixed == []
-    assert tally.answered + tally.interrupted == 600
-    assert tally.broken_connections <= 3 * 16
+    assert records(graph)["failed"] > 0
 
 
 def wait_until_calm(graph: Graph) -> None:
@@ -128,51 +138,53 @@ def wait_until_calm(graph: Graph) -> None:
     raise AssertionError(httpx.get(f"{graph.url}/ready", timeout=5).text)
 
 
-def overload(graph: Graph, seconds: float, experts: tuple[str, ...] = EXPERTS) -> Tally:
-    """Five times what the experts can serve, with answers of a second."""
-    slow = {"ttft_ms": 1000.0, "echo": True, "tokens_per_s": None, "slots": SLOTS}
+def overload(graph: Graph, seconds: float, service_s: float, experts: tuple[str, ...] = EXPERTS) -> Tally:
+    """Five times what the experts can serve: their capacity is slots over service time."""
+    slow = {"ttft_ms": 1000 * service_s, "echo": True, "tokens_per_s": None, "slots": SLOTS}
     body = {"simulate": {"*": slow}, "routing": {"experts": list(experts)}}
-    capacity = SLOTS * len(experts) / 1.0
+    capacity = SLOTS * len(experts) / service_s
     tally = run(graph, lambda load: load.at_rate(5 * capacity, seconds, lambda _: body), retries=0)
     # From when the first answers are due: by then every place is taken.
-    start, end = tally.offered_over[0] + 2.0, tally.offered_over[1]
+    begun, end = tally.offered_over
+    start = begun + service_s + 1.0
     goodput = sum(start <= at <= end for at in tally.answered_at) / (end - start)
-    offered = tally.sent / (end - start + 2.0)
-    sys.stdout.write(f"capacity {capacity:g}/s, offered {offered:.0f}/s, answered {goodput:.1f}/s\n")
+    offered = tally.sent / (end - begun)
+    sys.stdout.write(
+        f"capacity {capacity:.1f}/s, offered {offered:.1f}/s ({offered / capacity:.1f} times), "
+        f"answered {goodput:.1f}/s ({goodput / capacity:.0%})\n"
+    )
 
     assert tally.lost == tally.mixed == []
     assert sum(tally.refused.values()) + tally.answered == tally.sent
     assert {refusal[:3] for refusal in tally.refused} <= {"429", "503"}
     assert tally.without_time_to_come_back == 0
-    if offered < 3 * capacity:
+    if offered < 4 * capacity:
         pytest.skip(f"this machine is too busy: {offered:.0f} requests a second are no overload")
     assert goodput >= 0.8 * capacity
     return tally
 
 
 def test_overload_is_answered_at_capacity_and_refused_beyond_with_a_time_to_come_back(graph: Graph) -> None:
-    """On one expert here, so that a busy machine can offer enough; on all of them in `make test-slow`."""
+    """On one expert for a moment here; on all of them for a minute in `make test-slow`."""
     wait_until_calm(graph)
-    overload(graph, 8, EXPERTS[:1])
-
-
-def resident_mib(graph: Graph) -> float:
-    processes = graph.processes("to-router:Ingress")
-    assert processes
-    return sum(process.memory_info().rss for process in processes) / 2**20
+    overload(graph, 8, 1.0, EXPERTS[:1])
 
 
 @pytest.mark.slow
 def test_a_minute_of_overload_leaves_memory_as_it_was(graph: Graph) -> None:
+    """Answers of three seconds make a capacity that two cores can offer five times."""
     wait_until_calm(graph)
-    overload(graph, 20)
-    before = resident_mib(graph)
-    overload(graph, 60)
+    overload(graph, 20, 3.0)
+    before = sizes(graph)
+    overload(graph, 60, 3.0)
     time.sleep(5)
-    after = resident_mib(graph)
-    sys.stdout.write(f"ingress resident: {before:.0f} MiB before, {after:.0f} MiB after\n")
+    after = sizes(graph)
+    for name, was in before.items():
+        sys.stdout.write(f"{name}: {was.resident_mib:.0f} -> {after[name].resident_mib:.0f} MiB\n")
 
-    assert after <= 1.05 * before
+    assert after.keys() == before.keys()
+    for name, was in before.items():
+        assert after[name].resident_mib <= 1.05 * was.resident_mib, name
 
 
 async def leave_at_random(graph: Graph, clients: int, seed: int) -> None:

@@ -3,14 +3,12 @@
 import asyncio
 import sys
 import time
-from dataclasses import dataclass
 
 import httpx
-import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.deployments.e2e.conftest import EXPERTS, SERVICE_S, SLOTS, Graph
+from tests.deployments.e2e.conftest import EXPERTS, SERVICE_S, SLOTS, Graph, sizes
 from tests.deployments.e2e.load import Load, Tally
 from tests.deployments.e2e.test_faults import wait_until_calm
 
@@ -21,28 +19,6 @@ MOST_MORE = 20
 """Descriptors, threads or tasks that may come and go."""
 HALF_LOAD_PER_S = 40.0
 """Less than half of the simulated capacity: the machine's processors are the narrower door."""
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What one process takes."""
-
-    resident_mib: float
-    descriptors: int
-    threads: int
-
-    @classmethod
-    def of(cls, process: psutil.Process) -> "Size":
-        return cls(process.memory_info().rss / 2**20, process.num_fds(), process.num_threads())
-
-
-def sizes(graph: Graph) -> dict[str, Size]:
-    """Every replica's, by its title."""
-    found = {}
-    for title in ("to-router:Ingress", "to-router:Router", *(f"expert-{name}:Expert" for name in EXPERTS)):
-        for process in graph.processes(title):
-            found[f"{title} {process.pid}"] = Size.of(process)
-    return found
 
 
 def tasks(graph: Graph) -> dict[str, float]:
@@ -64,14 +40,15 @@ def load(graph: Graph, seconds: float) -> Tally:
     return asyncio.run(working())
 
 
-@pytest.mark.parametrize("minutes", [2, 20])
-def test_nothing_grows_at_half_load(graph: Graph, minutes: int) -> None:
+def test_nothing_grows_at_half_load(graph: Graph, request: pytest.FixtureRequest) -> None:
+    """For 20 minutes, or as long as `--soak-minutes` says."""
+    minutes = request.config.getoption("--soak-minutes")
     assert SLOTS * len(EXPERTS) / SERVICE_S / 2 >= HALF_LOAD_PER_S
     wait_until_calm(graph)
-    load(graph, 30 * minutes / 2)  # a quarter of the time to warm up: pools, caches, the allocator
+    load(graph, 60 * minutes / 4)  # a quarter of the time to warm up: pools, caches, the allocator
     time.sleep(5)
     before, tasks_before = sizes(graph), tasks(graph)
-    tally = load(graph, 30 * minutes * 1.5)
+    tally = load(graph, 60 * minutes * 3 / 4)
     time.sleep(5)
     after, tasks_after = sizes(graph), tasks(graph)
     sys.stdout.write(f"{tally}\n")
