@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local.run import HAPROXY, environment
+from cluster.local.run import HAPROXY, environment, transport_flags
 from tests.e2e.conftest import free_port
 
 HEAD, BODY = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n", b"{}"
@@ -21,7 +21,7 @@ CONFIG = """\
 defaults
     mode http
     timeout connect 5s
-    timeout client 60s
+    timeout client {client_s}s
     timeout server 60s
     option abortonclose
     option splice-request
@@ -33,7 +33,8 @@ backend replicas
     http-reuse always
     server replica 127.0.0.1:{back}
 """
-"""What of Serve's own configuration decides whether a client that left is noticed."""
+"""What of Serve's own configuration decides what becomes of clients that leave or dawdle."""
+CLIENT_S = 2
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def door(tmp_path: Path) -> Iterator[tuple[int, int]]:
     """Ports of a running HAProxy and of the server that it hands requests to."""
     front, back = free_port(), free_port()
     config = tmp_path / "haproxy.cfg"
-    config.write_text(CONFIG.format(front=front, back=back), encoding="utf-8")
+    config.write_text(CONFIG.format(front=front, back=back, client_s=CLIENT_S), encoding="utf-8")
     env = environment(8000, tmp_path, fast=True)
     process = subprocess.Popen([str(HAPROXY), "-db", "-f", str(config)], env=env)
     try:
@@ -99,6 +100,56 @@ def test_a_client_that_leaves_before_its_whole_answer_is_noticed(
             assert await asyncio.wait_for(left.wait(), 10.0)
 
     asyncio.run(asking())
+
+
+def test_a_client_that_does_not_read_is_cut_off(door: tuple[int, int]) -> None:
+    front, back = door
+    cut_off = asyncio.Event()
+
+    async def replica(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(BODY)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(bytes(2**16))
+                await writer.drain()
+        cut_off.set()
+        writer.close()
+
+    async def asking() -> None:
+        async with await asyncio.start_server(replica, "127.0.0.1", back):
+            _, writer = await asyncio.open_connection("127.0.0.1", front, limit=1)
+            writer.write(HEAD + BODY)
+
+            assert await asyncio.wait_for(cut_off.wait(), 30.0)
+            writer.close()
+
+    asyncio.run(asking())
+
+
+def test_one_that_waits_for_its_answer_is_not(door: tuple[int, int]) -> None:
+    front, back = door
+
+    async def replica(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(BODY)
+        await asyncio.sleep(2 * CLIENT_S)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate")
+        await writer.drain()
+        writer.close()
+
+    async def asking() -> bytes:
+        async with await asyncio.start_server(replica, "127.0.0.1", back):
+            reader, writer = await asyncio.open_connection("127.0.0.1", front)
+            writer.write(HEAD + BODY)
+            told = await asyncio.wait_for(reader.readuntil(b"late"), 30.0)
+            writer.close()
+            return told
+
+    assert asyncio.run(asking()).startswith(b"HTTP/1.1 200")
+
+
+def test_serves_haproxy_is_told_to_cut_clients_off() -> None:
+    assert 0 < int(transport_flags()["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"]) <= 300
 
 
 def test_it_is_the_haproxy_that_comes_with_ray(tmp_path: Path) -> None:
