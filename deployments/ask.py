@@ -30,6 +30,15 @@ KINDS: Mapping[str, Kind] = {
     "/v1/embeddings": "embeddings",
     "/tokenize": "tokenize",
 }
+MEDIA = frozenset(
+    {
+        "image", "image_url", "input_image", "image_embeds", "image_pil",
+        "audio_url", "input_audio", "audio_embeds", "video_url", "video_embeds", "file", "input_file",
+    }
+)  # fmt: skip
+"""Parts of a message, and fields of parts, that are more than text; engines fetch some of them by URL."""
+DEEPEST_PART = 12
+"""Media are looked for so deep in lists and parts; engines look at four levels."""
 STREAMED = frozenset({"chat", "completions", "responses", "messages"})
 """Endpoints that know `stream`; the others ignore it."""
 ROUTING_FIELDS = frozenset(
@@ -263,19 +272,24 @@ def _needs(kind: Kind, body: Mapping[str, Any]) -> frozenset[str]:
         needs.add("tools")
     if kind == "embeddings":
         needs.add("embeddings")
-    if _has_image(body.get("messages")) or (kind == "responses" and _has_image(body.get("input"))):
+    if _has_media(body.get("messages")) or (kind == "responses" and _has_media(body.get("input"))):
         needs.add("vision")
     return frozenset(needs)
 
 
-def _has_image(messages: Any) -> bool:
-    if not isinstance(messages, list):
+def _has_media(value: Any, depth: int = DEEPEST_PART) -> bool:
+    """Whether messages hold more than text: by a part's type, or by a field that an engine reads anyway."""
+    if depth == 0:
         return False
-    return any(
-        isinstance(part, dict) and part.get("type") in {"image_url", "input_image", "image"}
-        for message in messages
-        if isinstance(message, dict) and isinstance(message.get("content"), list)
-        for part in message["content"]
+    if isinstance(value, list):
+        return any(_has_media(item, depth - 1) for item in value)
+    if not isinstance(value, dict):
+        return False
+    kind = value.get("type")
+    return (
+        (isinstance(kind, str) and kind in MEDIA)
+        or not MEDIA.isdisjoint(value)
+        or any(_has_media(value.get(field), depth - 1) for field in ("content", "output"))
     )
 
 

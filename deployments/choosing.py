@@ -80,7 +80,7 @@ async def choose(
     Raises:
         NotFound: the model is no expert, no preset and not `auto`.
         NotAllowed: the key may not use the named expert.
-        BadRequest: no expert is left, or an allow or deny list names a stranger.
+        BadRequest: no expert is left, the named one may not have images, or a list names a stranger.
         Unavailable: experts are left, but none can answer now; or the named one is still starting.
     """
     _check_lists(ask, directory)
@@ -156,6 +156,13 @@ def _named(
 ) -> Choice:
     if allowed is not None and ask.model not in allowed:
         raise NotAllowed(f"this key may not use the model {ask.model!r}", "model_not_allowed", "model")
+    if "vision" in ask.needs - directory.config.experts[ask.model].capabilities:
+        # Its engine would fetch whatever URL stands there.
+        raise BadRequest(
+            f"the expert {ask.model!r} takes text only: its capabilities lack vision",
+            "no_eligible_expert",
+            "model",
+        )
     fallback = ask.routing.fallback is True
     ranking: tuple[str, ...] = (ask.model,)
     if fallback:

@@ -205,7 +205,7 @@ class ExpertTarget(Settings):
     context_window: Annotated[int, Field(gt=0)] | None = None
     """Tokens of prompt and answer together; left out, the engine's own word, else the policy's."""
     capabilities: frozenset[Literal["tools", "vision", "embeddings"]] = frozenset({"tools"})
-    """A request that needs another one is not sent to it; image URLs go only where `vision` stands."""
+    """A request that needs more is not sent to it; images, audio and video go only where `vision` stands."""
     cold: Literal["wait", "next"] = "next"
     """With no replica running: let a query wait for it, or send it to the next in the ranking."""
     max_in_flight: Annotated[int, Field(ge=1)] | None = None

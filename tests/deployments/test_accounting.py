@@ -12,13 +12,17 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from deployments import telemetry
+from deployments.accounting import key_of
 from deployments.errors import BadRequest, ExpertUnavailable
 from deployments.feedback import Answered, Memory, answered_before, parse_rating
 from deployments.keys import KeyFile, KeyRing, new_key, write_keys
+from deployments.messages import PolicyView, RouterState
 from deployments.tracing import NoTracer, OtelTracer, tracer
+from router.experts import Price
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, event
-from tests.deployments.house import CHAT, HELLO, House, settle
+from tests.deployments.house import CHAT, HELLO, NAMES, House, settle
+from tests.deployments.test_door import bearer, with_keys
 
 PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
@@ -84,6 +88,24 @@ async def test_a_routed_answer_is_counted_with_its_cost_and_what_it_saved(house:
     assert record["scores"] == pytest.approx({"small": 0.9, "large": 0.8})
     assert (record["prompt_tokens"], record["completion_tokens"]) == (11, 2)
     assert orjson.loads(orjson.dumps(record)) == record
+
+
+async def test_a_keys_savings_are_what_the_dearest_expert_would_have_cost_more(tmp_path: Path) -> None:
+    house = House()
+    house.api.directory.saw_router(
+        RouterState(
+            PolicyView("0123456789ab", NAMES, NAMES, {}, {"small": Price(1, 2), "large": Price(10, 20)}), None
+        )
+    )
+    key = with_keys(house, tmp_path)
+    ring = house.api.keys
+    assert ring is not None
+    name = key_of(ring.authenticate([(b"authorization", f"Bearer {key}".encode())]))
+    await house.ask(bearer(key))
+
+    cheap, dear = 11 * 1e-6 + 2 * 2e-6, 11 * 10e-6 + 2 * 20e-6
+    assert value(telemetry.key_cost_usd, name) == pytest.approx(cheap)
+    assert value(telemetry.key_saved_usd, name) == pytest.approx(dear - cheap)
 
 
 async def test_each_end_of_a_request_is_counted_once(house: House, kept: Kept) -> None:

@@ -1,5 +1,7 @@
 """Which field a refusal names, and what every form of a body needs of an expert."""
 
+from typing import Any
+
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from deployments.ask import Ask, parse
 from deployments.errors import BadRequest
 
 CHAT = "/v1/chat/completions"
+URL = "http://169.254.169.254/"
 USER = {"role": "user", "content": "What is 2 + 2?"}
 
 
@@ -37,6 +40,30 @@ def test_only_text_parts_are_read_and_an_image_needs_vision() -> None:
 
     assert ask.query == "what is this?"
     assert ask.needs == {"vision"}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "input_audio", "input_audio": {"data": ""}},
+        {"type": "audio_url", "audio_url": {"url": URL}},
+        {"type": "video_url", "video_url": {"url": URL}},
+        {"image_url": URL},
+        {"type": "text", "text": "x", "uuid": "1", "image_url": URL},
+        {"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": URL}}]},
+    ],
+    ids=["audio", "audio url", "video url", "no type", "another type", "in a tool's result"],
+)
+def test_whatever_an_engine_would_fetch_needs_vision(part: dict[str, Any]) -> None:
+    assert chat({"role": "user", "content": [part]}).needs == {"vision"}
+
+
+def test_parts_as_deep_as_json_may_be_are_looked_through_only_so_far() -> None:
+    depth = 400
+    part = b'{"type":"x","content":[' * depth + b'{"type":"image"}' + b"]}" * depth
+    body = b'{"model":"auto","messages":[{"role":"user","content":[' + part + b"]}]}"
+
+    assert parse(CHAT, body, max_messages=8).needs == frozenset()
 
 
 def test_token_ids_count_as_one_token_each() -> None:

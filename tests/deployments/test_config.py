@@ -129,7 +129,8 @@ def test_the_door_carries_its_spread_and_its_part_of_a_gpu_to_serve() -> None:
     ingress = build_app(args)._bound_deployment
     router = ingress.init_args[1]._bound_deployment
 
-    assert (ingress.max_replicas_per_node, router.max_replicas_per_node) == (1, 2)
+    assert ingress._replica_config.max_replicas_per_node == 1
+    assert router._replica_config.max_replicas_per_node == 2
     assert router.ray_actor_options["num_gpus"] == 0.25
 
 
