@@ -1,7 +1,8 @@
-"""Make a predicted quality mean what it says: isotonic regression per expert, kept as knots.
+"""Make a predicted quality mean what it says: one isotonic curve, and a shift for each expert, as knots.
 
 Pool-adjacent-violators (Ayer et al. 1955), as Zadrozny and Elkan (KDD 2002) use it for probabilities.
-Applied by interpolation between knots, in numpy.
+The curve is the whole pool's: a curve for each expert calibrates no better and sets experts against
+each other by its own noise (docs/research-log.md). Applied by interpolation between knots, in numpy.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import numpy as np
 
 from router.core import FloatArray
 from router.errors import WeightsError
+from router.methods.shrink import PRIOR_STRENGTH
 
 KNOTS = 32
 
@@ -33,15 +35,16 @@ class Calibration:
         """
         from sklearn.isotonic import IsotonicRegression
 
-        width = scores.shape[1]
-        raw, fitted = np.zeros((width, KNOTS)), np.zeros((width, KNOTS))
-        for column in range(width):
-            seen = np.isfinite(quality[:, column])
-            x, y = scores[seen, column], quality[seen, column]
-            curve = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(x, y)
-            raw[column] = np.quantile(x, np.linspace(0, 1, KNOTS))
-            fitted[column] = curve.predict(raw[column])
-        return cls(raw, np.maximum.accumulate(fitted, axis=1))
+        seen = np.isfinite(quality)
+        curve = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(
+            scores[seen], quality[seen]
+        )
+        raw = np.quantile(scores[seen], np.linspace(0, 1, KNOTS))
+        shared = np.maximum.accumulate(curve.predict(raw))
+        missed = np.where(seen, quality - np.interp(scores, raw, shared), 0.0)
+        shift = missed.sum(axis=0) / (seen.sum(axis=0) + PRIOR_STRENGTH)
+        fitted = np.clip(shared + shift[:, None], 0.0, 1.0)
+        return cls(np.tile(raw, (scores.shape[1], 1)), fitted)
 
     def apply(self, scores: FloatArray) -> FloatArray:
         """Calibrated scores, [n, experts]."""

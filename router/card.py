@@ -32,7 +32,7 @@ def card(policy: Policy, notes: Sequence[str] = ()) -> str:
         ("default", "at the default preference"),
         ("equal_quality", "at the most saving for the best single expert's quality"),
     ):
-        figures = told.get(name, {})
+        figures = told.get(name) or {}
         if "gain" in figures:
             lines.append(
                 f"- Out of fold {what} (cost_weight {figures['cost_weight']:g}): quality "

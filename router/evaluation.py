@@ -156,11 +156,17 @@ def _areas(judged: Judged, points: list[dict[str, Any]]) -> dict[str, float | No
 
 
 def _saved(judged: Judged) -> dict[str, Any]:
-    """The saving at the preference that training chose, never at one chosen on what is reported."""
-    weight = judged.policy.training.get("equal_quality_cost_weight")
-    if judged.paid is None or weight is None:
+    """The saving at the preference that training chose, never at one chosen on what is reported.
+
+    Where training found none that is safe, the choice is the best single expert itself.
+    """
+    facts = judged.policy.training
+    weight = facts.get("equal_quality_cost_weight")
+    if judged.paid is None or "equal_quality_cost_weight" not in facts:
         return {"cost_weight": weight, "saved": None, "quality": None, "ci95": None}
-    picked, cost = judged.outcome(judged.choices(Preferences(cost_weight=weight)))
+    alone_always = np.full(len(judged.quality), judged.best_single)
+    chosen = alone_always if weight is None else judged.choices(Preferences(cost_weight=weight))
+    picked, cost = judged.outcome(chosen)
     alone = judged.paid[:, judged.best_single]
     assert cost is not None  # noqa: S101 - paid is there
     return {

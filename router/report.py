@@ -77,8 +77,10 @@ def _findings(figures: Mapping[str, Any]) -> Iterator[str]:
             f"(relative {figures['quality_gain']:+.2%}, 95 % {_range(figures['quality_gain_ci95'])})."
         )
     if saved["saved"] is not None:
+        weight = saved["cost_weight"]
+        chosen = "none was safe: the best single expert" if weight is None else f"cost_weight {weight:g}"
         yield (
-            f"Cost saved at the preference chosen in training (cost_weight {saved['cost_weight']:g}): "
+            f"Cost saved at the preference chosen in training ({chosen}): "
             f"{saved['saved']:.1%} (95 % {_range(saved['ci95'])}), quality {saved['quality']:.4f} "
             f"({saved['quality_against_best_single']:+.4f} against the best single expert, "
             f"95 % {_range(saved['quality_ci95'])})."

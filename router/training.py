@@ -92,12 +92,12 @@ def train(
             "out_of_fold": {
                 "best_quality": chosen.best_quality.to_json(),
                 "default": chosen.default.to_json(),
-                "equal_quality": chosen.equal_quality.to_json(),
+                "equal_quality": chosen.equal_quality and chosen.equal_quality.to_json(),
             },
         },
         "n_queries": len(dataset),
         "best_single": dataset.pool.names[best],
-        "equal_quality_cost_weight": chosen.equal_quality.cost_weight,
+        "equal_quality_cost_weight": chosen.equal_quality and chosen.equal_quality.cost_weight,
         "task_means": _task_means(dataset, means),
     }
     return Policy(
@@ -143,8 +143,9 @@ class Chosen:
     """Cost weight 0."""
     default: Tried
     """The greatest saving that gives up next to nothing of the best quality."""
-    equal_quality: Tried
-    """The greatest saving that keeps the best single expert's quality, with a margin."""
+    equal_quality: Tried | None
+    """The greatest saving that keeps the best single expert's quality, with a margin; `None` where no
+    safe weight saves anything: then the best single expert itself is the choice."""
 
 
 def choose_preference(
@@ -152,8 +153,8 @@ def choose_preference(
 ) -> Chosen:
     """Cost weights that hold out of sample, chosen by a lower confidence bound.
 
-    A weight is safe when its `margin` over the best single expert is not negative; with none safe, or
-    without costs, every choice is weight 0.
+    A weight is safe when its `margin` over the best single expert is not negative. With none safe, or
+    without costs, the default is weight 0.
 
     Args:
         scores: [n, experts], each row by a method that never saw it.
@@ -171,7 +172,7 @@ def choose_preference(
     return Chosen(
         tried[0],
         max(near, key=lambda one: one.saved, default=tried[0]),
-        max(safe, key=lambda one: one.saved, default=tried[0]),
+        max((one for one in safe if one.saved > 0), key=lambda one: one.saved, default=None),
     )
 
 

@@ -15,6 +15,10 @@ from router.methods.shrink import global_means
 
 STRENGTH = 20.0
 """The pool's means count as this many queries of a group."""
+ROUND = 0.1
+"""Weight of a round spread beside the one that was seen."""
+STEPS, MOST_CLUSTERED = 10, 4000
+"""Rounds of k-means, and queries that take part in them; of more, a sample."""
 
 
 class ClustersRouter:
@@ -23,33 +27,33 @@ class ClustersRouter:
     Args:
         clusters: how many; fewer where there are fewer than 25 queries for each.
         sharpness: of the soft membership, exp(sharpness × cosine similarity to the centre).
+        soft: whether queries teach all clusters by their membership, not their own one only; many
+            soft clusters are nearest neighbours at a fraction of the work.
     """
 
     name: ClassVar[str] = "clusters"
 
-    def __init__(self, *, clusters: int = 48, sharpness: float = 20.0) -> None:
+    def __init__(self, *, clusters: int = 48, sharpness: float = 20.0, soft: bool = False) -> None:
         self.clusters = clusters
         self.sharpness = sharpness
+        self.soft = soft
 
     @property
     def params(self) -> dict[str, Any]:
-        return {"clusters": self.clusters, "sharpness": self.sharpness}
+        return {"clusters": self.clusters, "sharpness": self.sharpness, "soft": self.soft}
 
     def fit(self, training: TrainingSet, *, seed: int) -> Self:
-        from sklearn.cluster import MiniBatchKMeans
-
         if self.clusters < 1:
             raise MethodError(f"clusters must be at least 1, found {self.clusters}")
-        count = max(1, min(self.clusters, len(training) // 25))
         embeddings = training.queries.embeddings.astype(np.float32)
-        found = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=2048).fit(embeddings)
-        centres = found.cluster_centers_
-        self.centres_ = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
-        self.means_ = group_means(training.quality, found.labels_, count)
+        count = max(1, min(self.clusters, len(training) // (5 if self.soft else 25)))
+        self.centres_, labels = _k_means(embeddings, count, seed=seed)
+        members = self._membership(embeddings) if self.soft else np.eye(count)[labels]
+        self.means_ = group_means(training.quality, members)
         return self
 
     def score(self, queries: QueryBatch) -> FloatArray:
-        return _softmax(self.sharpness * (queries.embeddings @ self.centres_.T)) @ self.means_
+        return self._membership(queries.embeddings) @ self.means_
 
     def arrays(self) -> dict[str, FloatArray]:
         return {"centres": self.centres_, "means": self.means_}
@@ -60,43 +64,44 @@ class ClustersRouter:
         restored.centres_, restored.means_ = take(arrays, "centres", "means")
         return restored
 
+    def _membership(self, embeddings: FloatArray) -> FloatArray:
+        return _softmax(self.sharpness * (embeddings @ self.centres_.T))
+
 
 class TasksRouter:
     """The posterior of a task classifier times the tasks' shrunk means.
 
-    Task labels teach it and are never asked for when it scores. Without any, clusters stand in.
+    The classifier is a linear discriminant (Fisher 1936). Task labels teach it and are never asked for
+    when it scores. Without any, clusters stand in.
 
     Args:
-        strength: inverse penalty of the logistic regression.
         clusters: how many stand in for tasks where none are told.
     """
 
     name: ClassVar[str] = "tasks"
 
-    def __init__(self, *, strength: float = 10.0, clusters: int = 24) -> None:
-        self.strength = strength
+    def __init__(self, *, clusters: int = 24) -> None:
         self.clusters = clusters
 
     @property
     def params(self) -> dict[str, Any]:
-        return {"strength": self.strength, "clusters": self.clusters}
+        return {"clusters": self.clusters}
 
     def fit(self, training: TrainingSet, *, seed: int) -> Self:
-        from sklearn.linear_model import LogisticRegression
-
         embeddings = training.queries.embeddings.astype(np.float64)
         labels = self._labels(training, seed)
-        count = int(labels.max()) + 1
-        self.means_ = group_means(training.quality, labels, count)
-        weights: FloatArray = np.zeros((embeddings.shape[1], count))
-        intercept: FloatArray = np.zeros(count)
-        if count > 1:
-            model = LogisticRegression(C=self.strength, max_iter=300).fit(embeddings, labels)
-            weights, intercept = model.coef_.T, model.intercept_
-            if count == 2:  # scikit-learn keeps one column for two classes
-                weights = np.concatenate([-weights / 2, weights / 2], axis=1)
-                intercept = np.concatenate([-intercept / 2, intercept / 2])
-        self.weights_, self.intercept_ = weights.astype(np.float32), intercept
+        members = np.eye(int(labels.max()) + 1)[labels]
+        self.means_ = group_means(training.quality, members)
+        count = members.sum(axis=0)
+        centres = members.T @ embeddings / count[:, None]
+        apart = embeddings - centres[labels]
+        spread = apart.T @ apart / len(apart)
+        width = len(spread)
+        # Towards a round spread (Friedman 1989), and never singular: few queries may span little.
+        round_ = max(float(np.trace(spread)), 1e-3) / width
+        weights = np.linalg.solve(spread + ROUND * round_ * np.eye(width), centres.T)
+        self.intercept_ = np.log(count + 1) - 0.5 * (centres.T * weights).sum(axis=0)
+        self.weights_ = weights.astype(np.float32)
         return self
 
     def score(self, queries: QueryBatch) -> FloatArray:
@@ -107,7 +112,8 @@ class TasksRouter:
 
     @classmethod
     def restore(cls, params: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Self:
-        restored = cls(**params)
+        # "strength" belonged to the logistic regression of older policies; the arrays are alike.
+        restored = cls(**{name: value for name, value in params.items() if name != "strength"})
         restored.weights_, restored.intercept_, restored.means_ = take(
             arrays, "weights", "intercept", "means"
         )
@@ -116,23 +122,44 @@ class TasksRouter:
     def _labels(self, training: TrainingSet, seed: int) -> IntArray:
         if training.tasks is not None:
             return np.unique(np.array(training.tasks), return_inverse=True)[1]
-        from sklearn.cluster import MiniBatchKMeans
-
         count = max(1, min(self.clusters, len(training) // 20))
-        embeddings = training.queries.embeddings.astype(np.float32)
-        found = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=2048).fit(embeddings)
-        return np.unique(found.labels_, return_inverse=True)[1]
+        found = _k_means(training.queries.embeddings.astype(np.float32), count, seed=seed)[1]
+        return np.unique(found, return_inverse=True)[1]
 
 
-def group_means(quality: FloatArray, labels: IntArray, count: int) -> FloatArray:
-    """Mean quality of every expert in every group, [groups, experts], pulled to the pool's means."""
-    means = global_means(quality)
-    seen = np.isfinite(quality)
-    total, observed = np.zeros((count, len(means))), np.zeros((count, len(means)))
-    np.add.at(total, labels, np.where(seen, quality, 0.0))
-    np.add.at(observed, labels, seen.astype(float))
-    shrunk: FloatArray = (total + STRENGTH * means) / (observed + STRENGTH)
+def group_means(quality: FloatArray, members: FloatArray) -> FloatArray:
+    """Mean quality of every expert in every group, [groups, experts], pulled to the pool's means.
+
+    How a group sets the experts against each other is pulled further, by as much as chance would explain
+    it: which of many experts is the best of a group is partly luck (empirical Bayes: Efron and Morris 1973).
+
+    Args:
+        members: [n, groups] how far a query belongs to a group; rows sum to 1.
+    """
+    means, seen = global_means(quality), np.isfinite(quality)
+    count = members.T @ seen + STRENGTH
+    apart = np.where(seen, quality - means, 0.0)
+    moved = (members.T @ apart) / count
+    level = moved.mean(axis=1, keepdims=True)
+    contrast = moved - level
+    noise = ((apart - apart.mean(axis=1, keepdims=True)) ** 2 * seen).sum(axis=0) / seen.sum(axis=0) / count
+    signal = np.maximum((contrast**2 - noise).mean(axis=0), 0.0)
+    shrunk: FloatArray = means + level + contrast * signal / np.maximum(signal + noise, 1e-12)
     return shrunk
+
+
+def _k_means(embeddings: FloatArray, count: int, *, seed: int) -> tuple[FloatArray, IntArray]:
+    """Centres of unit length and each row's cluster: spherical k-means (Dhillon and Modha 2001)."""
+    rng = np.random.default_rng(seed)
+    points = embeddings[rng.permutation(len(embeddings))[:MOST_CLUSTERED]]
+    centres = points[rng.permutation(len(points))[:count]].copy()
+    for _ in range(STEPS):
+        labels = (points @ centres.T).argmax(axis=1)
+        sums = np.zeros_like(centres)
+        np.add.at(sums, labels, points)
+        norms = np.linalg.norm(sums, axis=1, keepdims=True)
+        centres = np.where(norms > 0, sums / np.maximum(norms, 1e-12), centres)  # an empty one stays
+    return centres, (embeddings @ centres.T).argmax(axis=1)
 
 
 def _softmax(values: FloatArray) -> FloatArray:

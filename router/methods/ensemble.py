@@ -1,10 +1,10 @@
 """Several methods blended, with weights that cross-validation chooses.
 
-Stacked generalisation (Wolpert 1992; Breiman 1996) with non-negative weights, apart for two parts of a
-score: how a query lifts or lowers all experts (the level), and how it sets one expert against the
-others (the contrast), which alone decides. Both are deviations from the experts' means, so weights
-that sum to less than one shrink towards those, and weights that sum to more undo a member's own
-excess of shrinkage: the blend is calibrated by the same least squares that makes it.
+Stacked generalisation (Wolpert 1992; Breiman 1996), apart for two parts of a score: how a query lifts or
+lowers all experts (the level), and how it sets one expert against the others (the contrast), which alone
+decides. Both are deviations from the experts' means. The level is weighed by least squares, which
+calibrates it. The contrast is weighed half by least squares and half equally, and taken as strongly as
+decides best out of fold: least squares does not ask what a decision asks (docs/research-log.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from router import metrics
 from router.core import FloatArray, IntArray, QueryBatch, TrainingSet
 from router.errors import MethodError, WeightsError
 from router.methods.contract import RoutingMethod
@@ -19,6 +20,12 @@ from router.methods.registry import make, method_class
 from router.methods.shrink import filled, global_means
 
 FOLDS = 5
+SCALES = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+"""Multiples of the blended contrast that are tried."""
+TRIED_WEIGHTS = (0.0, *np.geomspace(0.003, 3.0, 25).tolist())
+"""Cost weights at which a blend's decisions are tried…"""
+BEST_QUALITY = 0.1
+"""…and what cost weight 0 counts beside their area."""
 
 
 class EnsembleRouter:
@@ -62,7 +69,8 @@ class EnsembleRouter:
         level, contrast = _parts(apart - self.means_)
         self.level_, _ = nnls(level.T, target.mean(axis=1))
         seen = np.isfinite(training.quality)
-        self.contrast_, _ = nnls(contrast[:, seen].T, _parts(target)[1][seen])
+        squares, _ = nnls(contrast[:, seen].T, _parts(target)[1][seen])
+        self.contrast_ = self._decided(contrast, squares, training)
         self.fitted_ = [member.fit(training, seed=seed) for member in members]
         return self._blend(apart)
 
@@ -106,14 +114,63 @@ class EnsembleRouter:
         name, given = _named(member)
         return make(name, given)
 
+    def _decided(self, contrast: FloatArray, squares: FloatArray, training: TrainingSet) -> FloatArray:
+        """Weights of the members' contrasts, [members].
+
+        Args:
+            contrast: [members, n, experts] out of fold.
+            squares: the weights that least squares asks for, [members].
+        """
+        shares = np.full(len(contrast), 1 / len(contrast))
+        if squares.sum() > 0:
+            shares = (shares + squares / squares.sum()) / 2
+        blended, worth = np.tensordot(shares, contrast, axes=1), _Worth(training, self.means_)
+        weights: FloatArray = shares * max(SCALES, key=lambda scale: worth.of(scale * blended))
+        return weights
+
     def _blend(self, scores: FloatArray) -> FloatArray:
         """[members, n, experts] → [n, experts]"""
         level, contrast = _parts(scores - self.means_)
         moved = np.tensordot(self.level_, level, axes=1)[:, None] + np.tensordot(
             self.contrast_, contrast, axes=1
         )
-        blended: FloatArray = np.clip(self.means_ + moved, 0.0, 1.0)
-        return blended
+        blended = self.means_ + moved
+        # A query that is easy for all is moved down whole: cut at 1, its experts would look alike.
+        above = np.maximum(blended.max(axis=1, keepdims=True) - 1.0, 0.0)
+        whole: FloatArray = np.clip(blended - above, 0.0, 1.0)
+        return whole
+
+
+class _Worth:
+    """What contrasts are worth by the decisions they make, on outcomes they did not see.
+
+    The area under the quality that they reach against its cost, at the experts' mean costs; where no
+    cost is known, how little they are off.
+    """
+
+    def __init__(self, training: TrainingSet, means: FloatArray) -> None:
+        self._means = means
+        costs = training.costs_usd
+        known = np.isfinite(training.quality)
+        if costs is not None:
+            known = known & np.isfinite(costs)
+        rows = np.flatnonzero(known.all(axis=1))
+        self._paid = None if costs is None or not len(rows) else costs[rows]
+        self._rows = rows if self._paid is not None else np.arange(len(training))
+        self._quality = training.quality[self._rows]
+
+    def of(self, contrast: FloatArray) -> float:
+        """The worth of contrasts [n, experts], in units of quality."""
+        scores = self._means + contrast[self._rows]
+        if self._paid is None or not self._paid.mean() > 0:
+            off = (self._quality - scores) - np.nanmean(self._quality - scores, axis=1, keepdims=True)
+            return -float(np.nanmean(off**2))
+        alone, each = self._paid.mean(axis=0), np.arange(len(scores))
+        picked = [(scores - weight * alone / alone.max()).argmax(axis=1) for weight in TRIED_WEIGHTS]
+        quality = np.array([self._quality[each, chosen].mean() for chosen in picked])
+        costs = np.array([self._paid[each, chosen].mean() for chosen in picked])
+        area = metrics.area(costs, quality, float(alone.min()), float(alone.max()))
+        return area + BEST_QUALITY * float(quality[0])
 
 
 class AutoRouter(EnsembleRouter):
@@ -124,11 +181,11 @@ class AutoRouter(EnsembleRouter):
 
     name: ClassVar[str] = "auto"
     DEFAULT: ClassVar[tuple[Any, ...]] = (
-        {"name": "knn", "params": {"k": 150, "sharpness": 8.0}},
+        {"name": "clusters", "params": {"clusters": 256, "sharpness": 30.0, "soft": True}},
+        {"name": "clusters", "params": {"clusters": 48, "sharpness": 20.0}},
         {"name": "linear", "params": {"penalty": 100.0, "surface": True}},
-        {"name": "lexical", "params": {"penalty": 30.0}},
+        {"name": "lexical", "params": {"penalty": 10.0}},
         {"name": "tasks"},
-        {"name": "clusters", "params": {"clusters": 16}},
     )
     UNNAMED: ClassVar[tuple[Any, ...]] = (
         {"name": "knn", "params": {"k": 150, "sharpness": 8.0}},

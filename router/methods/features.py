@@ -1,61 +1,184 @@
 """What a query's text shows beside its embedding: hashed words and word pairs, and its surface.
 
-Pure Python and numpy, equal in every process (Python's own `hash` is not).
+numpy over the bytes of a whole batch, no loop over words; equal in every process (Python's `hash` is not).
 """
 
-import re
 from collections.abc import Sequence
-from itertools import pairwise
-from zlib import crc32
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from router.core import FloatArray, IntArray
+from router.core import BoolArray, FloatArray, IntArray
 
 WORDS = 1 << 15
 """Columns of the hashed words (feature hashing: Weinberger et al., ICML 2009)."""
 READ_CHARACTERS = 8_000
 """A longer text is read this far."""
-_WORD = re.compile(r"\w+|[^\w\s]")
-_DIGITS = re.compile(r"\d")
-_WITHOUT_SIGNS = dict.fromkeys(map(ord, "{}[]()=<>+*/^\\$_"))
-_OPTION = re.compile(r"(?m)^\s*\(?[A-J][.):]")
+BASE = np.uint64(0x5851F42D4C957F2D)
+"""Base of the rolling hash (Karp and Rabin 1987), modulo 2⁶⁴; odd, so that it has an inverse."""
+MIX, PAIR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
+"""Odd numbers that spread a hash over its upper bits, and tell a pair's first word from its second."""
 
 
-def hashed_words(text: str) -> tuple[IntArray, FloatArray]:
-    """(columns, values) of a text's words and neighbouring pairs; values of unit length.
+@dataclass(frozen=True, slots=True)
+class HashedWords:
+    """Sparse rows: text `i` has the entries `starts[i]:starts[i + 1]`, by rising column."""
 
-    Counts are damped, 1 + log n, as for tf-idf without the idf.
-    """
-    words = _WORD.findall(text[:READ_CHARACTERS].lower())
-    counts: dict[int, int] = {}
-    for word in words:
-        column = crc32(word.encode("utf-8", "replace")) % WORDS
-        counts[column] = counts.get(column, 0) + 1
-    for first, second in pairwise(words):
-        column = crc32(f"{first} {second}".encode("utf-8", "replace")) % WORDS
-        counts[column] = counts.get(column, 0) + 1
-    columns = np.fromiter(counts, dtype=np.int64, count=len(counts))
-    values = 1.0 + np.log(np.fromiter(counts.values(), dtype=np.float64, count=len(counts)))
-    return columns, values / max(float(np.linalg.norm(values)), 1e-12)
+    starts: IntArray  # [n + 1]
+    columns: IntArray
+    values: FloatArray
+
+    def weighed(self, weights: FloatArray) -> "HashedWords":
+        """Values times their column's weight [WORDS], then every row of unit length."""
+        values = self.values * weights[self.columns]
+        norms = np.sqrt(_sums(values**2, self.starts))
+        return HashedWords(
+            self.starts, self.columns, values / np.repeat(np.maximum(norms, 1e-12), np.diff(self.starts))
+        )
+
+    def times(self, weights: FloatArray) -> FloatArray:
+        """The product with weights [WORDS, outputs], [n, outputs]."""
+        return _sums(self.values[:, None] * weights[self.columns], self.starts)
+
+
+def hashed_words(texts: Sequence[str]) -> HashedWords:
+    """Words, signs and neighbouring pairs of every text by column; values 1 + log count, as for tf-idf."""
+    batch = _Bytes.of(texts)
+    begins, hashes = batch.words()
+    sizes = np.diff(np.searchsorted(begins, batch.starts))
+    rows = np.repeat(np.arange(len(texts)), sizes)
+    pairs = rows[1:] == rows[:-1]
+    paired = (hashes[:-1] * PAIR + hashes[1:])[pairs]
+    keys = np.concatenate([rows, rows[1:][pairs]]) * WORDS
+    keys += (np.concatenate([hashes, paired]) * MIX >> np.uint64(64 - 15)).astype(np.int64)
+    keys, counts = np.unique(keys, return_counts=True)
+    starts = np.searchsorted(keys, np.arange(len(texts) + 1) * WORDS)
+    return HashedWords(starts, keys % WORDS, 1.0 + np.log(counts))
 
 
 def surface(texts: Sequence[str]) -> FloatArray:
     """Length, digits, lines, options and the like, [n, 9]; roughly between 0 and 3."""
-    rows = np.empty((len(texts), 9))
-    for row, whole in enumerate(texts):
-        text = whole[:READ_CHARACTERS]
-        size = max(len(text), 1)
-        words = text.split()
-        rows[row] = (
-            np.log1p(len(whole)) / 3,
-            np.log1p(len(_DIGITS.findall(text))) / 2,
-            np.log1p(text.count("\n")) / 2,
-            np.log1p(len(_OPTION.findall(text))) / 2,
-            len("".join(words)) / max(len(words), 1) / 5,
-            3 * sum(map(str.isupper, text)) / size,
-            10 * (len(text) - len(text.translate(_WITHOUT_SIGNS))) / size,
-            3 * (len(text) - len(text.encode("ascii", "ignore"))) / size,
-            np.log1p(text.count("?")),
-        )
-    return rows
+    batch = _Bytes.of(texts)
+    owner = np.repeat(np.arange(len(texts)), np.diff(batch.starts))
+    counts = np.bincount(owner * 256 + batch.codes, minlength=256 * len(texts)).reshape(-1, 256)
+    told = (counts @ _COUNTED).astype(np.float64)
+    digits, lines, upper, signs, foreign, asks, spaces, inner = told.T
+    size = np.diff(batch.starts) - 1 - inner  # characters: neither separators nor inner bytes of one
+    spaces = spaces - 1  # the separator
+    words = _per_text(batch.spaces[:-1] & ~batch.spaces[1:], batch.starts, shift=1)
+    some = np.maximum(size, 1)
+    lengths = np.array([len(text) for text in texts], dtype=np.float64)
+    columns = (
+        np.log1p(lengths) / 3,
+        np.log1p(digits) / 2,
+        np.log1p(lines) / 2,
+        np.log1p(_per_text(batch.options(), batch.starts)) / 2,
+        (size - spaces) / np.maximum(words, 1) / 5,
+        3 * upper / some,
+        10 * signs / some,
+        3 * foreign / some,
+        np.log1p(asks),
+    )
+    return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bytes:
+    """A batch's texts in UTF-8, one after the other, a space before each and one at the end."""
+
+    codes: IntArray  # [bytes] uint8
+    starts: IntArray  # [n + 1] where each text's separator stands
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "_Bytes":
+        parts = [text[:READ_CHARACTERS].encode("utf-8", "replace") for text in texts]
+        starts = np.cumsum([0, *(len(part) + 1 for part in parts)])
+        codes = np.frombuffer(b" " + b" ".join(parts) + b" ", dtype=np.uint8)
+        return cls(codes[: starts[-1]], starts)
+
+    @property
+    def spaces(self) -> BoolArray:
+        return _SPACE[self.codes]
+
+    def words(self) -> tuple[IntArray, IntArray]:
+        """(where each word or sign begins, its hash as uint64)."""
+        kinds = np.append(_KIND[self.codes], np.uint8(0))
+        sign, inside = kinds == 2, kinds == 1
+        begins = np.flatnonzero(sign[1:] | (inside[1:] & ~inside[:-1])) + 1
+        ends = np.flatnonzero(sign[:-1] | (inside[:-1] & ~inside[1:])) + 1
+        powers, inverse = _powers(1 << len(self.codes).bit_length())
+        along = np.zeros(len(self.codes) + 1, dtype=np.uint64)
+        np.cumsum(_LOWER[self.codes] * powers[: len(self.codes)], out=along[1:])
+        return begins, (along[ends] - along[begins]) * inverse[begins]
+
+    def options(self) -> BoolArray:
+        """Where a line begins with an option's letter: `A.`, `(B)`, `C:`, [bytes]."""
+        codes, found = self.codes, np.zeros(len(self.codes), dtype=bool)
+        letters = np.flatnonzero(_LETTER[codes[:-1]] & _CLOSES[codes[1:]])
+        if not len(letters):
+            return found
+        place = np.arange(len(codes))
+        solid = np.maximum.accumulate(np.where(self.spaces, 0, place))
+        line = np.maximum.accumulate(np.where(codes == ord("\n"), place, 0))
+        start = self.starts[np.searchsorted(self.starts, letters, side="right") - 1]
+        before = letters - 1 - (codes[letters - 1] == ord("("))
+        fresh = np.maximum(line[before], start) >= solid[before]
+        found[letters[fresh]] = True
+        return found
+
+
+@lru_cache(maxsize=4)
+def _powers(size: int) -> tuple[IntArray, IntArray]:
+    """BASE⁰, BASE¹, … and the inverse of each, modulo 2⁶⁴."""
+    inverse = np.uint64(pow(int(BASE), -1, 1 << 64))
+    both = []
+    for base in (BASE, inverse):
+        steps = np.full(size, base, dtype=np.uint64)
+        steps[0] = 1
+        both.append(np.cumprod(steps))
+    return both[0], both[1]
+
+
+def _sums(entries: FloatArray, starts: IntArray) -> FloatArray:
+    """Sums over each text's entries, [n, …]; 0 for a text without any."""
+    total = np.zeros((len(starts) - 1, *entries.shape[1:]))
+    filled = np.diff(starts) > 0
+    if filled.any():
+        total[filled] = np.add.reduceat(entries, starts[:-1][filled], axis=0)
+    return total
+
+
+def _per_text(marks: BoolArray, starts: IntArray, *, shift: int = 0) -> IntArray:
+    """How many marked bytes each text has, [n]; mark `i` stands for byte `i + shift`."""
+    return np.diff(np.searchsorted(np.flatnonzero(marks) + shift, starts))
+
+
+def _is(characters: str | bytes | range) -> BoolArray:
+    """Whether a byte is one of these, [256]."""
+    table = np.zeros(256, dtype=bool)
+    table[list(characters.encode() if isinstance(characters, str) else characters)] = True
+    return table
+
+
+_SPACE = _is(b"\t\n\v\f\r\x1c\x1d\x1e\x1f ")
+_DIGIT, _UPPER = _is("0123456789"), _is(range(ord("A"), ord("Z") + 1))
+_INNER = _is(range(0x80, 0xC0))
+"""Bytes of a character after its first."""
+_LETTER, _CLOSES = _is("ABCDEFGHIJ"), _is(".):")
+_WORD = _DIGIT | _UPPER | _is(range(ord("a"), ord("z") + 1)) | _is("_") | _is(range(0x80, 0x100))
+_KIND = np.where(_WORD, 1, np.where(_SPACE | _is(range(0x20)) | _is(b"\x7f"), 0, 2)).astype(np.uint8)
+_LOWER = (np.arange(256) + 32 * _UPPER + 1).astype(np.uint64)
+_COUNTED = np.stack(
+    [
+        _DIGIT,
+        _is("\n"),
+        _UPPER,
+        _is("{}[]()=<>+*/^\\$_"),
+        _is(range(0xC0, 0x100)),
+        _is("?"),
+        _SPACE,
+        _INNER,
+    ],
+    axis=1,
+).astype(np.int64)

@@ -3,19 +3,22 @@
 Hoerl and Kennard (1970); the penalty pulls every prediction towards the expert's mean.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from router.core import FloatArray, QueryBatch, TrainingSet
-from router.errors import MethodError
+from router.errors import MethodError, WeightsError
 from router.methods.arrays import take
-from router.methods.features import WORDS, hashed_words, surface
+from router.methods.crc32_words import crc32_words
+from router.methods.features import WORDS, HashedWords, hashed_words, surface
 from router.methods.shrink import filled, global_means
 
 SURFACE_SCALE = 0.3
 """Weight of the surface features beside an embedding of unit length."""
+MOST_STEPS, TOLERANCE, TINY = 200, 1e-3, 1e-30
+"""When conjugate gradients stop: residuals this much smaller than at first."""
 
 
 class LinearRouter:
@@ -68,51 +71,87 @@ class LinearRouter:
 
 
 class LexicalRouter:
-    """Ridge on hashed words and word pairs: what the words themselves tell, whatever they mean.
+    """Ridge on hashed words and word pairs, rare ones weighing more: what the words themselves tell.
 
     Args:
         penalty: of the squared weights.
+        hashing: how words find their column; `crc32` is that of older policies, and slower.
     """
 
     name: ClassVar[str] = "lexical"
 
-    def __init__(self, *, penalty: float = 10.0) -> None:
+    def __init__(self, *, penalty: float = 10.0, hashing: str = "rolling") -> None:
         self.penalty = penalty
+        self.hashing = hashing
 
     @property
     def params(self) -> dict[str, Any]:
-        return {"penalty": self.penalty}
+        return {"penalty": self.penalty, "hashing": self.hashing}
 
     def fit(self, training: TrainingSet, *, seed: int) -> Self:
         from scipy.sparse import csr_matrix
-        from sklearn.linear_model import Ridge
 
         if self.penalty <= 0:
             raise MethodError(f"penalty must be above 0, found {self.penalty}")
-        rows = [hashed_words(text) for text in training.queries.texts]
-        starts = np.concatenate([[0], np.cumsum([len(columns) for columns, _ in rows])])
-        columns = np.concatenate([columns for columns, _ in rows])
-        values = np.concatenate([values for _, values in rows])
-        matrix = csr_matrix((values, columns, starts), shape=(len(rows), WORDS))
-        mean = global_means(training.quality)
-        ridge = Ridge(alpha=self.penalty, solver="sparse_cg", fit_intercept=False, tol=1e-3, max_iter=200)
-        ridge.fit(matrix, filled(training) - mean)
-        self.weights_ = np.ascontiguousarray(np.atleast_2d(ridge.coef_).T, dtype=np.float16)
-        self.means_ = mean
+        words = self._words(training.queries.texts)
+        seen = np.bincount(words.columns, minlength=WORDS)
+        # Inverse document frequency (Spärck Jones 1972), and 1 so that what is common still counts.
+        self.rarity_ = (1.0 + np.log((len(training) + 1) / (seen + 1))).astype(np.float32)
+        words = words.weighed(self.rarity_)
+        matrix = csr_matrix((words.values, words.columns, words.starts), shape=(len(training), WORDS))
+        self.means_ = global_means(training.quality)
+        weights = _conjugate_gradients(matrix, filled(training) - self.means_, self.penalty)
+        self._weigh(weights.astype(np.float16))
         return self
 
     def score(self, queries: QueryBatch) -> FloatArray:
-        scores = np.empty((len(queries), len(self.means_)))
-        for row, text in enumerate(queries.texts):
-            columns, values = hashed_words(text)
-            scores[row] = self.means_ + values @ self.weights_[columns].astype(np.float64)
-        return np.clip(scores, 0.0, 1.0)
+        words = self._words(queries.texts).weighed(self.rarity_)
+        scores: FloatArray = np.clip(self.means_ + words.times(self._wide), 0.0, 1.0)
+        return scores
 
     def arrays(self) -> dict[str, FloatArray]:
-        return {"weights": self.weights_, "means": self.means_}
+        return {"weights": self.weights_, "means": self.means_, "rarity": self.rarity_}
 
     @classmethod
     def restore(cls, params: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Self:
-        restored = cls(**params)
-        restored.weights_, restored.means_ = take(arrays, "weights", "means")
+        # Older policies know neither rarity nor another hashing.
+        old = {} if "rarity" in arrays else {"rarity": np.ones(WORDS, dtype=np.float32)}
+        restored = cls(**({"hashing": "crc32", **params} if old else params))
+        arrays = {**arrays, **old}
+        weights, restored.means_, restored.rarity_ = take(arrays, "weights", "means", "rarity")
+        if len(weights) != WORDS or restored.rarity_.shape != (WORDS,):
+            raise WeightsError(f"lexical weights need {WORDS} rows, found {len(weights)}")
+        restored._weigh(weights)
         return restored
+
+    def _weigh(self, weights: FloatArray) -> None:
+        """Half precision on disk, single in memory: numpy converts slowly."""
+        self.weights_, self._wide = weights, weights.astype(np.float32)
+
+    def _words(self, texts: tuple[str, ...]) -> HashedWords:
+        if self.hashing not in HASHINGS:
+            raise MethodError(f"hashing must be one of {', '.join(HASHINGS)}, found {self.hashing!r}")
+        return HASHINGS[self.hashing](texts)
+
+
+HASHINGS: dict[str, Callable[[Sequence[str]], HashedWords]] = {"rolling": hashed_words, "crc32": crc32_words}
+
+
+def _conjugate_gradients(matrix: Any, target: FloatArray, penalty: float) -> FloatArray:
+    """Ridge weights of a sparse matrix for all outputs at once (Hestenes and Stiefel 1952)."""
+    across = matrix.T.tocsr()
+    left = across @ target
+    weights: FloatArray = np.zeros_like(left)
+    direction = left.copy()
+    power = (left**2).sum(axis=0)
+    enough = TOLERANCE**2 * power
+    for _ in range(MOST_STEPS):
+        if (power <= enough).all():
+            break
+        bent = across @ (matrix @ direction) + penalty * direction
+        step = power / np.maximum((direction * bent).sum(axis=0), TINY)
+        weights += step * direction
+        left -= step * bent
+        before, power = power, (left**2).sum(axis=0)
+        direction = left + (power / np.maximum(before, TINY)) * direction
+    return weights

@@ -245,12 +245,11 @@ def test_bad_input_is_one_clear_line_exit_2_and_nothing_written(run: Run, place:
 
 
 def test_a_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("sklearn", "sklearn.cluster"):
-        monkeypatch.setitem(sys.modules, module, None)
-    code, _, err = run("train", "--outcomes", "outcomes.parquet", "--method", "clusters", "--out", "new")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, _, err = run("train", "--outcomes", "outcomes.parquet", "--method", "mlp", "--out", "new")
 
     assert code == 2
-    assert "this needs sklearn: install to-router[train]" in err
+    assert "this needs torch: install to-router[train]" in err
 
 
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:

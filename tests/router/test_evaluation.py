@@ -101,6 +101,18 @@ def test_the_router_beats_what_it_stands_beside(figures: dict[str, Any]) -> None
     assert figures["told_the_task"]["aiq"] > figures["zero_router_aiq"]
 
 
+def test_where_no_preference_was_safe_the_best_single_expert_is_judged(
+    policy: Policy, fresh: Dataset
+) -> None:
+    facts = {**policy.training, "equal_quality_cost_weight": None}
+    found = reported(replace(policy, training=facts), fresh)
+    saved = found["cost_saved_at_equal_quality"]
+
+    assert saved["saved"] == saved["quality_against_best_single"] == 0
+    assert saved["quality"] == pytest.approx(found["best_single"]["quality"])
+    assert "the best single expert" in as_markdown(found)
+
+
 def test_without_costs_the_cost_fields_are_null_and_the_rest_stands() -> None:
     data = to_dataset([{**row, "completion_tokens": None, "prompt_tokens": None} for row in rows(200)])
     found = reported(train(data, embeddings(data.texts), SPEC, method="knn"), data)
