@@ -40,13 +40,12 @@ async def closed_loop(
 ) -> Load:
     """`concurrency` clients, each asking again as soon as it was answered."""
     load, pool = Load(), Pool(target)
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
+    end = time.perf_counter() + seconds
     left = count
 
     async def client() -> None:
         nonlocal left
-        while left > 0 and loop.time() < end:
+        while left > 0 and time.perf_counter() < end:
             left -= 1
             await _send(pool, next(asks), load, timeout_s=timeout_s)
 
@@ -61,18 +60,17 @@ async def open_loop(
 ) -> Load:
     """Each request at its time, whether or not earlier ones were answered."""
     load, pool = Load(), Pool(target)
-    loop = asyncio.get_running_loop()
     in_flight: set[asyncio.Task[None]] = set()
     async with _Timed(load):
         for at in arrivals:
             planned = load.started_at + at
-            if (wait_s := planned - loop.time()) > 0:
+            if (wait_s := planned - time.perf_counter()) > 0:
                 await asyncio.sleep(wait_s)
             ask = next(asks)
-            late_s = max(0.0, loop.time() - planned)
+            late_s = max(0.0, time.perf_counter() - planned)
             if len(in_flight) >= MOST_IN_FLIGHT:
                 load.outcomes.append(
-                    Outcome(loop.time(), late_s=late_s, kind=ask.kind, error="client:saturated")
+                    Outcome(time.perf_counter(), late_s=late_s, kind=ask.kind, error="client:saturated")
                 )
                 continue
             task = asyncio.create_task(_send(pool, ask, load, timeout_s=timeout_s, late_s=late_s))
@@ -85,7 +83,7 @@ async def open_loop(
 
 
 async def _send(pool: Pool, ask: Ask, load: Load, *, timeout_s: float, late_s: float = 0.0) -> None:
-    outcome = Outcome(asyncio.get_running_loop().time(), late_s=late_s, kind=ask.kind)
+    outcome = Outcome(time.perf_counter(), late_s=late_s, kind=ask.kind)
     await pool.ask(pool.target.encode(ask.path, ask.body), outcome, timeout_s=timeout_s)
     load.outcomes.append(outcome)
 
@@ -97,7 +95,7 @@ class _Timed:
         self._load = load
 
     async def __aenter__(self) -> None:
-        self._load.started_at = asyncio.get_running_loop().time()
+        self._load.started_at = time.perf_counter()
         self._cpu = _cpu_s()
         self._wall = time.monotonic()
 
