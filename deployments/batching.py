@@ -8,6 +8,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+TOGETHER = 8
+"""So many questions go in one pass. Of more, half go first: a pass over all who wait would leave the
+stages behind this one without work until it is over, and then this one without work until they are."""
+
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
@@ -66,7 +70,8 @@ class Batcher(Generic[Question, Answer]):
 
     async def _serve(self) -> None:
         """Answer those at the head of the queue; who has left meanwhile is passed over."""
-        batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        size = min(self._most, max(TOGETHER, -(-len(self._waiting) // 2)))
+        batch, self._waiting = self._waiting[:size], self._waiting[size:]
         batch = [(question, future) for question, future in batch if not future.done()]
         if not batch:
             return

@@ -36,12 +36,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load in each round")
     parser.add_argument("--policy", type=Path, default=POLICY)
+    parser.add_argument("--threads", type=int, default=1, help="of the encoder")
     asyncio.run(_run(parser.parse_args()))
 
 
 async def _run(options: argparse.Namespace) -> None:
-    encoder = load_encoder(Policy.load(options.policy).encoder, device="cpu", threads=1)
-    router = Router(RouterArgs(device="cpu", threads=1, batch_wait_ms=0))
+    encoder = load_encoder(Policy.load(options.policy).encoder, device="cpu", threads=options.threads)
+    router = Router(RouterArgs(device="cpu", threads=options.threads, batch_wait_ms=0))
     await router.reconfigure({"policy": str(options.policy.resolve())})
     rng = random.Random(0)
     await _saturated(router, rng, 1.0)  # warm

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -33,6 +34,8 @@ from load_tests.workloads import Shape, asks
 
 FIGURES = ("requests_per_s", "output_tokens_per_s", "ttft_ms.p50", "ttft_ms.p99", "e2e_ms.p50", "e2e_ms.p99")
 UP_WITHIN_S = 300.0
+SETTLE_S = {"proxies": 0.2, "engines": 1.5}
+"""Before each load: a worker of vLLM's spins for a second after its last step, on the next one's core."""
 WARM_UP = 24
 
 
@@ -92,7 +95,13 @@ def main(arguments: list[str] | None = None) -> int:
         except NotUp as error:
             print(f"compare: {error}", file=sys.stderr)
             return 2
-        rounds = measure(field.subjects, KINDS[options.suite], options.rounds, options.seconds)
+        rounds = measure(
+            field.subjects,
+            KINDS[options.suite],
+            options.rounds,
+            options.seconds,
+            settle_s=SETTLE_S[options.suite],
+        )
     return _tell(options, rounds)
 
 
@@ -118,16 +127,21 @@ def chosen(field: Field, names: Sequence[str] | None) -> Field:
     return Field(servers, subjects)
 
 
-def measure(subjects: Sequence[Subject], kinds: Sequence[Kind], rounds: int, seconds: float) -> Rounds:
+def measure(
+    subjects: Sequence[Subject], kinds: Sequence[Kind], rounds: int, seconds: float, *, settle_s: float = 0.0
+) -> Rounds:
     """Every load on every subject in turn, `rounds` times; the order turns round each time."""
     found: Rounds = {kind.name: {subject.name: [] for subject in subjects} for kind in kinds}
     for subject in subjects:
-        _load(subject, kinds[0], seed=-1, seconds=10.0, count=WARM_UP)
+        _load(subject, kinds[0], seed="warm-up", seconds=10.0, count=WARM_UP)
     for number in range(rounds):
         order = subjects if number % 2 == 0 else subjects[::-1]
         for kind in kinds:
             for subject in order:
-                summary = _load(subject, kind, seed=number, seconds=seconds, count=1_000_000)
+                # Queries that nobody was asked before: a cache must not help who comes later.
+                time.sleep(settle_s)
+                seed = f"{number}/{kind.name}/{subject.name}"
+                summary = _load(subject, kind, seed=seed, seconds=seconds, count=1_000_000)
                 found[kind.name][subject.name].append(summary)
                 rate, failed = summary["requests_per_s"], sum(summary["errors"].values())
                 print(
@@ -191,7 +205,7 @@ def page(rounds: Rounds) -> str:
     return "\n".join(lines)
 
 
-def _load(subject: Subject, kind: Kind, *, seed: int, seconds: float, count: int) -> dict[str, Any]:
+def _load(subject: Subject, kind: Kind, *, seed: str, seconds: float, count: int) -> dict[str, Any]:
     shape = Shape(model=subject.model, max_tokens=kind.max_tokens, stream=kind.stream, extra=subject.extra)
     source = asks(kind.workload, shape, seed)
     load = uvloop.run(

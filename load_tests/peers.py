@@ -124,7 +124,8 @@ def engines(port: int, folder: Path) -> Field:
     for interval_ms in BATCHING_MS:
         graph["applications"].append(serve_llm(model, engine, interval_ms))
     file = _write(folder / "engines.yaml", graph)
-    exact = (("ignore_eos", True),)
+    # Every token shows: a pocket expert that is done goes on with its end token.
+    exact = (("ignore_eos", True), ("skip_special_tokens", False))
     return Field(
         (Server("bare", command, f"{bare}/health", ENGINE_ENVIRONMENT), _ours(file, port + 1)),
         (

@@ -125,7 +125,7 @@ WORKLOADS: dict[str, Callable[[Shape, random.Random], Ask]] = {
 }
 
 
-def asks(workload: str, shape: Shape, seed: int) -> Iterator[Ask]:
+def asks(workload: str, shape: Shape, seed: int | str) -> Iterator[Ask]:
     """An endless stream of requests.
 
     Raises:

@@ -51,6 +51,14 @@ async def test_a_batch_is_never_longer_than_it_may_be() -> None:
     assert [len(batch) for batch in scorer.batches] == [3, 3, 1]
 
 
+async def test_of_a_long_queue_half_goes_first_so_that_the_next_stage_has_work() -> None:
+    scorer = Scorer()
+    batcher = Batcher(scorer, most=64, wait_s=0)
+    await asyncio.gather(*(batcher.ask(number) for number in range(40, 72)))
+
+    assert [len(batch) for batch in scorer.batches] == [16, 8, 8]
+
+
 async def test_a_batch_with_room_waits_for_more_and_a_full_one_does_not() -> None:
     scorer = Scorer()
     batcher = Batcher(scorer, most=2, wait_s=3600)
