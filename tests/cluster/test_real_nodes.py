@@ -312,6 +312,7 @@ def control_answers() -> bool:
 
 def test_real_engines_run_on_their_pools_nodes_too(running: dict[str, Any]) -> None:
     took = deploy(with_engines(running))
+    await_ready(HEAD_URL)  # the ingress asks Serve every few seconds who is up
     answer = named(HEAD_URL, "arithmetic")
     tell(f"two real vLLM engines and a simulated one of two bundles deployed in {took:.1f} s")
 
