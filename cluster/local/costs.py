@@ -26,7 +26,7 @@ FRONT = "haproxy"
 LANES = 8
 REQUESTS = 400
 STREAMS, STREAM_TOKENS = 48, 200
-IDLE_S = 10.0
+IDLE_S = 6.0
 TICKS = os.sysconf("SC_CLK_TCK")
 _numbers = count()
 
