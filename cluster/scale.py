@@ -42,6 +42,8 @@ class Needs:
     ingress: float
     router: float
     """Processors."""
+    relaying: float
+    """Of those of the ingress, for chunks alone."""
     gpus: float
     connections: float
     """Between ingress and expert replicas of one GPU each, if one cluster holds them all."""
@@ -66,6 +68,7 @@ def needs(rows: Sequence[Figures], load: Load) -> Needs:
         front=processors(costs["front_named_ms"], costs["front_chunk_ms"]),
         ingress=ingress,
         router=processors(decision_ms),
+        relaying=processors(0.0, costs["ingress_chunk_ms"]),
         gpus=gpus,
         connections=math.ceil(ingress) * math.ceil(gpus),
         replicas_at_most=max(0.0, (load.used - base) / each) if each > 0 else math.inf,
@@ -92,6 +95,7 @@ def table(found: Needs, load: Load) -> str:
         "|---|---|",
         f"| HTTP front (HAProxy), processors | {found.front:.0f} |",
         f"| ingress, processors = replicas | {found.ingress:.0f} |",
+        f"| of these for passing chunks on | {found.relaying:.0f} |",
         f"| router, processors, {load.known:.0%} of the embeddings known | {found.router:.0f} |",
         f"| GPUs at {load.gpu_tokens_per_s:g} tokens/s each (an assumption) | {found.gpus:.0f} |",
         f"| connections between ingress and expert replicas in one cluster | {found.connections:.0f} |",

@@ -127,10 +127,10 @@ def _stream_all(url: str, model: str) -> int:
 
 def _body(model: str, text: str, tokens: int) -> dict[str, Any]:
     # The pace of a quick engine, so that chunks come one by one and not as one piece.
-    pace = {"simulate": {"*": {"ttft_ms": 0, "tokens_per_s": 100 if tokens > 1 else None}}}
+    pace = {"ttft_ms": 0, "tokens": tokens, "tokens_per_s": 100 if tokens > 1 else None}
     return {
         "model": model,
         "messages": [{"role": "user", "content": text}],
         "max_tokens": tokens,
-        **pace,
+        "simulate": {"*": pace},
     }

@@ -24,6 +24,7 @@ def test_processors_are_rate_times_cost_over_the_share_that_may_be_used() -> Non
     found = needs([ROW, MORE], Load(rate=1000, tokens=100, used=0.5, known=0.5, gpu_tokens_per_s=1000))
 
     assert found.ingress == pytest.approx(1000 * (4.0 + 100 * 0.1) / 1000 / 0.5)
+    assert found.relaying == pytest.approx(1000 * 100 * 0.1 / 1000 / 0.5)
     assert found.front == pytest.approx(1000 * (0.5 + 100 * 0.01) / 1000 / 0.5)
     assert found.router == pytest.approx(1000 * 2.0 / 1000 / 0.5)
     assert found.gpus == 100
