@@ -32,6 +32,8 @@ class Graph:
     """A running graph."""
 
     url: str
+    process: subprocess.Popen[bytes]
+    """`serve run`."""
     run: str
     """What tells its processes from those of other runs."""
     log: Path
@@ -170,7 +172,7 @@ def running(request: pytest.FixtureRequest, folder: Path, *, mounted: bool) -> I
         with serving(config, port=free_port() % 20000 + 20000, fast=fast, log=log) as (url, process):
             if not wait_until_ready(url, lambda: process.poll() is None, print):
                 pytest.fail("the graph did not come up:\n" + log.read_text(errors="replace")[-6000:])
-            yield Graph(url, run, log, keys, key, decisions, mounted, spans)
+            yield Graph(url, process, run, log, keys, key, decisions, mounted, spans)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,132 @@
+"""Replicas that go in good order finish their streams: at a deploy, at scaling down, at the end.
+
+The last file of this folder: its last test ends the graph.
+"""
+
+import asyncio
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from cluster.local.run import ROOT
+from tests.deployments.e2e.conftest import Graph
+from tests.deployments.e2e.load import CHAT
+from tests.deployments.e2e.test_faults import wait_until_calm
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+STREAMS = 12
+LONG = {"ttft_ms": 100.0, "tokens_per_s": 8.0, "tokens": 64, "echo": False}
+"""Eight seconds."""
+
+
+async def streams(graph: Graph, when_all_began: Callable[[], Any]) -> list[bytes]:
+    """What clients get whose streams have all begun when something happens."""
+    begun = 0
+    happened = asyncio.Event()
+
+    async def happen() -> None:
+        await happened.wait()
+        await asyncio.to_thread(when_all_began)
+
+    async def one(client: httpx.AsyncClient, number: int) -> bytes:
+        nonlocal begun
+        body = {
+            "model": ("words", "atlas")[number % 2],
+            "messages": [{"role": "user", "content": "hello"}],
+            "stream": True,
+            "simulate": {"*": LONG},
+        }
+        told, counted = b"", False
+        async with client.stream("POST", CHAT, json=body) as response:
+            async for chunk in response.aiter_bytes():
+                told += chunk
+                if not counted:
+                    counted, begun = True, begun + 1
+                    if begun == STREAMS:
+                        happened.set()
+        return told
+
+    headers = {"authorization": f"Bearer {graph.key}"}
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=graph.url, timeout=60, headers=headers, limits=limits) as client:
+        waiting = asyncio.create_task(happen())
+        found = await asyncio.gather(*(one(client, number) for number in range(STREAMS)))
+        await waiting
+    return list(found)
+
+
+def assert_whole(found: list[bytes]) -> None:
+    """Every stream ended as it should: all tokens, no error, `[DONE]`."""
+    assert len(found) == STREAMS
+    for told in found:
+        assert told.endswith(b"data: [DONE]\n\n")
+        assert b'"error"' not in told
+        assert told.count(b'"content"') >= 64
+
+
+def running(graph: Graph) -> dict[str, Any]:
+    """The configuration as it runs."""
+    data: dict[str, Any] = yaml.safe_load(
+        (graph.log.parent / "serve_config.yaml").read_text(encoding="utf-8")
+    )
+    data["http_options"]["port"] = int(graph.url.rsplit(":", 1)[1])
+    return data
+
+
+def deploy(config: dict[str, Any], folder: Path) -> None:
+    """`serve deploy`."""
+    file = folder / "changed.yaml"
+    file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    serve = str(Path(sys.executable).parent / "serve")
+    env = {**os.environ, "RAY_AUTH_MODE": "token"}
+    subprocess.run([serve, "deploy", str(file)], cwd=ROOT, env=env, check=True, capture_output=True)
+
+
+def until(true: Callable[[], bool], within_s: float) -> bool:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def test_streams_finish_when_an_expert_is_redeployed_and_the_ingress_scaled_down(
+    graph: Graph, tmp_path: Path
+) -> None:
+    wait_until_calm(graph)
+    before = {process.pid for process in graph.processes("expert-words:Expert")}
+    changed = copy.deepcopy(running(graph))
+    changed["applications"][0]["deployments"][0]["num_replicas"] = 1
+    words = next(a for a in changed["applications"] if a["name"] == "expert-words")
+    words["args"]["seed"] = 7
+    try:
+        found = asyncio.run(streams(graph, lambda: deploy(changed, tmp_path)))
+
+        assert_whole(found)
+        assert until(lambda: len(graph.processes("to-router:Ingress")) == 1, 60)
+        assert until(lambda: before.isdisjoint(p.pid for p in graph.processes("expert-words:Expert")), 60)
+    finally:
+        deploy(running(graph), tmp_path)
+        assert until(lambda: len(graph.processes("to-router:Ingress")) == 2, 60)
+        wait_until_calm(graph)
+
+
+def test_streams_finish_when_the_graph_is_stopped(graph: Graph) -> None:
+    wait_until_calm(graph)
+    found = asyncio.run(streams(graph, lambda: graph.process.send_signal(signal.SIGINT)))
+
+    assert_whole(found)
+    assert graph.process.wait(90) is not None
+    assert graph.processes("ServeReplica") == []
