@@ -172,11 +172,11 @@ def test_overload_is_answered_at_capacity_and_refused_beyond_with_a_time_to_come
 
 @pytest.mark.slow
 def test_a_minute_of_overload_leaves_memory_as_it_was(graph: Graph) -> None:
-    """Answers of three seconds make a capacity that two cores can offer five times."""
+    """Answers of four seconds make a capacity that two cores can offer five times."""
     wait_until_calm(graph)
-    overload(graph, 20, 3.0)
+    overload(graph, 20, 4.0)
     before = sizes(graph)
-    overload(graph, 60, 3.0)
+    overload(graph, 60, 4.0)
     time.sleep(5)
     after = sizes(graph)
     for name, was in before.items():
