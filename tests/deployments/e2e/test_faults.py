@@ -144,11 +144,12 @@ def overload(graph: Graph, seconds: float, service_s: float, experts: tuple[str,
     body = {"simulate": {"*": slow}, "routing": {"experts": list(experts)}}
     capacity = SLOTS * len(experts) / service_s
     tally = run(graph, lambda load: load.at_rate(5 * capacity, seconds, lambda _: body), retries=0)
-    # From when the first answers are due: by then every place is taken.
-    begun, end = tally.offered_over
-    start = begun + service_s + 1.0
+    # Places are filled and emptied in step: counted are whole times of service around when answers are due.
+    begun, ended = tally.offered_over
+    start = begun + service_s / 2
+    end = start + (ended - start) // service_s * service_s
     goodput = sum(start <= at <= end for at in tally.answered_at) / (end - start)
-    offered = tally.sent / (end - begun)
+    offered = tally.sent / (ended - begun)
     sys.stdout.write(
         f"capacity {capacity:.1f}/s, offered {offered:.1f}/s ({offered / capacity:.1f} times), "
         f"answered {goodput:.1f}/s ({goodput / capacity:.0%})\n"

