@@ -33,7 +33,7 @@ MOST_TASKS = 1000
 """With more of them a task is no task but a query's name."""
 MOST_LOSS = 0.01
 """Quality that the default preference may give up for a saving."""
-CONFIDENCE_Z = 1.0
+CONFIDENCE_Z = 0.7
 """Standard errors by which the chosen preference must not fall below the best single expert."""
 
 

@@ -15,6 +15,8 @@ WORDS = 1 << 15
 """Columns of the hashed words (feature hashing: Weinberger et al., ICML 2009)."""
 READ_CHARACTERS = 8_000
 """A longer text is read this far."""
+CHUNK = 256
+"""Texts whose bytes are held in memory together, several numbers for each."""
 BASE = np.uint64(0x5851F42D4C957F2D)
 """Base of the rolling hash (Karp and Rabin 1987), modulo 2⁶⁴; odd, so that it has an inverse."""
 MIX, PAIR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
@@ -44,6 +46,24 @@ class HashedWords:
 
 def hashed_words(texts: Sequence[str]) -> HashedWords:
     """Words, signs and neighbouring pairs of every text by column; values 1 + log count, as for tf-idf."""
+    parts = [_hashed_words(texts[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)]
+    if len(parts) == 1:
+        return parts[0]
+    sizes = [np.diff(part.starts) for part in parts]
+    return HashedWords(
+        np.cumsum(np.concatenate([[0], *sizes])),
+        np.concatenate([np.empty(0, dtype=np.int64), *(part.columns for part in parts)]),
+        np.concatenate([np.empty(0), *(part.values for part in parts)]),
+    )
+
+
+def surface(texts: Sequence[str]) -> FloatArray:
+    """Length, digits, lines, options and the like, [n, 9]; roughly between 0 and 3."""
+    parts = [_surface(texts[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)]
+    return np.concatenate(parts) if parts else np.empty((0, 9))
+
+
+def _hashed_words(texts: Sequence[str]) -> HashedWords:
     batch = _Bytes.of(texts)
     begins, hashes = batch.words()
     sizes = np.diff(np.searchsorted(begins, batch.starts))
@@ -57,8 +77,7 @@ def hashed_words(texts: Sequence[str]) -> HashedWords:
     return HashedWords(starts, keys % WORDS, 1.0 + np.log(counts))
 
 
-def surface(texts: Sequence[str]) -> FloatArray:
-    """Length, digits, lines, options and the like, [n, 9]; roughly between 0 and 3."""
+def _surface(texts: Sequence[str]) -> FloatArray:
     batch = _Bytes.of(texts)
     owner = np.repeat(np.arange(len(texts)), np.diff(batch.starts))
     counts = np.bincount(owner * 256 + batch.codes, minlength=256 * len(texts)).reshape(-1, 256)

@@ -72,6 +72,15 @@ def test_rows_have_unit_length_and_a_product(hashed: type) -> None:
     np.testing.assert_allclose(words.times(weights), whole @ weights)
 
 
+def test_many_texts_are_read_as_each_alone() -> None:
+    many = [f"{text} {number}" for number in range(90) for text in TEXTS]
+    whole, last = hashed_words(many), hashed_words(many[-1:])
+
+    assert len(whole.starts) == len(many) + 1
+    np.testing.assert_array_equal(whole.columns[whole.starts[-2] :], last.columns)
+    np.testing.assert_array_equal(surface(many)[-1:], surface(many[-1:]))
+
+
 def test_no_text_is_borne() -> None:
     assert surface(()).shape == (0, 9)
     assert hashed_words(()).times(np.ones((WORDS, 2))).shape == (0, 2)
