@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from load_tests import compare, peers
+from load_tests import compare, peers, plots
 from load_tests.processes import NotUp, answers, running
 
 
@@ -85,3 +86,16 @@ def test_a_server_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path) 
         running(command, log=tmp_path / "log", ready=lambda: False),
     ):
         pytest.fail("it never was up")
+
+
+def test_a_comparison_is_drawn(tmp_path: Path) -> None:
+    summary = {"requests_per_s": 10.0, "ttft_ms": None, "e2e_ms": {"p99": 5.0}}
+    by_subject = {"litellm": [summary, summary], "ours": [summary], "mock, no proxy": [summary]}
+    (tmp_path / "compare.json").write_text(json.dumps({"rounds": {"whole": by_subject}}), encoding="utf-8")
+
+    assert plots.main([str(tmp_path / "compare.json"), str(tmp_path / "chart.png")]) == 0
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_drawing_wants_two_names() -> None:
+    assert plots.main([]) == 2
