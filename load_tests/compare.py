@@ -34,7 +34,7 @@ from load_tests.workloads import Shape, asks
 
 FIGURES = ("requests_per_s", "output_tokens_per_s", "ttft_ms.p50", "ttft_ms.p99", "e2e_ms.p50", "e2e_ms.p99")
 UP_WITHIN_S = 300.0
-SETTLE_S = {"proxies": 0.2, "engines": 1.5}
+SETTLE_S = {"proxies": 0.2, "engines": 1.2}
 """Before each load: a worker of vLLM's spins for a second after its last step, on the next one's core."""
 WARM_UP = 24
 
