@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.scale import Load, controller, main, needs
+from cluster.local import control_plane
+from cluster.scale import FIGURES, Load, controller, main, needs, table
 
 ROW = {
     "experts": 2.0,
@@ -49,3 +50,11 @@ def test_the_table_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
     assert main(["--figures", str(tmp_path / "figures.json"), "--rate", "100"]) == 0
     assert "| for 100 requests/s of 200 tokens" in capsys.readouterr().out
+
+
+def test_the_page_shows_the_committed_figures_and_what_follows_from_them() -> None:
+    page = (FIGURES.parent / "scale.md").read_text(encoding="utf-8")
+    rows = json.loads(FIGURES.read_text(encoding="utf-8"))
+
+    assert control_plane.table(rows) in page
+    assert table(needs(rows, Load()), Load()) in page
