@@ -14,6 +14,8 @@ DASHBOARD = f"http://{HEAD_IP}:8265"
 HTTP_PORT = 8000
 DEPLOYED_WITHIN_S, EACH_APPLICATION_S = 240.0, 10.0
 READY_WITHIN_S = 120.0
+PATIENCE_S = 180.0
+"""With a dashboard that answers while many replicas start on few cores."""
 
 
 class ClusterNotStarted(RouterError):
@@ -66,7 +68,7 @@ def deploy(config: Mapping[str, Any]) -> float:
         ClusterNotStarted: Serve refuses the configuration, or is not there in time.
     """
     started = time.monotonic()
-    answer = httpx.put(f"{DASHBOARD}/api/serve/applications/", json=dict(config), timeout=60)
+    answer = httpx.put(f"{DASHBOARD}/api/serve/applications/", json=dict(config), timeout=PATIENCE_S)
     if answer.status_code != 200:
         raise ClusterNotStarted(f"Serve refuses the configuration: {answer.text:.500}")
     wanted = {str(app["name"]) for app in config["applications"]}
@@ -101,7 +103,7 @@ def await_ready(url: str) -> None:
 
 
 def _applications() -> dict[str, Any]:
-    answer = httpx.get(f"{DASHBOARD}/api/serve/applications/", timeout=30)
+    answer = httpx.get(f"{DASHBOARD}/api/serve/applications/", timeout=PATIENCE_S)
     answer.raise_for_status()
     return dict(answer.json()["applications"])
 
