@@ -78,12 +78,16 @@ def reliability(scores: FloatArray, quality: FloatArray) -> list[tuple[float, fl
 def gap_recovered(lead: FloatArray, weak: FloatArray, strong: FloatArray) -> tuple[FloatArray, FloatArray]:
     """RouteLLM's curve: (share of strong calls, share of the performance gap recovered), both [n + 1].
 
+    Queries of one lead are taken in no order, each at their mean: a router that cannot tell them apart
+    must not profit or suffer from how the file is sorted.
+
     Args:
         lead: predicted score of the strong expert less the weak one's, [n].
         weak, strong: measured quality, [n].
     """
-    order = np.argsort(-lead, kind="stable")
-    gained = np.concatenate([[0.0], np.cumsum((strong - weak)[order])])
+    _, alike, count = np.unique(-lead, return_inverse=True, return_counts=True)
+    mean = np.bincount(alike, weights=strong - weak) / count
+    gained = np.concatenate([[0.0], np.cumsum(np.repeat(mean, count))])
     gap = float((strong - weak).sum())
     share = np.linspace(0.0, 1.0, len(gained))
     return share, gained / gap if gap != 0 else np.full(len(gained), np.nan)

@@ -14,6 +14,8 @@ INK, PALE = "#1f2430", "#9aa3b2"
 LINES = ("#c2410c", "#1d4ed8", "#047857", "#7c3aed", "#b45309", "#be185d", "#0e7490", "#4d7c0f")
 CROWDED = 12
 """More experts than this are drawn without their names where names would cover each other."""
+FEW = 10
+"""Queries of a bin below which its point of a reliability diagram is left out."""
 
 
 def plot_curves(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
@@ -55,7 +57,8 @@ def plot_curves(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
     _plain_ticks(axes)
     axes.set_xlabel("US$ per 1,000 queries (log); white circles: default preference")
     axes.set_ylabel("quality")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    # Below the axes: inside it would cover an expert's name.
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3)
     _save_figure(figure, file)
 
 
@@ -65,7 +68,8 @@ def plot_reliability(file: Path, judged: Judged) -> None:
     axes.plot([0, 1], [0, 1], color=PALE, linewidth=1)
     names = judged.policy.pool.names
     for column, name in enumerate(names):
-        bins = metrics.reliability(judged.scores[:, column], judged.quality[:, column])
+        found = metrics.reliability(judged.scores[:, column], judged.quality[:, column])
+        bins = [one for one in found if one[2] >= FEW]  # the mean of fewer says nothing
         axes.plot(
             [b[0] for b in bins], [b[1] for b in bins],
             color=LINES[column % len(LINES)], linestyle=("-", "--", ":")[column // len(LINES) % 3],

@@ -142,7 +142,8 @@ def group_means(quality: FloatArray, members: FloatArray) -> FloatArray:
     moved = (members.T @ apart) / count
     level = moved.mean(axis=1, keepdims=True)
     contrast = moved - level
-    noise = ((apart - apart.mean(axis=1, keepdims=True)) ** 2 * seen).sum(axis=0) / seen.sum(axis=0) / count
+    spread = ((apart - apart.mean(axis=1, keepdims=True)) ** 2 * seen).sum(axis=0) / seen.sum(axis=0)
+    noise = spread * ((members**2).T @ seen) / count**2
     signal = np.maximum((contrast**2 - noise).mean(axis=0), 0.0)
     shrunk: FloatArray = means + level + contrast * signal / np.maximum(signal + noise, 1e-12)
     return shrunk

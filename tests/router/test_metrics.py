@@ -50,6 +50,14 @@ def test_two_experts_gap_is_recovered_as_routellm_counts_it() -> None:
     assert metrics.call_share(share, recovered, 1.5) is None
 
 
+def test_equal_leads_recover_half_in_whatever_order_they_stand() -> None:
+    weak, strong = np.zeros(4), np.array([1.0, 1.0, 0.0, 0.0])
+    share, recovered = metrics.gap_recovered(np.full(4, 0.3), weak, strong)
+
+    assert recovered.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert metrics.apgr(share, recovered) == pytest.approx(0.5)
+
+
 def test_random_leads_recover_half() -> None:
     rng = np.random.default_rng(0)
     strong, weak = rng.random(20_000) < 0.9, rng.random(20_000) < 0.6
