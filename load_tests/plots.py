@@ -58,6 +58,7 @@ def draw(data: dict[str, Any], file: Path) -> None:
             bars.barh(shown, middle, xerr=spread, color=colors, ecolor="black", capsize=2)
             bars.set_title(f"{kind}\n{label}" if column == 0 else label, fontsize=8)
             bars.tick_params(labelsize=7, labelleft=column == 0)
+            bars.set_visible(bool(shown))
     chart.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)
     chart.savefig(file, dpi=110)
