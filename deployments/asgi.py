@@ -17,6 +17,9 @@ ASGIApp = Callable[
 ]
 Headers = Sequence[tuple[bytes, bytes]]
 
+LEAVES_WITHIN_S = 1.0
+"""How long an app that was told `http.disconnect` may take to end before it is cancelled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -40,8 +43,9 @@ async def call(
 ) -> AsyncGenerator[Head | bytes, None]:
     """Ask `app` and yield a `Head`, then further body bytes.
 
-    Closing the generator tells the app `http.disconnect` and cancels it, so that an engine
-    behind it stops generating.
+    Closing the generator tells the app `http.disconnect`, so that an engine behind it stops
+    generating, and cancels it only where it does not listen: vLLM runs the work of a whole answer in
+    a task of its own, which it cancels when told so, and forgets when it is cancelled itself.
 
     Raises:
         RuntimeError: the app ended without an answer.
@@ -78,6 +82,8 @@ async def call(
         await task
     finally:
         left.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=LEAVES_WITHIN_S)
         if not task.done():
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -30,11 +30,48 @@ async def slow(request: Request) -> Response:
     return StreamingResponse(parts())
 
 
+async def whole(request: Request) -> Response:
+    """As vLLM answers without a stream: the work in one task, the ear for the client in another."""
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async def listen() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    await request.body()
+    working, listening = asyncio.create_task(work()), asyncio.create_task(listen())
+    _, pending = await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    return Response()
+
+
+async def deaf(request: Request) -> Response:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        left.set()
+    return Response()
+
+
 async def fails(request: Request) -> Response:
     raise ValueError("inside")
 
 
-APP = Starlette(routes=[Route("/echo", echo, methods=["POST"]), Route("/slow", slow), Route("/fails", fails)])
+APP = Starlette(
+    routes=[
+        Route("/echo", echo, methods=["POST"]),
+        Route("/slow", slow),
+        Route("/whole", whole),
+        Route("/deaf", deaf),
+        Route("/fails", fails),
+    ]
+)
 
 
 async def test_a_whole_answer_comes_in_one_piece() -> None:
@@ -64,6 +101,28 @@ async def test_leaving_cancels_the_app() -> None:
     answer = call(APP, "GET", "/slow", (), b"")
     await anext(answer)
     await answer.aclose()
+
+    assert left.is_set()
+
+
+@pytest.mark.parametrize("path", ["/whole", "/deaf"])
+async def test_leaving_before_a_whole_answer_ends_the_work_for_it(path: str) -> None:
+    """Also where it runs in a task that the app forgets when it is cancelled itself."""
+    left.clear()
+
+    async def ask() -> None:
+        answer = call(APP, "GET", path, (), b"")
+        try:
+            await anext(answer)
+        finally:
+            await answer.aclose()
+
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0.05)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await asyncio.sleep(0)
 
     assert left.is_set()
 
