@@ -27,7 +27,7 @@ ENDINGS: Mapping[str, tuple[bytes, ...]] = {
     ),
     "messages": (b"event: message_stop", b"event: error", DONE.strip()),
 }
-"""What a stream's last event holds, by endpoint, where that is not OpenAI's `[DONE]`."""
+"""A line of a stream's last event, by endpoint, where that is not OpenAI's `[DONE]`."""
 LONGEST_ENDING = 32
 MOST_HELD_BYTES = 1024 * 1024
 """An unfinished event longer than this is handed on as it comes."""
@@ -88,7 +88,9 @@ class Relay(Response):
         except ExpertError:
             await self._break_off(send, told)
             return
-        if told.ended or held.strip() == DONE.strip():  # [DONE] is understood without its blank line
+        if held.strip() == DONE.strip():
+            held = DONE  # understood without its blank line, and handed on with it
+        if told.ended or held == DONE:
             told.saw(held)
             await send({"type": "http.response.body", "body": held, "more_body": True})
         if not told.ended:
@@ -133,7 +135,8 @@ class Relayed:
     """What was seen of an answer while it passed: for accounting, never to change it."""
 
     def __init__(self, kind: str, *, streamed: bool) -> None:
-        self._ends = ENDINGS.get(kind, (DONE.strip(),))
+        endings = ENDINGS.get(kind, (DONE.strip(),))
+        self._ends = tuple(ending + end_of_line for ending in endings for end_of_line in (b"\n", b"\r"))
         self.ended = not streamed
         self.streamed = streamed
         self.tail = b""

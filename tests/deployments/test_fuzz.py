@@ -210,6 +210,7 @@ def fuzz(examples: int) -> None:
     @given(
         pieces=st.lists(pieces_of_streams, min_size=2, max_size=6), kind=st.sampled_from(["chat", "messages"])
     )
+    @example(pieces=[b"event: error", b"\x00\n\n"], kind="messages")
     @example(pieces=[b"data: {}", b"\n\nevent: error"], kind="messages")
     @example(pieces=[b"data: {}\n\n", b"event: message_stop"], kind="messages")
     def streams_of_every_kind(pieces: list[bytes], kind: str) -> None:
