@@ -13,14 +13,14 @@ from typing import Any
 MODEL = "arithmetic"
 QUESTION = "What is 12 + 30?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
-PARAMETERS = {
-    "type": "object",
-    "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
-    "required": ["a", "b"],
-}
+NUMBER = {"type": "integer", "enum": [12, 30, 42]}
+"""A model of so few parameters never ends a number, nor blanks between JSON's tokens, by itself: an
+enumeration ends the one, `CALM` the other."""
+CALM = {"frequency_penalty": 2.0, "max_tokens": 100}
+PARAMETERS = {"type": "object", "properties": {"a": NUMBER, "b": NUMBER}, "required": ["a", "b"]}
 TOOL = {"type": "function", "function": {"name": "add", "description": "Add", "parameters": PARAMETERS}}
 FORCED = {"type": "function", "function": {"name": "add"}}
-SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+SCHEMA = {"type": "object", "properties": {"sum": NUMBER}, "required": ["sum"]}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
 
 Case = Callable[[], Any]
@@ -41,7 +41,7 @@ def with_openai(url: str) -> dict[str, Case]:
         return "".join(c.choices[0].delta.content or "" for c in create(stream=True) if c.choices)
 
     def tools() -> Any:
-        call = create(tools=[TOOL], tool_choice=FORCED).choices[0].message.tool_calls[0]
+        call = create(tools=[TOOL], tool_choice=FORCED, **CALM).choices[0].message.tool_calls[0]
         return call.function.name, sorted(json.loads(call.function.arguments))
 
     def error() -> str:
@@ -55,7 +55,9 @@ def with_openai(url: str) -> dict[str, Case]:
         "chat": lambda: create(model="auto").choices[0].message.content,
         "stream": streamed,
         "tools": tools,
-        "schema": lambda: sorted(json.loads(create(response_format=FORMAT).choices[0].message.content)),
+        "schema": lambda: sorted(
+            json.loads(create(response_format=FORMAT, **CALM).choices[0].message.content)
+        ),
         "error": error,
     }
 
@@ -76,7 +78,7 @@ def with_openai_async(url: str) -> dict[str, Case]:
         return asyncio.run(create(**fields))
 
     def tools() -> Any:
-        call = done(tools=[TOOL], tool_choice=FORCED).choices[0].message.tool_calls[0]
+        call = done(tools=[TOOL], tool_choice=FORCED, **CALM).choices[0].message.tool_calls[0]
         return call.function.name, sorted(json.loads(call.function.arguments))
 
     def error() -> str:
@@ -90,7 +92,7 @@ def with_openai_async(url: str) -> dict[str, Case]:
         "chat": lambda: done(model="auto").choices[0].message.content,
         "stream": lambda: "".join(c.choices[0].delta.content or "" for c in done(stream=True) if c.choices),
         "tools": tools,
-        "schema": lambda: sorted(json.loads(done(response_format=FORMAT).choices[0].message.content)),
+        "schema": lambda: sorted(json.loads(done(response_format=FORMAT, **CALM).choices[0].message.content)),
         "error": error,
     }
 
@@ -100,13 +102,12 @@ def with_langchain(url: str) -> dict[str, Case]:
     import openai
     from langchain_openai import ChatOpenAI
 
-    def chat(model: str = MODEL) -> Any:
-        return ChatOpenAI(
-            model=model, base_url=url, api_key="none", max_retries=0, temperature=0, max_tokens=40, timeout=60
-        )
+    def chat(model: str = MODEL, **fields: Any) -> Any:
+        settings = {"temperature": 0, "max_tokens": 40, "timeout": 60, **fields}
+        return ChatOpenAI(model=model, base_url=url, api_key="none", max_retries=0, **settings)
 
     def tools() -> Any:
-        call = chat().bind_tools([TOOL], tool_choice="add").invoke(QUESTION).tool_calls[0]
+        call = chat(**CALM).bind_tools([TOOL], tool_choice="add").invoke(QUESTION).tool_calls[0]
         return call["name"], sorted(call["args"])
 
     def error() -> str:
@@ -122,7 +123,7 @@ def with_langchain(url: str) -> dict[str, Case]:
         "stream": lambda: "".join(str(chunk.content) for chunk in chat().stream(QUESTION)),
         "tools": tools,
         "schema": lambda: sorted(
-            chat().with_structured_output(schema, method="json_schema").invoke(QUESTION)
+            chat(**CALM).with_structured_output(schema, method="json_schema").invoke(QUESTION)
         ),
         "error": error,
     }
@@ -139,14 +140,11 @@ def with_litellm(url: str) -> dict[str, Case]:
             api_base=url,
             api_key="none",
             num_retries=0,
-            max_tokens=40,
-            temperature=0,
-            timeout=60,
-            **fields,
+            **{"max_tokens": 40, "temperature": 0, "timeout": 60, **fields},
         )
 
     def tools() -> Any:
-        call = create(tools=[TOOL], tool_choice=FORCED).choices[0].message.tool_calls[0]
+        call = create(tools=[TOOL], tool_choice=FORCED, **CALM).choices[0].message.tool_calls[0]
         return call.function.name, sorted(json.loads(call.function.arguments))
 
     def error() -> str:
@@ -160,7 +158,9 @@ def with_litellm(url: str) -> dict[str, Case]:
         "chat": lambda: create("auto").choices[0].message.content,
         "stream": lambda: "".join(c.choices[0].delta.content or "" for c in create(stream=True) if c.choices),
         "tools": tools,
-        "schema": lambda: sorted(json.loads(create(response_format=FORMAT).choices[0].message.content)),
+        "schema": lambda: sorted(
+            json.loads(create(response_format=FORMAT, **CALM).choices[0].message.content)
+        ),
         "error": error,
     }
 
