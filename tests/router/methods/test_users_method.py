@@ -1,7 +1,5 @@
 """A method that a user installs beside ours works wherever ours do, without a change to ours."""
 
-import importlib.metadata
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,28 +9,18 @@ from router.comparison import compare
 from router.core import QueryBatch, RouteRequest
 from router.encoders import EncoderSpec
 from router.errors import MethodError
-from router.methods.registry import GROUP, make, names
+from router.methods.registry import make, names
 from router.policy import Policy
 from router.training import train
 from tests.router.data_sets import dataset, embeddings
+from tests.router.methods.users_method import install
 
 SPEC = EncoderSpec("test", "0" * 64, 16, 128)
-POINTS = {
-    "spelling": "tests.router.methods.users_method:SpellingRouter",
-    "nothing": "tests.router.data_sets:POOL",
-}
 
 
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A distribution's metadata on the path, as pip leaves it there."""
-    told = tmp_path / "users_router-1.0.dist-info"
-    told.mkdir()
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: users-router\nVersion: 1.0\n")
-    lines = "".join(f"{name} = {where}\n" for name, where in POINTS.items())
-    (told / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    importlib.invalidate_caches()
+    install(tmp_path, monkeypatch)
 
 
 def test_it_is_known_by_name() -> None:

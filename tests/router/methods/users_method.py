@@ -1,11 +1,32 @@
-"""A method as a user would write it: one file, no import of ours but the nouns."""
+"""A method as a user would write it: one file, no import of ours but the nouns; and how it is installed."""
 
+import importlib
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pytest
 
 from router.core import FloatArray, QueryBatch, TrainingSet
+from router.methods.registry import GROUP
+
+POINTS = {
+    "spelling": "tests.router.methods.users_method:SpellingRouter",
+    "nothing": "tests.router.data_sets:POOL",
+}
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution's metadata on the path, as pip leaves it there."""
+    told = folder / "users_router-1.0.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: users-router\nVersion: 1.0\n")
+    lines = "".join(f"{name} = {where}\n" for name, where in POINTS.items())
+    (told / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    importlib.invalidate_caches()
 
 
 class SpellingRouter:

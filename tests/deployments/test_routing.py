@@ -1,0 +1,118 @@
+"""The router deployment's class, in process: what it serves, what it refuses, how it answers a batch."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from deployments.config import RouterArgs
+from deployments.messages import NoPolicy
+from deployments.routing import Router
+from router.core import Decision, RouteRequest
+from router.encoders import DEFAULT, Encoder, load_encoder
+from router.errors import NoEligibleExpertError
+from router.policy import Policy
+from router.training import train
+from tests.router.data_sets import dataset
+from tests.router.methods import users_method
+
+SUM, SPELL = "What is 12 plus 30?", "Spell the word cab backwards"
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder(DEFAULT, device="cpu", threads=1)
+
+
+@pytest.fixture
+async def router() -> Router:
+    return Router(RouterArgs(device="cpu", batch_wait_ms=0))
+
+
+def policy(encoder: Encoder, folder: Path, method: str = "knn", n: int = 120) -> Policy:
+    """A trained policy, saved in `folder`."""
+    data = dataset(n)
+    trained = train(data, encoder.encode(list(data.texts)), encoder.spec, method=method)
+    trained.save(folder)
+    return Policy.load(folder)
+
+
+async def asked(router: Router, query: str, **options: object) -> Decision:
+    answer = await router.decide(RouteRequest(query, **options))  # type: ignore[arg-type]
+    assert isinstance(answer, Decision), answer
+    return answer
+
+
+async def test_before_it_has_a_policy_it_says_so(router: Router) -> None:
+    answer = await router.decide(RouteRequest(SUM))
+
+    assert isinstance(answer, NoPolicy)
+    assert router.describe().policy is None
+
+
+async def test_a_batch_holds_a_decision_for_each_and_one_that_nobody_may_answer(
+    router: Router, encoder: Encoder, tmp_path: Path
+) -> None:
+    saved = policy(encoder, tmp_path / "policy")
+    await router.reconfigure({"policy": str(tmp_path / "policy")})
+    nobody = RouteRequest(SUM, excluded=dict.fromkeys(saved.pool.names, "not today"))
+
+    first, second, third = await asyncio.gather(
+        asked(router, SUM), asked(router, SPELL), router.decide(nobody)
+    )
+
+    assert (first.expert, second.expert) == ("sums", "words")
+    assert first.policy_id == saved.policy_id
+    assert isinstance(third, NoEligibleExpertError)
+
+
+async def test_a_bad_folder_is_refused_and_the_old_policy_serves_on(
+    router: Router, encoder: Encoder, tmp_path: Path
+) -> None:
+    saved = policy(encoder, tmp_path / "policy")
+    await router.reconfigure({"policy": str(tmp_path / "policy")})
+    (tmp_path / "empty").mkdir()
+
+    for bad in ({"policy": str(tmp_path / "empty")}, {"policy": 7}, {"policie": "x"}):
+        await router.reconfigure(bad)
+        state = router.describe()
+        assert state.error
+        assert state.policy is not None
+        assert state.policy.policy_id == saved.policy_id
+        assert (await asked(router, SUM)).policy_id == saved.policy_id
+
+
+async def test_a_policy_that_does_not_cover_the_experts_is_refused_by_name(
+    router: Router, encoder: Encoder, tmp_path: Path
+) -> None:
+    policy(encoder, tmp_path / "policy")
+
+    await router.reconfigure({"policy": str(tmp_path / "policy"), "experts": ["sums", "stranger"]})
+
+    assert "does not cover the experts stranger" in (router.describe().error or "")
+
+
+async def test_prices_and_preferences_of_the_configuration_come_before_the_policys(
+    router: Router, encoder: Encoder, tmp_path: Path
+) -> None:
+    policy(encoder, tmp_path / "policy")
+    prices = {"sums": {"input": 500, "output": 500}}
+
+    await router.reconfigure(
+        {"policy": str(tmp_path / "policy"), "prices": prices, "preferences": {"cost_weight": 5.0}}
+    )
+
+    assert (await asked(router, SUM)).expert != "sums"
+
+
+async def test_a_users_method_is_served_as_ours_are(
+    router: Router, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users_method.install(tmp_path, monkeypatch)
+    saved = policy(encoder, tmp_path / "policy", method="spelling", n=300)
+
+    await router.reconfigure({"policy": str(tmp_path / "policy")})
+
+    assert router.describe().error is None
+    assert saved.method.name == "spelling"
+    assert [(await asked(router, query)).expert for query in (SUM, SPELL)] == ["sums", "words"]
