@@ -4,6 +4,7 @@ Each library lives in an environment of its own, which the test makes: their pin
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ ENVIRONMENTS = {
     ("litellm",): ("litellm==1.105.0",),
 }
 """Libraries → what is installed for them."""
+ALONE = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+"""LiteLLM would fetch its list of prices from the network while it is imported."""
 
 
 @pytest.mark.parametrize("libraries", ENVIRONMENTS, ids="+".join)
@@ -32,7 +35,7 @@ def test_a_library_does_chat_streaming_tools_schema_and_errors(
     subprocess.run(pip, check=True)
     script = str(Path(__file__).with_name("client_libraries.py"))
     command = [python, script, f"{application.url}/v1", *libraries]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=ALONE)
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout.splitlines()[-1])
 
