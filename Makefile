@@ -68,7 +68,7 @@ cluster-down: setup  ## End that cluster
 	$(PY) -m cluster.local.nodes down
 
 load: setup  ## A small load on the default graph, started for it: table, plots, objectives; reports under var/load
-	$(PY) -m load_tests --url http://127.0.0.1:$(LOAD_PORT) --slo load_tests/slo.yaml \
+	$(PY) -m load_tests --url http://127.0.0.1:$(LOAD_PORT) --slo load_tests/slo.yaml --long-words 60 \
 		--start "$(PY) -m cluster.local.run --config $(CONFIG) --port $(LOAD_PORT)"
 
 pictures: setup  ## The pages' pictures in docs, taken by a real browser

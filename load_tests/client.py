@@ -215,7 +215,9 @@ class Connection(asyncio.Protocol):
         if outcome.streamed:
             if b'data: {"error"' in self._tail:
                 return "stream:error_event"
-            if not self._first_token:
+            if not self._first_token and not COMPLETION_TOKENS.search(
+                self._tail
+            ):  # an empty answer has usage
                 return "stream:no_token"
         return ""
 

@@ -71,6 +71,7 @@ async def test_an_open_loop_sends_each_arrival() -> None:
 
 
 REFUSED = b'{"error":{"code":"rate_limited"}}'
+ENDED_AT_ONCE = b'data: {"usage": {"completion_tokens": 1}}' + b"\n\ndata: [DONE]\n\n"
 STREAMED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -81,6 +82,7 @@ STREAMED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-enco
         (b"garbage\r\n\r\n", "transport:bad_http"),
         (b"", "transport:connection_lost"),
         (STREAMED + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n", "stream:no_token"),
+        (STREAMED + b"39\r\n" + ENDED_AT_ONCE + b"\r\n0\r\n\r\n", ""),
         (STREAMED + b'14\r\ndata: {"error": 1}\n\n\r\n0\r\n\r\n', "stream:error_event"),
         (STREAMED + b"5\r\ndata:", "transport:connection_lost"),
     ],
