@@ -208,7 +208,8 @@ class Machine:
             ("link", "set", "lo", "up"),
         ):
             _ip("-n", space, *args)
-        folder = self._state / name
+        # HAProxy puts a node's id, 56 letters, between this folder and its socket's name.
+        folder = TEMPORARY / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         with (self._state / f"{name}.log").open("ab") as log:
             process = self._processes[name] = subprocess.Popen(

@@ -70,7 +70,7 @@ def deploy(config: Mapping[str, Any]) -> float:
     started = time.monotonic()
     answer = httpx.put(f"{DASHBOARD}/api/serve/applications/", json=dict(config), timeout=PATIENCE_S)
     if answer.status_code != 200:
-        raise ClusterNotStarted(f"Serve refuses the configuration: {answer.text:.500}")
+        raise ClusterNotStarted(f"Serve refuses the configuration: {answer.text[-500:].strip()}")
     wanted = {str(app["name"]) for app in config["applications"]}
     within_s = DEPLOYED_WITHIN_S + EACH_APPLICATION_S * len(wanted)
     states: dict[str, str] = {}
