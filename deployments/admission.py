@@ -7,7 +7,7 @@ given back; who leaves the queue is out of it at once. Memory is bounded by `pla
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,7 +27,8 @@ LONGEST_RETRY_S = 60.0
 @dataclass(eq=False, slots=True)
 class _Waiter:
     priority: Priority
-    granted: "asyncio.Future[None]"
+    granted: "asyncio.Future[Gate]"
+    """The gate that let it in; it may stand before several."""
 
 
 @dataclass(slots=True)
@@ -82,7 +83,7 @@ class Gate:
     ) -> None:
         self.resize(places, max_queued=max_queued, max_wait_s=max_wait_s)
         self._full_code = full_code
-        self._what = what
+        self.what = what
         self._queues = _Queues()
         self._rate = DrainRate(clock)
         self._held = 0
@@ -98,9 +99,13 @@ class Gate:
         """Requests waiting now."""
         return len(self._queues)
 
+    def drain_per_s(self) -> float | None:
+        """Places given back per second; `None` before it is known."""
+        return self._rate.per_s()
+
     def resize(self, places: int, *, max_queued: int, max_wait_s: float) -> None:
         """Put new bounds in force; whoever is inside stays."""
-        self._places, self._max_queued, self._max_wait_s = places, max_queued, max_wait_s
+        self._places, self._max_queued, self.max_wait_s = places, max_queued, max_wait_s
 
     def refuse_early(self) -> None:
         """For who has not said its priority yet: refuse if not even an interactive request could wait.
@@ -109,7 +114,7 @@ class Gate:
             TooMany: the queue is full.
         """
         if self._held >= self._places and len(self._queues) >= self._max_queued and not self._queues.batch:
-            raise self._full()
+            raise self.full()
 
     def try_enter(self) -> bool:
         """Take a place if one is free and nobody waits for it."""
@@ -121,35 +126,9 @@ class Gate:
     async def enter(self, priority: Priority, wait_at_most_s: float) -> None:
         """Take a place, waiting for one if need be; who enters must `leave`.
 
-        Args:
-            wait_at_most_s: what is left of the request's deadline.
-
-        Raises:
-            TooMany: the queue is full, or too slow for this deadline.
-            Unavailable: no place came free in time.
+        Args and errors as `enter_any` has them.
         """
-        if self.try_enter():
-            return
-        wait_s = min(wait_at_most_s, self._max_wait_s)
-        self._make_room(priority, wait_s)
-        waiter = _Waiter(priority, asyncio.get_running_loop().create_future())
-        self._queues.of(priority).append(waiter)
-        try:
-            async with asyncio.timeout(wait_s):
-                await waiter.granted
-        except BaseException as error:
-            if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
-                self.leave()  # granted at the very moment of leaving: the next one takes it
-            elif waiter in self._queues.of(priority):
-                self._queues.of(priority).remove(waiter)
-            if isinstance(error, TimeoutError):
-                raise Unavailable(
-                    f"no place came free within {wait_s:.3g} s: {self._what} is overloaded",
-                    "queue_timeout",
-                    None,
-                    self.retry_after_s(),
-                ) from None
-            raise
+        await enter_any((self,), priority, wait_at_most_s)
 
     def leave(self) -> None:
         """Give a place back; the next in the queue takes it."""
@@ -158,7 +137,7 @@ class Gate:
         while self._held < self._places and (waiter := self._next()) is not None:
             if not waiter.granted.done():
                 self._held += 1
-                waiter.granted.set_result(None)
+                waiter.granted.set_result(self)
 
     def retry_after_s(self) -> float:
         """When a place for a newcomer can be expected, by the measured drain rate."""
@@ -166,19 +145,24 @@ class Gate:
         wait_s = 1.0 if rate is None else (len(self._queues) + 1) / rate
         return min(LONGEST_RETRY_S, max(SHORTEST_RETRY_S, wait_s))
 
-    def _make_room(self, priority: Priority, wait_s: float) -> None:
-        """Refuse who would wait in vain; an interactive request displaces the last batch one."""
-        rate = self._rate.per_s()
-        ahead = len(self._queues) if priority == "batch" else len(self._queues.interactive)
-        if rate is not None and len(self._queues) and (ahead + 1) / rate > wait_s:
-            raise self._full()
-        if len(self._queues) < self._max_queued:
-            return
-        if priority == "batch" or not self._queues.batch:
-            raise self._full()
-        displaced = self._queues.batch.pop()
-        if not displaced.granted.done():
-            displaced.granted.set_exception(self._full())
+    def line_up(self, waiter: _Waiter) -> bool:
+        """Join the queue, if it has room; an interactive request displaces the last batch one."""
+        batch, full = self._queues.batch, len(self._queues) >= self._max_queued
+        if full and (waiter.priority == "batch" or not batch):
+            return False
+        if full and not (displaced := batch.pop()).granted.done():
+            displaced.granted.set_exception(self.full())
+        self._queues.of(waiter.priority).append(waiter)
+        return True
+
+    def fall_out(self, waiter: _Waiter) -> None:
+        """Leave the queue, if in it."""
+        if waiter in (queue := self._queues.of(waiter.priority)):
+            queue.remove(waiter)
+
+    def ahead_of(self, priority: Priority) -> int:
+        """Requests waiting that would go in before a newcomer."""
+        return len(self._queues if priority == "batch" else self._queues.interactive)
 
     def _next(self) -> _Waiter | None:
         batch_due = self._interactive_in_a_row >= INTERACTIVE_PER_BATCH or not self._queues.interactive
@@ -190,11 +174,67 @@ class Gate:
             return self._queues.interactive.popleft()
         return None
 
-    def _full(self) -> ApiError:
+    def full(self) -> ApiError:
+        """The refusal of who finds no room."""
         return TooMany(
-            f"{self._what} is overloaded: {self._held} requests are being answered and "
+            f"{self.what} is overloaded: {self._held} requests are being answered and "
             f"{len(self._queues)} wait",
             self._full_code,
             None,
             self.retry_after_s(),
         )
+
+
+async def enter_any(gates: Sequence[Gate], priority: Priority, wait_at_most_s: float) -> Gate:
+    """Take a place at the first of several gates that has one, waiting for it if need be.
+
+    Where more than one has a place, the first is taken. Who enters must `leave` the gate returned.
+
+    Args:
+        wait_at_most_s: what is left of the request's deadline.
+
+    Raises:
+        TooMany: every queue is full, or together they are too slow for this deadline.
+        Unavailable: no place came free in time.
+    """
+    for gate in gates:
+        if gate.try_enter():
+            return gate
+    wait_s = min(wait_at_most_s, max(gate.max_wait_s for gate in gates))
+    if _in_vain(gates, priority, wait_s):
+        raise gates[0].full()
+    waiter = _Waiter(priority, asyncio.get_running_loop().create_future())
+    if not [gate for gate in gates if gate.line_up(waiter)]:
+        raise gates[0].full()
+    try:
+        async with asyncio.timeout(wait_s):
+            return await waiter.granted
+    except BaseException as error:
+        if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
+            waiter.granted.result().leave()  # granted at the very moment of leaving: the next one takes it
+        if isinstance(error, TimeoutError):
+            raise Unavailable(
+                f"no place came free within {wait_s:.3g} s: {_named(gates)} overloaded",
+                "queue_timeout",
+                None,
+                min(gate.retry_after_s() for gate in gates),
+            ) from None
+        raise
+    finally:
+        for gate in gates:
+            gate.fall_out(waiter)
+
+
+def _in_vain(gates: Sequence[Gate], priority: Priority, wait_s: float) -> bool:
+    """Whether those who wait already will take all the places that come free in that time."""
+    rates = [gate.drain_per_s() for gate in gates]
+    known = [rate for rate in rates if rate is not None]
+    if len(known) < len(rates) or not all(gate.queued for gate in gates):
+        return False
+    # Who waits for several gates stands in each queue: the longest counts, not the sum.
+    ahead = max(gate.ahead_of(priority) for gate in gates)
+    return (ahead + 1) / sum(known) > wait_s
+
+
+def _named(gates: Sequence[Gate]) -> str:
+    return " and ".join(gate.what for gate in gates) + (" is" if len(gates) == 1 else " are")

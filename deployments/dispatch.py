@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from deployments.admission import Gate
+from deployments.admission import Gate, enter_any
 from deployments.answers import begun, complete, refused
 from deployments.asgi import Headers
 from deployments.ask import Ask
@@ -121,10 +121,14 @@ class Dispatcher:
             alone = position == len(candidates) - 1 and not full
             if (opened := await self._ask_within_place(name, asking, alone=alone)) is not None:
                 return opened
-        if full and not asking.over():
-            # All that could answer are full or failed: wait for a place at the best of them.
-            await self.gates[full[0]].enter(ask.routing.priority, deadline.left_s())
-            if (opened := await self._ask_within_place(full[0], asking, alone=True)) is not None:
+        # All that could answer are full or failed: wait for a place at any that is full.
+        while full and not asking.over():
+            place = await enter_any(
+                [self.gates[name] for name in full], ask.routing.priority, deadline.left_s()
+            )
+            name = next(name for name in full if self.gates[name] is place)
+            full.remove(name)
+            if (opened := await self._ask_within_place(name, asking, alone=not full)) is not None:
                 return opened
         raise self._give_up(asking)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.admission import INTERACTIVE_PER_BATCH, Gate, Priority
+from deployments.admission import INTERACTIVE_PER_BATCH, Gate, Priority, enter_any
 from deployments.errors import TooMany, Unavailable
 from tests.deployments.fakes import Clock
 
@@ -172,6 +172,71 @@ async def test_who_would_wait_in_vain_is_refused_at_once() -> None:
     with pytest.raises(TooMany):
         await door.enter("interactive", 5.0)
     waiting.cancel()
+
+
+async def test_of_several_gates_the_first_with_a_place_lets_in_or_the_first_to_get_one() -> None:
+    doors = [gate(), gate(), gate()]
+    entered = [await enter_any(doors, "interactive", 1) for _ in doors]
+    waiting = [asyncio.create_task(enter_any(doors, "interactive", 60)) for _ in range(2)]
+    await settle()
+    queued = [door.queued for door in doors]
+    doors[2].leave()
+    doors[1].leave()
+
+    assert entered == doors
+    assert queued == [2, 2, 2]
+    assert [await task for task in waiting] == [doors[2], doors[1]]
+    assert [(door.held, door.queued) for door in doors] == [(1, 0)] * 3
+
+
+async def test_who_leaves_while_granted_by_one_of_several_gates_gives_that_place_back() -> None:
+    doors = [gate(), gate()]
+    for door in doors:
+        await door.enter("interactive", 1)
+    leaver = asyncio.create_task(enter_any(doors, "batch", 60))
+    await settle()
+    doors[1].leave()
+    leaver.cancel()
+    await settle()
+
+    assert [(door.held, door.queued) for door in doors] == [(1, 0), (0, 0)]
+
+
+async def test_several_gates_refuse_only_when_every_queue_is_full() -> None:
+    doors = [gate(max_queued=0), gate(max_queued=1)]
+    for door in doors:
+        await door.enter("interactive", 1)
+    waiting = asyncio.create_task(enter_any(doors, "interactive", 60))
+    await settle()
+
+    with pytest.raises(TooMany):
+        await enter_any(doors, "interactive", 60)
+    doors[1].leave()
+    assert await waiting is doors[1]
+
+
+async def test_several_gates_drain_together() -> None:
+    clock = Clock()
+    doors = [gate(places=2, max_queued=9, clock=clock) for _ in range(2)]
+    for door in doors:
+        await door.enter("interactive", 1)
+        await door.enter("interactive", 1)
+    for _ in range(2):
+        clock.now += 5.0  # a place every five seconds at each
+        for door in doors:
+            door.leave()
+            await door.enter("interactive", 1)
+    waiting = [asyncio.create_task(enter_any(doors, "interactive", 60)) for _ in range(2)]
+    await settle()
+
+    # The third to wait: 15 s at one gate, 7.5 s at two.
+    with pytest.raises(TooMany):
+        await enter_any(doors[:1], "interactive", 10.0)
+    third = asyncio.create_task(enter_any(doors, "interactive", 10.0))
+    await settle()
+    assert not third.done()
+    for task in (*waiting, third):
+        task.cancel()
 
 
 @settings(max_examples=60, deadline=None)

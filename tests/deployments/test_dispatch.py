@@ -232,15 +232,30 @@ async def test_a_full_expert_gives_way_to_the_next() -> None:
     assert (first.expert, second.expert) == ("a", "b")
 
 
-async def test_when_all_are_full_the_best_one_is_waited_for() -> None:
+async def test_when_all_are_full_whoever_has_a_place_first_is_asked() -> None:
     field = Field(FakeExpert("a"), FakeExpert("b"), places=1)
-    first, _ = await field.open(), await field.open()
+    _, second = await field.open(), await field.open()
     third = asyncio.create_task(field.open())
     await asyncio.sleep(0)
     assert not third.done()
-    first.place.leave()
+    second.place.leave()
 
-    assert (await third).expert == "a"
+    assert (await third).expert == "b"
+
+
+async def test_who_waited_for_an_expert_that_fails_waits_for_the_others() -> None:
+    field = Field(failing("a", ExpertUnavailable("a", "gone")), FakeExpert("b"), places=1)
+    for place in field.gates.values():
+        await place.enter("interactive", 1)
+    asking = asyncio.create_task(field.open())
+    await asyncio.sleep(0)
+    field.gates["a"].leave()
+    await asyncio.sleep(0)
+    field.gates["b"].leave()
+    opened = await asking
+
+    assert [(a.expert, a.outcome) for a in opened.attempts] == [("a", "unavailable"), ("b", "answered")]
+    assert field.held() == {"a": 0, "b": 1}
 
 
 async def test_when_all_are_full_and_so_is_the_queue_the_client_is_told_at_once() -> None:
