@@ -6,13 +6,13 @@ afresh learns from the decision log what was answered before. Knows no Ray.
 
 import asyncio
 import math
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,7 +26,7 @@ from deployments.keys import Caller
 from deployments.upload import read_body
 
 REMEMBERED = 100_000
-"""Answers that a replica still takes a rating for: about 30 MiB at most."""
+"""Answers that a replica still takes a rating for: 1.6 MB."""
 MOST_RESTORED_BYTES = 64 * 1024 * 1024
 LONGEST_COMMENT = 4000
 MOST_BYTES = 64 * 1024
@@ -57,33 +57,57 @@ KnowsElsewhere = Callable[[str], Awaitable[tuple[Answered | None, bool]]]
 
 
 class Memory:
-    """The latest answers of one ingress replica; the oldest is forgotten first."""
+    """The latest answers of one ingress replica; the oldest is forgotten first.
+
+    A ring of numbers, 16 bytes an answer: as objects they took 20 MB of an ingress. Ids are
+    kept as their hashes, 64 bits with this process' own seed: nobody can make two ids meet. Looking one
+    up reads the whole ring, 50 µs, which ratings are rare enough for.
+    """
 
     def __init__(self, most: int = REMEMBERED) -> None:
-        self._most = most
-        self._answered: OrderedDict[str, Answered] = OrderedDict()
+        self._ids = np.zeros(most, dtype=np.int64)
+        self._whose = np.zeros(most, dtype=np.int32)
+        self._experts = np.zeros(most, dtype=np.int32)
+        self._names: dict[str, int] = {}
+        """Every key and expert that was seen → its number, in the order of their numbers."""
+        self._written = 0
 
     def __len__(self) -> int:
-        return len(self._answered)
+        return min(self._written, len(self._ids))
 
     def remember(self, request_id: str, key: str, expert: str) -> None:
         """An expert answered."""
-        self._answered[request_id] = Answered(expert, key)
-        self._answered.move_to_end(request_id)
-        while len(self._answered) > self._most:
-            self._answered.popitem(last=False)
+        self._put(hash(request_id), Answered(expert, key))
 
     def recall(self, request_id: str) -> Answered | None:
-        """Who answered it; `None` where it is not known here."""
-        return self._answered.get(request_id)
+        """Who answered it, or answered it last; `None` where it is not known here."""
+        found = np.flatnonzero(self._ids[: len(self)] == hash(request_id))
+        if not len(found):
+            return None
+        newest = found[((found - self._written) % len(self._ids)).argmax()]
+        return self._at(newest)[1]
 
     def restore(self, records: Sequence[tuple[str, Answered]]) -> None:
         """Take over what a log tells of earlier answers; what is known here already stays."""
-        known, self._answered = self._answered, OrderedDict()
+        known = [
+            self._at(written % len(self._ids)) for written in range(self._written - len(self), self._written)
+        ]
+        self._written = 0
         for id_, answered in records:
             self.remember(id_, answered.key, answered.expert)
-        for id_, answered in known.items():
-            self.remember(id_, answered.key, answered.expert)
+        for hashed, answered in known:
+            self._put(hashed, answered)
+
+    def _put(self, hashed: int, answered: Answered) -> None:
+        at = self._written % len(self._ids)
+        self._ids[at] = hashed
+        self._whose[at] = self._names.setdefault(answered.key, len(self._names))
+        self._experts[at] = self._names.setdefault(answered.expert, len(self._names))
+        self._written += 1
+
+    def _at(self, place: int) -> tuple[int, Answered]:
+        names = list(self._names)
+        return int(self._ids[place]), Answered(names[self._experts[place]], names[self._whose[place]])
 
 
 def answered_before(files: Sequence[Path]) -> list[tuple[str, Answered]]:

@@ -258,9 +258,22 @@ def test_the_memory_is_bounded_and_restored_from_a_log(tmp_path: Path) -> None:
 
     assert len(memory) == 3
     assert memory.recall("0") is None
+    assert memory.recall("old") is None  # what this replica answered itself is newer
+    assert memory.recall("4") == Answered("small", "none")
     roomy = Memory()
     roomy.restore(answered_before([file]))
-    assert roomy.recall("old") == Answered("large", "k")
+    roomy.remember("new", "none", "small")
+    roomy.restore(answered_before([file]))
+    assert (roomy.recall("old"), roomy.recall("new")) == (Answered("large", "k"), Answered("small", "none"))
+
+
+def test_of_two_answers_under_one_id_the_later_is_remembered() -> None:
+    memory = Memory(most=3)
+    for number, expert in enumerate(("first", "second", "third", "fourth")):
+        memory.remember("same" if number % 2 else str(number), "none", expert)
+
+    assert memory.recall("same") == Answered("fourth", "none")
+    assert memory.recall("2") == Answered("third", "none")
 
 
 # --- traces

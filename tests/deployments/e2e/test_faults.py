@@ -120,7 +120,8 @@ def test_two_thousand_requests_under_changing_faults(graph: Graph) -> None:
     # Only streams that had begun: those told to break off, and those of the two killed experts.
     assert tally.interrupted <= half_streams + 2 * lanes
     assert tally.broken_connections <= 3 * lanes
-    assert tally.fallbacks > 100
+    # How many depends on how long the breakers stay open: their experts are not asked at all.
+    assert tally.fallbacks > len(modes)
     assert tally.reasons["fallback_router"] > 0
     assert records(graph)["failed"] > 0
 
