@@ -131,6 +131,7 @@ def engines(port: int, folder: Path) -> Field:
         (
             Subject("vLLM's own server", bare, ENGINE_EXPERT, exact),
             Subject("ours, routed", ours, "auto", exact),
+            Subject("ours, expert named", ours, ENGINE_EXPERT, exact),
             *(
                 Subject(f"Ray Serve LLM, {interval} ms", f"{ours}/llm{interval}", ENGINE_EXPERT, exact)
                 for interval in BATCHING_MS
