@@ -57,7 +57,7 @@ def application(
     fast = request.config.getoption("--transport") == "fast"
     folder = tmp_path_factory.mktemp("serve")
     log, config = folder / "serve.log", patient(folder)
-    with serving(config, port=free_port() % 20000 + 20000, fast=fast, log=log) as (url, process):
+    with serving(config, port=free_port() % 8000 + 20000, fast=fast, log=log) as (url, process):
         if not wait_until_ready(url, lambda: process.poll() is None, print):
             pytest.fail("the application did not come up:\n" + log.read_text(errors="replace")[-6000:])
         yield Application(url, process.pid, log, config)
