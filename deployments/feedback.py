@@ -61,7 +61,7 @@ class Memory:
 
     A ring of numbers, 16 bytes an answer: as objects they took 20 MB of an ingress. Ids are
     kept as their hashes, 64 bits with this process' own seed: nobody can make two ids meet. Looking one
-    up reads the whole ring, 50 µs, which ratings are rare enough for.
+    up reads the whole ring, which ratings are rare enough for.
     """
 
     def __init__(self, most: int = REMEMBERED) -> None:

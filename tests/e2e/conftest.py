@@ -44,10 +44,15 @@ def patient(folder: Path) -> Path:
 
 
 def free_port() -> int:
-    """A port whose companions of the fast transport are likely free too."""
+    """A port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def port_to_serve_on() -> int:
+    """One below the ports of outgoing connections, as its companions of the fast transport are too."""
+    return free_port() % 8000 + 20000
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +62,7 @@ def application(
     fast = request.config.getoption("--transport") == "fast"
     folder = tmp_path_factory.mktemp("serve")
     log, config = folder / "serve.log", patient(folder)
-    with serving(config, port=free_port() % 8000 + 20000, fast=fast, log=log) as (url, process):
+    with serving(config, port=port_to_serve_on(), fast=fast, log=log) as (url, process):
         if not wait_until_ready(url, lambda: process.poll() is None, print):
             pytest.fail("the application did not come up:\n" + log.read_text(errors="replace")[-6000:])
         yield Application(url, process.pid, log, config)

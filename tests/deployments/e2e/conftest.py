@@ -18,7 +18,7 @@ import yaml
 from cluster.local.run import ROOT, serving, wait_until_ready
 from deployments.keys import KeyFile, KeyLimits, KeyRecord, new_key, read_keys, write_keys
 from tests.deployments.e2e.collector import Collector
-from tests.e2e.conftest import free_port
+from tests.e2e.conftest import port_to_serve_on
 
 EXPERTS = ("arithmetic", "words", "atlas", "generalist")
 SLOTS = 8
@@ -169,7 +169,7 @@ def running(request: pytest.FixtureRequest, folder: Path, *, mounted: bool) -> I
         monkey.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", spans.url)
         monkey.setenv("OTEL_BSP_SCHEDULE_DELAY", "500")
         monkey.setenv(MARK, run)  # before Ray starts: all its processes inherit it
-        with serving(config, port=free_port() % 8000 + 20000, fast=fast, log=log) as (url, process):
+        with serving(config, port=port_to_serve_on(), fast=fast, log=log) as (url, process):
             if not wait_until_ready(url, lambda: process.poll() is None, print):
                 pytest.fail("the graph did not come up:\n" + log.read_text(errors="replace")[-6000:])
             yield Graph(url, process, run, log, keys, key, decisions, mounted, spans)

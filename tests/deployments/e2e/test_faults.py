@@ -122,6 +122,7 @@ def test_two_thousand_requests_under_changing_faults(graph: Graph) -> None:
     assert tally.broken_connections <= 3 * lanes
     # How many depends on how long the breakers stay open: their experts are not asked at all.
     assert tally.fallbacks > len(modes)
+    assert tally.reasons["fallback_expert"] > 100
     assert tally.reasons["fallback_router"] > 0
     assert records(graph)["failed"] > 0
 
