@@ -19,6 +19,9 @@ CPU_ENGINE_ENVIRONMENT = {
 UNBOUNDED = 1_000_000_000
 """Ray Serve LLM's own default: an expert never queues and never scales unless its configuration says so."""
 
+HEALTH_CHECK_PERIOD_S = 3
+"""Serve's own is 10: so long a dead replica would look alive, and so much later be replaced."""
+
 
 def actor_options(
     pool: PoolArgs | None,
@@ -107,7 +110,7 @@ def expert_options(args: ExpertArgs, *, runtime_env: Mapping[str, Any]) -> dict[
         "placement_group_bundles": [bundle | hint for bundle in group["bundles"]],
         "placement_group_strategy": group["strategy"],
         "max_ongoing_requests": UNBOUNDED,
-        "health_check_period_s": 10,
+        "health_check_period_s": HEALTH_CHECK_PERIOD_S,
         "health_check_timeout_s": 10,
         "autoscaling_config": {"target_ongoing_requests": UNBOUNDED},
     }

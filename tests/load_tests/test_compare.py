@@ -54,7 +54,13 @@ def test_every_engine_is_the_same_and_routing_is_on_for_ours(tmp_path: Path) -> 
     model = graph["applications"][1]["args"]["model"]
 
     assert any(part.endswith(model) for part in field.servers[0].command)
-    assert [subject.model for subject in field.subjects] == ["words", "auto", "words", "words"]
+    assert {subject.name: subject.model for subject in field.subjects} == {
+        "vLLM's own server": "words",
+        "ours, routed": "auto",
+        "ours, expert named": "words",
+        "Ray Serve LLM, 0 ms": "words",
+        "Ray Serve LLM, 50 ms": "words",
+    }
     llm = peers.serve_llm(model, graph["applications"][1]["args"]["engine"], 50)
     assert llm["args"]["llm_configs"][0]["engine_kwargs"] == graph["applications"][1]["args"]["engine"]
 

@@ -6,6 +6,8 @@ import { by, each, growth, mean, parse, quantile, sum } from "./metrics.js";
 
 const EVERY_MS = 2000, KEEP_S = 600;
 const STAGE = "to_router_stage_seconds", FIRST = { stage: "first_byte" }, WHOLE = { stage: "whole" };
+// Attempts that end so say nothing of an expert's health.
+const WELL = new Set(["answered", "overloaded", "ineligible"]);
 let views = [], timer = null, paused = false, alarms = "";
 
 async function look() {
@@ -118,7 +120,7 @@ function experts(now, grown, levels, elapsed) {
       [number(elapsed ? mine / elapsed : null)],
       [replicas(state)],
       [h("span", { class: state_.bad ? "breaker bad" : "breaker" }, state_.text)],
-      [failed.length ? failed.map(([outcome, count]) => `${outcome.replaceAll("_", " ")} ${count}`).join(", ") : "none"],
+      [failed.length ? h("span", { class: failed.some(([outcome]) => !WELL.has(outcome)) ? "bad" : "" }, failed.map(([outcome, count]) => `${outcome.replaceAll("_", " ")} ${count}`).join(", ")) : "none"],
       [dollars(observed)],
       [predicted ? number(observed / predicted) : "–"]);
   });

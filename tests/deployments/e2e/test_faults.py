@@ -146,11 +146,12 @@ def overload(graph: Graph, seconds: float, service_s: float, experts: tuple[str,
     body = {"simulate": {"*": slow}, "routing": {"experts": list(experts)}}
     capacity = SLOTS * len(experts) / service_s
     tally = run(graph, lambda load: load.at_rate(5 * capacity, seconds, lambda _: body), retries=0)
-    # Places are filled and emptied in step: counted are whole times of service around when answers are due.
+    # Places are filled and emptied in step, so that many or none may end just within a window: an answer
+    # counts with the part of its time of service that lies in it.
     begun, ended = tally.offered_over
-    start = begun + service_s / 2
-    end = start + (ended - start) // service_s * service_s
-    goodput = sum(start <= at <= end for at in tally.answered_at) / (end - start)
+    full = begun + service_s
+    served_s = sum(max(0.0, min(at, ended) - max(at - service_s, full)) for at in tally.answered_at)
+    goodput = served_s / service_s / (ended - full)
     offered = tally.sent / (ended - begun)
     sys.stdout.write(
         f"capacity {capacity:.1f}/s, offered {offered:.1f}/s ({offered / capacity:.1f} times), "
