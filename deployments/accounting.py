@@ -168,7 +168,7 @@ class Account:
             raise RuntimeError("an answer ended that never began")
         opened = self._opened
         usage = usage_of(self.ask, told)
-        telemetry.decisions.labels(opened.expert, reason(self.choice, opened)).inc()
+        telemetry.decisions.labels(opened.expert, reason(self.choice, opened.expert)).inc()
         telemetry.tokens.labels(opened.expert, "prompt").inc(usage.prompt)
         telemetry.tokens.labels(opened.expert, "completion").inc(usage.completion)
         if not usage.reported:
@@ -215,7 +215,7 @@ class Account:
         expert = None if self._opened is None else self._opened.expert
         why: str | None = None if self.choice is None else self.choice.reason
         if self.choice is not None and self._opened is not None:
-            why = reason(self.choice, self._opened)
+            why = reason(self.choice, self._opened.expert)
         fields = {
             "request_id": self.request_id,
             "kind": self.kind,
@@ -251,7 +251,7 @@ class Account:
             "stream": ask.stream,
             "policy": choice.policy_id,
             "expert": expert,
-            "reason": choice.reason if opened is None else reason(choice, opened),
+            "reason": choice.reason if opened is None else reason(choice, opened.expert),
             "ranking": list(choice.ranking),
             "scores": {name: view.score for name, view in choice.views.items()} if routed else None,
             "costs_usd": {name: view.cost_usd for name, view in choice.views.items()} if routed else None,

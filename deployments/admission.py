@@ -44,20 +44,37 @@ class _Queues:
 
 
 class DrainRate:
-    """Places given back per second, over the last ones."""
+    """Places given back per second while all are taken, over the last ones.
+
+    Time in which places are free does not count: it says nothing of how fast a full house empties.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._full_s = 0.0
+        self._full_since: float | None = None
         self._at: deque[float] = deque(maxlen=RATE_WINDOW)
 
+    def all_taken(self, now: bool) -> None:
+        """Whether all places are taken from now on."""
+        if now and self._full_since is None:
+            self._full_since = self._clock()
+        elif not now and self._full_since is not None:
+            self._full_s, self._full_since = self._seconds(), None
+
     def gave_back(self) -> None:
-        self._at.append(self._clock())
+        if self._full_since is not None:
+            self._at.append(self._seconds())
 
     def per_s(self) -> float | None:
         """`None` before two were given back; falls while nothing more comes back."""
         if len(self._at) < 2:
             return None
-        return (len(self._at) - 1) / max(self._clock() - self._at[0], 1e-3)
+        return (len(self._at) - 1) / max(self._seconds() - self._at[0], 1e-3)
+
+    def _seconds(self) -> float:
+        """How long all places have been taken, in all."""
+        return self._full_s + (0.0 if self._full_since is None else self._clock() - self._full_since)
 
 
 class Gate:
@@ -81,12 +98,12 @@ class Gate:
         what: str = "this system",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.resize(places, max_queued=max_queued, max_wait_s=max_wait_s)
         self._full_code = full_code
         self.what = what
         self._queues = _Queues()
         self._rate = DrainRate(clock)
         self._held = 0
+        self.resize(places, max_queued=max_queued, max_wait_s=max_wait_s)
         self._interactive_in_a_row = 0
 
     @property
@@ -100,12 +117,13 @@ class Gate:
         return len(self._queues)
 
     def drain_per_s(self) -> float | None:
-        """Places given back per second; `None` before it is known."""
+        """Places given back per second while all are taken; `None` before it is known."""
         return self._rate.per_s()
 
     def resize(self, places: int, *, max_queued: int, max_wait_s: float) -> None:
         """Put new bounds in force; whoever is inside stays."""
         self._places, self._max_queued, self.max_wait_s = places, max_queued, max_wait_s
+        self._rate.all_taken(self._held >= places)
 
     def refuse_early(self) -> None:
         """For who has not said its priority yet: refuse if not even an interactive request could wait.
@@ -121,6 +139,7 @@ class Gate:
         if self._held >= self._places or len(self._queues):
             return False
         self._held += 1
+        self._rate.all_taken(self._held >= self._places)
         return True
 
     async def enter(self, priority: Priority, wait_at_most_s: float) -> None:
@@ -138,6 +157,7 @@ class Gate:
             if not waiter.granted.done():
                 self._held += 1
                 waiter.granted.set_result(self)
+        self._rate.all_taken(self._held >= self._places)
 
     def retry_after_s(self) -> float:
         """When a place for a newcomer can be expected, by the measured drain rate."""

@@ -7,7 +7,7 @@ OpenAI envelope.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, nullcontext
 
 import orjson
@@ -26,8 +26,8 @@ from deployments.clients import ExpertClient, expert_client
 from deployments.config import ExpertTarget, IngressArgs, IngressConfig
 from deployments.cors import Cors
 from deployments.directory import Directory
-from deployments.dispatch import Attempt, Deadline, Opened
-from deployments.errors import ApiError, DeadlineExceeded, Unavailable
+from deployments.dispatch import Attempt, Deadline, Opened, enter_within, reason
+from deployments.errors import ApiError, Unavailable
 from deployments.feedback import Feedback, KnowsElsewhere, Memory
 from deployments.fleet import Fleet
 from deployments.gauges import observe
@@ -131,7 +131,7 @@ class Api:
         account = self.accounting.open(headers.request_id(request), kind, headers.trace_context(request))
         with ExitStack() as undo:
             try:
-                opened, hold = await self._open(request, account, undo)
+                opened, hold, deadline = await self._open(request, account, undo)
             except ApiError as error:
                 account.refused(error)
                 raise
@@ -150,9 +150,11 @@ class Api:
                 hold.settle(usage.prompt + usage.completion, usd or 0.0)
 
         told = headers.told(account.chosen, opened, account.request_id)
-        return Relay(opened.stream, told, kind=kind, finished=finished)
+        return Relay(opened.stream, told, kind=kind, left_s=deadline.left_s, finished=finished)
 
-    async def _open(self, request: Request, account: Account, undo: ExitStack) -> tuple[Opened, Hold]:
+    async def _open(
+        self, request: Request, account: Account, undo: ExitStack
+    ) -> tuple[Opened, Hold, Deadline]:
         """From a request to an expert's answer, begun; what is held on the way stands in `undo`."""
         account.caller = caller = self._caller(request)
         self.gate.refuse_early()
@@ -161,7 +163,7 @@ class Api:
         hold = await self._reserve(caller, ask)
         undo.callback(hold.settle, 0, 0.0)
         with account.stage("admit"):
-            await self._enter(ask, deadline)
+            await enter_within(deadline, (self.gate,), ask.routing.priority)
         undo.callback(self.gate.leave)
         with account.stage("route"):
             account.choice = choice = await self._choose(ask, caller, account.span.context)
@@ -177,7 +179,7 @@ class Api:
         )
         undo.callback(opened.place.leave)
         account.answered(opened, began)
-        return opened, hold
+        return opened, hold, deadline
 
     async def route(self, request: Request) -> Response:
         """What the same body would do, without doing it."""
@@ -199,7 +201,7 @@ class Api:
             "expert": choice.ranking[0],
             "ranking": list(choice.ranking),
             "policy": choice.policy_id,
-            "reason": choice.reason,
+            "reason": reason(choice, choice.ranking[0]),
             "experts": experts,
         }
         return JsonResponse(body, headers={"x-request-id": headers.request_id(request)})
@@ -228,15 +230,6 @@ class Api:
         prices = () if policy is None else policy.prices.values()
         usd = max((price.cost_usd(ask.prompt_tokens, answer) for price in prices), default=0.0)
         return await self.ledger.reserve(caller, ask.prompt_tokens + answer, usd)
-
-    async def _enter(self, ask: Ask, deadline: Deadline) -> None:
-        try:
-            await self.gate.enter(ask.routing.priority, deadline.left_s())
-        except Unavailable as error:
-            if deadline.left_s() <= 0:
-                why = f"no place came free within the deadline of {deadline.seconds:g} s"
-                raise DeadlineExceeded(why) from error
-            raise
 
     async def _choose(self, ask: Ask, caller: Caller | None, trace: Context) -> Choice:
         try:
@@ -293,9 +286,17 @@ def _path_of(raw: bytes) -> str:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
         body = None
-    if isinstance(body, dict) and "messages" not in body:
-        if "input" in body:
-            return "/v1/responses"
-        if "prompt" in body:
-            return "/v1/completions"
-    return "/v1/chat/completions"
+    if not isinstance(body, dict):
+        return "/v1/chat/completions"
+    if "messages" in body:
+        return "/v1/messages" if "system" in body else "/v1/chat/completions"
+    if "input" in body:
+        return "/v1/embeddings" if _to_embed(body) else "/v1/responses"
+    return "/v1/completions" if "prompt" in body else "/v1/chat/completions"
+
+
+def _to_embed(body: Mapping[str, object]) -> bool:
+    """Whether an `input` is texts or tokens to embed; a single text alone reads as one to answer."""
+    given = body["input"]
+    texts_or_tokens = isinstance(given, list) and bool(given) and not isinstance(given[0], dict)
+    return texts_or_tokens or "encoding_format" in body or "dimensions" in body

@@ -33,6 +33,7 @@ def see(state: ExpertState, application: Mapping[str, Any] | None, app: str) -> 
     if application is None:
         state.running, state.asleep = 0, False
         state.starting = state.stopping = 0
+        state.phase, state.context_window = "", None
         state.why_not_ready = f"application {app!r} is not deployed"
         return
     deployments = application.get("deployments", {}).values()
@@ -41,6 +42,9 @@ def see(state: ExpertState, application: Mapping[str, Any] | None, app: str) -> 
     state.starting = sum(replicas[phase] for phase in COMING)
     state.stopping = replicas["STOPPING"]
     phase = application["status"]
+    if phase != state.phase:
+        # Another engine may answer from now on.
+        state.phase, state.context_window = phase, None
     told = "; ".join(filter(None, (application.get("message"), *(d.get("message") for d in deployments))))
     state.asleep = state.running == 0 and phase == "RUNNING"
     state.why_not_ready = (

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from deployments.ask import Ask
 from deployments.config import AUTO
-from deployments.directory import CONTEXT, Directory
+from deployments.directory import CONTEXT, NOT_HERE, Directory
 from deployments.errors import BadRequest, NotAllowed, NotFound, Unavailable
 from deployments.messages import NoPolicy
 from deployments.tracing import NO_CONTEXT, Context
@@ -51,6 +51,8 @@ class Choice:
     """Experts that would have come first, had they not been asleep."""
     cause: Cause | None = None
     """Why there is no decision of the router's."""
+    named: str | None = None
+    """The expert that the request named; it stands behind the others while it is not up."""
 
 
 async def choose(
@@ -124,7 +126,11 @@ async def choose(
         return _static(ask, directory, reasons, "no_policy", answer.why, passed_over)
     if isinstance(answer, NoEligibleExpertError):
         raise none_left(answer.reasons, unavailable)
-    ranking, wake = _warm_first(answer.ranking, passed_over)
+    here = tuple(name for name in answer.ranking if name in directory.config.experts)
+    if not here:
+        why = "the router knows none of the experts that are configured here"
+        return _static(ask, directory, reasons, "no_policy", why, passed_over)
+    ranking, wake = _warm_first(here, passed_over)
     return Choice(
         ranking=ranking,
         reason="routed",
@@ -138,6 +144,7 @@ async def choose(
 
 def none_left(reasons: Mapping[str, str], unavailable: Mapping[str, str]) -> BadRequest | Unavailable:
     """The refusal when every expert was dropped, by why they were."""
+    reasons = {name: reason for name, reason in reasons.items() if reason != NOT_HERE}
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     if any(reasons.get(name) == why for name, why in unavailable.items()):
         # An expert that could do it is away for now: that is worth a retry, unlike the rest.
@@ -177,7 +184,7 @@ def _named(
             raise Unavailable(told, "expert_starting", "model", STARTING_S)
         ranking = (*ranking[1:], ask.model)
     view = ExpertView(score=0.0, cost_usd=None, ttft_ms=None, eligible=True)
-    return Choice(ranking, "named", fallback, views={ask.model: view})
+    return Choice(ranking, "named", fallback, views=dict.fromkeys(ranking, view), named=ask.model)
 
 
 def _warm_first(
@@ -202,6 +209,8 @@ def _static(
     """The policy's static ranking, as far as its experts are eligible."""
     logger.warning("static ranking used: %s", why, extra={"cause": cause})
     eligible = tuple(name for name in directory.static_ranking() if name not in reasons)
+    if not eligible:
+        raise none_left(reasons, {})
     ranking, wake = _warm_first(eligible, passed_over)
     views = {
         name: ExpertView(0.0, None, None, eligible=name not in reasons, excluded_because=reasons.get(name))

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
@@ -19,7 +18,7 @@ from ray import serve
 from ray.serve import exceptions as serve_exceptions
 
 from deployments.asgi import Head, Headers
-from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget
+from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget, resolve
 from deployments.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 from deployments.messages import NoPolicy, RouterState
 from deployments.tracing import NO_CONTEXT, Context
@@ -180,10 +179,12 @@ class RemoteExpert:
         self._name = name
         self.model = target.model or name
         self._target = target
+        url = str(target.url).rstrip("/")
+        self._root = url.removesuffix("/v1")
         # Redirects are not followed, proxies of the environment not used: only the configured host is
         # ever asked.
         self._client = httpx.AsyncClient(
-            base_url=str(target.url).rstrip("/"),
+            base_url=url,
             transport=transport,
             follow_redirects=False,
             trust_env=False,
@@ -214,10 +215,11 @@ class RemoteExpert:
         given = [(name, value) for name, value in headers if name != b"authorization"]
         if key := self._key():
             given.append((b"authorization", f"Bearer {key}".encode()))
-        # A configured url ends in /v1, as in the openai client's base_url.
+        # A configured url ends in /v1, as in the openai client's base_url; /tokenize stands beside it.
+        beside = not path.startswith("/v1/")
         request = self._client.build_request(
             method,
-            path.removeprefix("/v1"),
+            self._root + path if beside else path.removeprefix("/v1"),
             headers=given,
             content=body,
             timeout=httpx.Timeout(None, connect=connect_s),
@@ -253,7 +255,7 @@ class RemoteExpert:
         """The key, read at each request so that a rotated secret needs no restart."""
         if self._target.key_file:
             with contextlib.suppress(OSError):
-                return Path(self._target.key_file).read_text(encoding="utf-8").strip()
+                return resolve(self._target.key_file).read_text(encoding="utf-8").strip()
             raise ExpertUnavailable(self._name, f"key_file {self._target.key_file} cannot be read")
         return os.environ.get(self._target.key_env) if self._target.key_env else None
 
@@ -292,11 +294,16 @@ class RouterClient:
 async def _bounded(response: Any, timeout_s: float) -> Any:
     try:
         return await within(timeout_s, response)
-    except (ray.exceptions.RayError, serve_exceptions.RayServeException) as error:
-        raise ConnectionError(f"{type(error).__name__}") from error
-    except BaseException:
+    except TimeoutError:
         response.cancel()
         raise
+    except asyncio.CancelledError as error:
+        response.cancel()
+        if _cancelled_by_us():
+            raise
+        raise ConnectionError("the replica dropped the request") from error
+    except Exception as error:  # Ray's, Serve's, gRPC's, or what the replica raised
+        raise ConnectionError(type(error).__name__) from error
 
 
 def _cancelled_by_us() -> bool:

@@ -14,6 +14,9 @@ from deployments.messages import PolicyView, RouterState
 CONTEXT = "context window"
 """How a reason begins when an expert is dropped for the request's length alone."""
 
+NOT_HERE = "not configured at the ingress"
+"""The reason for an expert that only the policy knows."""
+
 
 @dataclass(slots=True)
 class ExpertState:
@@ -28,7 +31,10 @@ class ExpertState:
     asleep: bool = False
     """Scaled to zero on purpose: a request would wake it."""
     why_not_ready: str | None = "not seen yet"
+    phase: str = ""
+    """What Serve says of its application."""
     context_window: int | None = None
+    """What the expert itself said, in this phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +76,16 @@ class Directory:
         return (*names, *(name for name in self.config.experts if name not in names))
 
     def context_window(self, name: str) -> int | None:
-        """Tokens of prompt and answer together that an expert takes: what it says, else the policy's word."""
+        """Tokens of prompt and answer together that an expert takes.
+
+        What the configuration says, else the expert itself, else the policy.
+        """
         target = self.config.experts.get(name)
         state = self.experts.get(name)
-        if state is not None and state.context_window is not None:
-            return state.context_window
         if target is not None and target.context_window is not None:
             return target.context_window
+        if state is not None and state.context_window is not None:
+            return state.context_window
         return None if self.policy is None else self.policy.context_windows.get(name)
 
     def not_up(self, name: str) -> str | None:
@@ -112,7 +121,7 @@ class Directory:
                 reasons[name] = unavailable[name]
         for name in () if self.policy is None else self.policy.experts:
             if name not in self.config.experts:
-                reasons[name] = "not configured at the ingress"
+                reasons[name] = NOT_HERE
         return reasons
 
     def parts(self) -> dict[str, Part]:

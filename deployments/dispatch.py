@@ -4,10 +4,10 @@ Knows nothing of HTTP clients: it returns an opened stream, or raises what the c
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deployments.admission import Gate, enter_any
+from deployments.admission import Gate, Priority, enter_any
 from deployments.answers import begun, complete, refused
 from deployments.asgi import Headers
 from deployments.ask import Ask
@@ -48,9 +48,10 @@ class Opened:
     """Held until the answer ended; whoever takes the answer over must `leave` it."""
 
 
-def reason(choice: Choice, opened: Opened) -> str:
-    """Why this expert answered, in the words of the contract."""
-    return choice.reason if opened.expert == choice.ranking[0] else "fallback_expert"
+def reason(choice: Choice, expert: str) -> str:
+    """Why this expert answers, in the words of the contract."""
+    first = choice.named or choice.ranking[0]
+    return choice.reason if expert == first else "fallback_expert"
 
 
 class Deadline:
@@ -65,6 +66,21 @@ class Deadline:
 
     def left_s(self) -> float:
         return self._at - self._clock()
+
+
+async def enter_within(deadline: Deadline, gates: Sequence[Gate], priority: Priority) -> Gate:
+    """Take a place at the first of several gates that has one; errors as `enter_any` has them.
+
+    Raises:
+        DeadlineExceeded: no place came free within the deadline.
+    """
+    try:
+        return await enter_any(gates, priority, deadline.left_s())
+    except Unavailable as error:
+        if deadline.left_s() <= 0:
+            why = f"no place came free within the deadline of {deadline.seconds:g} s"
+            raise DeadlineExceeded(why) from error
+        raise
 
 
 class Dispatcher:
@@ -123,11 +139,12 @@ class Dispatcher:
                 return opened
         # All that could answer are full or failed: wait for a place at any that is full.
         while full and not asking.over():
-            place = await enter_any(
-                [self.gates[name] for name in full], ask.routing.priority, deadline.left_s()
-            )
+            place = await enter_within(deadline, [self.gates[name] for name in full], ask.routing.priority)
             name = next(name for name in full if self.gates[name] is place)
             full.remove(name)
+            if not self.health[name].available():  # it failed in the meantime
+                place.leave()
+                continue
             if (opened := await self._ask_within_place(name, asking, alone=not full)) is not None:
                 return opened
         raise self._give_up(asking)

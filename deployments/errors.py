@@ -73,7 +73,7 @@ class NotAuthenticated(ApiError):
 class NotAllowed(ApiError):
     status = 403
     type = "permission_error"
-    default_code = "not_allowed"
+    default_code = "model_not_allowed"
 
 
 class NotFound(ApiError):

@@ -62,7 +62,7 @@ def told(choice: Choice, opened: Opened, id_: str) -> dict[str, str]:
     headers = {
         "x-router-expert": opened.expert,
         "x-router-attempts": str(len(opened.attempts)),
-        "x-router-reason": reason(choice, opened),
+        "x-router-reason": reason(choice, opened.expert),
         "x-request-id": id_,
     }
     if choice.reason == "named":

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import orjson
 from pydantic import ValidationError
@@ -129,7 +130,8 @@ class Ingress:
         counts = file.with_suffix(".counts.json") if settings.counts is None else resolve(settings.counts)
         ring = KeyRing(file)
         await asyncio.to_thread(ring.refresh)
-        replica = serve.get_replica_context().replica_id.unique_id
+        # A client of its own each time: the ledger tells late calls by their numbers.
+        replica = f"{serve.get_replica_context().replica_id.unique_id}-{uuid4().hex[:8]}"
         api.keys, api.ledger = ring, LedgerClient(replica, LedgerHandle(str(counts)))
         api.ledger.start()
 
@@ -198,12 +200,17 @@ def _restore(api: Api, folder: Path) -> None:
 
 async def _context_window(name: str, app: str) -> int | None:
     """What an expert itself says of its context window."""
+    stream = None
     try:
-        stream = await ServeExpert(name, app).open("GET", "/v1/models", (), b"", MODELS_TIMEOUT_S)
-    except ExpertError as error:
-        logger.info("context window of %s not read yet: %s", name, error.why)
+        async with asyncio.timeout(MODELS_TIMEOUT_S):
+            stream = await ServeExpert(name, app).open("GET", "/v1/models", (), b"", MODELS_TIMEOUT_S)
+            body = stream.head.body + b"".join([chunk async for chunk in stream.rest])
+    except (ExpertError, TimeoutError) as error:
+        logger.info("context window of %s not read yet: %s", name, error)
         return None
-    body = stream.head.body + b"".join([chunk async for chunk in stream.rest])
+    finally:
+        if stream is not None:
+            await stream.aclose()
     try:
         window = orjson.loads(body)["data"][0].get("max_model_len")
     except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):

@@ -88,6 +88,20 @@ class Sync:
     """Requests of each key that it is answering, without those it asks for here."""
     used: tuple[Used, ...] = ()
     wanted: tuple[Reserve, ...] = ()
+    number: int = 1
+    """Counts this replica's calls: one that is heard late or twice must count once."""
+    answered: int = 0
+    """The last call whose answer came; what a later one was granted is not in use."""
+    again: "Unanswered | None" = None
+    """What an earlier call told, whose answer did not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """What was used, as an unanswered call told it; the ledger may have heard it or not."""
+
+    number: int
+    used: tuple[Used, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +110,15 @@ class Synced:
 
     verdicts: tuple[Verdict, ...]
     totals: Mapping[str, Totals]
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A replica's last call."""
+
+    number: int = 0
+    at_s: float = 0.0
+    granted: tuple[Reserve, ...] = ()
 
 
 @dataclass(slots=True)
@@ -120,6 +143,7 @@ class Ledger:
         self._accounts: dict[str, _Account] = {}
         self._in_flight: dict[str, dict[str, int]] = {}
         self._heard: dict[str, float] = {}
+        self._last: dict[str, _Heard] = {}
 
     def heard(self, replica: str, in_flight: Mapping[str, int]) -> None:
         """A replica told how many requests of each key it is answering: its word counts, not our sum."""
@@ -128,13 +152,30 @@ class Ledger:
         self._in_flight[replica] = dict(in_flight)
         for lost in [name for name, at in self._heard.items() if now - at > REPLICA_LOST_S]:
             del self._heard[lost], self._in_flight[lost]
+        for gone in [name for name, last in self._last.items() if now - last.at_s > DAY_S]:
+            del self._last[gone]
 
     def sync(self, told: Sync) -> Synced:
-        """Take a replica's word, then decide on what it asks for, in order."""
+        """Take a replica's word, then decide on what it asks for, in order.
+
+        A call that was overtaken by a later one is ignored: the later one told it again.
+        """
+        last = self._last.get(told.replica, _Heard())
+        if told.number <= last.number:
+            return Synced((), {})
         self.heard(told.replica, told.in_flight)
+        if told.answered < last.number:
+            for lost in last.granted:  # nobody heard of it: the replica decided by itself
+                self.used(Used(lost.key, last.at_s, -1, -lost.tokens, -lost.usd))
+        if told.again is not None and told.again.number > last.number:
+            for used in told.again.used:
+                self.used(used)
         for used in told.used:
             self.used(used)
         verdicts = tuple(self.reserve(told.replica, wanted) for wanted in told.wanted)
+        let_in = zip(told.wanted, verdicts, strict=True)
+        granted = tuple(wanted for wanted, verdict in let_in if verdict.code is None)
+        self._last[told.replica] = _Heard(told.number, self._clock(), granted)
         keys = {used.key for used in told.used} | {wanted.key for wanted in told.wanted} | {*told.in_flight}
         return Synced(verdicts, {key: self.totals(key) for key in keys})
 
@@ -194,6 +235,7 @@ class Ledger:
                 for key, a in self._accounts.items()
             },
             "in_flight": {replica: dict(counts) for replica, counts in self._in_flight.items()},
+            "calls": {replica: [last.number, last.at_s] for replica, last in self._last.items()},
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -211,6 +253,8 @@ class Ledger:
             self._accounts[key] = _Account(buckets, requests, tokens, int(told["day"]), float(told["usd"]))
         for replica, counts in snapshot["in_flight"].items():
             self.heard(replica, {key: int(count) for key, count in counts.items()})
+        for replica, (number, at_s) in snapshot.get("calls", {}).items():
+            self._last[replica] = _Heard(int(number), float(at_s))
 
     def _account(self, key: str) -> _Account:
         """The key's account, with what has left its window gone."""

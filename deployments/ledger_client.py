@@ -2,7 +2,8 @@
 
 There is at most one call in flight, so under load many requests share one. While the ledger is
 away the replica decides alone, by its own counts and the last it knew of the others', and reports
-what was used when the ledger is back. Knows no Ray: the transport is an argument.
+what was used when the ledger is back. Whether an unanswered call was heard cannot be known, so calls
+are numbered and the ledger counts each once. Knows no Ray: the transport is an argument.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Protocol
 
 from deployments.errors import TooMany
 from deployments.keys import Caller
-from deployments.ledger import Ledger, Reserve, Sync, Synced, Totals, Used, Verdict
+from deployments.ledger import Ledger, Reserve, Sync, Synced, Totals, Unanswered, Used, Verdict
 
 logger = logging.getLogger("ray.serve")
 
@@ -62,7 +63,7 @@ class LedgerClient:
     """Lets the requests of limited keys in.
 
     Args:
-        replica: this ingress replica's name.
+        replica: a name that no other client of the ledger has, and no earlier one had.
         transport: the way to the common ledger.
         clock: seconds since 1970.
     """
@@ -74,6 +75,8 @@ class LedgerClient:
         self._in_flight: Counter[str] = Counter()
         self._wanted: list[_Wanted] = []
         self._used: list[Used] = []
+        self._number = self._answered = 0
+        self._unanswered: Unanswered | None = None
         self._calling = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
@@ -121,19 +124,22 @@ class LedgerClient:
             self._heart = asyncio.create_task(self._beat())
 
     async def stop(self) -> None:
-        """End the heartbeat."""
+        """End the heartbeat; whoever still waits is answered by what is known here."""
         for task in (self._heart, self._pump):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         self._heart = None
+        self._answer_alone(self._wanted)
+        self._wanted = []
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             if self._pump is None or self._pump.done():
                 await self._call()
+                self._kick()  # what had gathered while the ledger was away
 
     def _kick(self) -> None:
         if not self.away and (self._pump is None or self._pump.done()):
@@ -150,18 +156,27 @@ class LedgerClient:
 
     async def _call_once(self) -> None:
         wanted, self._wanted = self._wanted[:MOST_WANTED], self._wanted[MOST_WANTED:]
-        used, self._used = self._used, []
+        self._number += 1
+        again = self._unanswered
+        used: tuple[Used, ...] = ()
+        if again is None:
+            used, self._used = tuple(self._used), []
+            self._unanswered = Unanswered(self._number, used) if used else None
         in_flight = {key: count for key, count in self._in_flight.items() if count > 0}
-        told = Sync(self._replica, in_flight, tuple(used), tuple(item.reserve for item in wanted))
+        asked = tuple(item.reserve for item in wanted)
+        told = Sync(self._replica, in_flight, used, asked, self._number, self._answered, again)
         try:
             synced = await self._transport.sync(told, CALL_TIMEOUT_S)
         except (TimeoutError, ConnectionError) as error:
             self._lost(error)
-            self._used = _merged([*used, *self._used])
-            for item in (*wanted, *self._wanted):
-                self._answer(item, self._decide_alone(item.reserve))
+            self._used = _merged(self._used)
+            self._answer_alone([*wanted, *self._wanted])
             self._wanted = []
             return
+        except BaseException:
+            self._wanted = [*wanted, *self._wanted]
+            raise
+        self._answered, self._unanswered = self._number, None
         if self.away:
             logger.info("the ledger is back")
             self.away = False
@@ -174,6 +189,10 @@ class LedgerClient:
             self._answer(item, verdict)
         for key, totals in synced.totals.items():
             self._others[key] = totals.beyond(self._own_totals(key))
+
+    def _answer_alone(self, wanted: list[_Wanted]) -> None:
+        for item in wanted:
+            self._answer(item, self._decide_alone(item.reserve))
 
     def _answer(self, item: _Wanted, verdict: Verdict) -> None:
         if not item.verdict.done():

@@ -1,9 +1,10 @@
 """Hand an expert's answer on to the client: bytes untouched, our headers added.
 
-A stream that breaks off after its first byte ends in one error event and `[DONE]`: there is no
-second try then. Knows ASGI and server-sent events; nothing of Ray.
+A stream that breaks off after its first byte, or outlasts the request's deadline, ends in one error
+event and `[DONE]`: there is no second try then. Knows ASGI and server-sent events; nothing of Ray.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from deployments.asgi import Headers
 from deployments.clients import HOP_HEADERS, OpenStream
 from deployments.errors import ExpertError, envelope
 
@@ -31,12 +33,18 @@ ENDINGS: Mapping[str, tuple[bytes, ...]] = {
 LONGEST_ENDING = 32
 MOST_HELD_BYTES = 1024 * 1024
 """An unfinished event longer than this is handed on as it comes."""
+INTERRUPTED = ("the expert broke off its answer", "stream_interrupted")
+OUT_OF_TIME = ("the request's deadline passed before the answer ended", "deadline_exceeded")
 TAIL_BYTES = 16 * 1024
 """Enough of a stream's end to find its usage and whether it ended properly."""
 
 
 class Relay(Response):
-    """An expert's 2xx answer on its way to the client."""
+    """An expert's 2xx answer on its way to the client.
+
+    Args:
+        left_s: how much time is left for a stream to end, in seconds.
+    """
 
     def __init__(
         self,
@@ -44,9 +52,11 @@ class Relay(Response):
         headers: Mapping[str, str],
         *,
         kind: str,
+        left_s: Callable[[], float],
         finished: Callable[["Relayed"], None],
     ) -> None:
         self._stream = stream
+        self._left_s = left_s
         self._kind = kind
         self._finished = finished
         self.status_code = stream.head.status
@@ -58,13 +68,15 @@ class Relay(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = self._stream.head
-        told = Relayed(self._kind, streamed=not head.complete)
+        # A short stream may come in one piece: it is one by its type.
+        whole = head.complete and not _is_event_stream(head.headers)
+        told = Relayed(self._kind, streamed=not whole)
         headers = list(self.raw_headers)
-        if head.complete:
+        if whole:
             headers.append((b"content-length", str(len(head.body)).encode()))
         try:
             await send({"type": "http.response.start", "status": head.status, "headers": headers})
-            if head.complete:
+            if whole:
                 await send({"type": "http.response.body", "body": head.body})
                 told.tail = head.body
                 told.outcome = "complete"
@@ -82,11 +94,15 @@ class Relay(Response):
         """Hand on whole events only, so that one that breaks off midway never reaches the client."""
         held = self._stream.head.body
         try:
-            held = await _send_events(send, told, held)
-            async for chunk in self._stream.rest:
-                held = await _send_events(send, told, held + chunk)
+            async with asyncio.timeout(self._left_s()):
+                held = await _send_events(send, told, held)
+                async for chunk in self._stream.rest:
+                    held = await _send_events(send, told, held + chunk)
         except ExpertError:
-            await self._break_off(send, told)
+            await _break_off(send, told, INTERRUPTED)
+            return
+        except TimeoutError:
+            await _break_off(send, told, OUT_OF_TIME)
             return
         if held.strip() == DONE.strip():
             held = DONE  # understood without its blank line, and handed on with it
@@ -94,21 +110,19 @@ class Relay(Response):
             told.saw(held)
             await send({"type": "http.response.body", "body": held, "more_body": True})
         if not told.ended:
-            await self._break_off(send, told)
+            await _break_off(send, told, INTERRUPTED)
             return
         told.outcome = "complete"
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _break_off(self, send: Send, told: "Relayed") -> None:
-        """After the first byte there is no second try: say so and end properly."""
-        told.outcome = "broken"
-        error = envelope(
-            "the expert broke off its answer; what came before this event is incomplete",
-            "server_error",
-            "stream_interrupted",
-        )
-        body = b"data: " + orjson.dumps(error) + b"\n\n" + DONE
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+async def _break_off(send: Send, told: "Relayed", why: tuple[str, str]) -> None:
+    """After the first byte there is no second try: say so and end properly."""
+    told.outcome = "broken"
+    message, code = why
+    error = envelope(f"{message}; what came before this event is incomplete", "server_error", code)
+    body = b"data: " + orjson.dumps(error) + b"\n\n" + DONE
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def _send_events(send: Send, told: "Relayed", held: bytes) -> bytes:
@@ -120,6 +134,10 @@ async def _send_events(send: Send, told: "Relayed", held: bytes) -> bytes:
         told.saw(held[:end])
         await send({"type": "http.response.body", "body": held[:end], "more_body": True})
     return held[end:]
+
+
+def _is_event_stream(headers: Headers) -> bool:
+    return any(name.lower() == b"content-type" and b"event-stream" in value for name, value in headers)
 
 
 def _handed_on(name: bytes) -> bool:

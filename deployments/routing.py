@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from deployments.identity import name_of_replica
 from deployments.messages import NoPolicy, PolicyView, RouterState
 from deployments.tracing import NO_CONTEXT, Context
 from router.core import Decision, FloatArray, QueryBatch, RouteRequest
-from router.encoders import Encoder, load_encoder
+from router.encoders import Encoder, EncoderSpec, load_encoder
 from router.errors import NoEligibleExpertError, PoolError, RouterError
 from router.policy import Policy
 
@@ -41,6 +41,8 @@ class Served:
     policy: Policy
     encoder: Encoder
     folder: str
+    embeddings: OrderedDict[str, FloatArray] = field(default_factory=OrderedDict)
+    """Of queries seen lately, by this encoder; kept by the thread that answers batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,6 @@ class Router:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="router")
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy-loader")
         self._tracer = tracing.tracer("to-router-router")
-        self._embeddings: OrderedDict[str, FloatArray] = OrderedDict()
         self._batches = Batcher(
             self._answer_batch, most=args.max_batch_size, wait_s=args.batch_wait_ms / 1000
         )
@@ -88,7 +89,6 @@ class Router:
             self._error = None
             telemetry.config_refused.labels("Router").set(0)
             telemetry.policy_swaps.labels("accepted").inc()
-            self._embeddings.clear()
             logger.info("policy %s loaded from %s", self._served.policy.policy_id, self._served.folder)
 
     async def decide(self, request: RouteRequest, trace: Context = NO_CONTEXT) -> Answer:
@@ -127,25 +127,11 @@ class Router:
         texts = tuple(request.query for request in requests)
         telemetry.router_batch.observe(len(requests))
         with telemetry.router_seconds.labels("encode").time():
-            batch = QueryBatch(texts, self._encode(served.encoder, texts))
+            batch = QueryBatch(texts, _encode(served, texts))
         with telemetry.router_seconds.labels("score").time():
             answers = served.policy.decide(batch, requests)
         telemetry.router_unfamiliar.inc(sum(getattr(answer, "unfamiliar", False) for answer in answers))
         return list(answers)
-
-    def _encode(self, encoder: Encoder, texts: tuple[str, ...]) -> FloatArray:
-        """Embeddings of `texts`, each distinct and unseen one encoded once."""
-        known = self._embeddings
-        telemetry.router_cached.inc(sum(text in known for text in texts))
-        missing = list(dict.fromkeys(text for text in texts if text not in known))
-        fresh = dict(zip(missing, encoder.encode(missing), strict=True)) if missing else {}
-        rows = [fresh[text] if text in fresh else known[text] for text in texts]
-        for text in texts:
-            known[text] = fresh[text] if text in fresh else known[text]
-            known.move_to_end(text)
-        while len(known) > CACHED_EMBEDDINGS:
-            known.popitem(last=False)
-        return np.stack(rows)
 
     def _load(self, config: RouterConfig) -> Served:
         folder = resolve(config.policy)
@@ -159,15 +145,17 @@ class Router:
             prices={name: price.as_price() for name, price in config.prices.items()},
             preferences=None if config.preferences is None else config.preferences.as_preferences(),
         )
-        encoder = self._encoder(policy)
+        encoder, now = self._encoder(policy), self._served
         encoder.encode(["warm up"])
+        if now is not None and now.encoder is encoder:
+            return Served(policy, encoder, config.policy, now.embeddings)
         return Served(policy, encoder, config.policy)
 
     def _encoder(self, policy: Policy) -> Encoder:
-        if self._served is not None and self._served.encoder.spec == policy.encoder:
+        if self._served is not None and self._served.encoder.spec.sha256 == policy.encoder.sha256:
             return self._served.encoder
         name = policy.encoder if self._args.encoder == "default" else self._args.encoder
-        encoder = load_encoder(name, device=self._args.device, threads=self._args.threads)
+        encoder = load_encoder(_placed(name), device=self._args.device, threads=self._args.threads)
         if encoder.spec.sha256 != policy.encoder.sha256:
             raise PoolError(
                 f"the policy was trained with encoder {policy.encoder.id} "
@@ -182,6 +170,29 @@ class Router:
         telemetry.policy_swaps.labels("refused").inc()
         kept = "none" if self._served is None else self._served.policy.policy_id
         logger.error("policy refused, policy in force: %s; %s", kept, why)
+
+
+def _encode(served: Served, texts: tuple[str, ...]) -> FloatArray:
+    """Embeddings of `texts`, each distinct and unseen one encoded once."""
+    known = served.embeddings
+    telemetry.router_cached.inc(sum(text in known for text in texts))
+    missing = list(dict.fromkeys(text for text in texts if text not in known))
+    fresh = dict(zip(missing, served.encoder.encode(missing), strict=True)) if missing else {}
+    rows = [fresh[text] if text in fresh else known[text] for text in texts]
+    for text in texts:
+        known[text] = fresh[text] if text in fresh else known[text]
+        known.move_to_end(text)
+    while len(known) > CACHED_EMBEDDINGS:
+        known.popitem(last=False)
+    return np.stack(rows)
+
+
+def _placed(encoder: str | EncoderSpec) -> str | EncoderSpec:
+    """An encoder's folder made absolute; the id of a package or of the hub as it is."""
+    folder = resolve(encoder if isinstance(encoder, str) else encoder.id)
+    if not folder.is_dir():
+        return encoder
+    return str(folder) if isinstance(encoder, str) else replace(encoder, id=str(folder))
 
 
 def _view(served: Served) -> PolicyView:

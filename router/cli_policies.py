@@ -27,7 +27,11 @@ def add_commands(commands: Any) -> None:
     trade.add_argument("--min-quality", type=float)
     route.add_argument("--max-cost-usd", type=float)
     route.add_argument("--exclude", default="", help="experts that may not answer, separated by commas")
-    route.add_argument("--json", action="store_true", help="the answer as POST /v1/route gives it")
+    route.add_argument(
+        "--json",
+        action="store_true",
+        help="as POST /v1/route answers, and unfamiliar",
+    )
     route.add_argument("text", help="the query; - reads standard input")
     route.set_defaults(run=_route)
 

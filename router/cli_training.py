@@ -91,7 +91,7 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from router.evaluation import judge, report
     from router.plots import require_matplotlib
-    from router.report import as_markdown, write_report
+    from router.report import as_json, as_markdown, write_report
 
     require_matplotlib()
     policy = Policy.load(options.policy)
@@ -102,7 +102,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     judged = judge(policy, dataset, embed(encoder, dataset.texts))
     figures = report(judged)
     write_report(options.out, judged, figures)
-    print(json.dumps(figures, indent=2) if options.json else as_markdown(figures))
+    print(as_json(figures) if options.json else as_markdown(figures))
     return 0
 
 

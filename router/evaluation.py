@@ -162,7 +162,8 @@ def _saved(judged: Judged) -> dict[str, Any]:
     """
     facts = judged.policy.training
     weight = facts.get("equal_quality_cost_weight")
-    if judged.paid is None or "equal_quality_cost_weight" not in facts:
+    free = judged.paid is None or not judged.paid[:, judged.best_single].any()
+    if judged.paid is None or free or "equal_quality_cost_weight" not in facts:
         return {"cost_weight": weight, "saved": None, "quality": None, "ci95": None}
     alone_always = np.full(len(judged.quality), judged.best_single)
     chosen = alone_always if weight is None else judged.choices(Preferences(cost_weight=weight))

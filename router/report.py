@@ -1,6 +1,7 @@
 """Write what `evaluation` found: report.json for programs, report.md and pictures for people."""
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,20 @@ def write_report(folder: Path, judged: Judged, figures: Mapping[str, Any]) -> No
         plots.plot_reliability(making / "reliability.png", judged)
         plots.plot_traffic(making / "traffic.png", figures)
         plots.plot_winners(making / "winners.png", judged)
-        (making / "report.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        (making / "report.json").write_text(as_json(figures) + "\n", encoding="utf-8")
+
+
+def as_json(figures: Mapping[str, Any]) -> str:
+    """Figures as JSON; a ratio to nothing (a free expert, two experts that are equal) is null."""
+    return json.dumps(_finite(figures), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

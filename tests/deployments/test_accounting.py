@@ -22,7 +22,7 @@ from router.experts import Price
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, event
 from tests.deployments.house import CHAT, HELLO, NAMES, House, settle
-from tests.deployments.test_door import bearer, with_keys
+from tests.deployments.test_door_keys import bearer, with_keys
 
 PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 

@@ -148,10 +148,12 @@ async def test_the_time_to_come_back_follows_the_measured_drain_rate() -> None:
     for _ in range(5):
         clock.now += 2.0
         door.leave()
+        await door.enter("interactive", 1)
     slow = door.retry_after_s()
     for _ in range(5):
         clock.now += 0.1
         door.leave()
+        await door.enter("interactive", 1)
 
     assert slow == pytest.approx(2.0, rel=0.01)
     assert door.retry_after_s() < slow
@@ -172,6 +174,30 @@ async def test_who_would_wait_in_vain_is_refused_at_once() -> None:
     with pytest.raises(TooMany):
         await door.enter("interactive", 5.0)
     waiting.cancel()
+
+
+async def test_a_lull_says_nothing_of_how_fast_a_full_house_empties() -> None:
+    clock = Clock()
+    door = gate(places=2, max_queued=100, clock=clock)
+    for _ in range(4):
+        await door.enter("interactive", 1)
+        await door.enter("interactive", 1)
+        clock.now += 0.5
+        door.leave()
+        door.leave()
+        clock.now += 3600.0
+    for _ in range(2):
+        await door.enter("interactive", 1)
+    waiting = [asyncio.create_task(door.enter("interactive", 60)) for _ in range(10)]
+    await settle()
+
+    # Two places every half second: the eleventh to wait gets one long before ten seconds are over.
+    last = asyncio.create_task(door.enter("interactive", 10.0))
+    await settle()
+    assert not last.done()
+    assert door.retry_after_s() < 10
+    for task in (*waiting, last):
+        task.cancel()
 
 
 async def test_of_several_gates_the_first_with_a_place_lets_in_or_the_first_to_get_one() -> None:

@@ -57,3 +57,14 @@ def test_an_expert_without_an_application_is_not_ready() -> None:
 )
 def test_serve_still_names_what_is_read(model: Any, fields: set[str]) -> None:
     assert fields <= model.model_fields.keys()
+
+
+def test_what_an_expert_said_is_forgotten_when_another_engine_may_answer() -> None:
+    state = ExpertState()
+    see(state, application("RUNNING", "RUNNING"), "expert-a")
+    state.context_window = 512
+    see(state, application("RUNNING", "RUNNING"), "expert-a")
+    kept = state.context_window
+    see(state, application("DEPLOYING", "RUNNING"), "expert-a")
+
+    assert (kept, state.context_window) == (512, None)

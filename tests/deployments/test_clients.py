@@ -15,9 +15,17 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from deployments.clients import OpenStream, RemoteExpert, ServeExpert, _unavailable, expert_client
+from deployments.clients import (
+    OpenStream,
+    RemoteExpert,
+    RouterClient,
+    ServeExpert,
+    _unavailable,
+    expert_client,
+)
 from deployments.config import ExpertTarget
 from deployments.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
+from router.core import RouteRequest
 
 URL = "http://expert.example/v1"
 CHAT = "/v1/chat/completions"
@@ -70,6 +78,34 @@ async def test_a_key_file_is_read_at_every_request(tmp_path: Path) -> None:
     assert keys == ["Bearer one", "Bearer two"]
     with pytest.raises(ExpertUnavailable, match="key_file"):
         await expert.open("POST", CHAT, (), b"{}", 5)
+
+
+async def test_a_key_files_relative_path_begins_at_the_projects_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text("one")
+    monkeypatch.setenv("TO_ROUTER_ROOT", str(tmp_path))
+    keys: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["authorization"])
+        return httpx.Response(200, json={})
+
+    await everything(await remote(handler, key_file="key").open("POST", CHAT, (), b"{}", 5))
+
+    assert keys == ["Bearer one"]
+
+
+async def test_what_stands_beside_v1_is_asked_for_there() -> None:
+    seen: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(200, json={})
+
+    await everything(await remote(handler).open("POST", "/tokenize", (), b"{}", 5))
+
+    assert seen == ["http://expert.example/tokenize"]
 
 
 async def test_a_redirect_is_never_followed() -> None:
@@ -263,3 +299,26 @@ async def test_giving_a_stream_up_closes_the_connection(server: Server) -> None:
 
     async with asyncio.timeout(5):
         await server.left.wait()
+
+
+class Answer:
+    """A call of the router's that ends in an error."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __await__(self) -> Any:
+        yield from asyncio.sleep(0).__await__()
+        raise self._error
+
+    def cancel(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyError("x"), asyncio.CancelledError()])
+async def test_whatever_befalls_a_router_replica_is_its_absence(error: BaseException) -> None:
+    method = SimpleNamespace(remote=lambda *_: Answer(error))
+    router = RouterClient(SimpleNamespace(options=lambda **_: method))
+
+    with pytest.raises(ConnectionError):
+        await router.decide(RouteRequest("hello"), 5)

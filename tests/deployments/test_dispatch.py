@@ -296,3 +296,32 @@ async def test_an_answer_that_is_no_object_is_answered_by_the_next() -> None:
     opened = await field.open()
 
     assert opened.stream.head.body == answer("b")
+
+
+async def test_an_expert_that_failed_while_one_waited_for_it_is_not_asked() -> None:
+    field = Field(FakeExpert("a"), FakeExpert("b"), places=1)
+    for gate in field.gates.values():
+        await gate.enter("interactive", 1)
+    waiting = asyncio.create_task(field.open())
+    await asyncio.sleep(0)
+    for _ in range(FAILURES_TO_OPEN):
+        field.health["a"].failed()
+    field.gates["a"].leave()
+    await asyncio.sleep(0)
+    field.gates["b"].leave()
+    opened = await waiting
+
+    assert opened.expert == "b"
+    assert field.experts["a"].asked == []
+    assert field.held() == {"a": 0, "b": 1}
+
+
+async def test_a_deadline_that_passes_in_an_experts_queue_is_504() -> None:
+    field = Field(FakeExpert("a"), places=1)
+    await field.gates["a"].enter("interactive", 1)
+    waiting = asyncio.create_task(field.open(seconds=0.01))
+    await asyncio.sleep(0)
+    field.clock.now += 1.0
+
+    with pytest.raises(DeadlineExceeded):
+        await waiting

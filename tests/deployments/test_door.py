@@ -1,8 +1,6 @@
-"""The door as a whole: admission, keys, sleeping experts, browsers, clients that leave."""
+"""The door as a whole: admission, sleeping experts, browsers, clients that leave."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -11,30 +9,9 @@ import pytest
 from deployments.ask import ROUTING_FIELDS
 from deployments.config import IngressConfig
 from deployments.errors import ExpertTimeout, ExpertUnavailable
-from deployments.keys import KeyFile, KeyLimits, KeyRing, new_key, write_keys
-from deployments.ledger import Ledger, Sync, Synced
-from deployments.ledger_client import LedgerClient
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, FakeExpert, event
 from tests.deployments.house import CHAT, HELLO, House, settle
-
-
-class InProcess:
-    """The way to a ledger in this process."""
-
-    def __init__(self) -> None:
-        self.ledger = Ledger(lambda: 1_000.0)
-
-    async def sync(self, told: Sync, timeout_s: float) -> Synced:
-        return self.ledger.sync(told)
-
-
-@pytest.fixture
-async def house() -> AsyncIterator[House]:
-    opened = House()
-    yield opened
-    await opened.http.aclose()
-
 
 # --- admission
 
@@ -234,7 +211,12 @@ async def test_a_named_expert_on_its_way_up_is_503_starting_at_once(house: House
     assert why in response.json()["error"]["message"]
     assert response.headers["retry-after"] == "10"
     assert house.experts["small"].asked == []
-    assert (await house.ask(model="small", routing={"fallback": True})).headers["x-router-expert"] == "large"
+    named = {"model": "small", "routing": {"fallback": True}}
+    instead = (await house.ask(**named)).headers
+    assert (instead["x-router-expert"], instead["x-router-reason"]) == ("large", "fallback_expert")
+    told = (await house.http.post("/v1/route", json={**HELLO, **named})).json()
+    assert (told["expert"], told["reason"]) == ("large", "fallback_expert")
+    assert told["experts"]["large"]["eligible"]
 
 
 async def test_route_agrees_with_the_request_about_sleeping_experts(house: House) -> None:
@@ -245,88 +227,42 @@ async def test_route_agrees_with_the_request_about_sleeping_experts(house: House
     assert told["expert"] == (await house.ask()).headers["x-router-expert"]
 
 
-@pytest.mark.parametrize("body", [{"prompt": "hello"}, {"input": "hello"}, {"messages": HELLO["messages"]}])
-async def test_route_reads_every_form_of_a_query(house: House, body: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "body", [{"prompt": "hello"}, {"input": "hello"}, {"input": ["hello"]}, {"messages": HELLO["messages"]}]
+)
+async def test_route_reads_every_form_of_a_query(body: dict[str, Any]) -> None:
+    house = House(small={"capabilities": ["embeddings"]})
     response = await house.http.post("/v1/route", json={"model": "auto", **body})
 
     assert response.status_code == 200
     assert house.router.asked[-1].query == "hello"
 
 
-# --- keys
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"input": ["hello"]}, "/v1/embeddings"),
+        ({"input": "hello", "encoding_format": "float"}, "/v1/embeddings"),
+        ({"system": "Be brief.", "max_tokens": 5, "messages": HELLO["messages"]}, "/v1/messages"),
+    ],
+)
+async def test_route_decides_as_the_endpoint_of_the_same_body_does(body: dict[str, Any], path: str) -> None:
+    house = House(large={"capabilities": ["embeddings"]})
+    await house.http.post("/v1/route", json={"model": "auto", **body})
+    await house.http.post(path, json={"model": "auto", **body})
+
+    told, done = house.router.asked[-2:]
+    assert (told.query, told.excluded, told.prompt_tokens) == (done.query, done.excluded, done.prompt_tokens)
 
 
-def bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"}
+async def test_an_expert_that_only_the_policy_knows_is_never_asked(house: House) -> None:
+    house.router.preferred = ("stranger", "small", "large")
+    known = await house.ask()
+    house.router.preferred = ("stranger",)
+    unknown = await house.ask()
 
-
-def with_keys(house: House, tmp_path: Path, **settings: Any) -> str:
-    key, record = new_key("team", **settings)
-    write_keys(tmp_path / "keys.json", KeyFile(keys=[record]))
-    house.api.keys = KeyRing(tmp_path / "keys.json")
-    house.api.keys.refresh()
-    house.api.ledger = LedgerClient("a", InProcess(), lambda: 1_000.0)
-    return key
-
-
-async def test_with_keys_every_endpoint_but_health_asks_for_one(house: House, tmp_path: Path) -> None:
-    key = with_keys(house, tmp_path)
-    refused = [await house.http.post(path, json=HELLO) for path in (CHAT, "/v1/route", "/v1/embeddings")]
-    refused.append(await house.http.get("/v1/models"))
-
-    assert {response.status_code for response in refused} == {401}
-    assert {response.json()["error"]["code"] for response in refused} == {"invalid_api_key"}
-    assert {response.headers["www-authenticate"] for response in refused} == {"Bearer"}
-    assert (await house.http.get("/health")).status_code == 200
-    assert (await house.ask(bearer(key))).status_code == 200
-    assert not any(b"authorization" in asked[2] for asked in house.experts["small"].asked)
-
-
-async def test_a_key_reaches_only_its_experts(house: House, tmp_path: Path) -> None:
-    headers = bearer(with_keys(house, tmp_path, experts=["large"]))
-
-    assert (await house.ask(headers)).headers["x-router-expert"] == "large"
-    named = await house.ask(headers, model="small")
-    assert (named.status_code, named.json()["error"]["code"]) == (403, "model_not_allowed")
-    models = (await house.http.get("/v1/models", headers=headers)).json()["data"]
-    assert [card["id"] for card in models] == ["auto", "auto-cheap", "large"]
-
-
-async def test_a_keys_preset_is_what_auto_means_and_the_body_outweighs_it(
-    house: House, tmp_path: Path
-) -> None:
-    headers = bearer(with_keys(house, tmp_path, preset="auto-cheap"))
-    await house.ask(headers)
-    await house.ask(headers, routing={"cost_weight": 0.0})
-
-    assert [request.preferences.cost_weight for request in house.router.asked] == [1.0, 0.0]
-
-
-async def test_a_keys_limit_is_429_with_a_time_to_come_back(house: House, tmp_path: Path) -> None:
-    headers = bearer(with_keys(house, tmp_path, limits=KeyLimits(requests_per_minute=2)))
-    statuses = [(await house.ask(headers)).status_code for _ in range(3)]
-    refused = await house.ask(headers)
-
-    assert statuses == [200, 200, 429]
-    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-    assert 30 < int(refused.headers["retry-after"]) <= 61
-
-
-async def test_a_spent_budget_tells_clients_not_to_retry(house: House, tmp_path: Path) -> None:
-    headers = bearer(with_keys(house, tmp_path, limits=KeyLimits(usd_per_day=1e-9)))
-    refused = await house.ask(headers)
-
-    assert refused.json()["error"]["code"] == "budget_exceeded"
-    assert refused.headers["x-should-retry"] == "false"
-
-
-async def test_a_limit_is_charged_with_what_was_used_not_with_what_was_reserved(
-    house: House, tmp_path: Path
-) -> None:
-    headers = bearer(with_keys(house, tmp_path, limits=KeyLimits(tokens_per_minute=600)))
-    statuses = [(await house.ask(headers)).status_code for _ in range(5)]
-
-    assert statuses == [200] * 5
+    assert (known.headers["x-router-expert"], known.headers["x-router-reason"]) == ("small", "routed")
+    assert (unknown.status_code, unknown.headers["x-router-reason"]) == (200, "fallback_router")
 
 
 # --- browsers, description, retries

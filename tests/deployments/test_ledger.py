@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.keys import KeyLimits
-from deployments.ledger import REPLICA_LOST_S, WINDOW_S, Ledger, Reserve, Sync, Totals, Used
+from deployments.ledger import REPLICA_LOST_S, WINDOW_S, Ledger, Reserve, Sync, Totals, Unanswered, Used
 from tests.deployments.fakes import Clock
 
 KEY = "0123456789ab"
@@ -88,7 +88,7 @@ def test_a_replicas_own_word_on_what_is_in_flight_counts() -> None:
     synced = ledger.sync(Sync("a", {}, (), (wanted, wanted, wanted)))
     assert [verdict.code for verdict in synced.verdicts] == [None, None, "concurrency_limit_exceeded"]
 
-    assert ledger.sync(Sync("a", {KEY: 1}, (), (wanted,))).verdicts[0].code is None
+    assert ledger.sync(Sync("a", {KEY: 1}, (), (wanted,), number=2, answered=1)).verdicts[0].code is None
     assert synced.totals[KEY].in_flight == 2
 
 
@@ -129,3 +129,38 @@ def test_no_window_of_a_minute_ever_holds_more_than_the_limits(
         window = [tokens for when, tokens in let_in if at - WINDOW_S < when <= at]
         assert len(window) <= limit
         assert sum(window) <= tokens_limit
+
+
+def test_a_call_is_counted_once_however_often_and_late_it_is_heard() -> None:
+    ledger = Ledger(Clock())
+    spent = (Used(KEY, 1000.0, 1, 10, 1.0),)
+    first = Sync("a", {}, spent, number=1)
+    ledger.sync(first)
+    ledger.sync(first)
+    ledger.sync(Sync("a", {}, number=2, again=Unanswered(1, spent)))
+    ledger.sync(Sync("a", {}, number=4, again=Unanswered(3, spent)))
+    ledger.sync(Sync("a", {}, spent, number=3))
+
+    assert (ledger.totals(KEY).requests, ledger.totals(KEY).usd) == (2, 2.0)
+
+
+def test_what_was_granted_in_a_call_whose_answer_was_lost_is_taken_back() -> None:
+    ledger = Ledger(Clock())
+    ledger.sync(Sync("a", {}, (), (want(tokens=7, usd=0.5),), number=1))
+    ledger.sync(Sync("a", {KEY: 1}, (), (want(tokens=7, usd=0.5),), number=2, answered=1))
+    heard = ledger.totals(KEY)
+    ledger.sync(Sync("a", {KEY: 1}, number=3, answered=1))
+
+    assert (heard.requests, heard.tokens, heard.usd) == (2, 14, 1.0)
+    assert (ledger.totals(KEY).requests, ledger.totals(KEY).usd) == (1, 0.5)
+
+
+def test_a_restored_ledger_knows_which_calls_it_has_heard() -> None:
+    spent = (Used(KEY, 1000.0, 1, 10, 1.0),)
+    ledger = Ledger(Clock())
+    ledger.sync(Sync("a", {}, spent, number=1))
+    restored = Ledger(Clock())
+    restored.restore(json.loads(json.dumps(ledger.snapshot())))
+    restored.sync(Sync("a", {}, number=2, again=Unanswered(1, spent)))
+
+    assert restored.totals(KEY).usd == 1.0

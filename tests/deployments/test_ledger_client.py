@@ -20,13 +20,18 @@ class Transport:
         self.ledger = ledger
         self.calls: list[Sync] = []
         self.cut = False
+        self.deaf = False
+        """Whether what is told arrives and the answer does not."""
 
     async def sync(self, told: Sync, timeout_s: float) -> Synced:
         self.calls.append(told)
         await asyncio.sleep(0)
         if self.cut:
             raise ConnectionError("cut")
-        return self.ledger.sync(told)
+        synced = self.ledger.sync(told)
+        if self.deaf:
+            raise TimeoutError
+        return synced
 
 
 def caller(**limits: float) -> Caller:
@@ -149,3 +154,34 @@ async def test_the_heartbeat_can_be_stopped(clock: Clock, transport: Transport) 
     await client.stop()
 
     assert transport.calls == []
+
+
+async def test_answers_that_are_lost_make_nothing_count_twice(clock: Clock, transport: Transport) -> None:
+    client = LedgerClient("a", transport, clock)
+    who = caller(usd_per_day=100)
+    (first,) = await many(client, who, 1)
+    transport.deaf = True
+    (second,) = await many(client, who, 1)
+    for hold in (first, second):
+        hold.settle(4, 0.001)
+    for _ in range(3):
+        await client._call()
+    transport.deaf = False
+    await client._call()
+    client._kick()
+    await settle()
+
+    totals = transport.ledger.totals(KEY)
+    assert (totals.requests, totals.tokens, totals.in_flight) == (2, 8, 0)
+    assert totals.usd == pytest.approx(0.002)
+
+
+async def test_who_waits_when_the_client_is_stopped_is_answered(clock: Clock, transport: Transport) -> None:
+    client = LedgerClient("a", transport, clock)
+    for steps in range(3):
+        waiting = asyncio.create_task(client.reserve(caller(max_concurrent=9), 10, 0.0))
+        for _ in range(1 + steps):
+            await asyncio.sleep(0)
+        await client.stop()
+
+        assert isinstance(await asyncio.wait_for(waiting, 1), Hold)

@@ -17,6 +17,7 @@ from deployments.relay import DONE, Relay, Relayed
 from tests.deployments.fakes import EVENTS, JSON, event
 
 Pieces = Sequence[bytes | Exception]
+NEVER = b"what never comes"
 
 
 async def relay(
@@ -24,6 +25,7 @@ async def relay(
     *pieces: bytes | Exception,
     headers: Sequence[tuple[bytes, bytes]] = EVENTS,
     whole: bool = False,
+    left_s: float = 60.0,
 ) -> tuple[list[Message], Relayed]:
     sent: list[Message] = []
     told: list[Relayed] = []
@@ -32,6 +34,8 @@ async def relay(
         for piece in pieces[1:]:
             if isinstance(piece, Exception):
                 raise piece
+            if piece == NEVER:
+                await asyncio.Event().wait()
             yield piece
 
     async def send(message: Message) -> None:
@@ -43,7 +47,8 @@ async def relay(
     first = pieces[0]
     assert isinstance(first, bytes)
     stream = OpenStream(Head(200, tuple(headers), first, complete=whole), rest())
-    await Relay(stream, {"x-router-expert": "a"}, kind=kind, finished=told.append)({}, receive, send)
+    answer = Relay(stream, {"x-router-expert": "a"}, kind=kind, left_s=lambda: left_s, finished=told.append)
+    await answer({}, receive, send)
     return sent, told[0]
 
 
@@ -131,7 +136,7 @@ async def test_only_headers_of_the_answer_are_handed_on() -> None:
 
 async def test_usage_is_read_of_whole_answers_and_streams() -> None:
     usage = b'{"usage": {"prompt_tokens": 3, "completion_tokens": 5}, "padding": "' + b"x" * 50_000 + b'"}'
-    _, whole = await relay("chat", usage, whole=True)
+    _, whole = await relay("chat", usage, whole=True, headers=JSON)
     last = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5}}\n\n'
     _, streamed = await relay("chat", event("a", "x"), last, DONE)
     message = b'data: {"type": "message_delta", "usage": {"input_tokens": 3, "output_tokens": 5}}\n\n'
@@ -145,3 +150,23 @@ async def test_an_event_without_end_does_not_pile_up(monkeypatch: pytest.MonkeyP
     sent, _ = await relay("chat", b"data: " + b"x" * 90, b"y" * 90, b"z" * 90, b"\n\n", DONE)
 
     assert max(len(message.get("body", b"")) for message in sent[1:]) < 200
+
+
+async def test_a_stream_that_outlasts_the_deadline_says_so_and_ends_properly() -> None:
+    sent, told = await relay("chat", event("a", "x"), event("a", "y"), NEVER, left_s=0.05)
+
+    first, second, error, done, rest = body(sent).split(b"\n\n")
+    assert (first + b"\n\n", second + b"\n\n") == (event("a", "x"), event("a", "y"))
+    assert orjson.loads(error.removeprefix(b"data: "))["error"]["code"] == "deadline_exceeded"
+    assert (done, rest) == (b"data: [DONE]", b"")
+    assert told.outcome == "broken"
+
+
+async def test_a_stream_that_comes_in_one_piece_is_a_stream() -> None:
+    usage = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5}}\n\n'
+    sent, told = await relay("chat", event("a", "x") + usage + DONE, whole=True)
+    _, broken = await relay("chat", event("a", "x") + usage, whole=True)
+
+    assert body(sent) == event("a", "x") + usage + DONE
+    assert told.usage() == broken.usage() == (3, 5)
+    assert (told.outcome, broken.outcome) == ("complete", "broken")

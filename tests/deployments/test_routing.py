@@ -10,6 +10,7 @@ from deployments.messages import NoPolicy
 from deployments.routing import Router
 from router.core import Decision, RouteRequest
 from router.encoders import DEFAULT, Encoder, load_encoder
+from router.encoders.source import find
 from router.errors import NoEligibleExpertError
 from router.policy import Policy
 from router.training import train
@@ -116,3 +117,29 @@ async def test_a_users_method_is_served_as_ours_are(
     assert router.describe().error is None
     assert saved.method.name == "spelling"
     assert [(await asked(router, query)).expert for query in (SUM, SPELL)] == ["sums", "words"]
+
+
+async def test_embeddings_are_kept_over_a_swap_of_the_policy(
+    router: Router, encoder: Encoder, tmp_path: Path
+) -> None:
+    for name, method in (("first", "knn"), ("second", "linear")):
+        policy(encoder, tmp_path / name, method)
+    await router.reconfigure({"policy": str(tmp_path / "first")})
+    await asked(router, SUM)
+    await router.reconfigure({"policy": str(tmp_path / "second")})
+
+    assert router._served is not None
+    assert list(router._served.embeddings) == [SUM]
+
+
+async def test_an_encoders_relative_folder_begins_at_the_projects_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: Encoder
+) -> None:
+    (tmp_path / "encoder").symlink_to(find(DEFAULT).folder)
+    monkeypatch.setenv("TO_ROUTER_ROOT", str(tmp_path))
+    policy(encoder, tmp_path / "policy")
+    router = Router(RouterArgs(device="cpu", batch_wait_ms=0, encoder="encoder"))
+    await router.reconfigure({"policy": "policy"})
+
+    assert router.describe().error is None
+    assert (await asked(router, SUM)).expert == "sums"

@@ -151,6 +151,25 @@ def test_two_experts_have_routellms_figures() -> None:
     assert found["cpt50"] < found["cpt80"] <= 0.6
 
 
+def test_two_experts_that_are_equal_have_no_gap_and_the_report_is_json(tmp_path: Path) -> None:
+    made = [row | {"quality": 1.0} for row in rows(60) if row["expert"] in {"words", "large"}]
+    data = to_dataset(made)
+    judged = judge(train(data, embeddings(data.texts), SPEC, method="knn"), data, embeddings(data.texts))
+    write_report(tmp_path / "report", judged, report(judged))
+    found = json.loads((tmp_path / "report" / "report.json").read_text(), parse_constant=pytest.fail)
+
+    assert found["apgr"] is None
+
+
+def test_beside_a_free_best_single_expert_nothing_is_saved_of_nothing() -> None:
+    free = [row | {"cost_usd": 0.0, "completion_tokens": None} for row in rows(60)]
+    found = reported(
+        train(to_dataset(free), embeddings(to_dataset(free).texts), SPEC, method="knn"), to_dataset(free)
+    )
+
+    assert found["cost_saved_at_equal_quality"]["saved"] is None
+
+
 def test_the_papers_figures_stand_where_outcomes_carry_them(policy: Policy) -> None:
     made = [row | {"latency_s": 2.0, "ttft_s": 0.1, "nll": 1.5} for row in rows(60, seed=4)]
     found = reported(policy, to_dataset(made, pool=POOL))["paper"]

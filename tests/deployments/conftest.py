@@ -1,0 +1,14 @@
+"""What tests of the graph's parts share."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.deployments.house import House
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    opened = House()
+    yield opened
+    await opened.http.aclose()
