@@ -13,6 +13,7 @@ import httpx
 import yaml
 
 from cluster.findings import Finding
+from cluster.kuberay.validate import doubled_resources
 from cluster.pools import Ask, Nodes, eligible, holds, unplaced
 from router.errors import RouterError
 
@@ -180,9 +181,11 @@ def check_manifest(config: Mapping[str, Any], asks: Sequence[Ask], file: Path) -
             told = f"differs from the configuration in {key}: render the manifest again"
             yield Finding("error", "serveConfigV2", f"{told} ({file.name})")
     cluster = spec.get("rayClusterConfig") or {}
+    for key, told in doubled_resources(cluster):
+        yield Finding("error", key, f"{told} ({file.name})")
     head = cluster.get("headGroupSpec") or {}
     if _resources(head).get("CPU", 1.0) > 0:
-        told = 'gives the head CPUs, so replicas may land there: set rayStartParams num-cpus to "0"'
+        told = 'gives the head CPUs, so replicas may land there: set its resources to CPU "0"'
         yield Finding("warning", "headGroupSpec", f"{told} ({file.name})")
     groups = [
         Nodes(

@@ -140,8 +140,8 @@ def _head(settings: RenderSettings, flags: Mapping[str, str], port: int) -> dict
     container = _container("ray-head", settings, {**HEAD_PORTS, "serve": port}, flags)
     container["resources"] = _sizes(settings.head.cpus or 4, settings.head.memory_gib or 12)
     return {
+        "rayStartParams": {"dashboard-host": "0.0.0.0"},  # noqa: S104 - a pod's own network
         # No replica on the head: it must not die of an expert's memory.
-        "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},  # noqa: S104
         "resources": {"CPU": "0", "GPU": "0"},
         "template": _template("head", container, settings, settings.head.shm_gib, settings.head.node_selector,
                               settings.head.tolerations, DRAIN_MARGIN_S),

@@ -1,17 +1,20 @@
 """Validate Kubernetes objects offline: built-in kinds against Kubernetes' own schemas, others against
 the pinned definitions in `schemas/` (each names its source).
 
-Refuses unknown fields, which a server would drop in silence.
+Refuses unknown fields, which a server would drop in silence, and what KubeRay's own validation refuses
+beyond its schema.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 SCHEMAS = Path(__file__).with_name("schemas")
 KUBERNETES = "1.32"
+STARTED_WITH = ("num-cpus", "num-gpus", "memory", "resources")
+"""Parameters of `ray start` that KubeRay refuses beside a group's own `resources`."""
 
 
 def faults(thing: Mapping[str, Any]) -> list[str]:
@@ -29,12 +32,28 @@ def faults(thing: Mapping[str, Any]) -> list[str]:
         if schema is None:
             return [f"{named}: no schema of {thing.get('apiVersion')} {thing.get('kind')} is pinned"]
         validator = jsonschema.Draft202012Validator(schema)
-        return [f"{named}: {e.json_path}: {e.message:.300}" for e in validator.iter_errors(dict(thing))]
+        found = [f"{named}: {e.json_path}: {e.message:.300}" for e in validator.iter_errors(dict(thing))]
+        cluster = (thing.get("spec") or {}).get("rayClusterConfig") or {}
+        return found + [f"{named}: {key}: {told}" for key, told in doubled_resources(cluster)]
     try:
         kubernetes_validate.validate(dict(thing), KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
         return [f"{named}: {error}"]
     return []
+
+
+def doubled_resources(cluster: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Groups of a `rayClusterConfig` that say their resources twice, each with a word on what to do.
+
+    KubeRay refuses the whole RayService for it.
+    """
+    groups = [("headGroupSpec", cluster.get("headGroupSpec") or {})]
+    groups += [(f"workerGroupSpecs[{g.get('groupName')}]", g) for g in cluster.get("workerGroupSpecs") or []]
+    for key, group in groups:
+        started = group.get("rayStartParams") or {}
+        if group.get("resources") and (twice := [name for name in STARTED_WITH if started.get(name)]):
+            told = f"{', '.join(twice)} beside `resources`, which KubeRay refuses: keep `resources` alone"
+            yield f"{key}.rayStartParams", told
 
 
 def _is_pinned(thing: Mapping[str, Any]) -> bool:

@@ -152,6 +152,15 @@ def test_a_manifest_of_another_configuration_is_told_apart(tmp_path: Path) -> No
     assert any(key == "serveConfigV2" and "applications" in message for key, message in found)
 
 
+def test_a_group_that_kuberay_refuses_is_named(tmp_path: Path) -> None:
+    file = rendered(good(), tmp_path, sums__rayStartParams={"num-gpus": "1"})
+
+    found = errors(good(), tmp_path, kuberay=file)
+
+    assert [key for key, _ in found] == ["workerGroupSpecs[sums].rayStartParams"]
+    assert "num-gpus beside `resources`" in found[0][1]
+
+
 @pytest.mark.parametrize("text", ["a: [", "kind: Pod\n", ""])
 def test_a_file_without_a_ray_service_is_one_clear_error(text: str, tmp_path: Path) -> None:
     file = tmp_path / "ray.yaml"

@@ -103,6 +103,28 @@ def test_validation_refuses_an_unknown_field_at_any_depth() -> None:
     assert any("imagePullPolice" in line for line in told)
 
 
+@pytest.mark.parametrize("overlay", SOURCES)
+def test_no_group_says_its_resources_twice(overlay: str) -> None:
+    objects = documents((OVERLAYS / overlay / "rayservice.yaml").read_text(encoding="utf-8"))
+
+    assert faults(service(objects)) == []
+
+
+def test_validation_refuses_resources_that_are_said_twice() -> None:
+    objects = render(good(), RenderSettings(), {})
+    cluster = service(objects)["spec"]["rayClusterConfig"]
+    cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] = "0"
+    cluster["workerGroupSpecs"][1]["rayStartParams"] = {"num-gpus": "1", "resources": "'{}'"}
+
+    told = faults(service(objects))
+
+    assert [line.split(": ")[1] for line in told] == [
+        "headGroupSpec.rayStartParams",
+        "workerGroupSpecs[door].rayStartParams",
+    ]
+    assert "num-gpus, resources beside `resources`" in told[1]
+
+
 def test_a_kind_without_a_schema_is_a_fault() -> None:
     told = faults({"apiVersion": "example.org/v1", "kind": "Thing", "metadata": {"name": "x"}})
 
@@ -155,7 +177,7 @@ def test_no_replica_may_land_on_the_head_and_no_container_runs_as_root() -> None
     cluster = service(render(good(), RenderSettings(), {}))["spec"]["rayClusterConfig"]
 
     pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert cluster["headGroupSpec"]["resources"] == {"CPU": "0", "GPU": "0"}
     assert all(pod["template"]["spec"]["securityContext"]["runAsNonRoot"] for pod in pods)
 
 
