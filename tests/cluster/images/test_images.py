@@ -151,6 +151,16 @@ def test_the_vm_cluster_is_what_the_installed_ray_takes() -> None:
     assert [error.message for error in jsonschema.Draft7Validator(schema).iter_errors(cluster)] == []
 
 
+def test_docker_reads_the_flags_where_ray_puts_them_on_the_host() -> None:
+    from ray.autoscaler.sdk import get_docker_host_mount_location
+
+    cluster = yaml.safe_load((ROOT / "cluster" / "vm" / "ray-cluster.yaml").read_text(encoding="utf-8"))
+    (mounted,) = cluster["file_mounts"]
+    (option,) = [o for o in cluster["docker"]["run_options"] if o.startswith("--env-file")]
+
+    assert option == f"--env-file {get_docker_host_mount_location(cluster['cluster_name'])}{mounted}"
+
+
 def test_the_flags_of_the_transport_are_a_file_that_docker_and_systemd_read() -> None:
     text = (ROOT / "cluster" / "transport.env").read_text(encoding="utf-8")
 
