@@ -37,8 +37,8 @@ class Ask:
     """What one replica reserves, worker by worker."""
     low: int
     high: int
-    together: bool = True
-    """Whether the bundles of a replica must lie on one node."""
+    stages: int = 1
+    """Pipeline stages, each of as many bundles; only a stage's bundles must lie on one node."""
     most_per_node: int | None = None
     grace_s: float = DEFAULT_GRACE_S
     """Seconds that a replica may take to finish its requests."""
@@ -49,8 +49,9 @@ class Ask:
 
     @property
     def pieces(self) -> tuple[dict[str, float], ...]:
-        """The indivisible parts of one replica: one sum where it stays together."""
-        return (added(self.bundles),) if self.together else tuple(dict(b) for b in self.bundles)
+        """The indivisible parts of one replica: a sum for each pipeline stage."""
+        size = len(self.bundles) // self.stages
+        return tuple(added(self.bundles[i * size : (i + 1) * size]) for i in range(self.stages))
 
     @property
     def gpus(self) -> float:
@@ -75,7 +76,34 @@ class Room:
 
     nodes: Nodes
     left: dict[str, float]
+    gpus: list[float]
+    """What is left of each GPU."""
     replicas: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, nodes: Nodes) -> "Room":
+        """An empty node."""
+        count = nodes.resources.get("GPU", 0.0)
+        gpus = [1.0] * int(count + ROUNDING)
+        return cls(nodes, dict(nodes.resources), gpus or [count])
+
+    def seats(self, amount: float) -> dict[int, float] | None:
+        """GPUs that would carry so much, with each one's share: whole ones are free, a fraction is of one.
+
+        `None` where there are too few.
+        """
+        whole = int(amount + ROUNDING)
+        part = amount - whole
+        free = [i for i, left in enumerate(self.gpus) if left + ROUNDING >= 1][:whole]
+        if len(free) < whole:
+            return None
+        seats = dict.fromkeys(free, 1.0)
+        if part > ROUNDING:
+            fitting = [i for i, left in enumerate(self.gpus) if i not in seats and left + ROUNDING >= part]
+            if not fitting:
+                return None
+            seats[min(fitting, key=lambda i: self.gpus[i])] = part
+        return seats
 
 
 def added(bundles: Sequence[Resources]) -> dict[str, float]:
@@ -114,7 +142,7 @@ def _of_application(app: Mapping[str, Any]) -> Iterator[Ask]:
         if expert.accelerator not in {"cpu", "gpu"}:
             bundle[f"accelerator_type:{expert.accelerator}"] = ACCELERATOR_SHARE
         ask = _ask(name, "Expert", expert.pool, (bundle,) * expert.workers, scale)
-        yield replace(ask, together=int(expert.engine.get("pipeline_parallel_size", 1)) == 1)
+        yield replace(ask, stages=int(expert.engine.get("pipeline_parallel_size", 1)))
     elif path == BUILD_SIMULATED:
         simulated = SimulatedArgs.model_validate(data)
         yield _ask(name, "Expert", simulated.pool, tuple(simulated_bundles(simulated)), scale)
@@ -183,11 +211,7 @@ def unplaced(wanted: Sequence[tuple[Ask, int]], nodes: Sequence[Nodes], *, most:
         most: count a group's `high` nodes, not its `low`.
     """
     pieces = sum(len(ask.pieces) * count for ask, count in wanted)
-    rooms = [
-        Room(n, dict(n.resources))
-        for n in nodes
-        for _ in range(min(n.high if most else n.low, max(pieces, 1)))
-    ]
+    rooms = [Room.of(n) for n in nodes for _ in range(min(n.high if most else n.low, max(pieces, 1)))]
     missing: dict[str, int] = {}
     for ask, count in sorted(wanted, key=lambda w: _weight(w[0]), reverse=True):
         able = {id(n) for n in eligible(ask, nodes)}
@@ -208,28 +232,27 @@ def _weight(ask: Ask) -> tuple[float, float]:
 
 def _place(ask: Ask, rooms: Sequence[Room]) -> bool:
     """Put one replica where it fits, or leave everything as it was."""
-    taken: list[tuple[Room, Resources]] = []
+    taken: list[tuple[Room, Resources, dict[int, float]]] = []
     for piece in ask.pieces:
-        room = next(
-            (
-                r
-                for r in rooms
-                if holds(r.left, piece)
-                and (ask.most_per_node is None or r.replicas.get(ask.key, 0) < ask.most_per_node)
-            ),
-            None,
-        )
-        if room is None:
-            for used, amount in taken:
-                _take(used, amount, -1)
+        for room in rooms:
+            if ask.most_per_node is not None and room.replicas.get(ask.key, 0) >= ask.most_per_node:
+                continue
+            seats = room.seats(piece.get("GPU", 0.0)) if holds(room.left, piece) else None
+            if seats is not None:
+                _take(room, piece, seats, 1)
+                taken.append((room, piece, seats))
+                break
+        else:
+            for used in taken:
+                _take(*used, -1)
             return False
-        _take(room, piece, 1)
-        taken.append((room, piece))
-    for room in {id(r): r for r, _ in taken}.values():
+    for room in {id(r): r for r, *_ in taken}.values():
         room.replicas[ask.key] = room.replicas.get(ask.key, 0) + 1
     return True
 
 
-def _take(room: Room, piece: Resources, sign: int) -> None:
+def _take(room: Room, piece: Resources, seats: Mapping[int, float], sign: int) -> None:
     for name, amount in piece.items():
         room.left[name] = room.left.get(name, 0.0) - sign * amount
+    for gpu, share in seats.items():
+        room.gpus[gpu] -= sign * share

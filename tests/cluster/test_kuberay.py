@@ -155,6 +155,16 @@ def test_tensor_parallelism_makes_pods_with_so_many_gpus() -> None:
     assert (group["resources"]["GPU"], limits["nvidia.com/gpu"]) == ("4", "4")
 
 
+def test_a_pipeline_stage_is_a_pod() -> None:
+    config = good()
+    config["applications"][1]["args"]["engine"].update(tensor_parallel_size=4, pipeline_parallel_size=2)
+
+    groups = service(render(config, RenderSettings(), {}))["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+
+    group = next(g for g in groups if g["groupName"] == "sums")
+    assert (group["resources"]["GPU"], group["minReplicas"], group["maxReplicas"]) == ("4", 2, 4)
+
+
 def test_pods_with_more_gpus_are_fewer() -> None:
     settings = RenderSettings(pools={"sums": PodSettings(gpus=2)})
 

@@ -66,6 +66,40 @@ def test_tensor_parallel_replicas_stay_on_one_node_and_pipelines_spread() -> Non
     assert missing(config, "expert-sums", "Expert", 2, nodes) == 1
 
 
+def test_the_workers_of_a_pipeline_stage_stay_on_one_node() -> None:
+    config = good()
+    engine = config["applications"][1]["args"]["engine"]
+    engine.update(tensor_parallel_size=2, pipeline_parallel_size=2)
+    ask = next(ask for ask in asks(config) if ask.app == "expert-sums")
+
+    assert [piece["GPU"] for piece in ask.pieces] == [2, 2]
+    pairs = [Nodes(name, {"pool": "sums"}, {"CPU": 8.0, "GPU": 2.0}) for name in "ab"]
+    singles = [Nodes(name, {"pool": "sums"}, {"CPU": 8.0, "GPU": 1.0}) for name in "abcd"]
+    assert missing(config, "expert-sums", "Expert", 1, pairs) == 0
+    assert missing(config, "expert-sums", "Expert", 1, singles) == 1
+
+
+def test_a_fraction_is_of_one_gpu() -> None:
+    config = good()
+    config["applications"][1]["args"]["gpus_per_worker"] = 0.4
+    node = [Nodes("gpu", {"pool": "sums"}, {"CPU": 8.0, "GPU": 2.0})]
+
+    assert missing(config, "expert-sums", "Expert", 4, node) == 0
+    assert missing(config, "expert-sums", "Expert", 5, node) == 1
+
+
+def test_a_whole_gpu_is_a_free_one() -> None:
+    config = good()
+    fraction, whole = config["applications"][1:3]
+    fraction["args"]["gpus_per_worker"] = 0.5
+    whole["args"].update(pool=fraction["args"]["pool"], engine={"tensor_parallel_size": 2})
+    small, large = (ask for ask in asks(config) if ask.labels == {"pool": "sums"})
+    node = [Nodes("gpu", {"pool": "sums"}, {"CPU": 8.0, "GPU": 3.0})]
+
+    assert unplaced([(small, 2), (large, 1)], node, most=True) == {}
+    assert unplaced([(small, 3), (large, 1)], node, most=True) == {small.key: 1}
+
+
 def test_a_replica_that_does_not_fit_takes_no_room_from_the_next() -> None:
     config = good()
     config["applications"][1]["args"]["engine"]["pipeline_parallel_size"] = 3
