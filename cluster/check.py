@@ -15,11 +15,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cluster.check_expert import check_expert
 from cluster.check_fit import DASHBOARD, check_fit, check_manifest, cluster_nodes
 from cluster.findings import Finding
-from cluster.known_keys import engine_arguments, serve_keys
+from cluster.known_keys import serve_keys
 from cluster.pools import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED, asks
-from cluster.sizes import check_memory
 from deployments.config import (
     EXPERT_DEPLOYMENT,
     AppArgs,
@@ -31,6 +31,18 @@ from deployments.config import (
 )
 from deployments.simulated_settings import SimulatedArgs
 from router.errors import RouterError
+
+OF_THE_BUILDER = frozenset(
+    {
+        "ray_actor_options",
+        "placement_group_bundles",
+        "placement_group_strategy",
+        "placement_group_bundle_label_selector",
+        "max_replicas_per_node",
+    }
+)
+"""Options that the builders make from `args`; one that stands in `deployments[]` replaces theirs."""
+NOT_HERE = "would replace what args ask for in silence: say it in args"
 
 
 def check_file(
@@ -59,7 +71,7 @@ def check_file(
     if (cluster or kuberay) and not any(finding.is_error for finding in found):
         wanted = asks(data)
         if cluster:
-            found += check_fit(wanted, cluster_nodes(cluster), where=cluster)
+            found += check_fit(wanted, cluster_nodes(cluster), where=cluster, more_may_join=True)
         if kuberay:
             found += check_manifest(data, wanted, kuberay)
     return sorted(found, key=lambda finding: finding.level)
@@ -122,8 +134,7 @@ def _application(app: Mapping[str, Any], where: str) -> Iterator[Finding]:
                 f"{name} is left out: Serve's defaults (5 requests at once) hold",
             )
     if built is ExpertArgs:
-        yield from _model(app.get("args") or {}, where)
-        yield from check_memory(app.get("args") or {}, where)
+        yield from check_expert(app.get("args") or {}, where)
 
 
 def _elasticity(deployment: Mapping[str, Any], key: str, *, is_expert: bool) -> Iterator[Finding]:
@@ -135,9 +146,12 @@ def _elasticity(deployment: Mapping[str, Any], key: str, *, is_expert: bool) -> 
         yield Finding(
             "error", f"{key}.num_replicas", "is overruled in silence on an expert: use autoscaling_config"
         )
-    if is_expert and "ray_actor_options" in deployment:
-        told = "would replace the engine's environment in silence: use args.environment and args.pool"
-        yield Finding("error", f"{key}.ray_actor_options", told)
+    told = "would replace the engine's environment in silence: use args.environment and args.pool"
+    if not is_expert:
+        part = str(deployment.get("name")).lower()
+        told = f"would replace pool and processors in silence: use args.{part}.pool and num_cpus"
+    for name in sorted(OF_THE_BUILDER & deployment.keys()):
+        yield Finding("error", f"{key}.{name}", told if name == "ray_actor_options" else NOT_HERE)
     if autoscaling is None:
         return
     if not isinstance(autoscaling, dict):
@@ -218,25 +232,6 @@ def _policy(config: Any, ingress: Any, key: str) -> Iterator[Finding]:
         yield Finding(
             "warning", f"{key}.prices", f"{', '.join(unpriced)} has no price and counts as the dearest"
         )
-
-
-def _model(args: Mapping[str, Any], where: str) -> Iterator[Finding]:
-    """The model that an expert names, and its engine arguments."""
-    model = args.get("model")
-    if isinstance(model, str):
-        folder = resolve(model)
-        looks_local = model.startswith((".", "/")) or model.count("/") != 1
-        if not folder.is_dir() and looks_local:
-            yield Finding(
-                "error", f"{where}.args.model", f"{model!r} is no folder here ({folder}) and no hub id"
-            )
-        elif folder.is_dir() and not (folder / "config.json").is_file():
-            yield Finding("error", f"{where}.args.model", f"{folder} holds no config.json")
-    engine = args.get("engine")
-    known = engine_arguments()
-    if isinstance(engine, dict) and known:
-        for name in sorted(engine.keys() - known):
-            yield Finding("error", f"{where}.args.engine.{name}", "vLLM knows no such engine argument")
 
 
 def _unique(applications: list[dict[str, Any]]) -> Iterator[Finding]:

@@ -36,13 +36,16 @@ class ManifestUnreadable(RouterError):
     """The file holds no RayService that could be checked."""
 
 
-def check_fit(asks: Sequence[Ask], nodes: Sequence[Nodes], *, where: str) -> Iterator[Finding]:
+def check_fit(
+    asks: Sequence[Ask], nodes: Sequence[Nodes], *, where: str, more_may_join: bool = False
+) -> Iterator[Finding]:
     """What of the deployments finds no place on the nodes.
 
     Args:
         asks: every deployment's needs.
         nodes: single nodes or worker groups.
         where: whose nodes they are, for the messages.
+        more_may_join: the nodes are those of a moment; a pool that may sleep may have none.
     """
     placeable: list[Ask] = []
     for ask in asks:
@@ -50,7 +53,8 @@ def check_fit(asks: Sequence[Ask], nodes: Sequence[Nodes], *, where: str) -> Ite
         if told is None:
             placeable.append(ask)
         elif ask.high > 0:
-            yield Finding("error", ask.key, f"{told} ({where})")
+            asleep = more_may_join and ask.low == 0 and not eligible(ask, nodes)
+            yield Finding("warning" if asleep else "error", ask.key, f"{told} ({where})")
     least = unplaced([(ask, ask.low) for ask in placeable], nodes, most=True)
     for key, missing in least.items():
         ask = next(a for a in placeable if a.key == key)

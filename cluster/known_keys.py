@@ -1,4 +1,4 @@
-"""Which keys the installed Ray Serve and vLLM take, read from their sources as text.
+"""Which keys and names the installed Ray and vLLM take, read from their sources as text.
 
 Imports neither, so that a check costs no gigabyte; an installation without them knows no keys.
 """
@@ -33,11 +33,8 @@ def engine_arguments() -> frozenset[str]:
 @cache
 def fields(package: str, module: str, class_name: str) -> frozenset[str]:
     """Annotated fields of a class, read from its source; empty where the package is not installed."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return frozenset()
-    file = Path(spec.origin).parent / module
-    if not file.is_file():
+    file = _source(package, module)
+    if file is None:
         return frozenset()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ClassDef) and node.name == class_name:
@@ -47,6 +44,27 @@ def fields(package: str, module: str, class_name: str) -> frozenset[str]:
                 if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
             )
     return frozenset()
+
+
+@cache
+def accelerators() -> frozenset[str]:
+    """Types of accelerators that Ray knows by name; empty where Ray is not installed."""
+    file = _source("ray", "util/accelerators/accelerators.py")
+    if file is None:
+        return frozenset()
+    return frozenset(
+        node.value.value
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def _source(package: str, module: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    file = Path(spec.origin).parent / module if spec is not None and spec.origin is not None else None
+    return file if file is not None and file.is_file() else None
 
 
 def serve_keys(schema: str) -> frozenset[str]:

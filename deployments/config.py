@@ -118,7 +118,7 @@ class ExpertArgs(Settings):
     name: ExpertName
     """What clients, policy and headers call it."""
     model: str
-    """A folder (relative to the project's root) or a hub id."""
+    """A folder (relative to the project's root), a hub id, or a bucket's `s3://`, `gs://` or `az://`."""
     pool: PoolArgs | None = None
     """The GPU pool: where its replicas may run; left out, anywhere."""
     engine: dict[str, Any] = Field(default_factory=dict)

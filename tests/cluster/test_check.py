@@ -74,6 +74,21 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
         "expert-sums.deployments[Expert].ray_actor_options",
         "environment",
     ),
+    "actor options at the door": (
+        lambda c: door(c, 0).update(ray_actor_options={"num_gpus": 1}),
+        "to-router.deployments[Ingress].ray_actor_options",
+        "use args.ingress.pool",
+    ),
+    "bundles of a deployment": (
+        lambda c: scale(c).update(placement_group_bundles=[{"CPU": 1}]),
+        "expert-sums.deployments[Expert].placement_group_bundles",
+        "say it in args",
+    ),
+    "replicas per node of a deployment": (
+        lambda c: door(c, 1).update(max_replicas_per_node=1),
+        "to-router.deployments[Router].max_replicas_per_node",
+        "say it in args",
+    ),
     "no target of autoscaling": (
         lambda c: scale(c)["autoscaling_config"].pop("target_ongoing_requests"),
         "target_ongoing_requests",

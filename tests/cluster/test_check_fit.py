@@ -39,6 +39,20 @@ def test_a_label_that_no_node_has_is_named_with_those_there_are() -> None:
     assert "pool=sums" in found[0][2]
 
 
+def test_a_pool_that_may_sleep_may_have_no_node_yet() -> None:
+    config = good()
+    nodes = [node for node in NODES if node.name != "gpu-sums"]
+
+    def levels(low: int, *, more_may_join: bool) -> list[str]:
+        scale(config)["autoscaling_config"]["min_replicas"] = low
+        found = check_fit(asks(config), nodes, where="test", more_may_join=more_may_join)
+        return [finding.level for finding in found]
+
+    assert levels(0, more_may_join=True) == ["warning"]
+    assert levels(0, more_may_join=False) == ["error"]
+    assert levels(1, more_may_join=True) == ["error"]
+
+
 def test_a_custom_resource_that_no_node_has_is_named() -> None:
     config = good()
     first(config)["args"]["pool"] = {"resources": {"pool_sums": 0.001}}

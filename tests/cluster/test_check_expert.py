@@ -1,0 +1,90 @@
+"""An expert's arguments: where its model may lie, and how engines share GPUs."""
+
+from typing import Any
+
+import pytest
+
+from cluster.check_expert import check_expert
+from cluster.known_keys import accelerators
+
+FOLDER = "cluster/local/experts/words"
+
+
+def found(**args: Any) -> list[tuple[str, str, str]]:
+    """Findings of an expert, with the key's part after `args.`."""
+    data = {"name": "sums", "model": FOLDER, **args}
+    return [(f.level, f.key.removeprefix("app.args."), f.message) for f in check_expert(data, "app")]
+
+
+@pytest.mark.parametrize("model", ["s3://bucket/model", "gs://bucket/a/b", "az://box/x", "Qwen/Qwen3-8B"])
+def test_a_model_may_lie_in_a_bucket_or_on_the_hub(model: str) -> None:
+    assert found(model=model) == []
+
+
+def test_a_folder_that_only_the_workers_have_is_a_warning() -> None:
+    (told,) = found(model="/models/on/a/volume")
+
+    assert told[:2] == ("warning", "model")
+    assert "'/models/on/a/volume' is not on this machine; it must be on the workers" in told[2]
+
+
+@pytest.mark.parametrize("model", ["ftp://host/model", "./nowhere", "a/b/c"])
+def test_a_model_that_lies_nowhere_is_an_error(model: str) -> None:
+    (told,) = found(model=model)
+
+    assert told[:2] == ("error", "model")
+    assert repr(model) in told[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("h100", "did you mean H100?"), ("GPU", "mean gpu?"), ("abacus", "such as H100")]
+)
+def test_an_accelerator_that_ray_does_not_know_is_refused(name: str, told: str) -> None:
+    ((level, key, message),) = found(accelerator=name)
+
+    assert (level, key) == ("error", "accelerator")
+    assert repr(name) in message
+    assert told in message
+
+
+def test_the_names_of_accelerators_are_those_of_the_installed_ray() -> None:
+    assert {"H100", "L4", "A100-80G"} <= accelerators()
+    assert found(accelerator="H200") == []
+
+
+def test_memory_beyond_the_share_of_a_gpu_is_refused() -> None:
+    key = "engine.gpu_memory_utilization"
+
+    assert found(gpus_per_worker=0.4, engine={"gpu_memory_utilization": 0.4}) == []
+    assert found(gpus_per_worker=0.95) == []
+    (given,) = found(gpus_per_worker=0.4, engine={"gpu_memory_utilization": 0.9})
+    assert given[:2] == ("error", key)
+    assert "0.9 is of the GPU's memory, more than gpus_per_worker 0.4" in given[2]
+    (default,) = found(gpus_per_worker=0.4)
+    assert default[:2] == ("error", key)
+    assert "left out, so vLLM takes 0.92" in default[2]
+
+
+@pytest.mark.parametrize("size", ["tensor_parallel_size", "pipeline_parallel_size"])
+def test_workers_of_one_replica_do_not_share_a_gpu(size: str) -> None:
+    ((level, key, message),) = found(gpus_per_worker=0.5, engine={size: 2, "gpu_memory_utilization": 0.4})
+
+    assert (level, key) == ("error", "gpus_per_worker")
+    assert "0.5 with 2 workers" in message
+
+
+def test_stages_of_several_workers_are_only_tried_to_be_kept_together() -> None:
+    engine = {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}
+    ((level, key, message),) = found(engine=engine)
+
+    assert (level, key) == ("warning", "engine.pipeline_parallel_size")
+    assert "take nodes of 4 GPUs" in message
+    assert found(engine={"pipeline_parallel_size": 2}) == []
+
+
+@pytest.mark.parametrize("size", [0, -1, "two", True, None])
+def test_sizes_of_parallelism_are_whole_numbers(size: object) -> None:
+    ((level, key, message),) = found(engine={"tensor_parallel_size": size})
+
+    assert (level, key) == ("error", "engine.tensor_parallel_size")
+    assert repr(size) in message
