@@ -22,8 +22,13 @@ from deployments.config import ExpertArgs, resolve
 
 FACTS = Path(__file__).with_name("models.yaml")
 GIB = 2**30
-WEIGHT_BYTES = {"fp8": 1.0, "awq": 0.56, "gptq": 0.56}
+WEIGHT_BYTES = {
+    None: 2.0, "fp8": 1.0, "fp8_per_tensor": 1.0, "fp8_per_block": 1.0, "fp8_per_channel": 1.0,
+    "int8_per_channel_weight_only": 1.0, "awq": 0.56, "awq_marlin": 0.56, "gptq": 0.56, "gptq_marlin": 0.56,
+}  # fmt: skip
 """Bytes per parameter by quantization; 4-bit methods keep scales and zero points beside the weights."""
+SAVED_BYTES = {"float32": 4}
+"""Bytes per parameter in a folder by its dtype, where they are not 2."""
 DEFAULT_UTILIZATION = 0.92
 """vLLM 0.29's gpu_memory_utilization when it is left out."""
 OVERHEAD_GIB = 2.0
@@ -38,9 +43,15 @@ class Model:
     layers: int
     kv_heads: int
     head_dim: int
+    quantized_bytes: float | None = None
+    """Weights of a folder that is quantized already: no setting changes them."""
 
-    def weights_gib(self, quantization: str | None) -> float:
-        return self.parameters * WEIGHT_BYTES.get(str(quantization), 2.0) / GIB
+    def weights_gib(self, quantization: str | None) -> float | None:
+        """`None` where the quantization is not known here."""
+        if self.quantized_bytes is not None:
+            return self.quantized_bytes / GIB
+        width = WEIGHT_BYTES.get(quantization)
+        return None if width is None else self.parameters * width / GIB
 
     def kv_bytes_per_token(self, kv_dtype: str) -> float:
         """Keys and values of one token over all layers."""
@@ -59,9 +70,10 @@ class Size:
     weights: float
     kv: float
     """What is left for the KV cache; may be negative."""
-    context: int
+    context: int | None
+    """`max_model_len`; `None` where vLLM is left to choose what fits."""
     kv_per_request: float
-    """KV cache of one request at full context."""
+    """KV cache of one request at full context; 0 without one."""
 
     @property
     def full_requests(self) -> int:
@@ -84,11 +96,15 @@ def model_facts(model: str) -> Model | None:
             return None
         heads = int(config["num_attention_heads"])
         held = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        if not held:
+            return None
+        saved = config.get("dtype") or config.get("torch_dtype")
         return Model(
-            parameters=held / 2,
+            parameters=held / SAVED_BYTES.get(str(saved), 2),
             layers=int(config["num_hidden_layers"]),
             kv_heads=int(config.get("num_key_value_heads") or heads),
             head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+            quantized_bytes=held if config.get("quantization_config") else None,
         )
     known = _facts()["models"].get(model)
     return None if known is None else Model(**known)
@@ -98,14 +114,16 @@ def size_of(args: ExpertArgs) -> Size | None:
     """The memory plan of an expert on GPUs of a known type, or `None` where a fact is missing."""
     memory = _facts()["accelerators_gib"].get(args.accelerator)
     facts = model_facts(args.model)
-    context = args.engine.get("max_model_len")
-    if memory is None or facts is None or not isinstance(context, int):
+    whole = facts.weights_gib(args.engine.get("quantization")) if facts is not None else None
+    if memory is None or facts is None or whole is None:
         return None
+    asked = args.engine.get("max_model_len")
+    context = asked if isinstance(asked, int) and asked > 0 else None
     tensor = int(args.engine.get("tensor_parallel_size", 1))
     stages = int(args.engine.get("pipeline_parallel_size", 1))
     # A KV head is not split: beyond that many workers each keeps a copy.
     split = min(tensor, facts.kv_heads) * stages
-    weights = facts.weights_gib(args.engine.get("quantization")) / args.workers
+    weights = whole / args.workers
     usable = memory * float(args.engine.get("gpu_memory_utilization", DEFAULT_UTILIZATION))
     per_token = facts.kv_bytes_per_token(str(args.engine.get("kv_cache_dtype", "auto"))) / split
     return Size(
@@ -116,12 +134,12 @@ def size_of(args: ExpertArgs) -> Size | None:
         weights=weights,
         kv=usable - weights - OVERHEAD_GIB,
         context=context,
-        kv_per_request=per_token * context / GIB,
+        kv_per_request=per_token * (context or 0) / GIB,
     )
 
 
 def check_memory(data: Mapping[str, Any], where: str) -> Iterator[Finding]:
-    """Whether an expert's weights and one request at full context fit on its GPUs."""
+    """Whether an expert's weights, and one request at full context where one is named, fit on its GPUs."""
     try:
         size = size_of(ExpertArgs.model_validate(data))
     except (ValidationError, ValueError, TypeError):
@@ -135,7 +153,7 @@ def check_memory(data: Mapping[str, Any], where: str) -> Iterator[Finding]:
             "working memory: raise tensor_parallel_size, quantize, or take a larger accelerator"
         )
         yield Finding("error", f"{where}.args.accelerator", told)
-    elif not size.full_requests:
+    elif size.context is not None and not size.full_requests:
         most = int(size.context * size.kv / size.kv_per_request)
         told = (
             f"{size.context} tokens take {size.kv_per_request:.1f} GiB of KV cache, {size.kv:.1f} GiB are "
@@ -161,10 +179,14 @@ def table(found: list[Size]) -> str:
     ]
     rows += [
         f"| {s.name} | {s.workers} × {s.accelerator} | {s.weights:.1f} GiB | {s.kv:.1f} GiB "
-        f"| {s.full_requests} × {s.context} tokens |"
+        f"| {_requests(s)} |"
         for s in found
     ]
     return "\n".join(rows)
+
+
+def _requests(size: Size) -> str:
+    return "what fits" if size.context is None else f"{size.full_requests} × {size.context} tokens"
 
 
 if __name__ == "__main__":
