@@ -36,6 +36,8 @@ class Answer:
     attempts: int
     reason: str
     text: str = ""
+    reasoning: str = ""
+    """What it thought before; no part of the conversation."""
     usage: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     first_s: float = 0.0
@@ -137,7 +139,15 @@ class Chat:
         answer.usage = event.get("usage") or answer.usage
         for choice in event.get("choices") or ():
             delta = choice.get("delta") or {}
-            piece = delta.get("content") or delta.get("reasoning_content") or ""
+            # vLLM says `reasoning`, older versions and others `reasoning_content`.
+            thought = delta.get("reasoning") or delta.get("reasoning_content") or ""
+            piece = delta.get("content") or ""
+            if thought and not answer.reasoning:
+                self._say("[reasoning]\n")
+            answer.reasoning += thought
+            self._say(printable(thought))
+            if piece and answer.reasoning and not answer.text:
+                self._say("\n[answer]\n")
             answer.text += piece
             self._say(printable(piece))
 
@@ -175,6 +185,7 @@ class Chat:
             "reason": answer.reason,
             "attempts": answer.attempts,
             "answer": answer.text,
+            "reasoning": answer.reasoning,
             "usage": answer.usage,
             "cost_usd": self._cost_usd(answer),
             "error": answer.error,

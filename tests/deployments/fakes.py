@@ -126,15 +126,15 @@ def answer(model: str, text: str = "42") -> bytes:
     )
 
 
-def event(model: str, text: str) -> bytes:
-    """A chunk of a streamed chat completion."""
+def event(model: str, text: str, *, said_as: str = "content") -> bytes:
+    """A chunk of a streamed chat completion, its text in this field of the delta."""
     data = orjson.dumps(
         {
             "id": "chatcmpl-1",
             "object": "chat.completion.chunk",
             "created": 1,
             "model": model,
-            "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}],
+            "choices": [{"index": 0, "delta": {said_as: text}, "finish_reason": None}],
         }
     )
     return b"data: " + data + b"\n\n"

@@ -40,6 +40,9 @@ class ScriptedExpert:
     def __init__(self, name: str) -> None:
         self.model = name
         self.text = f"this is {name} speaking"
+        self.thoughts: list[tuple[str, str]] = []
+        """Field of the delta and text, before the answer."""
+        self.bodies: list[bytes] = []
         self.away = False
         self.pause_s = 0.0
 
@@ -54,9 +57,12 @@ class ScriptedExpert:
     ) -> OpenStream:
         if self.away:
             raise ExpertUnavailable(self.model, "it is away")
+        self.bodies.append(body)
         return OpenStream(Head(200, EVENTS, event(self.model, ""), complete=False), self._rest())
 
     async def _rest(self) -> AsyncGenerator[bytes, None]:
+        for said_as, thought in self.thoughts:
+            yield event(self.model, thought, said_as=said_as)
         words = self.text.split(" ")
         for place, word in enumerate(words):
             await asyncio.sleep(self.pause_s)

@@ -1,5 +1,6 @@
 """The page in a real browser, on the real door with stand-ins behind it."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,41 @@ def test_an_answer_with_markup_is_shown_as_text(graph: Graph, tab: Any) -> None:
     assert turn.locator(".asked").inner_text() == f"1 {evil}"
     assert tab.locator("#log script, #log img, #log a, #log strong").count() == 0
     assert tab.evaluate("window.hacked") is None
+
+
+@pytest.mark.parametrize("said_as", ["reasoning", "reasoning_content"])
+def test_reasoning_is_shown_apart_as_text_and_never_sent_back(graph: Graph, tab: Any, said_as: str) -> None:
+    thoughts = [(said_as, "<b>twelve</b>, "), (said_as, "then thirty")]
+    graph.experts["arithmetic"].thoughts = thoughts
+    tab.goto(graph.url)
+
+    turn = ask(tab, SUM)
+    ask(tab, "and then")
+
+    assert turn.locator(".said").inner_text() == "this is arithmetic speaking"
+    assert turn.locator(".thought").text_content() == "<b>twelve</b>, then thirty"
+    assert turn.locator("summary:has-text('Reasoning')").is_visible()
+    sent = json.loads(graph.experts["arithmetic"].bodies[-1])["messages"]
+    assert [message["content"] for message in sent] == [SUM, "this is arithmetic speaking", "and then"]
+
+
+GAP = """async (path) => {
+  const { growth, parse, seen, sum } = await import(path);
+  const now = [{ a: 10, b: 500 }, { a: 12 }, { a: 14, b: 503 }, { a: 16, b: 504, c: 7 }].map((replicas) =>
+    parse(Object.entries(replicas).map(([name, n]) => `asked_total{replica="${name}"} ${n}`).join("\\n")));
+  const until = [];
+  now.forEach((series, at) => until.push(seen(at ? until[at - 1] : new Map(), series, at, at - 100)));
+  return [1, 2, 3].map((at) => sum(growth(until[at - 1], now[at]), "asked_total"));
+}"""
+
+
+def test_a_replica_that_was_left_out_counts_only_what_it_did_meanwhile(graph: Graph, tab: Any) -> None:
+    tab.goto(f"{graph.url}/board")
+    path = tab.evaluate(
+        "performance.getEntriesByType('resource').map((r) => r.name).find((n) => n.includes('metrics'))"
+    )
+
+    assert tab.evaluate(GAP, path) == [2, 2 + 3, 2 + 1 + 7]
 
 
 def test_an_expert_that_is_away_is_seen_in_the_attempts_and_on_the_board(graph: Graph, tab: Any) -> None:

@@ -79,6 +79,22 @@ def test_an_answer_cannot_steer_the_terminal(graph: Graph, capsys: pytest.Captur
     assert printable("zürich 日本 🙂 é") == "zürich 日本 🙂 é"
 
 
+@pytest.mark.parametrize("said_as", ["reasoning", "reasoning_content"])
+def test_reasoning_is_shown_apart_and_never_sent_back(
+    graph: Graph, said_as: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph.experts["arithmetic"].thoughts = [(said_as, "twelve, "), (said_as, "then thirty")]
+    lines = iter([SUM, "and then", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+
+    assert chat(graph) == 0
+
+    told = capsys.readouterr().out
+    assert "[reasoning]\ntwelve, then thirty\n[answer]\nthis is arithmetic speaking\n" in told
+    sent = json.loads(graph.experts["arithmetic"].bodies[-1])["messages"]
+    assert [message["content"] for message in sent] == [SUM, "this is arithmetic speaking", "and then"]
+
+
 def test_a_key_is_asked_for_and_used(
     graph: Graph, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

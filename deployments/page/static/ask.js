@@ -102,13 +102,15 @@ async function ask(text) {
 async function one(place, body, signal, decided, name) {
   const said = h("div", { class: "said", "aria-busy": "true" });
   const by = h("p", { class: "by" }, name ? `${name} …` : "asking …");
+  const thought = h("div", { class: "thought" });
+  const thinking = h("details", { hidden: "" }, h("summary", {}, "Reasoning"), thought);
   const facts_ = h("p", { class: "muted" });
   const why = h("div", { class: "why" });
-  place.append(h("section", { class: "answer", "data-expert": name || "" }, h("div", {}, by, said, facts_), why));
+  place.append(h("section", { class: "answer", "data-expert": name || "" }, h("div", {}, by, thinking, said, facts_), why));
   const options = { ...body, stream: true, stream_options: { include_usage: true } };
   const inForce = trade();
   try {
-    const answer = await answerOf(options, signal, (text) => said.append(text), (headers) => {
+    const answer = await answerOf(options, signal, (text) => said.append(text), (text) => { thinking.hidden = false; thought.append(text); }, (headers) => {
       by.textContent = headers.expert;
       by.closest(".answer").dataset.expert = headers.expert;
     });

@@ -2,7 +2,7 @@
 
 import { $, bar, call, dollars, h, notice, number, onKey, percent, seconds, start } from "./common.js";
 import { chart, legend } from "./charts.js";
-import { by, each, growth, mean, parse, quantile, sum } from "./metrics.js";
+import { by, each, growth, mean, parse, quantile, seen, sum } from "./metrics.js";
 
 const EVERY_MS = 2000, KEEP_S = 600;
 const STAGE = "to_router_stage_seconds", FIRST = { stage: "first_byte" }, WHOLE = { stage: "whole" };
@@ -33,8 +33,10 @@ function forget(why) {
 }
 
 function take(told) {
-  views.push({ ...told, series: parse(told.metrics), metrics: null });
-  views = views.filter((view) => view.at >= told.at - KEEP_S - 5);
+  const series = parse(told.metrics), oldest = told.at - KEEP_S - 5;
+  const before = views.length ? views[views.length - 1].seen : new Map();
+  views.push({ ...told, series, seen: seen(before, series, told.at, oldest), metrics: null });
+  views = views.filter((view) => view.at >= oldest);
   show();
 }
 
@@ -43,7 +45,7 @@ function show() {
   const span = Number($("window").value);
   const before = views.find((view) => view.at >= now.at - span - 0.5) || views[0];
   const elapsed = now.at - before.at;
-  const grown = growth(before.series, now.series), levels = [...now.series.values()];
+  const grown = growth(before.seen, now.series), levels = [...now.series.values()];
   const clock = new Date(now.at * 1000).toLocaleTimeString();
   $("state").textContent = elapsed ? `${clock}, over ${elapsed.toFixed(0)} s` : `${clock}, counting begins`;
   Object.assign(document.body.dataset, { views: views.length, from: before.at, at: now.at });
@@ -159,7 +161,7 @@ function charts() {
   const last = views[views.length - 1], pairs = views.slice(1).map((view, i) => [views[i], view]);
   const rate = [], p50 = [], p95 = [];
   for (const [a, b] of pairs) {
-    const grown = growth(a.series, b.series), x = b.at - last.at;
+    const grown = growth(a.seen, b.series), x = b.at - last.at;
     rate.push([x, sum(grown, "to_router_requests_total") / (b.at - a.at)]);
     for (const [points, q] of [[p50, 0.5], [p95, 0.95]]) {
       const found = quantile(grown, STAGE, FIRST, q);

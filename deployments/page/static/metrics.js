@@ -20,7 +20,17 @@ export function parse(text) {
   return series;
 }
 
-// Growth of every counter between two views. A counter that is smaller now began anew.
+// Every series as it was last seen, up to and with this view; what was not seen since `oldest` is gone.
+// A replica that one gathering leaves out must not count its whole life when it is back.
+export function seen(before, now, at, oldest) {
+  const kept = new Map();
+  for (const [id, sample] of before) if (sample.at >= oldest) kept.set(id, sample);
+  for (const [id, sample] of now) kept.set(id, { ...sample, at });
+  return kept;
+}
+
+// Growth of every counter since it was last seen, up to an earlier view. One that is smaller now, or
+// that no view had seen, began anew.
 export function growth(before, now) {
   const grown = [];
   for (const [id, sample] of now) {

@@ -1,8 +1,8 @@
-// One streamed chat completion: its text as it comes, its headers, its usage, its times.
+// One streamed chat completion: its text and its reasoning as they come, its headers, its usage, its times.
 
 import { call } from "./common.js";
 
-export async function answerOf(body, signal, onText, onHeaders) {
+export async function answerOf(body, signal, onText, onReasoning, onHeaders) {
   const began = performance.now();
   const answer = await call("v1/chat/completions", { body, signal });
   const told = {
@@ -18,8 +18,11 @@ export async function answerOf(body, signal, onText, onHeaders) {
     if (event.error) found.error = event.error.message;
     if (event.usage) found.usage = event.usage;
     const choice = event.choices && event.choices[0];
-    const piece = choice && choice.delta ? choice.delta.content || choice.delta.reasoning_content : null;
-    if (typeof piece === "string" && piece) { found.text += piece; onText(piece); }
+    const delta = (choice && choice.delta) || {};
+    // vLLM says `reasoning`, older versions and others `reasoning_content`; it is no part of the answer.
+    const thought = delta.reasoning || delta.reasoning_content;
+    if (typeof thought === "string" && thought) onReasoning(thought);
+    if (typeof delta.content === "string" && delta.content) { found.text += delta.content; onText(delta.content); }
   };
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "", done = false;
