@@ -159,12 +159,13 @@ class LogFiles:
 
     def tidy(self) -> None:
         """Delete what is too old, then the oldest until the folder keeps its bound."""
-        found = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in log_files(self._folder))
+        found = sorted(_sizes(self._folder))
         room = self._most_bytes - sum(size for _, size, _ in found)
         for changed, size, file in found:
-            if file == self._path:
-                continue
-            if room < 0 or changed < self._now() - self._keep_s:
+            too_old = changed < self._now() - self._keep_s
+            if file == self._path and too_old:
+                self.close()
+            if file != self._path and (room < 0 or too_old):
                 file.unlink(missing_ok=True)
                 room += size
 
@@ -181,6 +182,15 @@ class LogFiles:
         path = self._folder / f"{PREFIX}{at}-{self._replica}{SUFFIX}"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._path, self._size, self._opened_at = path, os.fstat(self._descriptor).st_size, self._now()
+
+
+def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """When each file was changed last, its bytes and its path."""
+    for file in log_files(folder):
+        # Another replica's tidying may have been faster.
+        with contextlib.suppress(FileNotFoundError):
+            found = file.stat()
+            yield found.st_mtime, found.st_size, file
 
 
 def log_files(folder: Path) -> list[Path]:

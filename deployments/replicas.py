@@ -64,7 +64,9 @@ class Replicas:
         """The metrics of all ingress and router replicas and of their engines, as one text."""
         async with self._gathering:
             if self._last is None or self._clock() - self._last[0] >= FRESH_S:
-                self._last = (self._clock(), await self._gather())
+                told = await self._gather()
+                # Stamped when it is there: those who waited for a slow gathering need no other.
+                self._last = (self._clock(), told)
             return self._last[1]
 
     async def recall(self, request_id: str) -> tuple[Any, bool]:

@@ -151,6 +151,30 @@ def test_a_log_with_little_to_write_forgets_in_time_too(tmp_path: Path) -> None:
     assert [record["day"] for record in kept(tmp_path)] == list(range(23, 40))
 
 
+def test_a_file_that_another_replica_deletes_meanwhile_costs_no_record(tmp_path: Path) -> None:
+    # It is listed, and gone when it is looked at.
+    (tmp_path / "decisions-20200101T000000000000-gone.jsonl").symlink_to(tmp_path / "nowhere")
+    files = LogFiles(tmp_path, "r", settings(tmp_path))
+    files.append(b'{"n": 1}\n')
+
+    assert files._path is not None
+    assert list(read_records(files._path)) == [{"n": 1}]
+
+
+def test_a_silent_replicas_own_file_is_deleted_in_time_too(tmp_path: Path) -> None:
+    clock = Clock()
+    clock.now = 2_000_000_000.0
+    files = LogFiles(tmp_path, "r", settings(tmp_path, keep_days=7), clock)
+    files.append(b'{"n": 1}\n')
+    os.utime(log_files(tmp_path)[0], (clock.now, clock.now))
+    clock.now += 8 * 86_400
+    files.tidy()
+    assert log_files(tmp_path) == []
+    files.append(b'{"n": 2}\n')
+
+    assert kept(tmp_path) == [{"n": 2}]
+
+
 def test_a_file_deleted_by_hand_is_begun_anew(tmp_path: Path) -> None:
     clock = Clock()
     files = LogFiles(tmp_path, "r", settings(tmp_path), clock)

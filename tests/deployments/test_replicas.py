@@ -1,5 +1,6 @@
 """Asking every replica: the others are told of although one hangs, is dead or is gone."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -113,6 +114,22 @@ async def test_many_scrapes_a_second_ask_the_replicas_once() -> None:
     await made.metrics()
 
     assert len(handles["Router", "app"].asked) == 2
+
+
+async def test_scrapes_that_waited_for_a_slow_gathering_need_no_other() -> None:
+    clock = Clock()
+
+    class Slow(FakeHandle):
+        async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
+            clock.now += timeout_s
+            await asyncio.sleep(0)
+            return []
+
+    handles = {("Ingress", "app"): FakeHandle(), ("Router", "app"): Slow()}
+    made = replicas(handles, clock=clock)
+    await asyncio.gather(*(made.metrics() for _ in range(5)))
+
+    assert len(handles["Router", "app"].asked) == 1
 
 
 @pytest.mark.parametrize(
