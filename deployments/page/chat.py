@@ -62,6 +62,8 @@ class Chat:
         self._history: list[dict[str, str]] = []
         self._prices: dict[str, dict[str, float]] = {}
         self._default: dict[str, float | None] | None = None
+        self._has_page = False
+        self._policy: str | None = None
 
     def learn(self) -> None:
         """Prices and the default preference, where the endpoint's page tells them."""
@@ -69,6 +71,7 @@ class Chat:
         if answer.status_code == httpx.codes.OK:
             told = answer.json()
             self._prices, self._default = told["prices"], told["preferences"]
+            self._has_page, self._policy = True, told["policy_id"]
         elif answer.status_code != httpx.codes.NOT_FOUND:  # there may be no page: dollars are left out
             raise ChatError(_refusal(answer))
 
@@ -109,6 +112,8 @@ class Chat:
         if answer.status_code != httpx.codes.OK:
             raise ChatError(_refusal(answer))
         told: dict[str, Any] = answer.json()
+        if self._has_page and told.get("policy") not in {None, self._policy}:
+            self.learn()  # the policy was swapped
         return told
 
     def _stream(self, body: dict[str, Any]) -> Answer:

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,8 @@ class ScriptedExpert:
 class ScriptedRouter:
     """Thinks a question with a digit is arithmetic's; decides as the real policy does."""
 
+    policy_id = POLICY_ID
+
     async def decide(
         self, request: RouteRequest, timeout_s: float, *trace: Any
     ) -> Decision | NoEligibleExpertError | NoPolicy:
@@ -99,7 +102,7 @@ class ScriptedRouter:
             )
             for column, name in enumerate(NAMES)
         }
-        return Decision(tuple(NAMES[column] for column in ranked.row(0)), views, POLICY_ID)
+        return Decision(tuple(NAMES[column] for column in ranked.row(0)), views, self.policy_id)
 
 
 class Graph:
@@ -110,16 +113,22 @@ class Graph:
         config = IngressConfig.model_validate(
             {"experts": {name: {"app": f"expert-{name}"} for name in NAMES}}
         )
+        self.router = ScriptedRouter()
         self.api = Api(
             IngressArgs(**{"request_timeout_s": 5, "router_deadline_ms": 2_000, **args}),
             config,
-            ScriptedRouter(),
+            self.router,
             client_for=lambda name, target: self.experts[name],
         )
         self.api.directory.saw_router(RouterState(policy_view(), None))
         for state in self.api.directory.experts.values():
             state.running, state.why_not_ready = 1, None
         self.url = ""
+
+    def swap_policy(self, policy_id: str, prices: dict[str, Price]) -> None:
+        """Router and ingress have another policy from now on."""
+        self.router.policy_id = policy_id
+        self.api.directory.saw_router(RouterState(replace(policy_view(policy_id), prices=prices), None))
 
     def ask_for_keys(self, ring: KeyRing | None) -> None:
         """From now on, or no longer."""

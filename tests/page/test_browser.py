@@ -10,6 +10,7 @@ import pytest
 
 from deployments import telemetry
 from deployments.keys import KeyFile, KeyRing, new_key, write_keys
+from router.experts import Price
 from tests.page import browser
 from tests.page.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph, serving
 
@@ -57,6 +58,18 @@ def test_an_answer_streams_and_says_who_gave_it_and_why(graph: Graph, tab: Any) 
     assert "worth less: 0.9 − 0.3 for cost = 0.6" in why
     cost = PRICES["arithmetic"].cost_usd(PROMPT_TOKENS, ANSWER_TOKENS)
     assert f"20 + 4 tokens · ${cost:.7f}" in turn.inner_text()
+
+
+def test_prices_are_those_of_the_policy_that_decided(graph: Graph, tab: Any) -> None:
+    tab.goto(graph.url)
+    ask(tab, SUM)
+    graph.swap_policy("ba9876543210", dict.fromkeys(NAMES, Price(1.0, 2.0)))
+
+    turn = ask(tab, SUM)
+
+    assert (
+        f"20 + 4 tokens · ${Price(1.0, 2.0).cost_usd(PROMPT_TOKENS, ANSWER_TOKENS):.6f}" in turn.inner_text()
+    )
 
 
 def test_while_one_types_the_decision_is_shown_and_a_slider_moves_it(graph: Graph, tab: Any) -> None:

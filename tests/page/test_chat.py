@@ -9,6 +9,7 @@ from deployments.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.page.chat import printable
 from deployments.page.words import dollars, reasons
 from router.cli import main
+from router.experts import Price
 from tests.page.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph
 
 SUM = "What is 12 + 30?"
@@ -93,6 +94,25 @@ def test_reasoning_is_shown_apart_and_never_sent_back(
     assert "[reasoning]\ntwelve, then thirty\n[answer]\nthis is arithmetic speaking\n" in told
     sent = json.loads(graph.experts["arithmetic"].bodies[-1])["messages"]
     assert [message["content"] for message in sent] == [SUM, "this is arithmetic speaking", "and then"]
+
+
+def test_prices_are_those_of_the_policy_that_decided(
+    graph: Graph, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lines(prompt: str) -> str:
+        asked.append(prompt)
+        if len(asked) == 2:
+            graph.swap_policy("ba9876543210", dict.fromkeys(NAMES, Price(1.0, 2.0)))
+        return SUM if len(asked) < 3 else "/quit"
+
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lines)
+
+    assert chat(graph) == 0
+
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("— ")]
+    assert "$0.0000014" in told[0]
+    assert "$0.000028" in told[1]
 
 
 def test_a_key_is_asked_for_and_used(

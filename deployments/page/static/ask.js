@@ -51,6 +51,7 @@ async function live() {
   const mine = (liveCall = new AbortController());
   try {
     const decision = await (await call("v1/route", { body: request(text), signal: mine.signal })).json();
+    await factsOf(decision);
     if (mine !== liveCall) return;
     showDecision(decision);
   } catch (error) {
@@ -81,7 +82,8 @@ async function ask(text) {
   $("empty").hidden = true;
   $("log").append(turn);
   $("stop").hidden = false;
-  const decided = call("v1/route", { body: request(text), signal: mine.signal }).then((answer) => answer.json());
+  const decided = call("v1/route", { body: request(text), signal: mine.signal })
+    .then((answer) => answer.json()).then((decision) => factsOf(decision).then(() => decision));
   decided.catch(() => null); // it is shown where it is awaited
   try {
     if (many) {
@@ -108,15 +110,16 @@ async function one(place, body, signal, decided, name) {
   const why = h("div", { class: "why" });
   place.append(h("section", { class: "answer", "data-expert": name || "" }, h("div", {}, by, thinking, said, facts_), why));
   const options = { ...body, stream: true, stream_options: { include_usage: true } };
-  const inForce = trade();
+  const chosen = chosenTrade();
   try {
     const answer = await answerOf(options, signal, (text) => said.append(text), (text) => { thinking.hidden = false; thought.append(text); }, (headers) => {
       by.textContent = headers.expert;
       by.closest(".answer").dataset.expert = headers.expert;
     });
+    await decided.catch(() => null); // prices may be those of a new policy
     facts_.textContent = numbers(answer);
     if (!answer.error && answer.headers.id) facts_.after(rating(answer.headers.id));
-    await beside(why, decided, inForce, answer, name);
+    await beside(why, decided, chosen || facts.preferences, answer, name);
     if (answer.error) said.append(h("span", { class: "error" }, ` ${answer.error}`));
     return answer.error ? null : answer.text;
   } catch (error) {
@@ -209,16 +212,25 @@ async function copy(what) {
   }
 }
 
-async function loadFacts() {
+// Prices and the policy's own preference are those of one policy: a swap makes them stale.
+async function factsOf(decision) {
+  if (decision.policy && decision.policy !== facts.policy_id) await readFacts();
+}
+
+async function readFacts() {
   try {
     facts = await (await call("page/data/ask")).json();
     notice("");
   } catch (error) {
     if (error.status !== 401) notice(told(error));
-    return;
+    return false;
   }
   $("default-label").textContent = facts.preferences ? `the policy's own: ${preferenceWords(facts.preferences)}` : "the policy's own";
-  soon(0);
+  return true;
+}
+
+async function loadFacts() {
+  if (await readFacts()) soon(0);
 }
 
 start();
