@@ -20,12 +20,14 @@ from router.methods.registry import make, method_class
 from router.methods.shrink import filled, global_means
 
 FOLDS = 5
-SCALES = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+SCALES = tuple(np.geomspace(0.7, 4.0, 13).round(3).tolist())
 """Multiples of the blended contrast that are tried."""
 TRIED_WEIGHTS = (0.0, *np.geomspace(0.003, 3.0, 25).tolist())
 """Cost weights at which a blend's decisions are tried…"""
 BEST_QUALITY = 0.1
 """…and what cost weight 0 counts beside their area."""
+NEAR = 0.0005
+"""Of scales that decide as well as the best but for this much, the one that predicts best is taken."""
 
 
 class EnsembleRouter:
@@ -124,8 +126,10 @@ class EnsembleRouter:
         shares = np.full(len(contrast), 1 / len(contrast))
         if squares.sum() > 0:
             shares = (shares + squares / squares.sum()) / 2
-        blended, worth = np.tensordot(shares, contrast, axes=1), _Worth(training, self.means_)
-        weights: FloatArray = shares * max(SCALES, key=lambda scale: worth.of(scale * blended))
+        blended, judge = np.tensordot(shares, contrast, axes=1), _Worth(training, self.means_)
+        worth = {scale: judge.of(scale * blended) for scale in SCALES}
+        near = [scale for scale in SCALES if worth[scale] >= max(worth.values()) - NEAR]
+        weights: FloatArray = shares * min(near, key=lambda scale: judge.error(scale * blended))
         return weights
 
     def _blend(self, scores: FloatArray) -> FloatArray:
@@ -163,14 +167,18 @@ class _Worth:
         """The worth of contrasts [n, experts], in units of quality."""
         scores = self._means + contrast[self._rows]
         if self._paid is None or not self._paid.mean() > 0:
-            off = (self._quality - scores) - np.nanmean(self._quality - scores, axis=1, keepdims=True)
-            return -float(np.nanmean(off**2))
+            return -self.error(contrast)
         alone, each = self._paid.mean(axis=0), np.arange(len(scores))
         picked = [(scores - weight * alone / alone.max()).argmax(axis=1) for weight in TRIED_WEIGHTS]
         quality = np.array([self._quality[each, chosen].mean() for chosen in picked])
         costs = np.array([self._paid[each, chosen].mean() for chosen in picked])
         area = metrics.area(costs, quality, float(alone.min()), float(alone.max()))
         return area + BEST_QUALITY * float(quality[0])
+
+    def error(self, contrast: FloatArray) -> float:
+        """Mean squared error of contrasts [n, experts], as contrasts."""
+        off = self._quality - self._means - contrast[self._rows]
+        return float(np.nanmean((off - np.nanmean(off, axis=1, keepdims=True)) ** 2))
 
 
 class AutoRouter(EnsembleRouter):
