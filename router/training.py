@@ -154,17 +154,16 @@ def choose_preference(
     """Cost weights that hold out of sample, chosen by a lower confidence bound.
 
     A weight is safe when its `margin` over the best single expert is not negative. With none safe, or
-    without costs, the default is weight 0.
+    with costs of fewer than 20 complete queries, the default is weight 0.
 
     Args:
         scores: [n, experts], each row by a method that never saw it.
         expected: [n, experts] US$, as the policy will expect them.
         best: column of the best single expert.
     """
-    rows = dataset.complete()
-    costs = dataset.costs_usd
-    if not len(rows) or costs is None or expected is None or not costs[rows, best].mean() > 0:
-        tried = [_tried(0.0, scores, None, dataset, rows, best)]
+    rows, costs = _priced(dataset, expected), dataset.costs_usd
+    if costs is None or len(rows) < LEAST_QUERIES or not costs[rows, best].mean() > 0:
+        tried = [_tried(0.0, scores, None, dataset, dataset.complete(), best)]
     else:
         tried = [_tried(weight, scores, expected, dataset, rows, best) for weight in COST_WEIGHTS]
     safe = [one for one in tried if one.margin >= 0] if len(tried) > 1 else []
@@ -174,6 +173,14 @@ def choose_preference(
         max(near, key=lambda one: one.saved, default=tried[0]),
         max((one for one in safe if one.saved > 0), key=lambda one: one.saved, default=None),
     )
+
+
+def _priced(dataset: Dataset, expected: FloatArray | None) -> IntArray:
+    """Complete rows in which every expert's cost is known, both the measured and the expected one."""
+    rows, costs = dataset.complete(), dataset.costs_usd
+    if costs is None or expected is None:
+        return rows[:0]
+    return rows[np.isfinite(costs[rows] + expected[rows]).all(axis=1)]
 
 
 def _tried(
@@ -193,7 +200,8 @@ def _tried(
     gain = quality[each, picked] - quality[:, best]
     loss = quality[each, at_zero] - quality[each, picked]
     paid = None if dataset.costs_usd is None else dataset.costs_usd[rows]
-    alone = 0.0 if paid is None else float(paid[:, best].mean())
+    known = paid is not None and bool(np.isfinite(paid).all())
+    alone = 0.0 if paid is None or not known else float(paid[:, best].mean())
     return Tried(
         cost_weight=float(weight),
         gain=float(gain.mean()),

@@ -1,5 +1,6 @@
 """From outcomes to a policy: what is chosen, and what is refused."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,26 @@ def test_without_costs_quality_alone_counts() -> None:
 
     assert policy.preferences.cost_weight == 0.0
     assert policy.training["equal_quality_cost_weight"] is None
+
+
+@pytest.mark.parametrize("expert", ["large", "words"])
+def test_a_query_of_unknown_cost_chooses_no_preference_and_spoils_none(expert: str) -> None:
+    made = rows(300)
+    for row in made:
+        if row["expert"] == expert and int(row["query_id"][1:]) < 40:
+            row["completion_tokens"] = None
+    figures = trained(to_dataset(made, pool=POOL)).training["metrics"]["out_of_fold"]
+
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    assert figures["equal_quality"]["saved"] > 0.5
+
+
+def test_an_expert_without_any_cost_leaves_quality_alone_to_count() -> None:
+    made = [row | {"completion_tokens": None} if row["expert"] == "words" else row for row in rows(200)]
+    policy = trained(to_dataset(made, pool=POOL))
+
+    assert policy.preferences.cost_weight == 0.0
+    assert policy.training["metrics"]["out_of_fold"]["default"]["saved"] == 0.0
 
 
 def test_the_choice_holds_on_queries_that_it_never_saw() -> None:
