@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from router.data.growing import read_growing
 from router.errors import InputError
 
 ATTEMPTS = 4
@@ -36,19 +37,9 @@ class Answers:
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._known: dict[str, Any] = {}
-        if file is None or not file.is_file():
-            return
-        lines = file.read_text(encoding="utf-8").split("\n")
-        if lines.pop():  # cut off in the middle of a line
-            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        for number, line in enumerate(lines, start=1):
-            try:
-                entry = json.loads(line)
-                self._known[entry["key"]] = entry["answer"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"{file}, line {number} is no kept answer: name another cache, or remove this file"
-                ) from error
+        if file is not None:
+            entries = read_growing(file, _key_and_answer, begins=b'{"key": "', what="kept answers")
+            self._known.update(entries)
 
     @staticmethod
     def key(endpoint: str, path: str, body: Body) -> str:
@@ -68,6 +59,10 @@ class Answers:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with self._file.open("a", encoding="utf-8") as opened:
                 opened.write(json.dumps({"key": key, "answer": answer}) + "\n")
+
+
+def _key_and_answer(entry: Body) -> tuple[str, Any]:
+    return entry["key"], entry["answer"]
 
 
 async def ask_all(

@@ -110,13 +110,14 @@ def test_a_refusal_is_told_with_its_status_and_not_repeated() -> None:
 
 
 def test_a_cache_that_is_none_a_mode_that_is_none_and_a_missing_reference_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "c.jsonl").write_text('{"other": 1}\n')
+    (tmp_path / "c.jsonl").write_text("somebody's notes")
     endpoint = Endpoint(lambda body: "[[A]]")
 
     with pytest.raises(InputError, match="no kept answer"):
         judge(endpoint, cache=str(tmp_path / "c.jsonl")).label_rows(ROWS)
     with pytest.raises(InputError, match="pointwise, pairwise"):
         judge(endpoint, mode="best")
+    assert (tmp_path / "c.jsonl").read_text() == "somebody's notes"
     with pytest.raises(InputError, match="no reference"):
         judge(endpoint, mode="pairwise").label_rows([{**ROWS[0], "reference": None}])
 
