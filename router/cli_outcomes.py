@@ -76,15 +76,25 @@ def _label(options: argparse.Namespace) -> int:
     from router.cli_inputs import mapping_of
     from router.data.outcomes import checked, read_rows, write_rows
 
+    given = mapping_of(options.options)
+    if options.quality in labels.CACHED:
+        given.setdefault("cache", f"{options.out}.{options.quality}.jsonl")
     try:
-        labeler = labels.get(options.quality, **mapping_of(options.options))
+        labeler = labels.get(options.quality, **given)
     except TypeError as error:
         raise InputError(f"{options.options}: {options.quality} does not take these: {error}") from error
     rows = read_rows(options.outcomes)
-    labelled = labels.label_rows(options.quality, labeler, rows, where=str(options.outcomes))
+    left: list[str] = []
+    labelled = labels.label_rows(
+        options.quality, labeler, rows, where=str(options.outcomes), left_out=left.append
+    )
     write_rows(options.out, checked(labelled, str(options.outcomes)))
     mean = sum(row["quality"] for row in labelled) / len(labelled)
-    print(f"{options.out}: {len(rows)} outcomes, mean quality {mean:.4f} ({options.quality})")
+    print(f"{options.out}: {len(labelled)} outcomes, mean quality {mean:.4f} ({options.quality})")
+    if left:
+        told = f"{len(left)} rows got no label and were left out; run again to ask for them. First: {left[0]}"
+        print(told, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -17,12 +17,10 @@ import httpx
 
 from router.data.growing import read_growing
 from router.data.outcomes import Row, read_rows
+from router.endpoint import PASSING, open_client, retry_after_s
 from router.errors import InputError, OutcomesError
 
 ATTEMPTS = 3
-LONGEST_WAIT_S = 30.0
-PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses that another attempt may not meet."""
 CARRIED = ("reference", "task", "split")
 """Fields of a query that its outcomes carry on."""
 
@@ -98,18 +96,15 @@ async def collect(
     """Ask, appending to `out`.
 
     Raises:
-        InputError: the endpoint does not answer or lacks an expert, or `out` holds something that is no
-            collection, or answers to another query of the same query_id.
+        InputError: the endpoint is no URL, does not answer or lacks an expert, or `out` holds something
+            that is no collection, or answers to another query of the same query_id.
     """
     done = _done(out, queries)
     pairs = [(q, e) for q in queries for e in experts if (q["query_id"], e) not in done]
     asking = Asking(max_tokens, temperature, sleep)
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     failed: list[str] = []
     waiting = iter(pairs)
-    async with httpx.AsyncClient(
-        base_url=endpoint.rstrip("/"), headers=headers, timeout=timeout_s, transport=transport
-    ) as client:
+    async with open_client(endpoint, api_key=api_key, timeout_s=timeout_s, transport=transport) as client:
         await _check_experts(client, experts)
         out.parent.mkdir(parents=True, exist_ok=True)
         progress(len(queries) * len(experts) - len(pairs))
@@ -165,7 +160,7 @@ async def _ask(client: httpx.AsyncClient, query: Row, expert: str, asking: Askin
                 f"status {response.status_code}: {(await response.aread()).decode('utf-8', 'replace')[:200]}"
             )
             if response.status_code in PASSING:
-                raise _ComesBack(told, _retry_after_s(response))
+                raise _ComesBack(told, retry_after_s(response))
             raise OutcomesError(told)
         async for line in response.aiter_lines():
             if not line.startswith("data:"):
@@ -216,11 +211,6 @@ def _row(
         "response": text,
         **carried,
     }
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    given = response.headers.get("retry-after", "")
-    return min(float(given), LONGEST_WAIT_S) if given.replace(".", "", 1).isdigit() else None
 
 
 async def _check_experts(client: httpx.AsyncClient, experts: Sequence[str]) -> None:

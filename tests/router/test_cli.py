@@ -2,7 +2,9 @@
 
 import json
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -173,6 +175,44 @@ def test_label_judges_what_was_collected(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert "2 outcomes, mean quality 0.5000" in out
     assert [row["quality"] for row in read_rows(tmp_path / "o.parquet")] == [1.0, 0.0]
+
+
+class JudgingHandler(BaseHTTPRequestHandler):
+    """Grades what holds 2 + 2, and talks about everything else."""
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["content-length"]))
+        said = "[[5]]" if b"2 + 2" in asked else "Hm."
+        body = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Tests are quiet."""
+
+
+def test_rows_that_the_judge_cannot_grade_are_left_out_and_the_others_written(
+    run: Run, tmp_path: Path
+) -> None:
+    asked = [{"query_id": q, "query": q, "expert": "x", "response": "4"} for q in ("2 + 2", "3 + 3")]
+    write_rows(tmp_path / "r.jsonl", asked)
+    with HTTPServer(("127.0.0.1", 0), JudgingHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        (tmp_path / "judge.yaml").write_text(f"endpoint: {url}\nmodel: j\n")
+        code, out, err = run(
+            "label", "--outcomes", tmp_path / "r.jsonl", "--quality", "judge",
+            "--options", tmp_path / "judge.yaml", "--out", tmp_path / "o.jsonl",
+        )  # fmt: skip
+        server.shutdown()
+
+    assert code == 1
+    assert "1 outcomes, mean quality 0.5000" in out
+    assert "1 rows got no label and were left out; run again to ask for them. First: row 2: " in err
+    assert [row["query"] for row in read_rows(tmp_path / "o.jsonl")] == ["2 + 2"]
+    assert len((tmp_path / "o.jsonl.judge.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_recipe_holds_the_methods_parameters(run: Run, tmp_path: Path) -> None:
