@@ -54,6 +54,11 @@ def add_commands(commands: Any) -> None:
         "--splits", type=int, default=1, help="how many random splits (seeds seed, seed+1, …)"
     )
     compare.add_argument("--test-fraction", type=float, default=0.3)
+    compare.add_argument(
+        "--split",
+        help="compare within this split only; left out, within `train` where there is one, else on all: "
+        "a method chosen on test queries would look too good on them",
+    )
     compare.add_argument("--out", required=True, type=Path)
     compare.add_argument("--json", action="store_true")
     compare.set_defaults(run=_compare)
@@ -113,7 +118,7 @@ def _compare(options: argparse.Namespace) -> int:
     require_matplotlib()
     methods = names(options.methods, "--methods")
     params = mapping_of(options.recipes)
-    dataset = _of_experts(options)
+    dataset = _part_to_train_on(_of_experts(options), options.split)
     encoder = encoder_of(options.encoder)
     found = compare(
         dataset,

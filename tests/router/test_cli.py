@@ -102,6 +102,20 @@ def test_compare_puts_methods_and_baselines_into_one_table(run: Run, tmp_path: P
     assert (tmp_path / "c" / "comparison.png").is_file()
 
 
+@pytest.mark.parametrize(("split", "n_test"), [(None, 30), ("train", 30), ("test", 15)])
+def test_compare_leaves_the_queries_of_other_splits_out(
+    run: Run, tmp_path: Path, split: str | None, n_test: int
+) -> None:
+    code, out, err = run(
+        "compare", "--outcomes", "outcomes.parquet", "--methods", "fixed", "--out", tmp_path / "c",
+        "--json", *(() if split is None else ("--split", split)),
+    )  # fmt: skip
+
+    assert code == 0
+    assert json.loads(out)["n_test"] == n_test
+    assert f"split '{split or 'train'}': " in err
+
+
 def test_route_answers_as_the_endpoint_does(run: Run) -> None:
     code, out, _ = run("route", "--policy", "policy", "--json", "What is 8 plus 31?")
     answer = json.loads(out)
