@@ -18,6 +18,7 @@ from router.decide import decide
 from router.encoders import EncoderSpec
 from router.errors import OutcomesError
 from router.guard import Guard
+from router.methods.clusters import MOST_TASKS
 from router.methods.contract import CrosswiseMethod, RoutingMethod
 from router.methods.registry import make
 from router.methods.shrink import PRIOR_STRENGTH, global_means
@@ -29,8 +30,6 @@ CALIBRATE_FROM = 200
 """Queries from which isotonic curves are worth their noise."""
 COST_WEIGHTS = (0.0, *np.geomspace(0.003, 30.0, 60).round(6).tolist(), 1e6)
 """Preferences that are tried and that the cost–quality curve shows."""
-MOST_TASKS = 1000
-"""With more of them a task is no task but a query's name."""
 MOST_LOSS = 0.01
 """Quality that the default preference may give up for a saving."""
 CONFIDENCE_Z = 0.7
