@@ -73,11 +73,12 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from router.training import train
+    from router.training import check_trainable, train
 
     refuse_existing(options.out)
     params = mapping_of(options.recipe)
     dataset = _part_to_train_on(_of_experts(options), options.split)
+    check_trainable(dataset, method=options.method, params=params)
     encoder = encoder_of(options.encoder)
     policy = train(
         dataset,
@@ -112,24 +113,22 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from router.comparison import as_markdown, compare, write_comparison
+    from router.comparison import as_markdown, check_comparable, compare, write_comparison
     from router.plots import require_matplotlib
 
     require_matplotlib()
     methods = names(options.methods, "--methods")
     params = mapping_of(options.recipes)
     dataset = _part_to_train_on(_of_experts(options), options.split)
+    asked: dict[str, Any] = {
+        "methods": methods,
+        "seeds": range(options.seed, options.seed + options.splits),
+        "test_fraction": options.test_fraction,
+        "params": params,
+    }
+    check_comparable(dataset, **asked)
     encoder = encoder_of(options.encoder)
-    found = compare(
-        dataset,
-        embed(encoder, dataset.texts),
-        encoder.spec,
-        methods=methods,
-        seeds=range(options.seed, options.seed + options.splits),
-        test_fraction=options.test_fraction,
-        params=params,
-        tell=say,
-    )
+    found = compare(dataset, embed(encoder, dataset.texts), encoder.spec, **asked, tell=say)
     write_comparison(options.out, found)
     print(json.dumps(found, indent=2) if options.json else as_markdown(found))
     return 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.calibration import Calibration
 from router.core import FloatArray, IntArray, Preferences, QueryBatch, TrainingSet
@@ -26,6 +27,7 @@ from router.policy import Policy
 
 FOLDS = 5
 LEAST_QUERIES = 20
+"""Different queries that training needs, of every expert too."""
 CALIBRATE_FROM = 200
 """Queries from which isotonic curves are worth their noise."""
 COST_WEIGHTS = (0.0, *np.geomspace(0.003, 30.0, 60).round(6).tolist(), 1e6)
@@ -53,14 +55,12 @@ def train(
         tell: told each step, for a command line.
 
     Raises:
-        OutcomesError: fewer than 20 queries, or an expert without outcomes.
+        OutcomesError: fewer than 20 different queries, of all or of an expert, or fewer than two experts.
         MethodError: unknown method or parameters.
-        PoolError: fewer than two experts.
     """
-    _check(dataset, method)
+    check_trainable(dataset, method=method, params=params)
     batch = QueryBatch(dataset.texts, embeddings)
     training = TrainingSet(batch, dataset.quality, dataset.costs_usd, dataset.tasks)
-    make(method, params)  # refuse a bad name or parameter before any work is done
 
     folds = fold_of(dataset.texts, seed=seed)
     tell(f"fitting {method} on {len(dataset)} queries, and scoring them out of fold ({FOLDS} folds)")
@@ -111,6 +111,28 @@ def train(
         waits=None if waits_s is None else Regression.fit(embeddings, 1000 * waits_s),
         training=facts,
     )
+
+
+def check_trainable(dataset: Dataset, *, method: str, params: Mapping[str, Any] | None = None) -> None:
+    """Before the encoding is paid for; raises as `train`."""
+    make(method, params)
+    if len(dataset.pool) < 2 and method != "fixed":
+        raise OutcomesError(
+            f"routing needs at least two experts, the outcomes hold only {dataset.pool.names[0]!r}"
+        )
+    normal = np.array([same_query(text) for text in dataset.texts])
+    _check_count(normal, "")
+    for column, name in enumerate(dataset.pool.names):
+        _check_count(normal[np.isfinite(dataset.quality[:, column])], f" of expert {name!r}")
+
+
+def _check_count(queries: NDArray[np.str_], of_whom: str) -> None:
+    if (found := len(set(queries.tolist()))) < LEAST_QUERIES:
+        hint = f" in {len(queries)}: what differs in space and case alone counts once"
+        raise OutcomesError(
+            f"training needs outcomes{of_whom} on at least {LEAST_QUERIES} different queries, found {found}"
+            + hint * (found < len(queries))
+        )
 
 
 @dataclass(frozen=True)
@@ -267,12 +289,3 @@ def _task_means(dataset: Dataset, means: FloatArray) -> dict[str, list[float]] |
         shrunk = (np.nansum(inside, axis=0) + PRIOR_STRENGTH * means) / (seen + PRIOR_STRENGTH)
         found[task] = [round(float(value), 6) for value in shrunk]
     return found
-
-
-def _check(dataset: Dataset, method: str) -> None:
-    if len(dataset) < LEAST_QUERIES:
-        raise OutcomesError(f"training needs at least {LEAST_QUERIES} queries, found {len(dataset)}")
-    if len(dataset.pool) < 2 and method != "fixed":
-        raise OutcomesError(
-            f"routing needs at least two experts, the outcomes hold only {dataset.pool.names[0]!r}"
-        )

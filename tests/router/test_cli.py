@@ -298,6 +298,19 @@ def test_bad_input_is_one_clear_line_exit_2_and_nothing_written(run: Run, place:
     assert sorted(place.iterdir()) == before
 
 
+@pytest.mark.parametrize("command", [("train",), ("compare", "--methods", "knn")])
+def test_too_few_queries_are_told_before_the_encoding(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    write_rows(tmp_path / "few.jsonl", rows(25)[: 3 * 19])
+    method = ("--method", "knn") if command == ("train",) else ()
+    code, _, err = run(*command, *method, "--outcomes", tmp_path / "few.jsonl", "--out", tmp_path / "o")
+
+    assert code == 2
+    assert "at least 20 different queries" in err
+    assert "encode:" not in err
+
+
 def test_a_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     code, _, err = run("train", "--outcomes", "outcomes.parquet", "--method", "mlp", "--out", "new")

@@ -271,6 +271,8 @@ def test_a_comparison_that_cannot_be_made_is_refused_at_once() -> None:
     data = dataset(60)
     with pytest.raises(MethodError, match="unknown"):
         compare(data, embeddings(data.texts), SPEC, methods=["knn", "nobodys"], seeds=[0])
+    with pytest.raises(OutcomesError, match="20 different queries, found 19"):
+        compare(data, embeddings(data.texts), SPEC, methods=["knn"], seeds=[0], test_fraction=0.68)
     for options in ({"methods": []}, {"seeds": []}, {"test_fraction": 0.0}, {"test_fraction": 1.0}):
         given = {"methods": ["knn"], "seeds": [0], **options}
         with pytest.raises(InputError):
