@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from router.cli_inputs import embed, encoder_of, names, progress
+from router.cli_inputs import embed, encoder_of, names, progress, seed
 from router.errors import InputError
 
 
@@ -38,7 +38,7 @@ def add_commands(commands: Any) -> None:
     probes.add_argument("--queries", required=True, type=Path, help="queries or outcomes to choose from")
     probes.add_argument("--count", type=int, default=100)
     probes.add_argument("--encoder", default="default")
-    probes.add_argument("--seed", type=int, default=0)
+    probes.add_argument("--seed", type=seed, default=0, help="a whole number from 0")
     probes.add_argument("--out", required=True, type=Path, help="JSONL for `collect --queries`")
     probes.set_defaults(run=_probes)
 

@@ -16,6 +16,7 @@ from router.cli_inputs import (
     mapping_of,
     names,
     outcomes_of,
+    recipes_of,
     refuse_existing,
     say,
 )
@@ -118,7 +119,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     require_matplotlib()
     methods = names(options.methods, "--methods")
-    params = mapping_of(options.recipes)
+    params = recipes_of(options.recipes)
     dataset = _part_to_train_on(_of_experts(options), options.split)
     asked: dict[str, Any] = {
         "methods": methods,

@@ -184,7 +184,7 @@ async def _ask(client: httpx.AsyncClient, query: Row, expert: str, asking: Askin
 def _event(data: str) -> dict[str, Any]:
     try:
         event = json.loads(data)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise OutcomesError(f"the stream holds an event that is not JSON: {data[:80]!r}") from error
     if not isinstance(event, dict):
         raise OutcomesError(f"the stream holds an event that is no object: {data[:80]!r}")

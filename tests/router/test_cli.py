@@ -29,6 +29,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = [row | {"split": "test" if int(row["query_id"][1:]) % 3 == 0 else "train"} for row in rows(150)]
     write_rows(place / "outcomes.parquet", made)
     (place / "experts.yaml").write_text(POOL_FILE)
+    (place / "text.yaml").write_text("knn: five\n")
+    (place / "kind.yaml").write_text("k: 5.5\n")
+    (place / "long.yaml").write_text(f"k: {'9' * 5000}\n")
+    (place / "one.jsonl").write_text('{"query": "q"}\n')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TO_ROUTER_CACHE", str(place / "cache"))
         outcomes, pool = str(place / "outcomes.parquet"), str(place / "experts.yaml")
@@ -276,6 +280,18 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         ("probes", "--queries", "outcomes.parquet", "--count", "0", "--out", "new"),
         "a count from 1",
     ),
+    "recipes": (
+        ("compare", "--outcomes", "outcomes.parquet", "--methods", "knn", "--recipes", "text.yaml",
+         "--out", "new"),
+        "knn must hold an object of parameters, found str",
+    ),
+    "kind": ((*TRAIN, "--recipe", "kind.yaml"), "method 'knn': k must be a whole number, found 5.5"),
+    "long number": ((*TRAIN, "--recipe", "long.yaml"), "cannot be read as YAML or JSON"),
+    "url": (
+        ("collect", "--endpoint", "http://host:port", "--queries", "one.jsonl", "--experts", "a",
+         "--out", "new"),
+        "endpoint 'http://host:port' is no URL",
+    ),
     "no endpoint": (
         ("collect", "--endpoint", "http://127.0.0.1:9/v1", "--queries", "outcomes.parquet", "--experts", "a",
          "--out", "new"),
@@ -317,6 +333,15 @@ def test_a_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
     assert code == 2
     assert "this needs torch: install to-router[train]" in err
+
+
+@pytest.mark.parametrize("command", [TRAIN, ("probes", "--queries", "outcomes.parquet", "--out", "new")])
+def test_a_seed_below_0_is_wrong_usage(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--seed", "-1"])
+
+    assert caught.value.code == 2
+    assert "a seed is a whole number from 0, found '-1'" in capsys.readouterr().err
 
 
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
