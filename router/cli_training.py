@@ -116,6 +116,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from router.comparison import as_markdown, check_comparable, compare, write_comparison
     from router.plots import require_matplotlib
+    from router.report import as_json
 
     require_matplotlib()
     methods = names(options.methods, "--methods")
@@ -131,7 +132,7 @@ def _compare(options: argparse.Namespace) -> int:
     encoder = encoder_of(options.encoder)
     found = compare(dataset, embed(encoder, dataset.texts), encoder.spec, **asked, tell=say)
     write_comparison(options.out, found)
-    print(json.dumps(found, indent=2) if options.json else as_markdown(found))
+    print(as_json(found) if options.json else as_markdown(found))
     return 0
 
 

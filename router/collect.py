@@ -96,9 +96,11 @@ async def collect(
     """Ask, appending to `out`.
 
     Raises:
-        InputError: the endpoint is no URL, does not answer or lacks an expert, or `out` holds something
-            that is no collection, or answers to another query of the same query_id.
+        InputError: the endpoint is no URL, does not answer or lacks an expert; or `out` is to be Parquet,
+            or holds something that is no collection, or answers to another query of the same query_id.
     """
+    if out.suffix == ".parquet":
+        raise InputError(f"{out}: answers are appended one by one, which Parquet cannot: name a .jsonl file")
     done = _done(out, queries)
     pairs = [(q, e) for q in queries for e in experts if (q["query_id"], e) not in done]
     asking = Asking(max_tokens, temperature, sleep)

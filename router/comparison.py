@@ -1,6 +1,5 @@
 """Several methods on the same splits: trained, judged and put into one table with the baselines."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from router.data.dataset import Dataset, split_by_query
 from router.encoders import EncoderSpec
 from router.errors import InputError
 from router.evaluation import judge, report
-from router.report import written_whole
+from router.report import as_json, written_whole
 from router.training import check_trainable, train
 
 COLUMNS = {
@@ -126,7 +125,7 @@ def write_comparison(folder: Path, found: Mapping[str, Any]) -> None:
     with written_whole(folder) as making:
         (making / "comparison.md").write_text(as_markdown(found), encoding="utf-8")
         plots.plot_curves(making / "comparison.png", found["reports"])
-        (making / "comparison.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        (making / "comparison.json").write_text(as_json(found) + "\n", encoding="utf-8")
 
 
 def _figures(figures: Mapping[str, Any]) -> dict[str, float | None]:

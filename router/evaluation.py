@@ -117,7 +117,9 @@ def report(judged: Judged) -> dict[str, Any]:
         **_areas(judged, points),
         "quality_gain": float(top.mean() / alone.mean() - 1) if alone.mean() else None,
         "quality_gain_points": float(top.mean() - alone.mean()),
-        "quality_gain_ci95": metrics.interval(lambda w: (w @ top) / (w @ alone) - 1, len(alone)),
+        "quality_gain_ci95": metrics.interval(lambda w: (w @ top) / (w @ alone) - 1, len(alone))
+        if alone.mean()
+        else None,
         "cost_saved_at_equal_quality": _saved(judged),
         **_two_experts(judged),
         "calibration": {

@@ -160,6 +160,15 @@ async def test_a_file_that_is_no_collection_is_left_as_it_was(tmp_path: Path, he
     assert (tmp_path / "o.jsonl").read_text() == held
 
 
+async def test_parquet_is_refused_at_the_start(tmp_path: Path) -> None:
+    endpoint = Endpoint(lambda body: stream("x"))
+    with pytest.raises(InputError, match=r"which Parquet cannot: name a \.jsonl file"):
+        await collected(endpoint, tmp_path / "o.parquet")
+
+    assert endpoint.headers == []
+    assert not (tmp_path / "o.parquet").exists()
+
+
 async def test_an_id_that_now_stands_for_another_query_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "o.jsonl"
     await collected(Endpoint(lambda body: stream("x")), out, experts=["a"])

@@ -267,6 +267,16 @@ def test_a_comparison_has_the_baselines_beside(tmp_path: Path) -> None:
     }
 
 
+def test_a_comparison_of_experts_without_a_gap_is_json(tmp_path: Path) -> None:
+    data = dataset(100).only(["words", "large"])
+    nothing = replace(data, measured={**data.measured, "quality": np.zeros((100, 2))})
+    found = compare(nothing, embeddings(data.texts), SPEC, methods=["fixed"], seeds=[0])
+    write_comparison(tmp_path / "c", found)
+    told = json.loads((tmp_path / "c" / "comparison.json").read_text(), parse_constant=pytest.fail)
+
+    assert told["methods"]["fixed"]["apgr"] == [None]
+
+
 def test_a_comparison_that_cannot_be_made_is_refused_at_once() -> None:
     data = dataset(60)
     with pytest.raises(MethodError, match="unknown"):
