@@ -102,7 +102,12 @@ def _facts(
     told = dict(facts.get("metrics") or {})
     told["expert_means"] = {**told.get("expert_means", {}), name: mean}
     facts["metrics"] = told
-    facts["best_single"] = (*policy.pool.names, name)[int(means.argmax())]
+    best = (*policy.pool.names, name)[int(means.argmax())]
+    if best != facts.get("best_single", best):
+        # Both hold a preference against the old best expert, and were never tried against this one.
+        facts.pop("equal_quality_cost_weight", None)
+        told.pop("out_of_fold", None)
+    facts["best_single"] = best
     if facts.get("task_means"):
         tasks = np.array(probes.tasks or ("",) * len(probes))
         facts["task_means"] = {

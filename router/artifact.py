@@ -45,6 +45,7 @@ def save(folder: Path, artifact: Artifact) -> str:
     Raises:
         FileExistsError: something stands at `folder` already.
         WeightsError: an array is not finite.
+        ManifestError: a fact is no JSON, such as a number that is not finite.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists already: name a new folder, or remove it first")
@@ -58,7 +59,10 @@ def save(folder: Path, artifact: Artifact) -> str:
         **artifact.facts,
         "files": {name: {"sha256": _sha256(data), "size": len(data)} for name, data in files.items()},
     }
-    manifest = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    try:
+        manifest = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    except (TypeError, ValueError) as error:
+        raise ManifestError(f"a fact of the policy for {folder} is no JSON: {error}") from error
     folder.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

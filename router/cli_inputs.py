@@ -14,6 +14,9 @@ from router.encoders import Encoder, EncoderSpec, load_encoder
 from router.errors import InputError
 from router.experts import CandidatePool
 
+LONGEST_SEED = 18
+"""Digits."""
+
 
 def add_outcomes(command: argparse.ArgumentParser) -> None:
     """The arguments that `outcomes_of` reads."""
@@ -28,7 +31,14 @@ def add_choice_of_experts(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--encoder", default="default", help="`default`, a folder, or a hub id; weights are safetensors"
     )
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=seed, default=0, help="a whole number from 0")
+
+
+def seed(text: str) -> int:
+    """The type of `--seed`, for argparse, which tells what it expected instead."""
+    if not text.isdecimal() or len(text) > LONGEST_SEED:
+        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0, found {text!r:.40}")
+    return int(text)
 
 
 def outcomes_of(options: argparse.Namespace, pool: CandidatePool | None = None) -> Dataset:
@@ -75,11 +85,22 @@ def mapping_of(file: Path | None) -> dict[str, Any]:
         return {}
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or a number too long
         raise InputError(f"{file} cannot be read as YAML or JSON: {error}") from error
     if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
         raise InputError(f"{file} must hold an object of parameters, found {type(data).__name__}")
     return dict(data)
+
+
+def recipes_of(file: Path | None) -> dict[str, dict[str, Any]]:
+    """Method → its parameters; raises as `mapping_of`, and where a method's are no object."""
+    found = mapping_of(file)
+    for name, params in found.items():
+        if params is not None and not isinstance(params, Mapping):
+            raise InputError(
+                f"{file}: {name} must hold an object of parameters, found {type(params).__name__}"
+            )
+    return {name: dict(params or {}) for name, params in found.items()}
 
 
 def refuse_existing(folder: Path) -> None:

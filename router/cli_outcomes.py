@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from router.cli_inputs import embed, encoder_of, names, progress
+from router.cli_inputs import embed, encoder_of, names, progress, seed
 from router.errors import InputError
 
 
@@ -38,7 +38,7 @@ def add_commands(commands: Any) -> None:
     probes.add_argument("--queries", required=True, type=Path, help="queries or outcomes to choose from")
     probes.add_argument("--count", type=int, default=100)
     probes.add_argument("--encoder", default="default")
-    probes.add_argument("--seed", type=int, default=0)
+    probes.add_argument("--seed", type=seed, default=0, help="a whole number from 0")
     probes.add_argument("--out", required=True, type=Path, help="JSONL for `collect --queries`")
     probes.set_defaults(run=_probes)
 
@@ -76,15 +76,25 @@ def _label(options: argparse.Namespace) -> int:
     from router.cli_inputs import mapping_of
     from router.data.outcomes import checked, read_rows, write_rows
 
+    given = mapping_of(options.options)
+    if options.quality in labels.CACHED:
+        given.setdefault("cache", f"{options.out}.{options.quality}.jsonl")
     try:
-        labeler = labels.get(options.quality, **mapping_of(options.options))
+        labeler = labels.get(options.quality, **given)
     except TypeError as error:
         raise InputError(f"{options.options}: {options.quality} does not take these: {error}") from error
     rows = read_rows(options.outcomes)
-    labelled = labels.label_rows(options.quality, labeler, rows, where=str(options.outcomes))
+    left: list[str] = []
+    labelled = labels.label_rows(
+        options.quality, labeler, rows, where=str(options.outcomes), left_out=left.append
+    )
     write_rows(options.out, checked(labelled, str(options.outcomes)))
     mean = sum(row["quality"] for row in labelled) / len(labelled)
-    print(f"{options.out}: {len(rows)} outcomes, mean quality {mean:.4f} ({options.quality})")
+    print(f"{options.out}: {len(labelled)} outcomes, mean quality {mean:.4f} ({options.quality})")
+    if left:
+        told = f"{len(left)} rows got no label and were left out; run again to ask for them. First: {left[0]}"
+        print(told, file=sys.stderr)
+        return 1
     return 0
 
 

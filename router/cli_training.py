@@ -16,6 +16,7 @@ from router.cli_inputs import (
     mapping_of,
     names,
     outcomes_of,
+    recipes_of,
     refuse_existing,
     say,
 )
@@ -54,6 +55,11 @@ def add_commands(commands: Any) -> None:
         "--splits", type=int, default=1, help="how many random splits (seeds seed, seed+1, …)"
     )
     compare.add_argument("--test-fraction", type=float, default=0.3)
+    compare.add_argument(
+        "--split",
+        help="compare within this split only; left out, within `train` where there is one, else on all: "
+        "a method chosen on test queries would look too good on them",
+    )
     compare.add_argument("--out", required=True, type=Path)
     compare.add_argument("--json", action="store_true")
     compare.set_defaults(run=_compare)
@@ -68,11 +74,12 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from router.training import train
+    from router.training import check_trainable, train
 
     refuse_existing(options.out)
     params = mapping_of(options.recipe)
     dataset = _part_to_train_on(_of_experts(options), options.split)
+    check_trainable(dataset, method=options.method, params=params)
     encoder = encoder_of(options.encoder)
     policy = train(
         dataset,
@@ -107,26 +114,25 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from router.comparison import as_markdown, compare, write_comparison
+    from router.comparison import as_markdown, check_comparable, compare, write_comparison
     from router.plots import require_matplotlib
+    from router.report import as_json
 
     require_matplotlib()
     methods = names(options.methods, "--methods")
-    params = mapping_of(options.recipes)
-    dataset = _of_experts(options)
+    params = recipes_of(options.recipes)
+    dataset = _part_to_train_on(_of_experts(options), options.split)
+    asked: dict[str, Any] = {
+        "methods": methods,
+        "seeds": range(options.seed, options.seed + options.splits),
+        "test_fraction": options.test_fraction,
+        "params": params,
+    }
+    check_comparable(dataset, **asked)
     encoder = encoder_of(options.encoder)
-    found = compare(
-        dataset,
-        embed(encoder, dataset.texts),
-        encoder.spec,
-        methods=methods,
-        seeds=range(options.seed, options.seed + options.splits),
-        test_fraction=options.test_fraction,
-        params=params,
-        tell=say,
-    )
+    found = compare(dataset, embed(encoder, dataset.texts), encoder.spec, **asked, tell=say)
     write_comparison(options.out, found)
-    print(json.dumps(found, indent=2) if options.json else as_markdown(found))
+    print(as_json(found) if options.json else as_markdown(found))
     return 0
 
 

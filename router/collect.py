@@ -15,13 +15,12 @@ from typing import Any, TextIO
 
 import httpx
 
+from router.data.growing import read_growing
 from router.data.outcomes import Row, read_rows
+from router.endpoint import PASSING, open_client, retry_after_s
 from router.errors import InputError, OutcomesError
 
 ATTEMPTS = 3
-LONGEST_WAIT_S = 30.0
-PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses that another attempt may not meet."""
 CARRIED = ("reference", "task", "split")
 """Fields of a query that its outcomes carry on."""
 
@@ -70,6 +69,8 @@ def read_queries(file: Path, *, repeated: bool = False) -> list[Row]:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row.get("query"), str):
             raise OutcomesError(f"{file}, row {number}: query must be a text, found {row.get('query')!r:.60}")
+        # Lone surrogates come in through JSON escapes; no request and no file can hold them.
+        row["query"] = row["query"].encode("utf-8", "replace").decode("utf-8")
         row["query_id"] = str(row.get("query_id") or f"q{number:06d}")
         if row["query_id"] in found and not repeated:
             raise OutcomesError(f"{file}, row {number}: query_id {row['query_id']!r} stands twice")
@@ -95,18 +96,17 @@ async def collect(
     """Ask, appending to `out`.
 
     Raises:
-        InputError: the endpoint does not answer or lacks an expert, or `out` holds something that is no
-            collection.
+        InputError: the endpoint is no URL, does not answer or lacks an expert; or `out` is to be Parquet,
+            or holds something that is no collection, or answers to another query of the same query_id.
     """
-    done = _done(out)
+    if out.suffix == ".parquet":
+        raise InputError(f"{out}: answers are appended one by one, which Parquet cannot: name a .jsonl file")
+    done = _done(out, queries)
     pairs = [(q, e) for q in queries for e in experts if (q["query_id"], e) not in done]
     asking = Asking(max_tokens, temperature, sleep)
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     failed: list[str] = []
     waiting = iter(pairs)
-    async with httpx.AsyncClient(
-        base_url=endpoint.rstrip("/"), headers=headers, timeout=timeout_s, transport=transport
-    ) as client:
+    async with open_client(endpoint, api_key=api_key, timeout_s=timeout_s, transport=transport) as client:
         await _check_experts(client, experts)
         out.parent.mkdir(parents=True, exist_ok=True)
         progress(len(queries) * len(experts) - len(pairs))
@@ -162,7 +162,7 @@ async def _ask(client: httpx.AsyncClient, query: Row, expert: str, asking: Askin
                 f"status {response.status_code}: {(await response.aread()).decode('utf-8', 'replace')[:200]}"
             )
             if response.status_code in PASSING:
-                raise _ComesBack(told, _retry_after_s(response))
+                raise _ComesBack(told, retry_after_s(response))
             raise OutcomesError(told)
         async for line in response.aiter_lines():
             if not line.startswith("data:"):
@@ -186,7 +186,7 @@ async def _ask(client: httpx.AsyncClient, query: Row, expert: str, asking: Askin
 def _event(data: str) -> dict[str, Any]:
     try:
         event = json.loads(data)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise OutcomesError(f"the stream holds an event that is not JSON: {data[:80]!r}") from error
     if not isinstance(event, dict):
         raise OutcomesError(f"the stream holds an event that is no object: {data[:80]!r}")
@@ -215,11 +215,6 @@ def _row(
     }
 
 
-def _retry_after_s(response: httpx.Response) -> float | None:
-    given = response.headers.get("retry-after", "")
-    return min(float(given), LONGEST_WAIT_S) if given.replace(".", "", 1).isdigit() else None
-
-
 async def _check_experts(client: httpx.AsyncClient, experts: Sequence[str]) -> None:
     try:
         response = await client.get("/models")
@@ -238,20 +233,25 @@ async def _check_experts(client: httpx.AsyncClient, experts: Sequence[str]) -> N
         raise InputError(f"the endpoint has no expert {strangers[0]!r}; it has {', '.join(known)}")
 
 
-def _done(out: Path) -> set[tuple[str, str]]:
+def _done(out: Path, queries: Sequence[Row]) -> set[tuple[str, str]]:
     """Pairs that an earlier run answered; a last line cut off in the middle is dropped from the file."""
-    if not out.is_file() or not out.stat().st_size:
-        return set()
-    text = out.read_text(encoding="utf-8")
-    if not text.endswith("\n"):
-        text = text[: text.rfind("\n") + 1]
-        out.write_text(text, encoding="utf-8")
-    if not text:
-        return set()
-    try:
-        return {(row["query_id"], row["expert"]) for row in read_rows(out)}
-    except (KeyError, OutcomesError) as error:
-        raise InputError(f"{out} exists and is no collection to go on with: {error}") from error
+    kept = read_growing(out, _pair_and_text, begins=b'{"query_id": "', what="collection to go on with")
+    texts = {query_id: text for (query_id, _), text in kept}
+    for query in queries:
+        name, now = query["query_id"], query["query"]
+        if (before := texts.get(name, now)) != now:
+            raise InputError(
+                f"{out} holds answers to another query of query_id {name!r}: there {before!r:.60}, "
+                f"now {now!r:.60}. Give the new query an id of its own, or name another file"
+            )
+    return {pair for pair, _ in kept}
+
+
+def _pair_and_text(row: Row) -> tuple[tuple[str, str], str]:
+    pair, text = (row["query_id"], row["expert"]), row["query"]
+    if not all(isinstance(part, str) for part in (*pair, text)):
+        raise TypeError("query_id, expert and query must be texts")
+    return pair, text
 
 
 def _append(file: TextIO, row: Row) -> None:

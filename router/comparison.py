@@ -1,6 +1,5 @@
 """Several methods on the same splits: trained, judged and put into one table with the baselines."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from router.data.dataset import Dataset, split_by_query
 from router.encoders import EncoderSpec
 from router.errors import InputError
 from router.evaluation import judge, report
-from router.methods.registry import make
-from router.report import written_whole
-from router.training import train
+from router.report import as_json, written_whole
+from router.training import check_trainable, train
 
 COLUMNS = {
     "quality": "quality, cost_weight 0",
@@ -51,15 +49,10 @@ def compare(
         same, "reports": {method: figures of the last split}}`.
 
     Raises:
-        InputError: no method is named, one is unknown, or the test part would be empty.
+        InputError: as `check_comparable`.
     """
     seeds, given = list(seeds), params or {}
-    if not methods or not seeds:
-        raise InputError("a comparison needs at least one method and one split")
-    if not 0 < test_fraction < 1:
-        raise InputError(f"the test part must be a fraction between 0 and 1, found {test_fraction}")
-    for name in methods:
-        make(name, given.get(name))  # refuse a bad name before any work is done
+    check_comparable(dataset, methods=methods, seeds=seeds, test_fraction=test_fraction, params=params)
     found: Table = {}
     baselines: Table = {}
     reports: dict[str, Any] = {}
@@ -82,6 +75,31 @@ def compare(
             _note(baselines, name, row)
     n_test = reports[methods[0]]["n_queries"]
     return {"splits": seeds, "n_test": n_test, "baselines": baselines, "methods": found, "reports": reports}
+
+
+def check_comparable(
+    dataset: Dataset,
+    *,
+    methods: Sequence[str],
+    seeds: Iterable[int],
+    test_fraction: float,
+    params: Mapping[str, Mapping[str, Any]] | None,
+) -> None:
+    """Before the encoding is paid for.
+
+    Raises:
+        InputError: no method is named, one or its parameters are bad, the test part is no fraction, or the
+            training part of a split is too small.
+    """
+    seeds, given = list(seeds), params or {}
+    if not methods or not seeds:
+        raise InputError("a comparison needs at least one method and one split")
+    if not 0 < test_fraction < 1:
+        raise InputError(f"the test part must be a fraction between 0 and 1, found {test_fraction}")
+    for name in methods:
+        for seed in seeds:
+            inside, _ = split_by_query(dataset.texts, fraction=test_fraction, seed=seed)
+            check_trainable(dataset.take(inside), method=name, params=given.get(name))
 
 
 def as_markdown(found: Mapping[str, Any]) -> str:
@@ -107,7 +125,7 @@ def write_comparison(folder: Path, found: Mapping[str, Any]) -> None:
     with written_whole(folder) as making:
         (making / "comparison.md").write_text(as_markdown(found), encoding="utf-8")
         plots.plot_curves(making / "comparison.png", found["reports"])
-        (making / "comparison.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        (making / "comparison.json").write_text(as_json(found) + "\n", encoding="utf-8")
 
 
 def _figures(figures: Mapping[str, Any]) -> dict[str, float | None]:

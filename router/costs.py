@@ -72,6 +72,11 @@ class CostModel:
             usd = Regression.fit(embeddings, costs_usd * 1e6)
         return cls(prices, tokens, factor, usd)
 
+    @property
+    def priced(self) -> bool:
+        """Whether prices have a say: not where cost itself was learnt, without tokens to price."""
+        return self.tokens is not None or self.usd is None
+
     def with_prices(self, pool: CandidatePool, prices: Mapping[str, Price]) -> Self:
         """The same model under other prices, for those experts that are named."""
         changed = self.prices.copy()
@@ -124,7 +129,7 @@ class CostModel:
         """
         priced = None
         known = np.isfinite(self.prices).all(axis=1)
-        if known.any() and (self.tokens is not None or self.usd is None):
+        if known.any() and self.priced:
             completion = self._completion(embeddings)
             if max_tokens is not None:
                 bound = [np.inf if limit is None else max(limit, 0) for limit in max_tokens]

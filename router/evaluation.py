@@ -23,12 +23,12 @@ class Judged:
     """A policy on a data set: what it predicted, and what was measured."""
 
     policy: Policy
-    dataset: Dataset  # complete rows only, the policy's pool in its order
+    dataset: Dataset  # complete rows only, of known cost where any is; the policy's pool in its order
     scores: FloatArray  # [n, experts]
     expected: FloatArray | None  # [n, experts] US$
     unfamiliar: BoolArray  # [n]
     dropped: int
-    """Queries left out because an expert's outcome is missing."""
+    """Queries left out because an expert's outcome or cost is missing."""
 
     @property
     def quality(self) -> FloatArray:
@@ -36,7 +36,9 @@ class Judged:
 
     @property
     def paid(self) -> FloatArray | None:
-        return self.dataset.costs_usd
+        """Measured cost, [n, experts]; `None` where no query has every expert's."""
+        costs = self.dataset.costs_usd
+        return None if costs is None or not np.isfinite(costs).all() else costs
 
     @property
     def best_single(self) -> int:
@@ -57,6 +59,9 @@ class Judged:
 def judge(policy: Policy, dataset: Dataset, embeddings: FloatArray) -> Judged:
     """Score a data set with a policy.
 
+    Queries that lack an expert's outcome are left out; so are those that lack an expert's cost where
+    others have all costs. Where none has all, cost counts as unknown.
+
     Raises:
         PoolError: the outcomes lack an expert of the policy.
         OutcomesError: no query has an outcome of every expert.
@@ -65,6 +70,9 @@ def judge(policy: Policy, dataset: Dataset, embeddings: FloatArray) -> Judged:
     rows = ordered.complete()
     if not len(rows):
         raise OutcomesError("no query has an outcome of every expert of the policy: nothing can be compared")
+    if ordered.costs_usd is not None:
+        priced = rows[np.isfinite(ordered.costs_usd[rows]).all(axis=1)]
+        rows = priced if len(priced) else rows
     kept = ordered.take(rows)
     batch = QueryBatch(kept.texts, embeddings[rows])
     scores = policy.score(batch)
@@ -109,7 +117,9 @@ def report(judged: Judged) -> dict[str, Any]:
         **_areas(judged, points),
         "quality_gain": float(top.mean() / alone.mean() - 1) if alone.mean() else None,
         "quality_gain_points": float(top.mean() - alone.mean()),
-        "quality_gain_ci95": metrics.interval(lambda w: (w @ top) / (w @ alone) - 1, len(alone)),
+        "quality_gain_ci95": metrics.interval(lambda w: (w @ top) / (w @ alone) - 1, len(alone))
+        if alone.mean()
+        else None,
         "cost_saved_at_equal_quality": _saved(judged),
         **_two_experts(judged),
         "calibration": {
@@ -148,6 +158,8 @@ def _areas(judged: Judged, points: list[dict[str, Any]]) -> dict[str, float | No
         return {"aiq": None, "zero_router_aiq": None}
     single_cost, single_quality = judged.paid.mean(axis=0), judged.quality.mean(axis=0)
     low, high = float(single_cost.min()), float(single_cost.max())
+    if low == high:  # no range of costs to take a mean over
+        return {"aiq": None, "zero_router_aiq": None}
     ours = np.array([[point["cost_usd"], point["quality"]] for point in points])
     return {
         "aiq": metrics.area(ours[:, 0], ours[:, 1], low, high),

@@ -25,7 +25,7 @@ def plot_curves(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
         reports: label → figures of `evaluation.report`, all on the same outcomes.
     """
     figures = next(iter(reports.values()))
-    if figures["aiq"] is None:
+    if any(told["aiq"] is None for told in reports.values()):
         _plot_bars(file, reports)
         return
     figure, axes = _new_figure(7.4, 4.8)
@@ -110,7 +110,7 @@ def plot_winners(file: Path, judged: Judged) -> None:
 
 
 def _plot_bars(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
-    """Quality alone, where outcomes carry no cost."""
+    """Quality alone, where cost is not known or tells no experts apart."""
     figures = next(iter(reports.values()))
     rows = {name: expert["quality"] for name, expert in figures["experts"].items()}
     rows |= {label: told["curve"][0]["quality"] for label, told in reports.items()}

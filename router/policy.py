@@ -4,6 +4,7 @@ The one way from queries to decisions; serving, evaluation and the command line 
 Does not encode: callers bring embeddings made with the encoder that the policy names.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from router.guard import Guard
 from router.methods.contract import RoutingMethod
 from router.methods.registry import method_class
 
+logger = logging.getLogger(__name__)
 TOLD = ("data_sha256", "seed", "metrics")
 """Facts of the training that stand at the manifest's top, for programs that only read it."""
 
@@ -122,6 +124,9 @@ class Policy:
     ) -> Self:
         """The same policy under other prices and another default preference; its id stays.
 
+        Prices that cannot change what the policy expects to pay are told as a warning: whoever serves it
+        still accounts with them.
+
         Raises:
             PoolError: a price is given for an expert that the policy does not score.
         """
@@ -130,6 +135,13 @@ class Policy:
             raise PoolError(
                 f"a price is given for {', '.join(strangers)}, which policy {self.policy_id} does not score; "
                 f"it scores {', '.join(self.pool.names)}"
+            )
+        if prices and not self.costs.priced:
+            logger.warning(
+                "prices of %s leave the decisions of policy %s as they are, for it learnt costs from "
+                "cost_usd without completion_tokens: train it on outcomes that carry those too",
+                ", ".join(sorted(prices)),
+                self.policy_id,
             )
         pool = CandidatePool(
             [replace(expert, price=prices.get(expert.name, expert.price)) for expert in self.pool]

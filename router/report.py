@@ -106,7 +106,7 @@ def _findings(figures: Mapping[str, Any]) -> Iterator[str]:
     yield f"Calibration: expected error at most {max(figures['calibration'].values()):.3f} for any expert."
     yield f"Unfamiliar queries, answered by the pool's means: {figures['unfamiliar']:.2%}."
     if figures["n_dropped"]:
-        yield f"{figures['n_dropped']} queries were left out: an expert's outcome is missing."
+        yield f"{figures['n_dropped']} queries were left out: an expert's outcome or cost is missing."
 
 
 def four(value: float | None) -> str:

@@ -4,7 +4,7 @@ What is calibrated and chosen here is judged on out-of-fold scores: each query i
 method that never saw it. The method that is kept is then fitted on everything.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from router.decide import decide
 from router.encoders import EncoderSpec
 from router.errors import OutcomesError
 from router.guard import Guard
+from router.methods.clusters import MOST_TASKS
 from router.methods.contract import CrosswiseMethod, RoutingMethod
 from router.methods.registry import make
 from router.methods.shrink import PRIOR_STRENGTH, global_means
@@ -25,12 +26,13 @@ from router.policy import Policy
 
 FOLDS = 5
 LEAST_QUERIES = 20
+"""Different queries that training needs…"""
+LEAST_OF_EXPERT = 5
+"""…and with an outcome of each expert: fewer may all lie in one fold."""
 CALIBRATE_FROM = 200
 """Queries from which isotonic curves are worth their noise."""
 COST_WEIGHTS = (0.0, *np.geomspace(0.003, 30.0, 60).round(6).tolist(), 1e6)
 """Preferences that are tried and that the cost–quality curve shows."""
-MOST_TASKS = 1000
-"""With more of them a task is no task but a query's name."""
 MOST_LOSS = 0.01
 """Quality that the default preference may give up for a saving."""
 CONFIDENCE_Z = 0.7
@@ -54,14 +56,12 @@ def train(
         tell: told each step, for a command line.
 
     Raises:
-        OutcomesError: fewer than 20 queries, or an expert without outcomes.
+        OutcomesError: fewer than 20 different queries, of all or of an expert, or fewer than two experts.
         MethodError: unknown method or parameters.
-        PoolError: fewer than two experts.
     """
-    _check(dataset, method)
+    check_trainable(dataset, method=method, params=params)
     batch = QueryBatch(dataset.texts, embeddings)
     training = TrainingSet(batch, dataset.quality, dataset.costs_usd, dataset.tasks)
-    make(method, params)  # refuse a bad name or parameter before any work is done
 
     folds = fold_of(dataset.texts, seed=seed)
     tell(f"fitting {method} on {len(dataset)} queries, and scoring them out of fold ({FOLDS} folds)")
@@ -114,6 +114,29 @@ def train(
     )
 
 
+def check_trainable(dataset: Dataset, *, method: str, params: Mapping[str, Any] | None = None) -> None:
+    """Before the encoding is paid for; raises as `train`."""
+    make(method, params)
+    if len(dataset.pool) < 2 and method != "fixed":
+        raise OutcomesError(
+            f"routing needs at least two experts, the outcomes hold only {dataset.pool.names[0]!r}"
+        )
+    normal = [same_query(text) for text in dataset.texts]
+    _check_count(normal, LEAST_QUERIES, "")
+    for column, name in enumerate(dataset.pool.names):
+        seen = np.flatnonzero(np.isfinite(dataset.quality[:, column]))
+        _check_count([normal[row] for row in seen], LEAST_OF_EXPERT, f" of expert {name!r}")
+
+
+def _check_count(queries: Sequence[str], least: int, of_whom: str) -> None:
+    if (found := len(set(queries))) < least:
+        hint = f" in {len(queries)}: what differs in space and case alone counts once"
+        raise OutcomesError(
+            f"training needs outcomes{of_whom} on at least {least} different queries, found {found}"
+            + hint * (found < len(queries))
+        )
+
+
 @dataclass(frozen=True)
 class Tried:
     """What one cost weight gives on queries that the scores did not see."""
@@ -154,17 +177,16 @@ def choose_preference(
     """Cost weights that hold out of sample, chosen by a lower confidence bound.
 
     A weight is safe when its `margin` over the best single expert is not negative. With none safe, or
-    without costs, the default is weight 0.
+    with costs of fewer than 20 complete queries, the default is weight 0.
 
     Args:
         scores: [n, experts], each row by a method that never saw it.
         expected: [n, experts] US$, as the policy will expect them.
         best: column of the best single expert.
     """
-    rows = dataset.complete()
-    costs = dataset.costs_usd
-    if not len(rows) or costs is None or expected is None or not costs[rows, best].mean() > 0:
-        tried = [_tried(0.0, scores, None, dataset, rows, best)]
+    rows, costs = _priced(dataset, expected), dataset.costs_usd
+    if costs is None or len(rows) < LEAST_QUERIES or not costs[rows, best].mean() > 0:
+        tried = [_tried(0.0, scores, None, dataset, dataset.complete(), best)]
     else:
         tried = [_tried(weight, scores, expected, dataset, rows, best) for weight in COST_WEIGHTS]
     safe = [one for one in tried if one.margin >= 0] if len(tried) > 1 else []
@@ -174,6 +196,14 @@ def choose_preference(
         max(near, key=lambda one: one.saved, default=tried[0]),
         max((one for one in safe if one.saved > 0), key=lambda one: one.saved, default=None),
     )
+
+
+def _priced(dataset: Dataset, expected: FloatArray | None) -> IntArray:
+    """Complete rows in which every expert's cost is known, both the measured and the expected one."""
+    rows, costs = dataset.complete(), dataset.costs_usd
+    if costs is None or expected is None:
+        return rows[:0]
+    return rows[np.isfinite(costs[rows] + expected[rows]).all(axis=1)]
 
 
 def _tried(
@@ -193,7 +223,8 @@ def _tried(
     gain = quality[each, picked] - quality[:, best]
     loss = quality[each, at_zero] - quality[each, picked]
     paid = None if dataset.costs_usd is None else dataset.costs_usd[rows]
-    alone = 0.0 if paid is None else float(paid[:, best].mean())
+    known = paid is not None and bool(np.isfinite(paid).all())
+    alone = 0.0 if paid is None or not known else float(paid[:, best].mean())
     return Tried(
         cost_weight=float(weight),
         gain=float(gain.mean()),
@@ -260,12 +291,3 @@ def _task_means(dataset: Dataset, means: FloatArray) -> dict[str, list[float]] |
         shrunk = (np.nansum(inside, axis=0) + PRIOR_STRENGTH * means) / (seen + PRIOR_STRENGTH)
         found[task] = [round(float(value), 6) for value in shrunk]
     return found
-
-
-def _check(dataset: Dataset, method: str) -> None:
-    if len(dataset) < LEAST_QUERIES:
-        raise OutcomesError(f"training needs at least {LEAST_QUERIES} queries, found {len(dataset)}")
-    if len(dataset.pool) < 2 and method != "fixed":
-        raise OutcomesError(
-            f"routing needs at least two experts, the outcomes hold only {dataset.pool.names[0]!r}"
-        )

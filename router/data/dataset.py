@@ -153,7 +153,7 @@ def load_pool(file: Path) -> CandidatePool:
     """
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or a number too long
         raise PoolError(f"{file} cannot be read as YAML: {error}") from error
     entries = data.get("experts") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

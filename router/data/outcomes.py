@@ -4,13 +4,13 @@ Says precisely what is wrong with a file. Knows nothing of embeddings or methods
 """
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -124,7 +124,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         kind = NUMBERS.get(name) or (pa.string() if name in (*KEYS, *TEXTS) else None)
         try:
             columns[name] = pa.array([row.get(name) for row in rows], type=kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise OutcomesError(f"column {name!r} cannot be written as {kind}: {error}") from error
     return pa.table(columns)
 
@@ -138,7 +138,7 @@ def _read_jsonl(file: Path) -> Iterable[Row]:
                 row = json.loads(line.decode("utf-8"))
             except UnicodeDecodeError as error:
                 raise OutcomesError(f"{file}, line {number} is not UTF-8: {error}") from error
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # no JSON, a number too long, too deep
                 raise OutcomesError(f"{file}, line {number} is not JSON: {error}") from error
             if not isinstance(row, dict):
                 raise OutcomesError(
@@ -160,9 +160,13 @@ def _check_row(row: Row, where: str) -> None:
             continue
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise OutcomesError(f"{where}: {name} must be a number, found {_short(value)}")
-        if np.isnan(value):
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number beyond every float
+            number = math.inf
+        if math.isnan(number):
             row[name] = None  # how data frames write "not measured"
-        elif np.isinf(value) or (name in NOT_NEGATIVE and value < 0):
+        elif math.isinf(number) or (name in NOT_NEGATIVE and number < 0):
             least = " of at least 0" if name in NOT_NEGATIVE else ""
             raise OutcomesError(f"{where}: {name} must be a finite number{least}, found {_short(value)}")
     for name in TEXTS:
@@ -171,5 +175,8 @@ def _check_row(row: Row, where: str) -> None:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        text = "a number of thousands of digits"
     return text if len(text) <= 60 else text[:59] + "…"

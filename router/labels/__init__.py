@@ -25,8 +25,8 @@ class TextLabeler(Protocol):
 class RowLabeler(Protocol):
     """Judges by whatever a row holds, and may fill more columns than `quality`."""
 
-    def label_rows(self, rows: Sequence[Row]) -> list[dict[str, float]]:
-        """The columns to set in each row; `quality` in [0, 1] among them."""
+    def label_rows(self, rows: Sequence[Row]) -> Sequence[dict[str, float] | OutcomesError]:
+        """The columns to set in each row, `quality` in [0, 1] among them; an error where it has no label."""
         ...
 
 
@@ -42,6 +42,8 @@ LABELERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "nll": ("router.labels.nll:Nll", ("query", "expert", "reference")),
 }
 """Name → (class, the texts that every row needs)."""
+CACHED = ("judge", "nll")
+"""Those that ask an endpoint, and take a file `cache` to keep the answers in."""
 
 
 def get(name: str, **options: Any) -> Labeler:
@@ -56,11 +58,21 @@ def get(name: str, **options: Any) -> Labeler:
     return make(**options)
 
 
-def label_rows(name: str, labeler: Labeler, rows: Sequence[Row], *, where: str = "outcomes") -> list[Row]:
-    """The rows with their labels.
+def label_rows(
+    name: str,
+    labeler: Labeler,
+    rows: Sequence[Row],
+    *,
+    where: str = "outcomes",
+    left_out: Callable[[str], None] = lambda why: None,
+) -> list[Row]:
+    """The rows with their labels; those that got none are left out.
+
+    Args:
+        left_out: told `row 3: why` of each row without a label.
 
     Raises:
-        OutcomesError: a row lacks a text that this labeler needs.
+        OutcomesError: a row lacks a text that this labeler needs, or no row got a label.
     """
     for number, row in enumerate(rows, start=1):
         for field in _known(name)[1]:
@@ -71,13 +83,27 @@ def label_rows(name: str, labeler: Labeler, rows: Sequence[Row], *, where: str =
                 )
     rule = getattr(labeler, "label_rows", None)
     if rule is not None:
-        return [{**row, **found} for row, found in zip(rows, rule(rows), strict=True)]
+        return _with_labels(rows, rule(rows), left_out)
     quality = labeler.label(  # type: ignore[union-attr]  # not a RowLabeler, so the other
         [row["response"] for row in rows],
         [row["reference"] for row in rows],
         [row.get("query") or "" for row in rows],
     )
     return [{**row, "quality": float(value)} for row, value in zip(rows, quality, strict=True)]
+
+
+def _with_labels(
+    rows: Sequence[Row], found: Sequence[dict[str, float] | OutcomesError], left_out: Callable[[str], None]
+) -> list[Row]:
+    labelled = []
+    for number, (row, label) in enumerate(zip(rows, found, strict=True), start=1):
+        if isinstance(label, OutcomesError):
+            left_out(f"row {number}: {label}")
+        else:
+            labelled.append({**row, **label})
+    if not labelled:
+        raise OutcomesError(f"no row got a label; the first: {found[0]}")
+    return labelled
 
 
 def _known(name: str) -> tuple[str, tuple[str, ...]]:

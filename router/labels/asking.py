@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 
-from router.errors import InputError
+from router.data.growing import read_growing
+from router.endpoint import PASSING, open_client, retry_after_s
+from router.errors import InputError, OutcomesError
 
 ATTEMPTS = 4
 FIRST_WAIT_S = 1.0
-PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses that another attempt may not meet."""
 Body = dict[str, Any]
 Reads = Callable[[Body], Any]
 """An answer's body → what is kept of it, as JSON; ValueError when it is no such answer."""
@@ -36,19 +36,9 @@ class Answers:
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._known: dict[str, Any] = {}
-        if file is None or not file.is_file():
-            return
-        lines = file.read_text(encoding="utf-8").split("\n")
-        if lines.pop():  # cut off in the middle of a line
-            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        for number, line in enumerate(lines, start=1):
-            try:
-                entry = json.loads(line)
-                self._known[entry["key"]] = entry["answer"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"{file}, line {number} is no kept answer: name another cache, or remove this file"
-                ) from error
+        if file is not None:
+            entries = read_growing(file, _key_and_answer, begins=b'{"key": "', what="kept answers")
+            self._known.update(entries)
 
     @staticmethod
     def key(endpoint: str, path: str, body: Body) -> str:
@@ -70,6 +60,10 @@ class Answers:
                 opened.write(json.dumps({"key": key, "answer": answer}) + "\n")
 
 
+def _key_and_answer(entry: Body) -> tuple[str, Any]:
+    return entry["key"], entry["answer"]
+
+
 async def ask_all(
     endpoint: str,
     path: str,
@@ -85,21 +79,25 @@ async def ask_all(
 ) -> list[Any]:
     """The answer to each question, in their order; equal questions are asked once.
 
+    An OutcomesError stands for an answer that could not be read in 4 attempts, so that one question
+    cannot fail them all.
+
     Raises:
-        InputError: the endpoint refuses a question, or does not answer it in 4 attempts; what was
-            answered until then is kept.
+        InputError: the endpoint is no URL, refuses a question, does not answer it in 4 attempts, or gives
+            no question an answer that can be read; what was answered until then is kept.
     """
     keys = [answers.key(endpoint, path, body) for body in bodies]
     left = {key: body for key, body in zip(keys, bodies, strict=True) if key not in answers}
     waiting = iter(left.items())
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-    async with httpx.AsyncClient(
-        base_url=endpoint.rstrip("/"), headers=headers, timeout=timeout_s, transport=transport
-    ) as client:
+    unread: dict[str, OutcomesError] = {}
+    async with open_client(endpoint, api_key=api_key, timeout_s=timeout_s, transport=transport) as client:
 
         async def work() -> None:
             for key, body in waiting:  # one iterator: each question is taken once
-                answers.keep(key, await _ask(client, path, body, reads, sleep))
+                try:
+                    answers.keep(key, await _ask(client, path, body, reads, sleep))
+                except OutcomesError as error:
+                    unread[key] = error
 
         tasks = [asyncio.create_task(work()) for _ in range(max(1, min(concurrency, len(left))))]
         try:
@@ -107,23 +105,26 @@ async def ask_all(
         finally:
             for task in tasks:
                 task.cancel()
-    return [answers[key] for key in keys]
+    if unread and unread.keys() == set(keys):
+        raise InputError(f"{endpoint} gave no question a usable answer: {next(iter(unread.values()))}")
+    return [unread[key] if key in unread else answers[key] for key in keys]
 
 
 async def _ask(
     client: httpx.AsyncClient, path: str, body: Body, reads: Reads, sleep: Callable[[float], Awaitable[None]]
 ) -> Any:
-    told = ""
+    told, wait_s = "", None
     for attempt in range(ATTEMPTS):
         if attempt:
-            await sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
+            await sleep(FIRST_WAIT_S * 2 ** (attempt - 1) if wait_s is None else wait_s)
+            wait_s = None
         try:
             response = await client.post(path, json=body)
         except httpx.TransportError as error:
             told = str(error) or type(error).__name__
             continue
         if response.status_code in PASSING:
-            told = f"status {response.status_code}"
+            told, wait_s = f"status {response.status_code}", retry_after_s(response)
             continue
         if response.status_code != httpx.codes.OK:
             raise InputError(
@@ -133,7 +134,9 @@ async def _ask(
         try:
             return reads(response.json())
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            told = f"an answer that cannot be read: {error}"
+            told, wait_s = f"an answer that cannot be read: {error}", 0.0  # it is not busy
+            if attempt + 1 == ATTEMPTS:
+                raise OutcomesError(told) from error
     raise InputError(
         f"{client.base_url}{path.lstrip('/')} gave no usable answer in {ATTEMPTS} attempts ({told}); "
         "run again to go on from here"

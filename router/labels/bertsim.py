@@ -11,6 +11,9 @@ import numpy as np
 from router.core import FloatArray
 from router.encoders import Encoder, load_encoder
 
+CHUNK = 256
+"""Rows whose token states are held in memory together: 384 KiB for a text of 256 tokens."""
+
 
 class BertSim:
     """F1 of greedily matched token embeddings.
@@ -26,14 +29,14 @@ class BertSim:
         self, responses: Sequence[str], references: Sequence[str], queries: Sequence[str]
     ) -> FloatArray:
         encoder = self._encoder or load_encoder()
-        distinct = list(dict.fromkeys((*responses, *references)))
-        states = dict(zip(distinct, encoder.token_states(distinct), strict=True))
-        return np.array(
-            [
-                similarity(states[response], states[reference])
-                for response, reference in zip(responses, references, strict=True)
-            ]
-        )
+        pairs = list(zip(responses, references, strict=True))
+        found: list[float] = []
+        for at in range(0, len(pairs), CHUNK):
+            chunk = pairs[at : at + CHUNK]
+            distinct = list(dict.fromkeys(text for pair in chunk for text in pair))
+            states = dict(zip(distinct, encoder.token_states(distinct), strict=True))
+            found += [similarity(states[response], states[reference]) for response, reference in chunk]
+        return np.array(found)
 
 
 def similarity(response: FloatArray, reference: FloatArray) -> float:

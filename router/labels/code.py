@@ -2,12 +2,15 @@
 
 The limits (processor time, memory, files, processes) keep a runaway answer from harming the machine.
 They are no sandbox: the process may read files and open connections as the user who runs it, so label
-code of models that you do not trust on a machine that has nothing to lose.
+code of models that you do not trust on a machine that has nothing to lose. The limit on processes does
+not bind root: label as another user. What an answer leaves running in its process group is killed.
 """
 
+import contextlib
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,9 +29,10 @@ OPEN_FILES = 64
 GRACE_S = 2.0
 """Beyond the processor time, for an answer that sleeps instead of working."""
 # Limits are set by the process itself, before it reads a line of the answer. The word that says "passed"
-# comes over standard input, so that leaving early with status 0 does not count.
+# comes over standard input, so that leaving early with status 0 does not count. It is no name of the
+# answer's module; code that is set on cheating still finds it in this process.
 RUNNER = """
-import resource, sys
+import resource, sys, types
 seconds, memory, output, files = (int(value) for value in sys.argv[1:5])
 word = sys.stdin.readline()
 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
@@ -41,9 +45,9 @@ with open(sys.argv[5], encoding="utf-8") as opened:
     answer = opened.read()
 with open(sys.argv[6], encoding="utf-8") as opened:
     tests = opened.read()
-space = {"__name__": "answer"}
-exec(compile(answer, "answer.py", "exec"), space)
-exec(compile(tests, "tests.py", "exec"), space)
+module = sys.modules["answer"] = types.ModuleType("answer")  # dataclasses look their module up
+exec(compile(answer, "answer.py", "exec"), module.__dict__)
+exec(compile(tests, "tests.py", "exec"), module.__dict__)
 sys.stdout.write("\\n" + word)
 """
 
@@ -87,21 +91,29 @@ class Code:
             limits = (self.timeout_s, self.memory_mib << 20, MOST_OUTPUT_BYTES, OPEN_FILES)
             out = Path(folder) / "out"
             with out.open("wb") as written:  # a file, for RLIMIT_FSIZE bounds it and no pipe
+                running = subprocess.Popen(
+                    [sys.executable, "-I", "-c", RUNNER, *map(str, limits), str(answer), str(asked)],
+                    stdin=subprocess.PIPE,
+                    stdout=written,
+                    stderr=subprocess.DEVNULL,
+                    cwd=folder,
+                    env={"PATH": os.defpath, "HOME": folder, "LANG": "C.UTF-8"},
+                    start_new_session=True,
+                )
                 try:
-                    done = subprocess.run(
-                        [sys.executable, "-I", "-c", RUNNER, *map(str, limits), str(answer), str(asked)],
-                        input=f"{word}\n".encode(),
-                        stdout=written,
-                        stderr=subprocess.DEVNULL,
-                        cwd=folder,
-                        env={"PATH": os.defpath, "HOME": folder, "LANG": "C.UTF-8"},
-                        timeout=2 * self.timeout_s + GRACE_S,
-                        start_new_session=True,
-                        check=False,
-                    )
+                    running.communicate(f"{word}\n".encode(), timeout=2 * self.timeout_s + GRACE_S)
                 except subprocess.TimeoutExpired:
                     return False
-            return done.returncode == 0 and out.read_bytes().rstrip().endswith(word.encode())
+                finally:
+                    _kill_group(running)
+            return running.returncode == 0 and out.read_bytes().rstrip().endswith(word.encode())
+
+
+def _kill_group(leader: subprocess.Popen[bytes]) -> None:
+    """The process and whatever it started, so that nothing outlives the labelling."""
+    with contextlib.suppress(ProcessLookupError):  # the whole group is gone already
+        os.killpg(leader.pid, signal.SIGKILL)
+    leader.wait()
 
 
 def code_of(response: str) -> str:

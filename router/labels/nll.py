@@ -49,8 +49,8 @@ class Nll:
             "sleep": sleep,
         }
 
-    def label_rows(self, rows: Sequence[Row]) -> list[dict[str, float]]:
-        """`nll` and `quality` of each row.
+    def label_rows(self, rows: Sequence[Row]) -> list[dict[str, float] | OutcomesError]:
+        """`nll` and `quality` of each row; an error where the engine did not score its prompts.
 
         The reference's tokens are those beyond the query's own, so each query is scored with and without.
 
@@ -65,10 +65,13 @@ class Nll:
         found = asyncio.run(
             ask_all(self.endpoint, "/completions", [*alone, *whole], _logprobs, kept, api_key=key, **how)
         )
-        labels = []
+        labels: list[dict[str, float] | OutcomesError] = []
         for number, (before, after) in enumerate(
             zip(found[: len(rows)], found[len(rows) :], strict=True), start=1
         ):
+            if unread := [one for one in (before, after) if isinstance(one, OutcomesError)]:
+                labels.append(unread[0])
+                continue
             added = after[len(before) :]
             if not added:
                 raise OutcomesError(f"row {number}: the reference adds no token to its query")

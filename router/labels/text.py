@@ -10,8 +10,11 @@ import numpy as np
 from router.core import FloatArray
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
-_SAID_CHOICE = re.compile(r"(?:answer|choice|option)\s*(?:is|:)?\s*\**\(?([A-Z])\)?\b", re.IGNORECASE)
-_LONE_CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-Z])\)?(?![A-Za-z])")
+_SAID_CHOICE = re.compile(
+    r"\b(?:answer|choice|option)\b\s*(?:is\b|:)?[\s:*(]*([A-Z])(?!['’]?[A-Z0-9])", re.IGNORECASE
+)
+_LONE_CHOICE = re.compile(r"(?<![A-Za-z0-9])([A-Z])(?!['’]?[A-Za-z0-9])")
+_GOES_ON = re.compile(r"[ \t]+\w")
 
 
 def normal(text: str) -> str:
@@ -83,6 +86,20 @@ def last_number(text: str) -> float | None:
 
 
 def _letter(text: str) -> str | None:
-    """The letter that a response settles on: the last that it says is its answer, else the last alone."""
-    said = _SAID_CHOICE.findall(text) or _LONE_CHOICE.findall(text)
-    return str(said[-1]).upper() if said else None
+    """The letter that a response settles on: the last that it says is its answer, else the last alone.
+
+    An "A" or "I" with which a phrase begins counts only where there is no other letter.
+    """
+    for pattern, words in ((_SAID_CHOICE, "aiI"), (_LONE_CHOICE, "AI"), (_LONE_CHOICE, "I")):
+        if said := _letters(pattern, text, words=words):
+            return said[-1]
+    return None
+
+
+def _letters(pattern: re.Pattern[str], text: str, *, words: str) -> list[str]:
+    """The letters that a pattern finds, without those of `words` that another word follows."""
+    return [
+        found[1].upper()
+        for found in pattern.finditer(text)
+        if found[1] not in words or not _GOES_ON.match(text, found.end(1))
+    ]

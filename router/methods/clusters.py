@@ -20,6 +20,9 @@ ROUND = 0.1
 STEPS, MOST_CLUSTERED = 10, 4000
 """Rounds of k-means, and queries that take part in them; of more, a sample."""
 
+MOST_TASKS = 1000
+"""With more of them a task is no task but a query's name."""
+
 
 class ClustersRouter:
     """Soft membership in k-means clusters, times the clusters' shrunk means.
@@ -72,7 +75,7 @@ class TasksRouter:
     """The posterior of a task classifier times the tasks' shrunk means.
 
     The classifier is a linear discriminant (Fisher 1936). Task labels teach it and are never asked for
-    when it scores. Without any, clusters stand in.
+    when it scores. Without any, or with more than 1,000 different ones, clusters stand in.
 
     Args:
         clusters: how many stand in for tasks where none are told.
@@ -120,7 +123,7 @@ class TasksRouter:
         return restored
 
     def _labels(self, training: TrainingSet, seed: int) -> IntArray:
-        if training.tasks is not None:
+        if training.tasks is not None and len(set(training.tasks)) <= MOST_TASKS:
             return np.unique(np.array(training.tasks), return_inverse=True)[1]
         count = max(1, min(self.clusters, len(training) // 20))
         found = _k_means(training.queries.embeddings.astype(np.float32), count, seed=seed)[1]

@@ -19,6 +19,9 @@ from router.methods.shrink import filled, global_means
 FAISS_FROM = 50_000
 """Rows from which FAISS searches, where it is installed; below, one matrix product is as fast."""
 
+MOST_CELLS = 1 << 24
+"""Similarities that are held in memory together: 64 MiB, and as much again twice to sort them."""
+
 
 class KnnRouter:
     """Args:
@@ -71,8 +74,9 @@ class KnnRouter:
 class _Searcher:
     """Nearest rows by cosine similarity: (similarity [n, k], rows [n, k]), nearest first."""
 
-    def __init__(self, index: FloatArray) -> None:
+    def __init__(self, index: FloatArray, *, cells: int = MOST_CELLS) -> None:
         self._faiss = None
+        self._chunk = max(1, cells // max(1, len(index)))
         if len(index) >= FAISS_FROM and importlib.util.find_spec("faiss") is not None:
             import faiss
 
@@ -88,6 +92,15 @@ class _Searcher:
         if self._faiss is not None:
             found: tuple[FloatArray, IntArray] = self._faiss.search(asked, k)
             return found
+        parts = [self._nearest(asked[at : at + self._chunk], k) for at in range(0, len(asked), self._chunk)]
+        if len(parts) == 1:
+            return parts[0]
+        return (
+            np.concatenate([np.empty((0, k), np.float32), *(similarity for similarity, _ in parts)]),
+            np.concatenate([np.empty((0, k), np.int64), *(rows for _, rows in parts)]),
+        )
+
+    def _nearest(self, asked: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
         similarity = asked @ self._rows.T
         if k < similarity.shape[1]:
             rows = np.argpartition(-similarity, k - 1, axis=1)[:, :k]

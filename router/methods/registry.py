@@ -1,7 +1,7 @@
 """Find a routing method by name: ours, or a user's through the entry-point group `to_router.methods`."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -27,6 +27,15 @@ OURS = {
     "added": "router.methods.added:AddedRouter",
 }
 """Name → class; imported when asked for."""
+KINDS: tuple[tuple[Any, tuple[type, ...], str], ...] = (
+    (int, (int,), "a whole number"),
+    (int | None, (int, type(None)), "a whole number"),
+    (float, (float, int), "a number"),
+    (bool, (bool,), "true or false"),
+    (str, (str,), "a text"),
+    (Sequence[Any] | None, (list, tuple, type(None)), "a list"),
+)
+"""A parameter's annotation, the types that a recipe may give it, and how they are called."""
 
 
 def names() -> tuple[str, ...]:
@@ -61,13 +70,24 @@ def make(name: str, params: Mapping[str, Any] | None = None) -> RoutingMethod:
     """An unfitted method with the given parameters.
 
     Raises:
-        MethodError: unknown method, or a parameter that it does not take.
+        MethodError: unknown method, or a parameter that it does not take or of another type.
     """
     found = method_class(name)
-    given = dict(params or {})
-    taken = [item for item in inspect.signature(found).parameters if item != "self"]
+    given = {str(item): value for item, value in (params or {}).items()}
+    signature = inspect.signature(found).parameters
+    taken = [item for item in signature if item != "self"]
     if strangers := sorted(given.keys() - set(taken)):
         raise MethodError(
             f"method {name!r} takes {', '.join(taken) or 'no parameters'}, found {strangers[0]!r}"
         )
+    for item, value in given.items():
+        _check_kind(f"method {name!r}: {item}", value, signature[item].annotation)
     return found(**given)
+
+
+def _check_kind(what: str, value: Any, annotation: Any) -> None:
+    """By the constructor's annotation; one that is not listed takes what it is given."""
+    for known, kinds, told in KINDS:
+        fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+        if annotation == known and (not fits or value != value):  # NaN alone differs from itself
+            raise MethodError(f"{what} must be {told}, found {value!r}")

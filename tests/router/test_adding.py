@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from router.adding import add_expert
+from router.card import card
 from router.core import Preferences, QueryBatch, RouteRequest
 from router.data.dataset import Dataset, to_dataset
 from router.encoders import EncoderSpec
 from router.errors import InputError, OutcomesError, PoolError
+from router.evaluation import judge, report
 from router.policy import Policy
 from router.probes import choose_probes
 from router.training import train
@@ -71,6 +73,28 @@ def test_its_cost_and_mean_are_learnt_from_the_probes(policy: Policy, probes: Da
     assert more.training["added"][0]["n_probes"] == 100
     assert more.training["metrics"]["expert_means"].keys() == {"sums", "large", "words"}
     assert len(more.training["task_means"]["sums"]) == 3
+
+
+def test_figures_against_the_old_best_expert_fall_where_the_new_one_is_better(
+    policy: Policy, probes: Dataset
+) -> None:
+    better = replace(probes, measured={**probes.measured, "quality": np.ones_like(probes.quality)})
+    more = add_expert(policy, better, embeddings(better.texts), name="words")
+    data = dataset(200, seed=8).only(["sums", "large", "words"])
+
+    assert more.training["best_single"] == "words"
+    assert report(judge(more, data, embeddings(data.texts)))["cost_saved_at_equal_quality"]["saved"] is None
+    assert "Best single expert on the training data: words" in card(more)
+    assert "Out of fold" not in card(more)
+    assert "out_of_fold" in policy.training["metrics"]
+
+
+def test_figures_stay_where_the_best_expert_stays(policy: Policy, probes: Dataset) -> None:
+    more = grown(policy, probes)
+
+    assert more.training["best_single"] == "large"
+    assert more.training["metrics"]["out_of_fold"] == policy.training["metrics"]["out_of_fold"]
+    assert "Out of fold" in card(more)
 
 
 def test_it_is_saved_and_loaded_and_takes_another_one_in(

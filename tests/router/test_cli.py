@@ -2,7 +2,9 @@
 
 import json
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = [row | {"split": "test" if int(row["query_id"][1:]) % 3 == 0 else "train"} for row in rows(150)]
     write_rows(place / "outcomes.parquet", made)
     (place / "experts.yaml").write_text(POOL_FILE)
+    (place / "text.yaml").write_text("knn: five\n")
+    (place / "kind.yaml").write_text("k: 5.5\n")
+    (place / "long.yaml").write_text(f"k: {'9' * 5000}\n")
+    (place / "one.jsonl").write_text('{"query": "q"}\n')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TO_ROUTER_CACHE", str(place / "cache"))
         outcomes, pool = str(place / "outcomes.parquet"), str(place / "experts.yaml")
@@ -98,6 +104,20 @@ def test_compare_puts_methods_and_baselines_into_one_table(run: Run, tmp_path: P
     for name in ("| random |", "| best single |", "| oracle |", "| zero router |", "| **knn** |"):
         assert name in out
     assert (tmp_path / "c" / "comparison.png").is_file()
+
+
+@pytest.mark.parametrize(("split", "n_test"), [(None, 30), ("train", 30), ("test", 15)])
+def test_compare_leaves_the_queries_of_other_splits_out(
+    run: Run, tmp_path: Path, split: str | None, n_test: int
+) -> None:
+    code, out, err = run(
+        "compare", "--outcomes", "outcomes.parquet", "--methods", "fixed", "--out", tmp_path / "c",
+        "--json", *(() if split is None else ("--split", split)),
+    )  # fmt: skip
+
+    assert code == 0
+    assert json.loads(out)["n_test"] == n_test
+    assert f"split '{split or 'train'}': " in err
 
 
 def test_route_answers_as_the_endpoint_does(run: Run) -> None:
@@ -175,6 +195,44 @@ def test_label_judges_what_was_collected(run: Run, tmp_path: Path) -> None:
     assert [row["quality"] for row in read_rows(tmp_path / "o.parquet")] == [1.0, 0.0]
 
 
+class JudgingHandler(BaseHTTPRequestHandler):
+    """Grades what holds 2 + 2, and talks about everything else."""
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["content-length"]))
+        said = "[[5]]" if b"2 + 2" in asked else "Hm."
+        body = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Tests are quiet."""
+
+
+def test_rows_that_the_judge_cannot_grade_are_left_out_and_the_others_written(
+    run: Run, tmp_path: Path
+) -> None:
+    asked = [{"query_id": q, "query": q, "expert": "x", "response": "4"} for q in ("2 + 2", "3 + 3")]
+    write_rows(tmp_path / "r.jsonl", asked)
+    with HTTPServer(("127.0.0.1", 0), JudgingHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        (tmp_path / "judge.yaml").write_text(f"endpoint: {url}\nmodel: j\n")
+        code, out, err = run(
+            "label", "--outcomes", tmp_path / "r.jsonl", "--quality", "judge",
+            "--options", tmp_path / "judge.yaml", "--out", tmp_path / "o.jsonl",
+        )  # fmt: skip
+        server.shutdown()
+
+    assert code == 1
+    assert "1 outcomes, mean quality 0.5000" in out
+    assert "1 rows got no label and were left out; run again to ask for them. First: row 2: " in err
+    assert [row["query"] for row in read_rows(tmp_path / "o.jsonl")] == ["2 + 2"]
+    assert len((tmp_path / "o.jsonl.judge.jsonl").read_text().splitlines()) == 1
+
+
 def test_a_recipe_holds_the_methods_parameters(run: Run, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("k: 5\n")
     code, _, _ = run(
@@ -222,6 +280,18 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         ("probes", "--queries", "outcomes.parquet", "--count", "0", "--out", "new"),
         "a count from 1",
     ),
+    "recipes": (
+        ("compare", "--outcomes", "outcomes.parquet", "--methods", "knn", "--recipes", "text.yaml",
+         "--out", "new"),
+        "knn must hold an object of parameters, found str",
+    ),
+    "kind": ((*TRAIN, "--recipe", "kind.yaml"), "method 'knn': k must be a whole number, found 5.5"),
+    "long number": ((*TRAIN, "--recipe", "long.yaml"), "cannot be read as YAML or JSON"),
+    "url": (
+        ("collect", "--endpoint", "http://host:port", "--queries", "one.jsonl", "--experts", "a",
+         "--out", "new"),
+        "endpoint 'http://host:port' is no URL",
+    ),
     "no endpoint": (
         ("collect", "--endpoint", "http://127.0.0.1:9/v1", "--queries", "outcomes.parquet", "--experts", "a",
          "--out", "new"),
@@ -244,12 +314,34 @@ def test_bad_input_is_one_clear_line_exit_2_and_nothing_written(run: Run, place:
     assert sorted(place.iterdir()) == before
 
 
+@pytest.mark.parametrize("command", [("train",), ("compare", "--methods", "knn")])
+def test_too_few_queries_are_told_before_the_encoding(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    write_rows(tmp_path / "few.jsonl", rows(25)[: 3 * 19])
+    method = ("--method", "knn") if command == ("train",) else ()
+    code, _, err = run(*command, *method, "--outcomes", tmp_path / "few.jsonl", "--out", tmp_path / "o")
+
+    assert code == 2
+    assert "at least 20 different queries" in err
+    assert "encode:" not in err
+
+
 def test_a_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     code, _, err = run("train", "--outcomes", "outcomes.parquet", "--method", "mlp", "--out", "new")
 
     assert code == 2
     assert "this needs torch: install to-router[train]" in err
+
+
+@pytest.mark.parametrize("command", [TRAIN, ("probes", "--queries", "outcomes.parquet", "--out", "new")])
+def test_a_seed_below_0_is_wrong_usage(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--seed", "-1"])
+
+    assert caught.value.code == 2
+    assert "a seed is a whole number from 0, found '-1'" in capsys.readouterr().err
 
 
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:

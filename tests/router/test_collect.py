@@ -151,12 +151,42 @@ async def test_an_unknown_expert_or_a_silent_endpoint_is_refused_at_once(tmp_pat
     assert not (tmp_path / "o.jsonl").exists()
 
 
-async def test_a_file_that_is_no_collection_is_not_appended_to(tmp_path: Path) -> None:
-    (tmp_path / "o.jsonl").write_text('{"some": "thing"}\n')
+@pytest.mark.parametrize("held", ['{"some": "thing"}\n', "a thesis\nwithout its last newline", "one line"])
+async def test_a_file_that_is_no_collection_is_left_as_it_was(tmp_path: Path, held: str) -> None:
+    (tmp_path / "o.jsonl").write_text(held)
     with pytest.raises(InputError, match="no collection to go on with"):
         await collected(Endpoint(lambda body: stream("x")), tmp_path / "o.jsonl")
 
-    assert (tmp_path / "o.jsonl").read_text() == '{"some": "thing"}\n'
+    assert (tmp_path / "o.jsonl").read_text() == held
+
+
+async def test_parquet_is_refused_at_the_start(tmp_path: Path) -> None:
+    endpoint = Endpoint(lambda body: stream("x"))
+    with pytest.raises(InputError, match=r"which Parquet cannot: name a \.jsonl file"):
+        await collected(endpoint, tmp_path / "o.parquet")
+
+    assert endpoint.headers == []
+    assert not (tmp_path / "o.parquet").exists()
+
+
+async def test_an_id_that_now_stands_for_another_query_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "o.jsonl"
+    await collected(Endpoint(lambda body: stream("x")), out, experts=["a"])
+    before, endpoint = out.read_bytes(), Endpoint(lambda body: stream("y"))
+    other = [QUERIES[0], {**QUERIES[1], "query": "something else"}]
+    with pytest.raises(InputError, match=r"'q1': there 'question 1', now 'something else'.*an id of its own"):
+        await collected(endpoint, out, queries=other)
+
+    assert (endpoint.asked, out.read_bytes()) == ([], before)
+
+
+async def test_a_query_with_a_lone_surrogate_is_asked_and_then_known(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"query": "a\\ud800b"}\n')
+    out, odd = tmp_path / "o.jsonl", read_queries(tmp_path / "q.jsonl")
+    first = await collected(Endpoint(lambda body: stream("x")), out, queries=odd, experts=["a"])
+    again = await collected(Endpoint(lambda body: stream("x")), out, queries=odd, experts=["a"])
+
+    assert (first, again) == (Collected(1, 0, ()), Collected(0, 1, ()))
 
 
 def test_queries_have_ids_of_their_own_or_get_some(tmp_path: Path) -> None:

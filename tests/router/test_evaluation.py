@@ -135,6 +135,44 @@ def test_incomplete_queries_are_dropped_and_counted(policy: Policy) -> None:
     assert "2 queries were left out" in as_markdown(found)
 
 
+def without_cost(data: Dataset, expert: str, *, queries: int) -> Dataset:
+    costs = np.array(data.costs_usd)
+    costs[:queries, data.pool.column(expert)] = np.nan
+    return replace(data, measured={**data.measured, "cost_usd": costs})
+
+
+def test_queries_of_unknown_cost_are_dropped_and_counted(policy: Policy, fresh: Dataset) -> None:
+    found = reported(policy, without_cost(fresh, "words", queries=10))
+
+    assert (found["n_queries"], found["n_dropped"]) == (390, 10)
+    assert np.isfinite([point["cost_usd"] for point in found["curve"]]).all()
+    assert 0 < found["aiq"] < 1
+    assert "10 queries were left out: an expert's outcome or cost is missing" in as_markdown(found)
+
+
+def test_where_no_query_has_all_costs_cost_is_unknown_and_the_report_is_written(
+    policy: Policy, fresh: Dataset, tmp_path: Path
+) -> None:
+    judged = judge(policy, without_cost(fresh, "words", queries=400), embeddings(fresh.texts))
+    found = report(judged)
+    write_report(tmp_path / "r", judged, found)
+
+    assert (found["n_queries"], found["n_dropped"]) == (400, 0)
+    assert found["aiq"] is found["policy"]["cost_usd"] is found["experts"]["sums"]["cost_usd"] is None
+
+
+def test_experts_of_one_cost_have_no_area_and_the_report_is_written(
+    policy: Policy, fresh: Dataset, tmp_path: Path
+) -> None:
+    free = replace(fresh, measured={**fresh.measured, "cost_usd": np.zeros((400, 3))})
+    judged = judge(policy, free, embeddings(fresh.texts))
+    found = report(judged)
+    write_report(tmp_path / "r", judged, found)
+
+    assert found["aiq"] is found["zero_router_aiq"] is found["told_the_task"]["aiq"] is None
+    assert found["policy"]["cost_usd"] == 0
+
+
 def test_outcomes_that_cannot_judge_are_refused(policy: Policy) -> None:
     with pytest.raises(PoolError, match="'large' is not in the candidate pool"):
         reported(policy, dataset(30).only(["sums", "words"]))
@@ -229,10 +267,22 @@ def test_a_comparison_has_the_baselines_beside(tmp_path: Path) -> None:
     }
 
 
+def test_a_comparison_of_experts_without_a_gap_is_json(tmp_path: Path) -> None:
+    data = dataset(100).only(["words", "large"])
+    nothing = replace(data, measured={**data.measured, "quality": np.zeros((100, 2))})
+    found = compare(nothing, embeddings(data.texts), SPEC, methods=["fixed"], seeds=[0])
+    write_comparison(tmp_path / "c", found)
+    told = json.loads((tmp_path / "c" / "comparison.json").read_text(), parse_constant=pytest.fail)
+
+    assert told["methods"]["fixed"]["apgr"] == [None]
+
+
 def test_a_comparison_that_cannot_be_made_is_refused_at_once() -> None:
     data = dataset(60)
     with pytest.raises(MethodError, match="unknown"):
         compare(data, embeddings(data.texts), SPEC, methods=["knn", "nobodys"], seeds=[0])
+    with pytest.raises(OutcomesError, match="20 different queries, found 19"):
+        compare(data, embeddings(data.texts), SPEC, methods=["knn"], seeds=[0], test_fraction=0.68)
     for options in ({"methods": []}, {"seeds": []}, {"test_fraction": 0.0}, {"test_fraction": 1.0}):
         given = {"methods": ["knn"], "seeds": [0], **options}
         with pytest.raises(InputError):

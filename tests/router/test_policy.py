@@ -128,6 +128,25 @@ def test_other_prices_change_costs_and_keep_the_id(policy: Policy) -> None:
         policy.with_overrides(prices={"stranger": Price(1, 1)})
 
 
+def test_prices_that_cannot_change_a_decision_are_told(
+    policy: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = to_dataset(
+        [row | {"cost_usd": 1e-6, "completion_tokens": None, "prompt_tokens": None} for row in rows(60)],
+        pool=POOL,
+    )
+    learnt = train(data, embeddings(data.texts), SPEC, method="knn", seed=0)
+    policy.with_overrides(prices={"sums": Price(50, 100)})
+    learnt.with_overrides(preferences=Preferences(cost_weight=1.0))
+    assert caplog.text == ""
+
+    changed = learnt.with_overrides(prices={"sums": Price(50, 100)})
+
+    assert "prices of sums leave the decisions of policy unsaved as they are" in caplog.text
+    assert changed.pool["sums"].price == Price(50, 100)
+    assert decided(changed)[0].experts["sums"].cost_usd == decided(learnt)[0].experts["sums"].cost_usd
+
+
 def test_nothing_is_overwritten(folder: Path, policy: Policy) -> None:
     with pytest.raises(FileExistsError):
         policy.save(folder)

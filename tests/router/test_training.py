@@ -1,5 +1,7 @@
 """From outcomes to a policy: what is chosen, and what is refused."""
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from router.decide import decide
 from router.encoders import EncoderSpec
 from router.errors import MethodError, OutcomesError
 from router.guard import Guard
-from router.training import COST_WEIGHTS, MOST_LOSS, choose_preference, fold_of, train
+from router.training import COST_WEIGHTS, MOST_LOSS, check_trainable, choose_preference, fold_of, train
 from tests.router.data_sets import POOL, dataset, embeddings, rows
 
 SPEC = EncoderSpec("test", "0" * 64, 16, 128)
@@ -58,6 +60,26 @@ def test_without_costs_quality_alone_counts() -> None:
 
     assert policy.preferences.cost_weight == 0.0
     assert policy.training["equal_quality_cost_weight"] is None
+
+
+@pytest.mark.parametrize("expert", ["large", "words"])
+def test_a_query_of_unknown_cost_chooses_no_preference_and_spoils_none(expert: str) -> None:
+    made = rows(300)
+    for row in made:
+        if row["expert"] == expert and int(row["query_id"][1:]) < 40:
+            row["completion_tokens"] = None
+    figures = trained(to_dataset(made, pool=POOL)).training["metrics"]["out_of_fold"]
+
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    assert figures["equal_quality"]["saved"] > 0.5
+
+
+def test_an_expert_without_any_cost_leaves_quality_alone_to_count() -> None:
+    made = [row | {"completion_tokens": None} if row["expert"] == "words" else row for row in rows(200)]
+    policy = trained(to_dataset(made, pool=POOL))
+
+    assert policy.preferences.cost_weight == 0.0
+    assert policy.training["metrics"]["out_of_fold"]["default"]["saved"] == 0.0
 
 
 def test_the_choice_holds_on_queries_that_it_never_saw() -> None:
@@ -107,8 +129,21 @@ def test_missing_outcomes_are_borne() -> None:
 
 @pytest.mark.parametrize("n", [1, 19])
 def test_too_few_queries_are_refused(n: int) -> None:
-    with pytest.raises(OutcomesError, match=f"needs at least 20 queries, found {n}"):
+    with pytest.raises(OutcomesError, match=f"at least 20 different queries, found {n}"):
         trained(dataset(n))
+
+
+def test_copies_of_a_query_count_once() -> None:
+    data = dataset(30)
+    copies = tuple(f" {data.texts[number % 15].upper()}" for number in range(30))
+    with pytest.raises(OutcomesError, match="20 different queries, found 15 in 30: what differs in space"):
+        check_trainable(replace(data, texts=copies), method="knn")
+
+
+def test_an_expert_with_too_few_queries_is_named() -> None:
+    few = [row for row in rows(60) if row["expert"] != "words" or int(row["query_id"][1:]) < 4]
+    with pytest.raises(OutcomesError, match="of expert 'words' on at least 5 different queries, found 4"):
+        check_trainable(to_dataset(few, pool=POOL), method="knn")
 
 
 def test_one_expert_alone_is_refused_but_for_fixed() -> None:

@@ -51,6 +51,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "cost": ({"cost_usd": float("inf")}, "cost_usd must be a finite number of at least 0, found inf"),
     "latency": ({"latency_s": "fast"}, "latency_s must be a number, found 'fast'"),
     "nll": ({"nll": float("inf")}, "nll must be a finite number, found inf"),
+    "huge": ({"prompt_tokens": 10**400}, "prompt_tokens must be a finite number of at least 0, found 1000"),
     "task": ({"task": 5}, "task must be a text, found 5"),
 }
 
@@ -103,6 +104,7 @@ def test_one_id_stands_for_one_query(tmp_path: Path) -> None:
         ("blank.jsonl", b"\n\n", "is empty"),
         ("list.jsonl", b"[1]\n", "line 1 must be a JSON object, found list"),
         ("cut.jsonl", b'{"query": ', "line 1 is not JSON"),
+        ("long.jsonl", b'{"nll": ' + b"9" * 5000 + b"}\n", "line 1 is not JSON"),
         ("latin.jsonl", b'{"query": "\xe9"}\n', "is not UTF-8"),
         ("fake.parquet", b"PAR1 but not really", "is not a Parquet file"),
         ("empty.parquet", b"", "is not a Parquet file"),
@@ -121,6 +123,14 @@ def test_a_parquet_file_without_rows_is_refused(tmp_path: Path) -> None:
     pd.DataFrame(rows(1)).iloc[:0].to_parquet(tmp_path / "o.parquet")
     with pytest.raises(OutcomesError, match="is empty"):
         read_outcomes(tmp_path / "o.parquet")
+
+
+def test_a_whole_number_that_is_still_a_float_is_read_and_fits_no_parquet_file(tmp_path: Path) -> None:
+    made = [rows(1)[0] | {"prompt_tokens": 10**30}]
+
+    assert read_outcomes(written(tmp_path / "o.jsonl", made)) == made
+    with pytest.raises(OutcomesError, match="'prompt_tokens' cannot be written as int64"):
+        write_rows(tmp_path / "o.parquet", made)
 
 
 def test_when_writing_fails_nothing_is_left_behind(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Code is judged by its tests, and nothing that it does counts as passing them but passing them."""
 
+import time
+from pathlib import Path
+
 import pytest
 
 from router.errors import InputError
@@ -33,6 +36,64 @@ def test_only_code_that_passes_is_worth_anything(response: str, quality: float |
 
     # Whether a process limit binds depends on the user who runs it (root is above it).
     assert found in {0.0, 1.0} if quality is None else found == quality
+
+
+FUTURE = """
+from __future__ import annotations
+from dataclasses import dataclass
+@dataclass
+class Pair:
+    a: int
+    b: int
+def add(a, b):
+    pair = Pair(a, b)
+    return pair.a + pair.b
+"""
+
+
+def test_dataclasses_with_postponed_annotations_work() -> None:
+    assert judged(FUTURE) == 1.0
+
+
+def test_the_word_that_says_passed_is_no_name_of_the_answer() -> None:
+    assert judged("print(word)\nraise SystemExit") == judged("import answer\nprint(answer.word)") == 0.0
+    assert judged("def add(a, b):\n    assert 'word' not in globals()\n    return a + b") == 1.0
+
+
+LINGERS = """
+import os, sys, time
+try:
+    child = os.fork()
+except OSError:
+    child = -1
+if child == 0:
+    time.sleep(60)
+with open({told!r}, "w") as file:
+    file.write(str(child))
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["def add(a, b):\n    return a + b", "while True:\n    time.sleep(1)"])
+def test_nothing_that_an_answer_starts_outlives_it(tmp_path: Path, end: str) -> None:
+    judged(LINGERS.format(told=str(tmp_path / "child"), end=end))
+    child = int((tmp_path / "child").read_text())
+
+    # Whoever is bound by the process limit could not start one.
+    assert child == -1 or _ends(child)
+
+
+def _ends(process: int) -> bool:
+    """Whether it is gone within moments: a kill takes its time."""
+    stat, until = Path(f"/proc/{process}/stat"), time.monotonic() + 5.0
+    while time.monotonic() < until:
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def test_an_answer_without_fences_is_all_code() -> None:
