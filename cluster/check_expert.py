@@ -75,7 +75,7 @@ def _engine(engine: Mapping[str, Any], key: str) -> Iterator[Finding]:
 
 def _accelerator(args: ExpertArgs, key: str) -> Iterator[Finding]:
     known = accelerators()
-    if not known or args.accelerator in {"cpu", "gpu", *known}:
+    if not known or args.accelerator in {"cpu", "gpu", "A10", *known}:
         return
     folded = {name.lower(): name for name in ("cpu", "gpu", *known)}
     near = get_close_matches(args.accelerator.lower(), folded, n=1)

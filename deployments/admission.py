@@ -44,26 +44,27 @@ class _Queues:
 
 
 class DrainRate:
-    """Places given back per second while all are taken, over the last ones.
+    """Places given back per second while at least half are taken, over the last ones.
 
-    Time in which places are free does not count: it says nothing of how fast a full house empties.
+    Idle time does not count: it says nothing of how fast a full house empties.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._full_s = 0.0
-        self._full_since: float | None = None
+        self._busy_s = 0.0
+        self._busy_since: float | None = None
         self._at: deque[float] = deque(maxlen=RATE_WINDOW)
 
-    def all_taken(self, now: bool) -> None:
-        """Whether all places are taken from now on."""
-        if now and self._full_since is None:
-            self._full_since = self._clock()
-        elif not now and self._full_since is not None:
-            self._full_s, self._full_since = self._seconds(), None
+    def taken(self, held: int, places: int) -> None:
+        """So many of all places are taken from now on."""
+        busy = 2 * held >= places
+        if busy and self._busy_since is None:
+            self._busy_since = self._clock()
+        elif not busy and self._busy_since is not None:
+            self._busy_s, self._busy_since = self._seconds(), None
 
     def gave_back(self) -> None:
-        if self._full_since is not None:
+        if self._busy_since is not None:
             self._at.append(self._seconds())
 
     def per_s(self) -> float | None:
@@ -73,8 +74,8 @@ class DrainRate:
         return (len(self._at) - 1) / max(self._seconds() - self._at[0], 1e-3)
 
     def _seconds(self) -> float:
-        """How long all places have been taken, in all."""
-        return self._full_s + (0.0 if self._full_since is None else self._clock() - self._full_since)
+        """How long at least half have been taken, in all."""
+        return self._busy_s + (0.0 if self._busy_since is None else self._clock() - self._busy_since)
 
 
 class Gate:
@@ -117,13 +118,13 @@ class Gate:
         return len(self._queues)
 
     def drain_per_s(self) -> float | None:
-        """Places given back per second while all are taken; `None` before it is known."""
+        """Places given back per second while at least half are taken; `None` before it is known."""
         return self._rate.per_s()
 
     def resize(self, places: int, *, max_queued: int, max_wait_s: float) -> None:
         """Put new bounds in force; whoever is inside stays."""
         self._places, self._max_queued, self.max_wait_s = places, max_queued, max_wait_s
-        self._rate.all_taken(self._held >= places)
+        self._rate.taken(self._held, places)
 
     def refuse_early(self) -> None:
         """For who has not said its priority yet: refuse if not even an interactive request could wait.
@@ -139,7 +140,7 @@ class Gate:
         if self._held >= self._places or len(self._queues):
             return False
         self._held += 1
-        self._rate.all_taken(self._held >= self._places)
+        self._rate.taken(self._held, self._places)
         return True
 
     async def enter(self, priority: Priority, wait_at_most_s: float) -> None:
@@ -157,7 +158,7 @@ class Gate:
             if not waiter.granted.done():
                 self._held += 1
                 waiter.granted.set_result(self)
-        self._rate.all_taken(self._held >= self._places)
+        self._rate.taken(self._held, self._places)
 
     def retry_after_s(self) -> float:
         """When a place for a newcomer can be expected, by the measured drain rate."""

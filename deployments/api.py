@@ -159,7 +159,9 @@ class Api:
         account.caller = caller = self._caller(request)
         self.gate.refuse_early()
         account.ask = ask = await self._read(request, account)
-        deadline = self._deadline(request, ask, account.started)
+        whole = self._deadline(ask.routing.timeout_s, account.started)
+        # What the client says in a header is the longest silence that it bears: it ends with the first byte.
+        deadline = self._deadline(ask.routing.timeout_s or headers.read_timeout_s(request), account.started)
         hold = await self._reserve(caller, ask)
         undo.callback(hold.settle, 0, 0.0)
         with account.stage("admit"):
@@ -179,7 +181,7 @@ class Api:
         )
         undo.callback(opened.place.leave)
         account.answered(opened, began)
-        return opened, hold, deadline
+        return opened, hold, whole
 
     async def route(self, request: Request) -> Response:
         """What the same body would do, without doing it."""
@@ -252,8 +254,7 @@ class Api:
             telemetry.static_rankings.labels(choice.cause).inc()
         return choice
 
-    def _deadline(self, request: Request, ask: Ask, started: float) -> Deadline:
-        seconds = ask.routing.timeout_s or headers.read_timeout_s(request)
+    def _deadline(self, seconds: float | None, started: float) -> Deadline:
         limit_s = self.args.request_timeout_s
         return Deadline(min(seconds or limit_s, limit_s), self._clock, started)
 

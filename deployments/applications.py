@@ -43,8 +43,7 @@ def see(state: ExpertState, application: Mapping[str, Any] | None, app: str) -> 
     state.stopping = replicas["STOPPING"]
     phase = application["status"]
     if phase != state.phase:
-        # Another engine may answer from now on.
-        state.phase, state.context_window = phase, None
+        state.phase, state.window_is_stale = phase, True
     told = "; ".join(filter(None, (application.get("message"), *(d.get("message") for d in deployments))))
     state.asleep = state.running == 0 and phase == "RUNNING"
     state.why_not_ready = (

@@ -34,7 +34,9 @@ class ExpertState:
     phase: str = ""
     """What Serve says of its application."""
     context_window: int | None = None
-    """What the expert itself said, in this phase."""
+    """What the expert itself said."""
+    window_is_stale: bool = False
+    """Whether another engine may answer since it did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,8 +186,11 @@ class Ingress:
                 directory.experts[name].why_not_ready = None
                 continue
             see(directory.experts[name], known.get(target.app), target.app)
-            if directory.experts[name].running and directory.experts[name].context_window is None:
-                directory.experts[name].context_window = await _context_window(name, target.app)
+            expert = directory.experts[name]
+            if expert.running and (expert.context_window is None or expert.window_is_stale):
+                told = await _context_window(name, target.app)
+                if told is not None:
+                    expert.context_window, expert.window_is_stale = told, False
 
 
 def _restore(api: Api, folder: Path) -> None:

@@ -102,8 +102,9 @@ class Relay(Response):
             await _break_off(send, told, INTERRUPTED)
             return
         except TimeoutError:
-            await _break_off(send, told, OUT_OF_TIME)
-            return
+            if not told.ended:
+                await _break_off(send, told, OUT_OF_TIME)
+                return
         if held.strip() == DONE.strip():
             held = DONE  # understood without its blank line, and handed on with it
         if told.ended or held == DONE:

@@ -19,7 +19,7 @@ from router.errors import InputError, OutcomesError
 from router.labels.asking import Answers, Body, ask_all
 
 MODES = ("pointwise", "pairwise")
-_END = r"[\s.,;:!*_`~)\"']*\Z"
+_END = r"(?:\s*/\s*10)?(?:<\|\w+\|>|[^\w\[\]<])*\Z"
 """Nothing but punctuation and markup: a grade that is talked about in the middle is none."""
 _GRADE = re.compile(r"\[\[\s*(10(?:\.0+)?|\d(?:\.\d+)?)\s*\]\]" + _END)
 _VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]" + _END)

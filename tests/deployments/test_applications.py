@@ -59,12 +59,12 @@ def test_serve_still_names_what_is_read(model: Any, fields: set[str]) -> None:
     assert fields <= model.model_fields.keys()
 
 
-def test_what_an_expert_said_is_forgotten_when_another_engine_may_answer() -> None:
+def test_what_an_expert_said_is_stale_when_another_engine_may_answer() -> None:
     state = ExpertState()
     see(state, application("RUNNING", "RUNNING"), "expert-a")
-    state.context_window = 512
+    state.context_window, state.window_is_stale = 512, False
     see(state, application("RUNNING", "RUNNING"), "expert-a")
-    kept = state.context_window
+    before = state.window_is_stale
     see(state, application("DEPLOYING", "RUNNING"), "expert-a")
 
-    assert (kept, state.context_window) == (512, None)
+    assert (before, state.window_is_stale, state.context_window) == (False, True, 512)

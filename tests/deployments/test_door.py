@@ -324,3 +324,20 @@ async def test_a_new_configuration_keeps_what_was_learnt(house: House) -> None:
     assert gate.try_enter()
     assert gate.try_enter()
     assert not gate.try_enter()
+
+
+async def test_a_clients_read_timeout_bounds_silence_and_no_stream(house: House) -> None:
+    expert = house.experts["small"]
+    expert.parts = [event("small", "a"), event("small", "b"), b"data: [DONE]\n\n"]
+    expert.headers, expert._rest = EVENTS, slowly  # type: ignore[method-assign]
+    response = await house.ask({"x-stainless-read-timeout": "0.05"}, stream=True)
+
+    assert response.content.endswith(b"data: [DONE]\n\n")
+    assert b"deadline_exceeded" not in response.content
+
+
+async def slowly(parts: list[Any]) -> Any:
+    """First an event, then a silence that is longer than the client's read timeout in all."""
+    for part in parts:
+        yield part
+        await asyncio.sleep(0.04)

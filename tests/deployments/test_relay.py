@@ -170,3 +170,10 @@ async def test_a_stream_that_comes_in_one_piece_is_a_stream() -> None:
     assert body(sent) == event("a", "x") + usage + DONE
     assert told.usage() == broken.usage() == (3, 5)
     assert (told.outcome, broken.outcome) == ("complete", "broken")
+
+
+async def test_a_deadline_after_the_last_event_changes_nothing() -> None:
+    sent, told = await relay("chat", event("a", "x"), DONE, NEVER, left_s=0.05)
+
+    assert body(sent) == event("a", "x") + DONE
+    assert told.outcome == "complete"
