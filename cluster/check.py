@@ -42,7 +42,7 @@ OF_THE_BUILDER = frozenset(
     }
 )
 """Options that the builders make from `args`; one that stands in `deployments[]` replaces theirs."""
-NOT_HERE = "would replace what args ask for in silence: say it in args"
+REPLACES_ARGS = "would replace what args ask for in silence: say it in args"
 
 
 def check_file(
@@ -151,7 +151,7 @@ def _elasticity(deployment: Mapping[str, Any], key: str, *, is_expert: bool) -> 
         part = str(deployment.get("name")).lower()
         told = f"would replace pool and processors in silence: use args.{part}.pool and num_cpus"
     for name in sorted(OF_THE_BUILDER & deployment.keys()):
-        yield Finding("error", f"{key}.{name}", told if name == "ray_actor_options" else NOT_HERE)
+        yield Finding("error", f"{key}.{name}", told if name == "ray_actor_options" else REPLACES_ARGS)
     if autoscaling is None:
         return
     if not isinstance(autoscaling, dict):

@@ -187,7 +187,7 @@ class Ingress:
                 continue
             see(directory.experts[name], known.get(target.app), target.app)
             expert = directory.experts[name]
-            if expert.running and (expert.context_window is None or expert.window_is_stale):
+            if expert.running and expert.window_is_stale:
                 told = await _context_window(name, target.app)
                 if told is not None:
                     expert.context_window, expert.window_is_stale = told, False
