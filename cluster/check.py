@@ -42,7 +42,9 @@ OF_THE_BUILDER = frozenset(
     }
 )
 """Options that the builders make from `args`; one that stands in `deployments[]` replaces theirs."""
-REPLACES_ARGS = "would replace what args ask for in silence: say it in args"
+REPLACES_ARGS = (
+    "would replace in silence what the builder makes of args (pool, num_cpus, num_gpus, engine): take it out"
+)
 
 
 def check_file(

@@ -95,7 +95,7 @@ def model_facts(model: str) -> Model | None:
         if not {"num_hidden_layers", "num_attention_heads", "hidden_size"} <= config.keys():
             return None
         heads = int(config["num_attention_heads"])
-        held = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        held = _weight_bytes(folder)
         if not held:
             return None
         saved = config.get("dtype") or config.get("torch_dtype")
@@ -108,6 +108,16 @@ def model_facts(model: str) -> Model | None:
         )
     known = _facts()["models"].get(model)
     return None if known is None else Model(**known)
+
+
+def _weight_bytes(folder: Path) -> int:
+    """Size of the files that an engine would load: those of the index where there is one, as vLLM does."""
+    index = folder / "model.safetensors.index.json"
+    files = set(folder.glob("*.safetensors"))
+    if index.is_file():
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        files = {file for file in files if file.name in named}
+    return sum(file.stat().st_size for file in files)
 
 
 def size_of(args: ExpertArgs) -> Size | None:

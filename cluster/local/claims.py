@@ -3,8 +3,9 @@
     python -m cluster.local.claims [--endpoint URL] [--n 400] [--rounds 5] [--out FOLDER]
 
 Asks `auto`, every expert alone and a random choice the same questions in turn, round by round, so
-that a machine that drifts drifts for all. Writes claims.json and claims.md. Without `--endpoint`
-it starts the default graph itself.
+that a machine that drifts drifts for all. Every round has questions of its own, so that the router's
+cache of embeddings answers none of them. Writes claims.json and claims.md. Without `--endpoint` it
+starts the default graph itself.
 """
 
 import argparse
@@ -17,12 +18,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from cluster.local.claims_report import Answered, Round, as_markdown, speedup, summarise
 from cluster.local.make_policy import EXPERTS, MOST_TOKENS
-from cluster.local.questions import Question, questions
+from cluster.local.questions import Question, QuestionError, questions
 from cluster.local.run import ROOT, serving, wait_until_ready
 
 PORT = 8138
@@ -31,6 +33,7 @@ CONCURRENCY = 1
 LEVELS = (1, 2, 4, 8, 16)
 """Requests at a time at which `auto` and the generalist are compared for speed."""
 HELD_OUT_SEED = 7
+WARM_UP = 32
 ANSWERED_WITHIN_S = 120.0
 JSON = {"content-type": "application/json"}
 
@@ -92,56 +95,69 @@ class Asking:
         )
 
 
-def measure(url: str, *, n: int, rounds: int, concurrency: int) -> dict[str, list[Round]]:
-    """Rounds of every way to serve the questions, one after the other in each round."""
-    asked = questions("heldout", n=n, seed=HELD_OUT_SEED)
-    rng = random.Random(0)
+def measure(url: str, asked: Sequence[Sequence[Question]], *, concurrency: int) -> dict[str, list[Round]]:
+    """Every way to serve each round's questions, one after the other."""
+    warm_up, n, rng = questions("policy", n=WARM_UP, seed=HELD_OUT_SEED), len(asked[0]), random.Random(0)
     ways: dict[str, list[str]] = {"auto": ["auto"] * n}
     ways |= {expert: [expert] * n for expert in EXPERTS}
     ways["random"] = [rng.choice(EXPERTS) for _ in range(n)]
     measured: dict[str, list[Round]] = defaultdict(list)
     with Asking(url, concurrency) as asking:
         for models in ways.values():  # warm every path once, uncounted
-            asking.all(asked[:32], models[:32])
-        for number in range(rounds):
+            asking.all(warm_up, list(islice(cycle(models), WARM_UP)))
+        for number, new in enumerate(asked, 1):
             for way in rng.sample(list(ways), len(ways)):
-                measured[way].append(asking.all(asked, ways[way]))
-                print(f"round {number + 1}/{rounds}: {way}", flush=True)
+                measured[way].append(asking.all(new, ways[way]))
+                print(f"round {number}/{len(asked)}: {way}", flush=True)
     return measured
 
 
 def measure_levels(url: str, *, n: int, rounds: int) -> dict[int, dict[str, list[float]]]:
-    """Queries per second of `auto` and of the generalist, in turn, at each of `LEVELS`."""
-    asked = questions("heldout", n=n, seed=HELD_OUT_SEED + 1)
+    """Queries per second of `auto` and of the generalist, in turn, at each of `LEVELS`.
+
+    Speed alone is asked for, and the held-out split has not so many questions: these are the train split's.
+    """
+    asked = iter(questions("train", n=n * rounds * len(LEVELS), seed=HELD_OUT_SEED))
     rates: dict[int, dict[str, list[float]]] = {}
     for level in LEVELS:
-        rates[level] = {"auto": [], "generalist": []}
-        with Asking(url, level) as asking:
-            for number in range(rounds):
-                for way in ("auto", "generalist") if number % 2 else ("generalist", "auto"):
-                    rates[level][way].append(n / asking.all(asked, [way] * n).seconds)
+        rates[level] = in_turn(url, [list(islice(asked, n)) for _ in range(rounds)], at_a_time=level)
         print(f"{level} at a time: {speedup(rates[level]):+.1%}", flush=True)
     return rates
 
 
-def _figures(url: str, options: argparse.Namespace) -> dict[str, Any]:
-    how = {"n": options.n, "rounds": options.rounds}
-    measured = measure(url, **how, concurrency=options.concurrency)
+def in_turn(url: str, asked: Sequence[Sequence[Question]], *, at_a_time: int) -> dict[str, list[float]]:
+    """Queries per second of `auto` and of the generalist for each list, one after the other."""
+    rates: dict[str, list[float]] = {"auto": [], "generalist": []}
+    with Asking(url, at_a_time) as asking:
+        for number, some in enumerate(asked):
+            for way in ("auto", "generalist") if number % 2 else ("generalist", "auto"):
+                rates[way].append(len(some) / asking.all(some, [way] * len(some)).seconds)
+    return rates
+
+
+def _figures(url: str, asked: Sequence[Sequence[Question]], options: argparse.Namespace) -> dict[str, Any]:
+    measured = measure(url, asked, concurrency=options.concurrency)
+    again = in_turn(url, [some[:100] for some in asked], at_a_time=options.concurrency)
     rates = measure_levels(url, n=min(options.n, 100), rounds=options.rounds)
-    return {"concurrency": options.concurrency, **summarise(measured, rates)}
+    return {"concurrency": options.concurrency, **summarise(measured, again, rates)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and write; 1 when the graph does not come up."""
+    """Measure and write; 1 when the graph does not come up, 2 when there are not so many questions."""
     parser = argparse.ArgumentParser(prog="python -m cluster.local.claims", description=__doc__)
     parser.add_argument("--endpoint", help="a running ingress, such as http://127.0.0.1:8000")
-    parser.add_argument("--n", type=int, default=400)
+    parser.add_argument("--n", type=int, default=400, help="questions in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY)
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     options = parser.parse_args(arguments)
+    try:
+        drawn = questions("heldout", n=options.n * options.rounds, seed=HELD_OUT_SEED)
+    except QuestionError as error:
+        parser.error(f"--n {options.n} in each of --rounds {options.rounds}: {error}")
+    asked = [drawn[start : start + options.n] for start in range(0, len(drawn), options.n)]
     if options.endpoint:
-        figures = _figures(options.endpoint, options)
+        figures = _figures(options.endpoint, asked, options)
     else:
         with serving(ROOT / "serve_config.yaml", port=PORT, log=ROOT / "var" / "claims.log") as (
             url,
@@ -150,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not wait_until_ready(url, lambda: process.poll() is None, print):
                 print("the graph did not come up; see var/claims.log", file=sys.stderr)
                 return 1
-            figures = _figures(url, options)
+            figures = _figures(url, asked, options)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "claims.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     (options.out / "claims.md").write_text(as_markdown(figures), encoding="utf-8")

@@ -82,12 +82,12 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "bundles of a deployment": (
         lambda c: scale(c).update(placement_group_bundles=[{"CPU": 1}]),
         "expert-sums.deployments[Expert].placement_group_bundles",
-        "say it in args",
+        "take it out",
     ),
     "replicas per node of a deployment": (
         lambda c: door(c, 1).update(max_replicas_per_node=1),
         "to-router.deployments[Router].max_replicas_per_node",
-        "say it in args",
+        "take it out",
     ),
     "no target of autoscaling": (
         lambda c: scale(c)["autoscaling_config"].pop("target_ongoing_requests"),

@@ -54,6 +54,16 @@ def test_a_quantized_folder_weighs_what_it_weighs(tmp_path: Path) -> None:
     assert weights(model, quantization="compressed-tensors") == 4.0
 
 
+def test_a_second_copy_that_the_index_does_not_name_weighs_nothing(tmp_path: Path) -> None:
+    model = folder(tmp_path, 4.0)
+    (tmp_path / "consolidated.safetensors").write_bytes(bytes(1024))
+    assert weights(model) == 4.0 + 1024 / GIB
+
+    index = {"weight_map": {"lm_head.weight": "model.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    assert weights(model) == 4.0
+
+
 def test_a_plain_folder_weighs_less_when_it_is_quantized_at_load(tmp_path: Path) -> None:
     model = folder(tmp_path, 4.0, torch_dtype="bfloat16")
 

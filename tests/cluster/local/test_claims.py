@@ -7,12 +7,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import orjson
 import pytest
 
-from cluster.local.claims import Asking
+from cluster.local.claims import Asking, main, measure
 from cluster.local.claims_report import Answered, Round, as_markdown, speedup, summarise
 from cluster.local.make_policy import EXPERTS
 from cluster.local.questions import Question, questions
 
 ASKED = questions("heldout", n=9, seed=1)
+AGAIN = {"auto": [30.0, 36.0], "generalist": [20.0, 21.176470588]}
 SPECIALIST = {"arithmetic": "arithmetic", "words": "words", "atlas": "atlas"}
 
 
@@ -30,8 +31,11 @@ def test_quality_cost_and_speed_are_those_of_the_answers() -> None:
         way: [Round([answered(question, way) for question in ASKED], seconds.get(way, 2.0))] * 3
         for way in ways
     }
-    figures = summarise(measured, {1: {"auto": [30.0, 33.0], "generalist": [20.0, 30.0]}})
+    figures = summarise(measured, AGAIN, {1: {"auto": [30.0, 33.0], "generalist": [20.0, 30.0]}})
     claims = figures["claims"]
+
+    assert figures["n_questions"] == 3 * len(ASKED)
+    assert claims["more_queries_per_s_when_asked_again"] == pytest.approx(0.6)
 
     assert figures["best_single"] == "generalist"
     assert claims["quality_gain_over_best_single"] == pytest.approx(1 / 3)
@@ -54,10 +58,11 @@ class _Endpoint(BaseHTTPRequestHandler):
     """Answers every question with what it was asked; refuses one model."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: the second would wait for the first to be acknowledged
 
     def do_POST(self) -> None:
         asked = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
-        refused = asked["model"] == "words"
+        refused = asked["model"] == "nobody"
         message = {"content": asked["messages"][0]["content"]}
         usage = {"prompt_tokens": 7, "completion_tokens": 3}
         body = orjson.dumps({"choices": [{"message": message}], "usage": usage})
@@ -93,5 +98,21 @@ def test_each_question_gets_its_own_answer_back(endpoint: str) -> None:
 
 
 def test_an_answer_that_is_none_ends_the_measurement(endpoint: str) -> None:
-    with Asking(endpoint, 1) as asking, pytest.raises(RuntimeError, match="words answered 503"):
-        asking.all(ASKED, ["words"] * len(ASKED))
+    with Asking(endpoint, 1) as asking, pytest.raises(RuntimeError, match="nobody answered 503"):
+        asking.all(ASKED, ["nobody"] * len(ASKED))
+
+
+def test_every_way_is_asked_each_rounds_own_questions(endpoint: str) -> None:
+    measured = measure(endpoint, [ASKED[:4], ASKED[4:8]], concurrency=1)
+
+    assert set(measured) == {"auto", *EXPERTS, "random"}
+    for rounds in measured.values():
+        assert [[answer.question for answer in one.answers] for one in rounds] == [ASKED[:4], ASKED[4:8]]
+
+
+def test_more_questions_than_there_are_is_said_before_anything_starts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--n", "1000", "--rounds", "5"])
+    assert "--n 1000 in each of --rounds 5: split 'heldout' has no further" in capsys.readouterr().err
