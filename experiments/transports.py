@@ -9,7 +9,6 @@ the replica that it chose is not (`_replica.backend_http_endpoint`), which is on
 
 import argparse
 import os
-import time
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,12 +31,13 @@ from deployments.simulated_settings import SimulatedArgs
 from load_tests.client import Target
 from load_tests.load import closed_loop
 from load_tests.measures import summarise
-from load_tests.processes import answers
+from load_tests.processes import answers, wait_for
 from load_tests.workloads import Shape, asks
 
 PORT = 18250
 PATH = "/v1/chat/completions"
 WAYS = ("handle", "port")
+UP_WITHIN_S = 120.0
 CLIENTS = (1, 16)
 TOKENS = 64
 BEHAVIOUR = {"ttft_ms": 0, "tokens_per_s": 2000, "slots": 512, "tokens": 4096}
@@ -89,8 +89,9 @@ class Door:
             self._session = aiohttp.ClientSession()
         body = await request.body()
         async with self._handle.choose_replica("POST", PATH, (), body, _reserve=False) as chosen:
-            host, port = chosen._replica.backend_http_endpoint
-        answer = await self._session.post(f"http://{host}:{port}{PATH}", data=body)
+            _node, port = chosen._replica.backend_http_endpoint
+        # The replica listens on the host of `http_options`, which the endpoint does not know.
+        answer = await self._session.post(f"http://127.0.0.1:{port}{PATH}", data=body)
         return StreamingResponse(answer.content.iter_any(), media_type="text/event-stream")
 
 
@@ -100,13 +101,13 @@ async def _all(first: bytes, parts: Any) -> AsyncGenerator[bytes, None]:
         yield part
 
 
-def build_expert() -> Any:
+def build_expert(_args: dict[str, str]) -> Any:
     """The expert's application."""
     args = SimulatedArgs.model_validate({"name": "expert", "behaviour": BEHAVIOUR})
     return serve.deployment(serve.ingress()(Expert), name="Expert").bind(args)
 
 
-def build_door() -> Any:
+def build_door(_args: dict[str, str]) -> Any:
     """The door's application."""
     return serve.deployment(serve.ingress()(Door), name="Door").bind()
 
@@ -140,11 +141,7 @@ def _start(stack: ExitStack, out: Path) -> str:
     config = out / "graph.yaml"
     config.write_text(yaml.safe_dump(graph), encoding="utf-8")
     url, process = stack.enter_context(serving(config, log=out / "serve.log"))
-    up = answers(f"{url}/ready")
-    while not up():
-        if process.poll() is not None:
-            raise RuntimeError(f"the graph did not come up: see {out}/serve.log")
-        time.sleep(0.5)
+    wait_for(process, answers(f"{url}/ready"), UP_WITHIN_S, out / "serve.log")
     return url
 
 

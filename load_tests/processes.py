@@ -46,7 +46,7 @@ def running(
             start_new_session=True,
         )
     try:
-        _wait(process, ready, within_s, log)
+        wait_for(process, ready, within_s, log)
         yield process
     finally:
         stop(process)
@@ -76,7 +76,12 @@ def answers(url: str) -> Callable[[], bool]:
     return check
 
 
-def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], within_s: float, log: Path) -> None:
+def wait_for(process: subprocess.Popen[bytes], ready: Callable[[], bool], within_s: float, log: Path) -> None:
+    """Wait until a process is ready.
+
+    Raises:
+        NotUp: it ended, or took longer.
+    """
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         if process.poll() is not None:
