@@ -18,6 +18,7 @@ from deployments.applications import applications, see
 from deployments.clients import RouterClient, ServeExpert
 from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings, explain, resolve
 from deployments.decision_log import DecisionLog, log_files
+from deployments.directory import ExpertState
 from deployments.errors import ExpertError
 from deployments.feedback import Answered, answered_before
 from deployments.identity import name_of_replica
@@ -186,11 +187,14 @@ class Ingress:
                 directory.experts[name].why_not_ready = None
                 continue
             see(directory.experts[name], known.get(target.app), target.app)
-            expert = directory.experts[name]
-            if expert.running and expert.window_is_stale:
-                told = await _context_window(name, target.app)
-                if told is not None:
-                    expert.context_window, expert.window_is_stale = told, False
+        # Side by side: an expert that hangs shall not keep the next look from the others.
+        await asyncio.gather(
+            *(
+                _refresh_window(name, target.app, directory.experts[name])
+                for name, target in directory.config.experts.items()
+                if target.app is not None
+            )
+        )
 
 
 def _restore(api: Api, folder: Path) -> None:
@@ -199,6 +203,15 @@ def _restore(api: Api, folder: Path) -> None:
         api.memory.restore(answered_before(log_files(folder)))
     except OSError as error:
         logger.warning("earlier answers are not known, ratings of them will be refused: %s", error)
+
+
+async def _refresh_window(name: str, app: str, expert: ExpertState) -> None:
+    """Ask an expert for its context window, where it runs and has not told since it started."""
+    if not expert.running or not expert.window_is_stale:
+        return
+    told = await _context_window(name, app)
+    if told is not None:
+        expert.context_window, expert.window_is_stale = told, False
 
 
 async def _context_window(name: str, app: str) -> int | None:

@@ -1,12 +1,17 @@
 """What the controller says of an expert's application becomes what the ingress knows of the expert."""
 
+import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.serve.schema import ReplicaDetails, ServeInstanceDetails
 
+from deployments import ingress
 from deployments.applications import see
-from deployments.directory import ExpertState
+from deployments.config import IngressConfig
+from deployments.directory import Directory, ExpertState
+from deployments.messages import RouterState
 
 
 def application(status: str, *replicas: str, message: str = "", told: str = "") -> dict[str, Any]:
@@ -68,3 +73,33 @@ def test_what_an_expert_said_is_stale_when_another_engine_may_answer() -> None:
     see(state, application("DEPLOYING", "RUNNING"), "expert-a")
 
     assert (before, state.window_is_stale, state.context_window) == (False, True, 512)
+
+
+async def test_an_expert_that_hangs_keeps_no_other_from_telling_its_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("hangs", "answers", "answers-too")
+    config = IngressConfig.model_validate({"experts": {name: {"app": name} for name in names}})
+    directory, told = Directory(config), asyncio.Event()
+
+    async def window(name: str, _app: str) -> int | None:
+        if name == "hangs":
+            await told.wait()  # until another one was read
+            return None
+        told.set()
+        return 512
+
+    async def describe(_timeout_s: float) -> RouterState:
+        return RouterState(policy=None, error=None)
+
+    monkeypatch.setattr(
+        ingress, "applications", lambda: {name: application("RUNNING", "RUNNING") for name in names}
+    )
+    monkeypatch.setattr(ingress, "_context_window", window)
+    looking = SimpleNamespace(
+        _api=SimpleNamespace(directory=directory), _router=SimpleNamespace(describe=describe)
+    )
+    await asyncio.wait_for(ingress.Ingress._look(looking), 5)
+
+    assert [directory.experts[name].context_window for name in names] == [None, 512, 512]
+    assert [directory.experts[name].window_is_stale for name in names] == [True, False, False]
