@@ -3,15 +3,17 @@
 Reads the model's folder where it is on this machine; asks no hub, no bucket and no GPU.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from cluster.findings import Finding
 from cluster.known_keys import accelerators, engine_arguments
-from cluster.sizes import DEFAULT_UTILIZATION, check_memory
+from cluster.sizes import DEFAULT_UTILIZATION, WEIGHT_INDEX, check_memory, indexed_weights
 from deployments.config import ExpertArgs, resolve
 
 BUCKETS = ("s3://", "gs://", "az://", "azure://", "abfss://")
@@ -26,7 +28,8 @@ def check_expert(data: Mapping[str, Any], where: str) -> Iterator[Finding]:
         data: `args` of the application.
         where: the application, for the keys of the findings.
     """
-    yield from _model(data, f"{where}.args.model")
+    model = list(_model(data, f"{where}.args.model"))
+    yield from model
     engine = data.get("engine") or {}
     if not isinstance(engine, Mapping):
         return  # told by the check of the arguments themselves, as is what the next one refuses
@@ -41,7 +44,8 @@ def check_expert(data: Mapping[str, Any], where: str) -> Iterator[Finding]:
         return
     yield from _stages(args, where)
     yield from _fraction(args, where)
-    yield from check_memory(data, where)
+    if not any(fault.is_error for fault in model):
+        yield from check_memory(data, where)
 
 
 def _model(data: Mapping[str, Any], key: str) -> Iterator[Finding]:
@@ -54,13 +58,30 @@ def _model(data: Mapping[str, Any], key: str) -> Iterator[Finding]:
         return
     folder = resolve(model)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            yield Finding("error", key, f"{folder} holds no config.json")
+        if (fault := _fault_of(folder)) is not None:
+            yield Finding("error", key, fault)
     elif model.startswith("/"):
         told = f"{model!r} is not on this machine; it must be on the workers: mount it there"
         yield Finding("warning", key, told)
     elif model.startswith(".") or model.count("/") != 1:
         yield Finding("error", key, f"{model!r} is no folder here ({folder}) and no hub id")
+
+
+def _fault_of(folder: Path) -> str | None:
+    """Why an engine could not load a model from a folder, as far as its JSON files tell."""
+    if not (folder / "config.json").is_file():
+        return f"{folder} holds no config.json"
+    for file in (folder / "config.json", folder / WEIGHT_INDEX):
+        try:
+            read = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        except ValueError as error:
+            return f"{file} is not JSON: {error}"
+        if not isinstance(read, dict):
+            return f"{file} must hold an object, found {type(read).__name__}"
+    missing = sorted(name for name in indexed_weights(folder) if not (folder / name).is_file())
+    if missing:
+        return f"{folder / WEIGHT_INDEX} names {missing[0]}, which is not there: finish the download"
+    return None
 
 
 def _engine(engine: Mapping[str, Any], key: str) -> Iterator[Finding]:

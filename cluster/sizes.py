@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from cluster.findings import Finding
 from deployments.config import ExpertArgs, resolve
 
+WEIGHT_INDEX = "model.safetensors.index.json"
 FACTS = Path(__file__).with_name("models.yaml")
 GIB = 2**30
 WEIGHT_BYTES = {
@@ -110,14 +111,20 @@ def model_facts(model: str) -> Model | None:
     return None if known is None else Model(**known)
 
 
+def indexed_weights(folder: Path) -> set[str]:
+    """Names of the files that a folder's index of weights names; none where it has no index."""
+    index = folder / WEIGHT_INDEX
+    if not index.is_file():
+        return set()
+    files = json.loads(index.read_text(encoding="utf-8")).get("weight_map")
+    return {str(name) for name in files.values()} if isinstance(files, dict) else set()
+
+
 def _weight_bytes(folder: Path) -> int:
     """Size of the files that an engine would load: those of the index where there is one, as vLLM does."""
-    index = folder / "model.safetensors.index.json"
-    files = set(folder.glob("*.safetensors"))
-    if index.is_file():
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        files = {file for file in files if file.name in named}
-    return sum(file.stat().st_size for file in files)
+    named = indexed_weights(folder)
+    files = folder.glob("*.safetensors")
+    return sum(file.stat().st_size for file in files if not named or file.name in named)
 
 
 def size_of(args: ExpertArgs) -> Size | None:

@@ -1,5 +1,7 @@
 """An expert's arguments: where its model may lie, and how engines share GPUs."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +36,39 @@ def test_a_model_that_lies_nowhere_is_an_error(model: str) -> None:
 
     assert told[:2] == ("error", "model")
     assert repr(model) in told[2]
+
+
+INDEX = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({}, "holds no config.json"),
+        ({"config.json": "{"}, "config.json is not JSON: "),
+        ({"config.json": "[]"}, "config.json must hold an object, found list"),
+        ({"config.json": "{}", "model.safetensors.index.json": "x"}, "index.json is not JSON: "),
+        ({"config.json": "{}", "model.safetensors.index.json": "3"}, "must hold an object, found int"),
+        (
+            {
+                "config.json": "{}",
+                "model.safetensors.index.json": json.dumps(INDEX),
+                "model-1-of-2.safetensors": "",
+            },
+            "index.json names model-2-of-2.safetensors, which is not there: finish the download",
+        ),
+    ],
+)
+def test_a_folder_that_no_engine_could_load_is_refused(
+    tmp_path: Path, files: dict[str, str], told: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    ((level, key, message),) = found(model=str(tmp_path), accelerator="L4")
+
+    assert (level, key) == ("error", "model")
+    assert told in message
+    assert str(tmp_path) in message
 
 
 @pytest.mark.parametrize(
