@@ -110,6 +110,17 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(find("default").folder, tmp_path / "encoder"))
 
 
+@pytest.mark.parametrize("words", [1, 5, 6, 7, 13, 14, 15, 30, 61, 62, 63, 64, 70])
+def test_a_text_alone_is_what_it_is_in_company(encoder: Encoder, words: int) -> None:
+    text = " ".join(["river"] * words)
+    alone, together = encoder.encode([text]), encoder.encode([text, "another", "third"])
+    (states,), among = encoder.token_states([text]), encoder.token_states([text, "another"])[0]
+
+    assert float((alone[0] * together[0]).sum()) > 0.9999
+    assert states.shape == among.shape == (words + 2, encoder.spec.dimension)
+    assert float((states * among).sum(axis=1).min()) > 0.999
+
+
 def test_a_local_folder_is_found_first(folder: Path) -> None:
     assert find(str(folder)).folder == folder
 
