@@ -69,7 +69,7 @@ def _encoding(encoder: Encoder, rng: random.Random, seconds: float) -> float:
     for size in BATCHES:
         done, began = 0, time.perf_counter()
         while (took := time.perf_counter() - began) < seconds / len(BATCHES):
-            encoder.encode([_query(rng) for _ in range(size)])
+            encoder.encode([a_query(rng) for _ in range(size)])
             done += size
         best = max(best, done / took)
     return best
@@ -82,7 +82,7 @@ async def _saturated(router: Router, rng: random.Random, seconds: float) -> floa
     async def caller() -> None:
         nonlocal done
         while time.perf_counter() < end:
-            await _decide(router, _query(rng))
+            await _decide(router, a_query(rng))
             done += 1
 
     began = time.perf_counter()
@@ -95,7 +95,7 @@ async def _at_rate(router: Router, rng: random.Random, rate: float, seconds: flo
     times: list[float] = []
 
     async def one(due: float) -> None:
-        await _decide(router, _query(rng))
+        await _decide(router, a_query(rng))
         times.append(1000 * (time.perf_counter() - due))
 
     due = began = time.perf_counter()
@@ -122,7 +122,8 @@ async def _decide(router: Router, query: str) -> None:
         raise RuntimeError(f"no decision: {answer!r}")
 
 
-def _query(rng: random.Random) -> str:
+def a_query(rng: random.Random) -> str:
+    """About thirty tokens, never the same."""
     return f"Please explain how the {' '.join(rng.choices(WORDS, k=16))} came to be ({rng.randrange(10**6)})"
 
 

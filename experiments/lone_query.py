@@ -1,0 +1,64 @@
+"""A lone query's encoding: one after the other, and between other programs' work.
+
+    OMP_NUM_THREADS=1 python -m experiments.lone_query [--rounds 3] [--threads 1]
+
+Between two queries of the second kind 48 MB are written and 15 ms slept, as engines and idling do on a
+shared machine: the caches are then cold. Medians of each round, in milliseconds, no text twice.
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+
+from experiments.router_alone import a_query
+from router.encoders import load_encoder
+
+QUERIES = 60
+WRITTEN = 6_000_000
+"""Numbers of eight bytes."""
+IDLE_S = 0.015
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1, help="of the encoder")
+    options = parser.parse_args()
+    encoder, rng = load_encoder("default", device="cpu", threads=options.threads), random.Random(0)
+    others = np.zeros(WRITTEN)
+
+    def work() -> None:
+        np.add(others, 1.0, out=others)
+        time.sleep(IDLE_S)
+
+    kinds: dict[str, Callable[[], str]] = {
+        "a short question": lambda: f"What is {rng.randrange(100)} + {rng.randrange(100)}?",
+        "thirty tokens": lambda: a_query(rng),
+    }
+    print("| query | one after the other, ms | between other work, ms |\n|---|---|---|")
+    for _ in range(options.rounds):
+        for name, draw in kinds.items():
+            encoder.encode([draw()])
+            warm, cold = (
+                _ms(lambda: encoder.encode([draw()]), before)  # noqa: B023 - called at once
+                for before in (lambda: None, work)
+            )
+            print(f"| {name} | {warm:.2f} | {cold:.2f} |", flush=True)
+
+
+def _ms(call: Callable[[], object], before: Callable[[], None]) -> float:
+    times = []
+    for _ in range(QUERIES):
+        before()
+        began = time.perf_counter()
+        call()
+        times.append(1000 * (time.perf_counter() - began))
+    return median(times)
+
+
+if __name__ == "__main__":
+    main()
