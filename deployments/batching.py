@@ -12,9 +12,6 @@ TOGETHER = 8
 """So many questions go in one pass. Of more, half go first: a pass over all who wait would leave the
 stages behind this one without work until it is over, and then this one without work until they are."""
 
-TURNS = 2
-"""Of the event loop before a batch leaves: one for what came in to be read, one for it to ask."""
-
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
@@ -62,9 +59,7 @@ class Batcher(Generic[Question, Answer]):
             self._worker = None
 
     async def _gather(self) -> None:
-        """Let in who is at the door already; wait for a batch to fill, if there is a wait at all."""
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        """Wait for a batch to fill, if there is a wait at all."""
         if self._wait_s > 0 and len(self._waiting) < self._most:
             self._full.clear()
             try:

@@ -42,7 +42,7 @@ class Served:
     encoder: Encoder
     folder: str
     embeddings: OrderedDict[str, FloatArray] = field(default_factory=OrderedDict)
-    """Of queries seen lately, by this encoder; kept by whoever answers a batch, one at a time."""
+    """Of queries seen lately, by this encoder; kept by the thread that answers batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +120,6 @@ class Router:
         requests = [one.request for one in asked]
         if served is None:
             return [NoPolicy(self._error or "no policy") for _ in requests]
-        if len(requests) == 1:
-            # In place: the way to the worker and back would cost a lone query a tenth of its time.
-            return self._answer(served, requests)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._worker, self._answer, served, requests)
 
