@@ -22,7 +22,7 @@ MASKED = -1e4
 """Added to the attention scores of padding; still finite in half precision."""
 LONE_LENGTHS = (8, 16, 32, 64)
 """Tokens up to which a text that comes alone has a network of fixed shape: what the runtime prepares for
-a shape that it learns at the call takes a third of a lone query's time between other programs' work."""
+a shape that it learns at the call takes a tenth of a lone query's time (`experiments.lone_query`)."""
 
 
 class OpenVinoBert:
@@ -63,7 +63,7 @@ class OpenVinoBert:
         return np.array(result[0][:, :tokens], dtype=np.float32), np.array(result[1], dtype=np.float32)
 
     def _request(self, length: int) -> ov.InferRequest:
-        """This thread's request of a network of fixed shape; to make one costs more than to run it."""
+        """This thread's request of a network of fixed shape; to make one takes half a millisecond."""
         requests = self._own.requests
         if length not in requests:
             requests[length] = self._lone[length].create_infer_request()
