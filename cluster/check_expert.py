@@ -18,6 +18,8 @@ from deployments.config import ExpertArgs, resolve
 
 BUCKETS = ("s3://", "gs://", "az://", "azure://", "abfss://")
 """Where vLLM and Ray load a model from beside folders and the hub."""
+ALIASES = ("A10",)
+"""Accelerators that Ray Serve LLM takes for another name of Ray's: A10 is A10G."""
 PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size")
 
 
@@ -96,7 +98,7 @@ def _engine(engine: Mapping[str, Any], key: str) -> Iterator[Finding]:
 
 def _accelerator(args: ExpertArgs, key: str) -> Iterator[Finding]:
     known = accelerators()
-    if not known or args.accelerator in {"cpu", "gpu", "A10", *known}:
+    if not known or args.accelerator in {"cpu", "gpu", *ALIASES, *known}:
         return
     folded = {name.lower(): name for name in ("cpu", "gpu", *known)}
     near = get_close_matches(args.accelerator.lower(), folded, n=1)

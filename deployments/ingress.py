@@ -182,19 +182,17 @@ class Ingress:
         else:
             directory.saw_router(state)
         known = await asyncio.wait_for(asyncio.to_thread(applications), STATUS_TIMEOUT_S)
+        stale: list[tuple[str, str, ExpertState]] = []
         for name, target in directory.config.experts.items():
             if target.app is None:
                 directory.experts[name].why_not_ready = None
                 continue
-            see(directory.experts[name], known.get(target.app), target.app)
+            expert = directory.experts[name]
+            see(expert, known.get(target.app), target.app)
+            if expert.running and expert.window_is_stale:
+                stale.append((name, target.app, expert))
         # Side by side: an expert that hangs shall not keep the next look from the others.
-        await asyncio.gather(
-            *(
-                _refresh_window(name, target.app, directory.experts[name])
-                for name, target in directory.config.experts.items()
-                if target.app is not None
-            )
-        )
+        await asyncio.gather(*(_refresh_window(*one) for one in stale))
 
 
 def _restore(api: Api, folder: Path) -> None:
@@ -206,9 +204,7 @@ def _restore(api: Api, folder: Path) -> None:
 
 
 async def _refresh_window(name: str, app: str, expert: ExpertState) -> None:
-    """Ask an expert for its context window, where it runs and has not told since it started."""
-    if not expert.running or not expert.window_is_stale:
-        return
+    """Take over the context window that an expert tells, if it does."""
     told = await _context_window(name, app)
     if told is not None:
         expert.context_window, expert.window_is_stale = told, False

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m experiments.lone_query [--rounds 3] [--threads 1]
 
 Between two queries of the second kind 48 MB are written and 15 ms slept, as engines and idling do on a
-shared machine: the caches are then cold. Medians of each round, in milliseconds, no text twice.
+shared machine: the caches are then cold. Medians of each round, in milliseconds.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from statistics import median
 
 import numpy as np
 
-from experiments.router_alone import a_query
-from router.encoders import load_encoder
+from experiments.routing_step import a_query
+from router.encoders import Encoder, load_encoder
 
 QUERIES = 60
 WRITTEN = 6_000_000
@@ -42,22 +42,20 @@ def main() -> None:
     print("| query | one after the other, ms | between other work, ms |\n|---|---|---|")
     for _ in range(options.rounds):
         for name, draw in kinds.items():
-            encoder.encode([draw()])
-            warm, cold = (
-                _ms(lambda: encoder.encode([draw()]), before)  # noqa: B023 - called at once
-                for before in (lambda: None, work)
-            )
+            warm, cold = _ms(encoder, draw, lambda: None), _ms(encoder, draw, work)
             print(f"| {name} | {warm:.2f} | {cold:.2f} |", flush=True)
 
 
-def _ms(call: Callable[[], object], before: Callable[[], None]) -> float:
+def _ms(encoder: Encoder, draw: Callable[[], str], before: Callable[[], None]) -> float:
+    """Median of one pass, after one that warms up."""
     times = []
-    for _ in range(QUERIES):
+    for _ in range(QUERIES + 1):
+        texts = [draw()]
         before()
         began = time.perf_counter()
-        call()
+        encoder.encode(texts)
         times.append(1000 * (time.perf_counter() - began))
-    return median(times)
+    return median(times[1:])
 
 
 if __name__ == "__main__":

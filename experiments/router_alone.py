@@ -19,7 +19,7 @@ import numpy as np
 
 from deployments.config import RouterArgs
 from deployments.routing import Router
-from experiments.routing_step import WORDS
+from experiments.routing_step import a_query
 from router.core import Decision, RouteRequest
 from router.encoders import Encoder, load_encoder
 from router.policy import Policy
@@ -120,11 +120,6 @@ async def _decide(router: Router, query: str) -> None:
     answer = await router.decide(RouteRequest(query, prompt_tokens=30, max_tokens=32))
     if not isinstance(answer, Decision):
         raise RuntimeError(f"no decision: {answer!r}")
-
-
-def a_query(rng: random.Random) -> str:
-    """About thirty tokens, never the same."""
-    return f"Please explain how the {' '.join(rng.choices(WORDS, k=16))} came to be ({rng.randrange(10**6)})"
 
 
 def _cells(row: tuple[float, ...]) -> str:

@@ -91,11 +91,12 @@ def _routing(encoder: Encoder, policy: Policy, texts: tuple[str, ...]) -> Callab
 
 
 def _queries(count: int, rng: random.Random) -> tuple[str, ...]:
-    """Different texts of about thirty tokens."""
-    return tuple(
-        f"Please explain how the {' '.join(rng.choices(WORDS, k=16))} came to be ({rng.randrange(10**6)})"
-        for _ in range(count)
-    )
+    return tuple(a_query(rng) for _ in range(count))
+
+
+def a_query(rng: random.Random) -> str:
+    """About thirty tokens."""
+    return f"Please explain how the {' '.join(rng.choices(WORDS, k=16))} came to be ({rng.randrange(10**6)})"
 
 
 def _policy(encoder: Encoder, experts: int, method: str) -> Policy:

@@ -34,6 +34,8 @@ LEVELS = (1, 2, 4, 8, 16)
 """Requests at a time at which `auto` and the generalist are compared for speed."""
 HELD_OUT_SEED = 7
 WARM_UP = 32
+FOR_SPEED = 100
+"""Questions of a round, at most, where speed alone is asked for."""
 ANSWERED_WITHIN_S = 120.0
 JSON = {"content-type": "application/json"}
 
@@ -137,8 +139,8 @@ def in_turn(url: str, asked: Sequence[Sequence[Question]], *, at_a_time: int) ->
 
 def _figures(url: str, asked: Sequence[Sequence[Question]], options: argparse.Namespace) -> dict[str, Any]:
     measured = measure(url, asked, concurrency=options.concurrency)
-    again = in_turn(url, [some[:100] for some in asked], at_a_time=options.concurrency)
-    rates = measure_levels(url, n=min(options.n, 100), rounds=options.rounds)
+    again = in_turn(url, [some[:FOR_SPEED] for some in asked], at_a_time=options.concurrency)
+    rates = measure_levels(url, n=min(options.n, FOR_SPEED), rounds=options.rounds)
     return {"concurrency": options.concurrency, **summarise(measured, again, rates)}
 
 
