@@ -90,10 +90,7 @@ def write_model(model: LlamaForCausalLM, folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", _config(model))
     ids = vocabulary()
-    _write_json(
-        folder / "generation_config.json",
-        {"eos_token_id": ids[END], "pad_token_id": ids[PAD], "do_sample": False},
-    )
+    _write_json(folder / "generation_config.json", generation_config(ids[END], ids[PAD]))
     save_tokenizer(folder)
 
 
@@ -113,6 +110,11 @@ def write_stamp(
     )
     _write_json(folder / STAMP, stamp.model_dump())
     return stamp
+
+
+def generation_config(eos: int, pad: int) -> dict[str, Any]:
+    """Greedy decoding by default: vLLM ignores `do_sample`, so the temperature has to say it."""
+    return {"eos_token_id": eos, "pad_token_id": pad, "do_sample": False, "temperature": 0.0}
 
 
 def check_total_size(experts: Path) -> int:

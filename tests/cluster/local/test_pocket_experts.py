@@ -44,6 +44,14 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     assert not is_up_to_date(RECIPES["words"], tmp_path)
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_pocket_experts_answer_greedily_by_default(name: str) -> None:
+    """vLLM takes the temperature from this file and ignores `do_sample`."""
+    defaults = json.loads((EXPERTS / name / "generation_config.json").read_text(encoding="utf-8"))
+
+    assert defaults["temperature"] == 0.0
+
+
 def test_all_weights_together_are_small_enough_to_ship() -> None:
     assert 0 < check_total_size(EXPERTS) <= 8_000_000
 
