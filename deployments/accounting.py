@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from deployments import telemetry
-from deployments.ask import Ask
 from deployments.choosing import Choice
+from deployments.contracts.errors import ApiError
+from deployments.contracts.requests import Ask
 from deployments.directory import Directory
 from deployments.dispatch import Attempt, Opened, reason
-from deployments.errors import ApiError
 from deployments.keys import Caller
 from deployments.relay import Relayed
 from deployments.tracing import NO_CONTEXT, Context, NoTracer, Span, Tracer

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from deployments.errors import ApiError, TooMany, Unavailable
+from deployments.contracts.errors import ApiError, TooMany, Unavailable
 
 Priority = Literal["interactive", "batch"]
 

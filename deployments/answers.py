@@ -9,7 +9,7 @@ import asyncio
 import orjson
 
 from deployments.clients import OpenStream
-from deployments.errors import ApiError, ExpertBroken, ExpertError, ExpertTimeout, from_expert
+from deployments.contracts.errors import ApiError, ExpertBroken, ExpertError, ExpertTimeout, from_expert
 
 MOST_ERROR_BYTES = 64 * 1024
 """An expert's refusal is read this far, no further."""

@@ -20,14 +20,14 @@ from starlette.types import ASGIApp
 from deployments import headers, telemetry
 from deployments.accounting import Account, Accounting
 from deployments.admission import Gate
-from deployments.ask import KINDS, Ask, parse
 from deployments.choosing import AsksRouter, Choice, choose
 from deployments.clients import ExpertClient, expert_client
 from deployments.config import ExpertTarget, IngressArgs, IngressConfig
+from deployments.contracts.errors import ApiError, Unavailable
+from deployments.contracts.requests import KINDS, Ask, parse
 from deployments.cors import Cors
 from deployments.directory import Directory
 from deployments.dispatch import Attempt, Deadline, Opened, enter_within, reason
-from deployments.errors import ApiError, Unavailable
 from deployments.feedback import Feedback, KnowsElsewhere, Memory
 from deployments.fleet import Fleet
 from deployments.gauges import observe

@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from deployments.ask import Ask
 from deployments.config import AUTO
+from deployments.contracts.errors import BadRequest, NotAllowed, NotFound, Unavailable
+from deployments.contracts.messages import NoPolicy
+from deployments.contracts.requests import Ask
 from deployments.directory import CONTEXT, NOT_HERE, Directory
-from deployments.errors import BadRequest, NotAllowed, NotFound, Unavailable
-from deployments.messages import NoPolicy
 from deployments.tracing import NO_CONTEXT, Context
 from router.core import Decision, ExpertView, RouteRequest
 from router.errors import NoEligibleExpertError

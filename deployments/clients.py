@@ -19,10 +19,10 @@ from ray.serve import exceptions as serve_exceptions
 
 from deployments.asgi import Head, Headers
 from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget, resolve
-from deployments.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
-from deployments.messages import NoPolicy, RouterState
+from deployments.contracts.deadlines import within
+from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
+from deployments.contracts.messages import NoPolicy, RouterState
 from deployments.tracing import NO_CONTEXT, Context
-from deployments.waiting import within
 from router.core import Decision, RouteRequest
 from router.errors import NoEligibleExpertError
 

@@ -7,9 +7,9 @@ good view of the router, so that a router that is away changes nothing but the r
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from deployments.ask import Ask
 from deployments.config import IngressConfig
-from deployments.messages import PolicyView, RouterState
+from deployments.contracts.messages import PolicyView, RouterState
+from deployments.contracts.requests import Ask
 
 CONTEXT = "context window"
 """How a reason begins when an expert is dropped for the request's length alone."""

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from deployments.admission import Gate, Priority, enter_any
 from deployments.answers import begun, complete, refused
 from deployments.asgi import Headers
-from deployments.ask import Ask
 from deployments.choosing import STARTING_S, Choice
 from deployments.clients import ExpertClient, OpenStream
-from deployments.errors import (
+from deployments.contracts.errors import (
     ApiError,
     DeadlineExceeded,
     ExpertBroken,
@@ -24,6 +23,7 @@ from deployments.errors import (
     Unavailable,
     fits_elsewhere,
 )
+from deployments.contracts.requests import Ask
 from deployments.health import Answer, ExpertHealth
 
 

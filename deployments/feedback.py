@@ -19,8 +19,8 @@ from starlette.responses import Response
 
 from deployments import telemetry
 from deployments.accounting import NO_KEY, Accounting, key_of
+from deployments.contracts.errors import BadRequest, NotFound, Unavailable
 from deployments.decision_log import read_records
-from deployments.errors import BadRequest, NotFound, Unavailable
 from deployments.headers import request_id
 from deployments.keys import Caller
 from deployments.upload import read_body

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from deployments.admission import Gate
 from deployments.clients import ExpertClient
 from deployments.config import ExpertTarget, IngressConfig
+from deployments.contracts.errors import ExpertError
 from deployments.directory import Directory
 from deployments.dispatch import Attempt, Dispatcher
-from deployments.errors import ExpertError
 from deployments.health import ExpertHealth
 
 logger = logging.getLogger("ray.serve")

@@ -17,9 +17,9 @@ from deployments.api import Api
 from deployments.applications import applications, see
 from deployments.clients import RouterClient, ServeExpert
 from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings, explain, resolve
+from deployments.contracts.errors import ExpertError
 from deployments.decision_log import DecisionLog, log_files
 from deployments.directory import ExpertState
-from deployments.errors import ExpertError
 from deployments.feedback import Answered, answered_before
 from deployments.identity import name_of_replica
 from deployments.keys import KeyRing

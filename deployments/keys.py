@@ -22,7 +22,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from deployments.config import Settings, explain
-from deployments.errors import NotAuthenticated, Unavailable
+from deployments.contracts.errors import NotAuthenticated, Unavailable
 from router.errors import InputError
 
 logger = logging.getLogger("ray.serve")

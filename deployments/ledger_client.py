@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from deployments.errors import TooMany
+from deployments.contracts.errors import TooMany
 from deployments.keys import Caller
 from deployments.ledger import Ledger, Reserve, Sync, Synced, Totals, Unanswered, Used, Verdict
 

@@ -15,7 +15,15 @@ from typing import Any
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.errors import ApiError, BadRequest, DeadlineExceeded, Refusal, TooMany, Unavailable, refusal
+from deployments.contracts.errors import (
+    ApiError,
+    BadRequest,
+    DeadlineExceeded,
+    Refusal,
+    TooMany,
+    Unavailable,
+    refusal,
+)
 
 logger = logging.getLogger("ray.serve")
 

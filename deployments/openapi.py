@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from deployments.ask import KINDS, ROUTING_FIELDS
+from deployments.contracts.requests import KINDS, ROUTING_FIELDS
 from deployments.feedback import LONGEST_COMMENT
 
 TITLE = "TO-Router"

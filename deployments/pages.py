@@ -8,8 +8,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from deployments.config import AUTO
+from deployments.contracts.errors import NotFound
 from deployments.directory import Directory
-from deployments.errors import NotFound
 from deployments.keys import Caller
 from deployments.openapi import document
 from deployments.refusals import JsonResponse

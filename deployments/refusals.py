@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, refusal
+from deployments.contracts.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, refusal
 from deployments.headers import request_id
 
 logger = logging.getLogger("ray.serve")

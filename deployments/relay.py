@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.asgi import Headers
 from deployments.clients import HOP_HEADERS, OpenStream
-from deployments.errors import ExpertError, envelope
+from deployments.contracts.errors import ExpertError, envelope
 
 logger = logging.getLogger("ray.serve")
 

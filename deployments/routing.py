@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from deployments import telemetry, tracing
 from deployments.batching import Batcher
 from deployments.config import RouterArgs, RouterConfig, explain, resolve
+from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
 from deployments.identity import name_of_replica
-from deployments.messages import NoPolicy, PolicyView, RouterState
 from deployments.tracing import NO_CONTEXT, Context
 from router.core import Decision, FloatArray, QueryBatch, RouteRequest
 from router.encoders import Encoder, EncoderSpec, load_encoder

@@ -19,9 +19,9 @@ from pydantic import ValidationError
 
 from deployments import simulated_answers as answers
 from deployments.asgi import Head, Headers
-from deployments.ask import KINDS, Ask, parse
 from deployments.config import explain
-from deployments.errors import BadRequest
+from deployments.contracts.errors import BadRequest
+from deployments.contracts.requests import KINDS, Ask, parse
 from deployments.identity import name_of_replica
 from deployments.simulated_pace import Pace, Slots
 from deployments.simulated_settings import Behaviour, Failure, SimulatedArgs

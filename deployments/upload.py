@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.requests import Request
 
-from deployments.errors import SlowUpload, TooLarge
+from deployments.contracts.errors import SlowUpload, TooLarge
 
 DRAINED_BYTES = 1024 * 1024
 """How much of a refused body is still read, so that the client sees the refusal."""

@@ -19,7 +19,7 @@ import uvloop
 import yaml
 
 from deployments.config import AppArgs, RouterArgs
-from deployments.messages import PolicyView, RouterState
+from deployments.contracts.messages import PolicyView, RouterState
 from deployments.placement import actor_options
 from load_tests.client import Target
 from load_tests.load import closed_loop

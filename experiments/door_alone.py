@@ -16,7 +16,7 @@ import uvicorn
 
 from deployments.api import Api
 from deployments.config import IngressArgs, IngressConfig
-from deployments.messages import PolicyView, RouterState
+from deployments.contracts.messages import PolicyView, RouterState
 from router.core import Decision, ExpertView, RouteRequest
 from router.experts import Price
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
-import deployments.errors
+import deployments.contracts.errors
 from deployments import config
-from deployments.errors import ApiError
+from deployments.contracts.errors import ApiError
 from router.cli import parser
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from deployments.config import PageWhen
-from deployments.errors import NotAllowed, NotFound
+from deployments.contracts.errors import NotAllowed, NotFound
 from deployments.keys import Caller
 from deployments.page.board import Board
 from deployments.page.card import PolicyCard

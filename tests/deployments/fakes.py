@@ -8,8 +8,8 @@ import orjson
 
 from deployments.asgi import Head, Headers
 from deployments.clients import OpenStream
-from deployments.errors import ExpertError
-from deployments.messages import NoPolicy
+from deployments.contracts.errors import ExpertError
+from deployments.contracts.messages import NoPolicy
 from deployments.tracing import NO_CONTEXT
 from router.core import Decision, ExpertView, RouteRequest
 from router.errors import NoEligibleExpertError

@@ -13,10 +13,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from deployments import telemetry
 from deployments.accounting import key_of
-from deployments.errors import BadRequest, ExpertUnavailable
+from deployments.contracts.errors import BadRequest, ExpertUnavailable
+from deployments.contracts.messages import PolicyView, RouterState
 from deployments.feedback import Answered, Memory, answered_before, parse_rating
 from deployments.keys import KeyFile, KeyRing, new_key, write_keys
-from deployments.messages import PolicyView, RouterState
 from deployments.tracing import NoTracer, OtelTracer, tracer
 from router.experts import Price
 from tests.deployments.asgi_client import Exchange

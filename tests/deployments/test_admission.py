@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.admission import INTERACTIVE_PER_BATCH, Gate, Priority, enter_any
-from deployments.errors import TooMany, Unavailable
+from deployments.contracts.errors import TooMany, Unavailable
 from tests.deployments.fakes import Clock
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from deployments.config import IngressArgs
-from deployments.errors import ExpertBroken, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
-from deployments.messages import NoPolicy, PolicyView, RouterState
+from deployments.contracts.errors import ExpertBroken, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
+from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
 from router.errors import NoEligibleExpertError
 from router.experts import Price
 from tests.deployments.fakes import EVENTS, FakeExpert, answer, event

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.ask import KINDS, Ask, parse
-from deployments.errors import ApiError
+from deployments.contracts.errors import ApiError
+from deployments.contracts.requests import KINDS, Ask, parse
 
 
 def ask(body: object, path: str = "/v1/chat/completions") -> Ask:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.ask import Ask, parse
-from deployments.errors import BadRequest
+from deployments.contracts.errors import BadRequest
+from deployments.contracts.requests import Ask, parse
 
 CHAT = "/v1/chat/completions"
 URL = "http://169.254.169.254/"

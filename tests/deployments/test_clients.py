@@ -24,7 +24,7 @@ from deployments.clients import (
     expert_client,
 )
 from deployments.config import ExpertTarget
-from deployments.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
+from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 from router.core import RouteRequest
 
 URL = "http://expert.example/v1"

@@ -8,7 +8,6 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from deployments import errors
 from deployments.app import build_app, build_expert
 from deployments.config import (
     AppArgs,
@@ -19,6 +18,7 @@ from deployments.config import (
     project_root,
     resolve,
 )
+from deployments.contracts import errors
 from deployments.placement import actor_options, bundle_selector, engine_environment, placement_group
 from router import errors as router_errors
 

@@ -8,10 +8,8 @@ import orjson
 import pytest
 
 from deployments.admission import Gate
-from deployments.ask import Ask, parse
 from deployments.choosing import Choice
-from deployments.dispatch import Deadline, Dispatcher, Opened
-from deployments.errors import (
+from deployments.contracts.errors import (
     ApiError,
     BadRequest,
     DeadlineExceeded,
@@ -23,6 +21,8 @@ from deployments.errors import (
     TooMany,
     Unavailable,
 )
+from deployments.contracts.requests import Ask, parse
+from deployments.dispatch import Deadline, Dispatcher, Opened
 from deployments.health import FAILURES_TO_OPEN, LEARNT_AFTER, ExpertHealth
 from tests.deployments.fakes import EVENTS, Clock, FakeExpert, answer, event
 

@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 import pytest
 
-from deployments.ask import ROUTING_FIELDS
 from deployments.config import IngressConfig
-from deployments.errors import ExpertTimeout, ExpertUnavailable
+from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable
+from deployments.contracts.requests import ROUTING_FIELDS
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, FakeExpert, event
 from tests.deployments.house import CHAT, HELLO, House, settle

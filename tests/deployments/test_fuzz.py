@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.ask import KINDS
+from deployments.contracts.requests import KINDS
 from deployments.middleware import Guard
 from tests.deployments.fakes import FakeExpert
 from tests.deployments.house import House

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from deployments.errors import ExpertUnavailable
+from deployments.contracts.errors import ExpertUnavailable
 from tests.deployments.house import House
 
 URL = "http://169.254.169.254/latest/meta-data"

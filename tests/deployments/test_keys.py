@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deployments import keys
-from deployments.errors import NotAuthenticated, Unavailable
+from deployments.contracts.errors import NotAuthenticated, Unavailable
 from deployments.keys import KeyFile, KeyFileError, KeyLimits, KeyRing, new_key, read_keys, write_keys
 from deployments.keys_command import add_command
 

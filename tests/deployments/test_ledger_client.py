@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from deployments.errors import TooMany
+from deployments.contracts.errors import TooMany
 from deployments.keys import Caller, KeyLimits
 from deployments.ledger import Ledger, Sync, Synced
 from deployments.ledger_client import Hold, LedgerClient

@@ -182,7 +182,7 @@ def test_serve_takes_what_the_callback_returns() -> None:
 
 
 def test_every_refusal_is_json() -> None:
-    from deployments.errors import refusal
+    from deployments.contracts.errors import refusal
 
     for status in range(400, 600):
         error = middleware.translated(status, {}, "id")

@@ -12,7 +12,7 @@ from starlette.types import Message
 
 from deployments.asgi import Head
 from deployments.clients import OpenStream
-from deployments.errors import ExpertUnavailable
+from deployments.contracts.errors import ExpertUnavailable
 from deployments.relay import DONE, Relay, Relayed
 from tests.deployments.fakes import EVENTS, JSON, event
 

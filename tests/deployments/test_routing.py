@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deployments.config import RouterArgs
-from deployments.messages import NoPolicy
+from deployments.contracts.messages import NoPolicy
 from deployments.routing import Router
 from router.core import Decision, RouteRequest
 from router.encoders import DEFAULT, Encoder, load_encoder

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from deployments.waiting import within
+from deployments.contracts.deadlines import within
 
 
 async def test_what_comes_in_time_is_handed_on() -> None:

@@ -16,9 +16,9 @@ from deployments.api import Api
 from deployments.asgi import Head, Headers
 from deployments.clients import OpenStream
 from deployments.config import IngressArgs, IngressConfig
-from deployments.errors import ExpertUnavailable
+from deployments.contracts.errors import ExpertUnavailable
+from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
 from deployments.keys import KeyRing
-from deployments.messages import NoPolicy, PolicyView, RouterState
 from router.core import Decision, ExpertView, Preferences, RouteRequest
 from router.decide import decide
 from router.errors import NoEligibleExpertError

@@ -23,7 +23,7 @@ import yaml
 from cluster.local.make_policy import EXPERTS, MOST_TOKENS, POLICY
 from cluster.local.questions import main as write_questions
 from cluster.local.run import ROOT, serving, wait_until_ready
-from deployments.messages import RouterState
+from deployments.contracts.messages import RouterState
 from tests.page import browser
 from tests.page.graph import policy_view
 from tests.page.graph import serving as stand_ins

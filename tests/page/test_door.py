@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from deployments.contracts.messages import RouterState
 from deployments.keys import KeyFile, KeyRing, new_key, write_keys
-from deployments.messages import RouterState
 from deployments.page.board import Board
 from deployments.page.door import DOCUMENTS, is_loopback, static_files
 from tests.deployments.fakes import Clock

@@ -13,7 +13,7 @@ import time
 import ray
 
 from deployments.clients import ServeExpert
-from deployments.errors import ExpertError
+from deployments.contracts.errors import ExpertError
 
 BUSY = re.compile(rb"^vllm:num_requests_(?:running|waiting)\{[^}]*\} ([0-9.e+]+)", re.MULTILINE)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import orjson
 
-from deployments.errors import BadRequest
+from deployments.contracts.errors import BadRequest
 from router.core import Preferences
 from router.errors import PreferenceError
 
