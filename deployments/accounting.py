@@ -18,7 +18,7 @@ from deployments.contracts.errors import ApiError
 from deployments.contracts.requests import Ask
 from deployments.directory import Directory
 from deployments.dispatch import Attempt, Opened, reason
-from deployments.keys import Caller
+from deployments.limits.keys import Caller
 from deployments.relay import Relayed
 from deployments.tracing import NO_CONTEXT, Context, NoTracer, Span, Tracer
 from router.experts import Price

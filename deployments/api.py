@@ -19,7 +19,6 @@ from starlette.types import ASGIApp
 
 from deployments import headers, telemetry
 from deployments.accounting import Account, Accounting
-from deployments.admission import Gate
 from deployments.choosing import AsksRouter, Choice, choose
 from deployments.clients import ExpertClient, expert_client
 from deployments.config import ExpertTarget, IngressArgs, IngressConfig
@@ -32,8 +31,9 @@ from deployments.feedback import Feedback, KnowsElsewhere, Memory
 from deployments.fleet import Fleet
 from deployments.gauges import observe
 from deployments.health import ExpertHealth
-from deployments.keys import Caller, KeyRing
-from deployments.ledger_client import Hold, LedgerClient
+from deployments.limits.admission import Gate
+from deployments.limits.keys import Caller, KeyRing
+from deployments.limits.ledger_client import Hold, LedgerClient
 from deployments.page.board import Board
 from deployments.page.card import PolicyCard
 from deployments.page.door import Door

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deployments.admission import Gate, Priority, enter_any
 from deployments.answers import begun, complete, refused
 from deployments.asgi import Headers
 from deployments.choosing import STARTING_S, Choice
@@ -25,6 +24,7 @@ from deployments.contracts.errors import (
 )
 from deployments.contracts.requests import Ask
 from deployments.health import Answer, ExpertHealth
+from deployments.limits.admission import Gate, Priority, enter_any
 
 
 @dataclass(frozen=True, slots=True)

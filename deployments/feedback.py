@@ -22,7 +22,7 @@ from deployments.accounting import NO_KEY, Accounting, key_of
 from deployments.contracts.errors import BadRequest, NotFound, Unavailable
 from deployments.decision_log import read_records
 from deployments.headers import request_id
-from deployments.keys import Caller
+from deployments.limits.keys import Caller
 from deployments.upload import read_body
 
 REMEMBERED = 100_000

@@ -8,13 +8,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from deployments.admission import Gate
 from deployments.clients import ExpertClient
 from deployments.config import ExpertTarget, IngressConfig
 from deployments.contracts.errors import ExpertError
 from deployments.directory import Directory
 from deployments.dispatch import Attempt, Dispatcher
 from deployments.health import ExpertHealth
+from deployments.limits.admission import Gate
 
 logger = logging.getLogger("ray.serve")
 

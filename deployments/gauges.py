@@ -3,10 +3,10 @@
 import asyncio
 
 from deployments import telemetry
-from deployments.admission import Gate
 from deployments.directory import Directory
 from deployments.fleet import Fleet
-from deployments.ledger_client import LedgerClient
+from deployments.limits.admission import Gate
+from deployments.limits.ledger_client import LedgerClient
 
 BREAKER_VALUES = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
 

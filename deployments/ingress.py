@@ -22,9 +22,9 @@ from deployments.decision_log import DecisionLog, log_files
 from deployments.directory import ExpertState
 from deployments.feedback import Answered, answered_before
 from deployments.identity import name_of_replica
-from deployments.keys import KeyRing
-from deployments.ledger_actor import LedgerHandle
-from deployments.ledger_client import LedgerClient
+from deployments.limits.keys import KeyRing
+from deployments.limits.ledger_client import LedgerClient
+from deployments.limits.ray_ledger import LedgerHandle
 from deployments.replicas import Replicas
 
 logger = logging.getLogger("ray.serve")

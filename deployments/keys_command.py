@@ -13,7 +13,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from deployments.config import explain
-from deployments.keys import KeyFile, KeyFileError, KeyLimits, KeyRecord, new_key, read_keys, write_keys
+from deployments.limits.keys import (
+    KeyFile,
+    KeyFileError,
+    KeyLimits,
+    KeyRecord,
+    new_key,
+    read_keys,
+    write_keys,
+)
 
 DEFAULT_FILE = "var/keys.json"
 

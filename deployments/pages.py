@@ -10,7 +10,7 @@ from starlette.routing import Route
 from deployments.config import AUTO
 from deployments.contracts.errors import NotFound
 from deployments.directory import Directory
-from deployments.keys import Caller
+from deployments.limits.keys import Caller
 from deployments.openapi import document
 from deployments.refusals import JsonResponse
 

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from deployments.config import PageWhen
 from deployments.contracts.errors import NotAllowed, NotFound
-from deployments.keys import Caller
+from deployments.limits.keys import Caller
 from deployments.page.board import Board
 from deployments.page.card import PolicyCard
 from deployments.refusals import JsonResponse

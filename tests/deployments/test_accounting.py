@@ -16,7 +16,7 @@ from deployments.accounting import key_of
 from deployments.contracts.errors import BadRequest, ExpertUnavailable
 from deployments.contracts.messages import PolicyView, RouterState
 from deployments.feedback import Answered, Memory, answered_before, parse_rating
-from deployments.keys import KeyFile, KeyRing, new_key, write_keys
+from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.tracing import NoTracer, OtelTracer, tracer
 from router.experts import Price
 from tests.deployments.asgi_client import Exchange

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.admission import INTERACTIVE_PER_BATCH, Gate, Priority, enter_any
 from deployments.contracts.errors import TooMany, Unavailable
+from deployments.limits.admission import INTERACTIVE_PER_BATCH, Gate, Priority, enter_any
 from tests.deployments.fakes import Clock
 
 

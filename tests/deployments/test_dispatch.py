@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 import pytest
 
-from deployments.admission import Gate
 from deployments.choosing import Choice
 from deployments.contracts.errors import (
     ApiError,
@@ -24,6 +23,7 @@ from deployments.contracts.errors import (
 from deployments.contracts.requests import Ask, parse
 from deployments.dispatch import Deadline, Dispatcher, Opened
 from deployments.health import FAILURES_TO_OPEN, LEARNT_AFTER, ExpertHealth
+from deployments.limits.admission import Gate
 from tests.deployments.fakes import EVENTS, Clock, FakeExpert, answer, event
 
 DONE = b"data: [DONE]\n\n"

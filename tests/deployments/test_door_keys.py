@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from deployments.keys import KeyFile, KeyLimits, KeyRing, new_key, write_keys
-from deployments.ledger import Ledger, Sync, Synced
-from deployments.ledger_client import LedgerClient
+from deployments.limits.keys import KeyFile, KeyLimits, KeyRing, new_key, write_keys
+from deployments.limits.ledger import Ledger, Sync, Synced
+from deployments.limits.ledger_client import LedgerClient
 from tests.deployments.house import CHAT, HELLO, House
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from deployments import keys
 from deployments.contracts.errors import NotAuthenticated, Unavailable
-from deployments.keys import KeyFile, KeyFileError, KeyLimits, KeyRing, new_key, read_keys, write_keys
 from deployments.keys_command import add_command
+from deployments.limits import keys
+from deployments.limits.keys import KeyFile, KeyFileError, KeyLimits, KeyRing, new_key, read_keys, write_keys
 
 
 def main(*arguments: str) -> int:

@@ -6,8 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.keys import KeyLimits
-from deployments.ledger import REPLICA_LOST_S, WINDOW_S, Ledger, Reserve, Sync, Totals, Unanswered, Used
+from deployments.limits.keys import KeyLimits
+from deployments.limits.ledger import (
+    REPLICA_LOST_S,
+    WINDOW_S,
+    Ledger,
+    Reserve,
+    Sync,
+    Totals,
+    Unanswered,
+    Used,
+)
 from tests.deployments.fakes import Clock
 
 KEY = "0123456789ab"

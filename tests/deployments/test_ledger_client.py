@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from deployments.contracts.errors import TooMany
-from deployments.keys import Caller, KeyLimits
-from deployments.ledger import Ledger, Sync, Synced
-from deployments.ledger_client import Hold, LedgerClient
+from deployments.limits.keys import Caller, KeyLimits
+from deployments.limits.ledger import Ledger, Sync, Synced
+from deployments.limits.ledger_client import Hold, LedgerClient
 from tests.deployments.fakes import Clock
 
 KEY = "0123456789ab"

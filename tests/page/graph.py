@@ -18,7 +18,7 @@ from deployments.clients import OpenStream
 from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
-from deployments.keys import KeyRing
+from deployments.limits.keys import KeyRing
 from router.core import Decision, ExpertView, Preferences, RouteRequest
 from router.decide import decide
 from router.errors import NoEligibleExpertError

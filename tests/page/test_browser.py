@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deployments import telemetry
-from deployments.keys import KeyFile, KeyRing, new_key, write_keys
+from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from router.experts import Price
 from tests.page import browser
 from tests.page.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph, serving

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.keys import KeyFile, KeyRing, new_key, write_keys
+from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.page.chat import printable
 from deployments.page.words import dollars, reasons
 from router.cli import main

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from deployments.contracts.messages import RouterState
-from deployments.keys import KeyFile, KeyRing, new_key, write_keys
+from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.page.board import Board
 from deployments.page.door import DOCUMENTS, is_loopback, static_files
 from tests.deployments.fakes import Clock

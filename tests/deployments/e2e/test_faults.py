@@ -276,7 +276,7 @@ def test_a_limit_of_concurrent_requests_holds_over_two_replicas(graph: Graph) ->
 
 
 def test_a_revoked_key_stops_within_two_seconds(graph: Graph) -> None:
-    from deployments.keys import KeyFile, read_keys, write_keys
+    from deployments.limits.keys import KeyFile, read_keys, write_keys
 
     key, key_id = graph.new_key()
     body = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}

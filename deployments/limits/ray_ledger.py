@@ -15,7 +15,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from deployments.ledger import Ledger, Sync, Synced
+from deployments.limits.ledger import Ledger, Sync, Synced
 
 logger = logging.getLogger("ray.serve")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.keys import KeyLimits
+from deployments.limits.keys import KeyLimits
 
 WINDOW_S = 60.0
 BUCKET_S = 0.25

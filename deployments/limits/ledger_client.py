@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deployments.contracts.errors import TooMany
-from deployments.keys import Caller
-from deployments.ledger import Ledger, Reserve, Sync, Synced, Totals, Unanswered, Used, Verdict
+from deployments.limits.keys import Caller
+from deployments.limits.ledger import Ledger, Reserve, Sync, Synced, Totals, Unanswered, Used, Verdict
 
 logger = logging.getLogger("ray.serve")
 
