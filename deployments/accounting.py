@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from deployments import telemetry
 from deployments.choosing import Choice
 from deployments.contracts.errors import ApiError
 from deployments.contracts.requests import Ask
 from deployments.directory import Directory
 from deployments.dispatch import Attempt, Opened, reason
 from deployments.limits.keys import Caller
+from deployments.observability import metrics
+from deployments.observability.tracing import NO_CONTEXT, Context, NoTracer, Span, Tracer
 from deployments.relay import Relayed
-from deployments.tracing import NO_CONTEXT, Context, NoTracer, Span, Tracer
 from router.experts import Price
 
 logger = logging.getLogger("ray.serve")
@@ -135,23 +135,23 @@ class Account:
         try:
             yield
         finally:
-            telemetry.stage_seconds.labels(name).observe(self._accounting.clock() - began)
+            metrics.stage_seconds.labels(name).observe(self._accounting.clock() - began)
 
     def answered(self, opened: Opened, dispatch_began: float) -> None:
         """An expert's answer began; its first byte is about to leave."""
         self._opened = opened
         now = self._accounting.clock()
-        stages = telemetry.stage_seconds
+        stages = metrics.stage_seconds
         stages.labels("connect").observe(max(0.0, now - dispatch_began - opened.ttft_s))
         stages.labels("expert").observe(opened.ttft_s)
         stages.labels("first_byte").observe(now - self.started)
         answer = "stream" if self.ask is not None and self.ask.stream else "whole"
-        telemetry.expert_seconds.labels(opened.expert, answer).observe(opened.ttft_s)
+        metrics.expert_seconds.labels(opened.expert, answer).observe(opened.ttft_s)
 
     def refused(self, error: ApiError) -> None:
         """It ended in a refusal of ours, before any byte."""
         if error.status in LOADED:
-            telemetry.refused.labels(error.code).inc()
+            metrics.refused.labels(error.code).inc()
         self._close(str(error.status), code=error.code)
 
     def left(self) -> None:
@@ -168,11 +168,11 @@ class Account:
             raise RuntimeError("an answer ended that never began")
         opened = self._opened
         usage = usage_of(self.ask, told)
-        telemetry.decisions.labels(opened.expert, reason(self.choice, opened.expert)).inc()
-        telemetry.tokens.labels(opened.expert, "prompt").inc(usage.prompt)
-        telemetry.tokens.labels(opened.expert, "completion").inc(usage.completion)
+        metrics.decisions.labels(opened.expert, reason(self.choice, opened.expert)).inc()
+        metrics.tokens.labels(opened.expert, "prompt").inc(usage.prompt)
+        metrics.tokens.labels(opened.expert, "completion").inc(usage.completion)
         if not usage.reported:
-            telemetry.usage_estimated.labels(opened.expert).inc()
+            metrics.usage_estimated.labels(opened.expert).inc()
         self._count_money(opened.expert, self.choice, usage)
         if self._accounting.memory is not None:
             self._accounting.memory.remember(self.request_id, key_of(self.caller), opened.expert)
@@ -183,29 +183,29 @@ class Account:
         view = choice.views.get(expert) if choice.reason == "routed" else None
         predicted = None if view is None else view.cost_usd
         if predicted is not None:
-            telemetry.cost_usd.labels(expert, "predicted").inc(predicted)
+            metrics.cost_usd.labels(expert, "predicted").inc(predicted)
         observed = self._accounting.cost_usd(expert, usage)
         if observed is None:
             return
         if predicted:
-            telemetry.cost_ratio.labels(expert).observe(observed / predicted)
-        telemetry.cost_usd.labels(expert, "observed").inc(observed)
+            metrics.cost_ratio.labels(expert).observe(observed / predicted)
+        metrics.cost_usd.labels(expert, "observed").inc(observed)
         prices = self._accounting.prices()
         dearest = max(price.cost_usd(usage.prompt, usage.completion) for price in prices.values())
-        telemetry.baseline_usd.labels("dearest").inc(dearest)
+        metrics.baseline_usd.labels("dearest").inc(dearest)
         if (best := prices.get(self._accounting.best_single() or "")) is not None:
-            telemetry.baseline_usd.labels("best_single").inc(best.cost_usd(usage.prompt, usage.completion))
+            metrics.baseline_usd.labels("best_single").inc(best.cost_usd(usage.prompt, usage.completion))
         key = key_of(self.caller)
-        telemetry.key_cost_usd.labels(key).inc(observed)
-        telemetry.key_saved_usd.labels(key).inc(max(0.0, dearest - observed))
+        metrics.key_cost_usd.labels(key).inc(observed)
+        metrics.key_saved_usd.labels(key).inc(max(0.0, dearest - observed))
 
     def _close(self, outcome: str, usage: Usage | None = None, code: str | None = None) -> None:
         if self._closed:
             return
         self._closed = True
         seconds = self._accounting.clock() - self.started
-        telemetry.requests.labels(self.kind, outcome).inc()
-        telemetry.stage_seconds.labels("whole").observe(seconds)
+        metrics.requests.labels(self.kind, outcome).inc()
+        metrics.stage_seconds.labels("whole").observe(seconds)
         self._tell(outcome, code, seconds)
         if self._accounting.log is not None and self.choice is not None:
             self._accounting.log.write(self._record(outcome, code, seconds, usage))

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from deployments import headers, telemetry
+from deployments import headers
 from deployments.accounting import Account, Accounting
 from deployments.choosing import AsksRouter, Choice, choose
 from deployments.clients import ExpertClient, expert_client
@@ -34,13 +34,14 @@ from deployments.health import ExpertHealth
 from deployments.limits.admission import Gate
 from deployments.limits.keys import Caller, KeyRing
 from deployments.limits.ledger_client import Hold, LedgerClient
+from deployments.observability import metrics
+from deployments.observability.tracing import Context
 from deployments.page.board import Board
 from deployments.page.card import PolicyCard
 from deployments.page.door import Door
 from deployments.pages import Pages
 from deployments.refusals import HANDLERS, JsonResponse
 from deployments.relay import Relay, Relayed
-from deployments.tracing import Context
 from deployments.upload import read_body
 
 ASSUMED_ANSWER_TOKENS = 512
@@ -251,7 +252,7 @@ class Api:
             wait_s = error.retry_after_s or self.fleet.retry_after_s()
             raise Unavailable(error.message, error.code, error.param, wait_s) from error
         if choice.cause is not None:
-            telemetry.static_rankings.labels(choice.cause).inc()
+            metrics.static_rankings.labels(choice.cause).inc()
         return choice
 
     def _deadline(self, seconds: float | None, started: float) -> Deadline:
@@ -261,14 +262,14 @@ class Api:
     def exposition(self) -> bytes:
         """This replica's metrics, its gauges set to what is now."""
         observe(self.directory, self.fleet, self.gate, self.config_error, self.ledger)
-        return telemetry.exposition()
+        return metrics.exposition()
 
     async def _own_metrics(self) -> bytes:
         return self.exposition()
 
 
 def _observe_attempt(attempt: Attempt) -> None:
-    telemetry.attempts.labels(attempt.expert, attempt.outcome).inc()
+    metrics.attempts.labels(attempt.expert, attempt.outcome).inc()
 
 
 def _gate(config: IngressConfig, clock: Callable[[], float]) -> Gate:

@@ -13,7 +13,7 @@ from deployments.contracts.errors import BadRequest, NotAllowed, NotFound, Unava
 from deployments.contracts.messages import NoPolicy
 from deployments.contracts.requests import Ask
 from deployments.directory import CONTEXT, NOT_HERE, Directory
-from deployments.tracing import NO_CONTEXT, Context
+from deployments.observability.tracing import NO_CONTEXT, Context
 from router.core import Decision, ExpertView, RouteRequest
 from router.errors import NoEligibleExpertError
 

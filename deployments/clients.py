@@ -22,7 +22,7 @@ from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget, resolve
 from deployments.contracts.deadlines import within
 from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 from deployments.contracts.messages import NoPolicy, RouterState
-from deployments.tracing import NO_CONTEXT, Context
+from deployments.observability.tracing import NO_CONTEXT, Context
 from router.core import Decision, RouteRequest
 from router.errors import NoEligibleExpertError
 

@@ -17,12 +17,12 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments import telemetry
 from deployments.accounting import NO_KEY, Accounting, key_of
 from deployments.contracts.errors import BadRequest, NotFound, Unavailable
-from deployments.decision_log import read_records
 from deployments.headers import request_id
 from deployments.limits.keys import Caller
+from deployments.observability import metrics
+from deployments.observability.decision_log import read_records
 from deployments.upload import read_body
 
 REMEMBERED = 100_000
@@ -203,7 +203,7 @@ class Feedback:
                 "request_not_found",
                 "request_id",
             )
-        telemetry.feedback_quality.labels(answered.expert).observe(rating.quality)
+        metrics.feedback_quality.labels(answered.expert).observe(rating.quality)
         if self._accounting.log is not None:
             now = datetime.fromtimestamp(self._accounting.now(), UTC)
             self._accounting.log.write(

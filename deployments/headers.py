@@ -11,7 +11,7 @@ from starlette.requests import Request
 from deployments.asgi import Headers
 from deployments.choosing import Choice
 from deployments.dispatch import Opened, reason
-from deployments.tracing import CONTEXT_HEADERS, Context
+from deployments.observability.tracing import CONTEXT_HEADERS, Context
 
 FORWARDED = (b"accept", b"anthropic-version", b"anthropic-beta")
 """Request headers that reach an expert; a client's key never does."""

@@ -12,20 +12,21 @@ from ray import serve
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import middleware, tracing
+from deployments import middleware
 from deployments.api import Api
 from deployments.applications import applications, see
 from deployments.clients import RouterClient, ServeExpert
 from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings, explain, resolve
 from deployments.contracts.errors import ExpertError
-from deployments.decision_log import DecisionLog, log_files
 from deployments.directory import ExpertState
 from deployments.feedback import Answered, answered_before
 from deployments.identity import name_of_replica
 from deployments.limits.keys import KeyRing
 from deployments.limits.ledger_client import LedgerClient
 from deployments.limits.ray_ledger import LedgerHandle
-from deployments.replicas import Replicas
+from deployments.observability import tracing
+from deployments.observability.broadcast import Replicas
+from deployments.observability.decision_log import DecisionLog, log_files
 
 logger = logging.getLogger("ray.serve")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from deployments.decision_log import log_files, read_records
+from deployments.observability.decision_log import log_files, read_records
 from router.data.outcomes import write_rows
 from router.errors import OutcomesError
 

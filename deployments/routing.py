@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from deployments import telemetry, tracing
 from deployments.batching import Batcher
 from deployments.config import RouterArgs, RouterConfig, explain, resolve
 from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
 from deployments.identity import name_of_replica
-from deployments.tracing import NO_CONTEXT, Context
+from deployments.observability import metrics, tracing
+from deployments.observability.tracing import NO_CONTEXT, Context
 from router.core import Decision, FloatArray, QueryBatch, RouteRequest
 from router.encoders import Encoder, EncoderSpec, load_encoder
 from router.errors import NoEligibleExpertError, PoolError, RouterError
@@ -87,8 +87,8 @@ class Router:
             self._refuse(f"unforeseen {type(error).__name__}: {error}")
         else:
             self._error = None
-            telemetry.config_refused.labels("Router").set(0)
-            telemetry.policy_swaps.labels("accepted").inc()
+            metrics.config_refused.labels("Router").set(0)
+            metrics.policy_swaps.labels("accepted").inc()
             logger.info("policy %s loaded from %s", self._served.policy.policy_id, self._served.folder)
 
     async def decide(self, request: RouteRequest, trace: Context = NO_CONTEXT) -> Answer:
@@ -105,8 +105,8 @@ class Router:
 
     async def exposition(self) -> tuple[str, bytes]:
         """This replica's name and metrics."""
-        telemetry.tasks.set(len(asyncio.all_tasks()))
-        return name_of_replica(), telemetry.exposition()
+        metrics.tasks.set(len(asyncio.all_tasks()))
+        return name_of_replica(), metrics.exposition()
 
     def describe(self) -> RouterState:
         """What this replica serves, and what it last refused."""
@@ -116,7 +116,7 @@ class Router:
     async def _answer_batch(self, asked: list[_Asked]) -> list[Answer]:
         served, now = self._served, time.monotonic()
         for one in asked:
-            telemetry.router_seconds.labels("queue").observe(now - one.at)
+            metrics.router_seconds.labels("queue").observe(now - one.at)
         requests = [one.request for one in asked]
         if served is None:
             return [NoPolicy(self._error or "no policy") for _ in requests]
@@ -125,12 +125,12 @@ class Router:
 
     def _answer(self, served: Served, requests: list[RouteRequest]) -> list[Answer]:
         texts = tuple(request.query for request in requests)
-        telemetry.router_batch.observe(len(requests))
-        with telemetry.router_seconds.labels("encode").time():
+        metrics.router_batch.observe(len(requests))
+        with metrics.router_seconds.labels("encode").time():
             batch = QueryBatch(texts, _encode(served, texts))
-        with telemetry.router_seconds.labels("score").time():
+        with metrics.router_seconds.labels("score").time():
             answers = served.policy.decide(batch, requests)
-        telemetry.router_unfamiliar.inc(sum(getattr(answer, "unfamiliar", False) for answer in answers))
+        metrics.router_unfamiliar.inc(sum(getattr(answer, "unfamiliar", False) for answer in answers))
         return list(answers)
 
     def _load(self, config: RouterConfig) -> Served:
@@ -166,8 +166,8 @@ class Router:
 
     def _refuse(self, why: str) -> None:
         self._error = why
-        telemetry.config_refused.labels("Router").set(1)
-        telemetry.policy_swaps.labels("refused").inc()
+        metrics.config_refused.labels("Router").set(1)
+        metrics.policy_swaps.labels("refused").inc()
         kept = "none" if self._served is None else self._served.policy.policy_id
         logger.error("policy refused, policy in force: %s; %s", kept, why)
 
@@ -175,7 +175,7 @@ class Router:
 def _encode(served: Served, texts: tuple[str, ...]) -> FloatArray:
     """Embeddings of `texts`, each distinct and unseen one encoded once."""
     known = served.embeddings
-    telemetry.router_cached.inc(sum(text in known for text in texts))
+    metrics.router_cached.inc(sum(text in known for text in texts))
     missing = list(dict.fromkeys(text for text in texts if text not in known))
     fresh = dict(zip(missing, served.encoder.encode(missing), strict=True)) if missing else {}
     rows = [fresh[text] if text in fresh else known[text] for text in texts]

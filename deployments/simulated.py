@@ -23,9 +23,9 @@ from deployments.config import explain
 from deployments.contracts.errors import BadRequest
 from deployments.contracts.requests import KINDS, Ask, parse
 from deployments.identity import name_of_replica
+from deployments.observability.tracing import CONTEXT_HEADERS, Context, tracer
 from deployments.simulated_pace import Pace, Slots
 from deployments.simulated_settings import Behaviour, Failure, SimulatedArgs
-from deployments.tracing import CONTEXT_HEADERS, Context, tracer
 
 logger = logging.getLogger("ray.serve")
 

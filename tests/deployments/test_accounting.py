@@ -11,13 +11,13 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from deployments import telemetry
 from deployments.accounting import key_of
 from deployments.contracts.errors import BadRequest, ExpertUnavailable
 from deployments.contracts.messages import PolicyView, RouterState
 from deployments.feedback import Answered, Memory, answered_before, parse_rating
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
-from deployments.tracing import NoTracer, OtelTracer, tracer
+from deployments.observability import metrics
+from deployments.observability.tracing import NoTracer, OtelTracer, tracer
 from router.experts import Price
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, event
@@ -56,18 +56,18 @@ def house(kept: Kept) -> House:
 
 async def test_a_routed_answer_is_counted_with_its_cost_and_what_it_saved(house: House, kept: Kept) -> None:
     counters = (
-        (telemetry.requests, "chat", "200"),
-        (telemetry.decisions, "small", "routed"),
-        (telemetry.attempts, "small", "answered"),
-        (telemetry.tokens, "small", "prompt"),
-        (telemetry.tokens, "small", "completion"),
-        (telemetry.cost_usd, "small", "predicted"),
-        (telemetry.cost_usd, "small", "observed"),
-        (telemetry.cost_ratio, "small"),
-        (telemetry.baseline_usd, "dearest"),
-        (telemetry.key_cost_usd, "none"),
-        *((telemetry.stage_seconds, stage) for stage in ("parse", "admit", "route", "connect", "whole")),
-        (telemetry.expert_seconds, "small", "whole"),
+        (metrics.requests, "chat", "200"),
+        (metrics.decisions, "small", "routed"),
+        (metrics.attempts, "small", "answered"),
+        (metrics.tokens, "small", "prompt"),
+        (metrics.tokens, "small", "completion"),
+        (metrics.cost_usd, "small", "predicted"),
+        (metrics.cost_usd, "small", "observed"),
+        (metrics.cost_ratio, "small"),
+        (metrics.baseline_usd, "dearest"),
+        (metrics.key_cost_usd, "none"),
+        *((metrics.stage_seconds, stage) for stage in ("parse", "admit", "route", "connect", "whole")),
+        (metrics.expert_seconds, "small", "whole"),
     )
     before = [value(*counter) for counter in counters]
     response = await house.ask(routing={"cost_weight": 0.5})
@@ -104,13 +104,13 @@ async def test_a_keys_savings_are_what_the_dearest_expert_would_have_cost_more(t
     await house.ask(bearer(key))
 
     cheap, dear = 11 * 1e-6 + 2 * 2e-6, 11 * 10e-6 + 2 * 20e-6
-    assert value(telemetry.key_cost_usd, name) == pytest.approx(cheap)
-    assert value(telemetry.key_saved_usd, name) == pytest.approx(dear - cheap)
+    assert value(metrics.key_cost_usd, name) == pytest.approx(cheap)
+    assert value(metrics.key_saved_usd, name) == pytest.approx(dear - cheap)
 
 
 async def test_each_end_of_a_request_is_counted_once(house: House, kept: Kept) -> None:
     ends = ("200", "400", "503", "broken", "disconnected")
-    before = {end: value(telemetry.requests, "chat", end) for end in ends}
+    before = {end: value(metrics.requests, "chat", end) for end in ends}
     await house.ask()
     await house.ask(routing={"experts": []})
     house.experts["small"].parts = [ExpertUnavailable("small", "gone")]
@@ -123,19 +123,17 @@ async def test_each_end_of_a_request_is_counted_once(house: House, kept: Kept) -
     await settle()
     await exchange.leave()
 
-    assert {end: value(telemetry.requests, "chat", end) - before[end] for end in ends} == dict.fromkeys(
-        ends, 1
-    )
+    assert {end: value(metrics.requests, "chat", end) - before[end] for end in ends} == dict.fromkeys(ends, 1)
     assert [record["outcome"] for record in kept.records] == ["200", "503", "broken", "disconnected"]
 
 
 async def test_an_answer_without_usage_is_estimated_and_said_so(house: House, kept: Kept) -> None:
-    before = value(telemetry.usage_estimated, "small")
+    before = value(metrics.usage_estimated, "small")
     parts = [event("small", "a"), event("small", "b"), event("small", "c"), b"data: [DONE]\n\n"]
     house.experts["small"].parts, house.experts["small"].headers = parts, EVENTS
     await house.ask(stream=True)
 
-    assert value(telemetry.usage_estimated, "small") == before + 1
+    assert value(metrics.usage_estimated, "small") == before + 1
     assert kept.records[0]["usage_reported"] is False
     assert kept.records[0]["completion_tokens"] == 2
 
@@ -159,11 +157,11 @@ async def test_gauges_tell_what_is_now(house: House) -> None:
     ("answer", "cause"), [(TimeoutError(), "timeout"), (ConnectionError("gone"), "no_replica")]
 )
 async def test_a_static_ranking_is_counted_by_its_cause(house: House, answer: Exception, cause: str) -> None:
-    before = value(telemetry.static_rankings, cause)
+    before = value(metrics.static_rankings, cause)
     house.router.answer = answer
     await house.ask()
 
-    assert value(telemetry.static_rankings, cause) == before + 1
+    assert value(metrics.static_rankings, cause) == before + 1
 
 
 async def test_the_log_has_a_line_with_the_request_id_and_no_query_text(
@@ -187,14 +185,14 @@ async def rate(house: House, headers: dict[str, str] | None = None, **body: Any)
 
 async def test_a_rating_joins_its_decision(house: House, kept: Kept) -> None:
     id_ = (await house.ask()).headers["x-request-id"]
-    before = value(telemetry.feedback_quality, "small")
+    before = value(metrics.feedback_quality, "small")
     answer = await rate(house, request_id=id_, quality=0.25, comment="meh")
 
     assert (answer.status_code, answer.content) == (204, b"")
     decision, rating = kept.records
     assert decision["request_id"] == rating["request_id"] == id_
     assert (rating["expert"], rating["quality"], rating["comment"]) == ("small", 0.25, "meh")
-    assert value(telemetry.feedback_quality, "small") == before + 1
+    assert value(metrics.feedback_quality, "small") == before + 1
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from deployments import decision_log, telemetry
 from deployments.config import LogSettings
-from deployments.decision_log import MIB, PARTS, DecisionLog, LogFiles, log_files, read_records
 from deployments.log_command import add_command, outcomes
+from deployments.observability import decision_log, metrics
+from deployments.observability.decision_log import MIB, PARTS, DecisionLog, LogFiles, log_files, read_records
 from router.data.outcomes import read_outcomes
 from router.errors import OutcomesError
 from tests.deployments.fakes import Clock
@@ -28,7 +28,7 @@ def kept(folder: Path) -> list[dict[str, Any]]:
 
 
 def counted(outcome: str) -> float:
-    return float(telemetry.log_records.labels(outcome)._value.get())
+    return float(metrics.log_records.labels(outcome)._value.get())
 
 
 def test_records_are_written_in_order_and_query_text_only_where_asked_for(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.exposition import engine_only, joined
+from deployments.observability.exposition import engine_only, joined
 
 
 def replica(value: float) -> bytes:

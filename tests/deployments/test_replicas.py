@@ -8,8 +8,8 @@ import pytest
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from deployments import telemetry
-from deployments.replicas import Replicas
+from deployments.observability import metrics
+from deployments.observability.broadcast import Replicas
 from tests.deployments.fakes import Clock
 
 RUNNING = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 2\n"
@@ -48,7 +48,7 @@ def replicas(
 
 
 def unscraped(kind: str) -> float:
-    return float(telemetry.unscraped.labels(kind)._value.get())
+    return float(metrics.unscraped.labels(kind)._value.get())
 
 
 async def test_every_replica_is_told_of_once_and_engines_by_their_own_metrics() -> None:

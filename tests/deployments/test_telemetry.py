@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
-from deployments import telemetry
+from deployments.observability import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = {
     variable: metric
-    for variable, metric in vars(telemetry).items()
+    for variable, metric in vars(metrics).items()
     if isinstance(metric, Counter | Gauge | Histogram)
 }
 ROW = re.compile(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deployments import telemetry
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
+from deployments.observability import metrics
 from router.experts import Price
 from tests.page import browser
 from tests.page.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph, serving
@@ -192,7 +192,7 @@ def test_the_board_counts_what_a_load_sent(graph: Graph, tab: Any) -> None:
 
 
 def test_an_answer_can_be_rated_once(graph: Graph, tab: Any) -> None:
-    before = telemetry.registry.get_sample_value("to_router_feedback_quality_count", {"expert": "arithmetic"})
+    before = metrics.registry.get_sample_value("to_router_feedback_quality_count", {"expert": "arithmetic"})
     tab.goto(graph.url)
     turn = ask(tab, SUM)
 
@@ -200,7 +200,7 @@ def test_an_answer_can_be_rated_once(graph: Graph, tab: Any) -> None:
 
     tab.wait_for_selector(".rate:has-text('thank you')")
     assert turn.locator("button:disabled").count() == 2
-    after = telemetry.registry.get_sample_value("to_router_feedback_quality_count", {"expert": "arithmetic"})
+    after = metrics.registry.get_sample_value("to_router_feedback_quality_count", {"expert": "arithmetic"})
     assert after == (before or 0) + 1
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cluster.observability import dashboards
-from deployments import telemetry
+from deployments.observability import metrics
 
 FOLDER = Path(dashboards.__file__).parent
 RULES = yaml.safe_load((FOLDER / "rules.yaml").read_text(encoding="utf-8"))["groups"][0]["rules"]
@@ -24,8 +24,8 @@ needs_promtool = pytest.mark.skipif(
 def emitted() -> dict[str, set[str]]:
     """Series of our own metrics → their labels."""
     found: dict[str, set[str]] = {}
-    for metric in telemetry.registry.collect():
-        labels = set(getattr(telemetry.registry._names_to_collectors.get(metric.name), "_labelnames", ()))
+    for metric in metrics.registry.collect():
+        labels = set(getattr(metrics.registry._names_to_collectors.get(metric.name), "_labelnames", ()))
         for suffix in SERIES.get(metric.type, ()):
             found[f"{metric.name}{suffix}"] = labels | ({"le"} if suffix == "_bucket" else set())
     return found

@@ -14,8 +14,8 @@ import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.decision_log import log_files, read_records
 from deployments.log_command import outcomes
+from deployments.observability.decision_log import log_files, read_records
 from tests.deployments.e2e.conftest import EXPERTS, Graph
 from tests.deployments.e2e.load import CHAT
 from tests.deployments.e2e.test_faults import wait_until_calm

@@ -14,9 +14,9 @@ import ray.exceptions
 from ray import serve
 from ray.serve import exceptions as serve_exceptions
 
-from deployments import telemetry
 from deployments.config import EXPERT_DEPLOYMENT
-from deployments.exposition import engine_only, joined
+from deployments.observability import metrics
+from deployments.observability.exposition import engine_only, joined
 
 logger = logging.getLogger("ray.serve")
 
@@ -103,7 +103,7 @@ class Replicas:
             ValueError,
         ) as error:
             logger.info("metrics of %s left out: %s", app, type(error).__name__)
-            telemetry.unscraped.labels("expert").inc()
+            metrics.unscraped.labels("expert").inc()
             return []
         return await self._ask("expert", handle, "exposition", SCRAPE_S)
 
@@ -116,7 +116,7 @@ class Replicas:
             found = [error]
         for failure in (item for item in found if isinstance(item, BaseException)):
             logger.info("a replica of the %s did not answer %s: %s", kind, method, type(failure).__name__)
-            telemetry.unscraped.labels(kind).inc()
+            metrics.unscraped.labels(kind).inc()
         return found
 
     async def _ingress(self) -> Any:

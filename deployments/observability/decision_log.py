@@ -18,8 +18,8 @@ from typing import Any
 
 import orjson
 
-from deployments import telemetry
 from deployments.config import LogSettings, resolve
+from deployments.observability import metrics
 
 logger = logging.getLogger("ray.serve")
 
@@ -59,7 +59,7 @@ class DecisionLog:
         try:
             self._queue.put_nowait(kept)
         except queue.Full:
-            telemetry.log_records.labels("dropped").inc()
+            metrics.log_records.labels("dropped").inc()
 
     def stop(self, wait_s: float = 5.0) -> None:
         """Write what is queued, as far as the time allows, and end."""
@@ -77,12 +77,12 @@ class DecisionLog:
                 else:
                     self._files.tidy()
             except OSError as error:
-                telemetry.log_records.labels("failed").inc(len(batch))
+                metrics.log_records.labels("failed").inc(len(batch))
                 if not self._failing:
                     logger.error("decision log: records are lost until this is mended: %s", error)
                 self._failing = True
             else:
-                telemetry.log_records.labels("written").inc(len(batch))
+                metrics.log_records.labels("written").inc(len(batch))
                 if self._failing and batch:
                     logger.info("decision log: writing again")
                     self._failing = False
