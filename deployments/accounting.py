@@ -15,12 +15,12 @@ from typing import Any, Protocol
 from deployments.choosing import Choice
 from deployments.contracts.errors import ApiError
 from deployments.contracts.requests import Ask
-from deployments.directory import Directory
-from deployments.dispatch import Attempt, Opened, reason
 from deployments.limits.keys import Caller
 from deployments.observability import metrics
 from deployments.observability.tracing import NO_CONTEXT, Context, NoTracer, Span, Tracer
 from deployments.relay import Relayed
+from deployments.upstream.dispatcher import Attempt, Opened, reason
+from deployments.upstream.eligibility import Directory
 from router.experts import Price
 
 logger = logging.getLogger("ray.serve")

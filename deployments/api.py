@@ -20,17 +20,12 @@ from starlette.types import ASGIApp
 from deployments import headers
 from deployments.accounting import Account, Accounting
 from deployments.choosing import AsksRouter, Choice, choose
-from deployments.clients import ExpertClient, expert_client
 from deployments.config import ExpertTarget, IngressArgs, IngressConfig
 from deployments.contracts.errors import ApiError, Unavailable
 from deployments.contracts.requests import KINDS, Ask, parse
 from deployments.cors import Cors
-from deployments.directory import Directory
-from deployments.dispatch import Attempt, Deadline, Opened, enter_within, reason
 from deployments.feedback import Feedback, KnowsElsewhere, Memory
-from deployments.fleet import Fleet
 from deployments.gauges import observe
-from deployments.health import ExpertHealth
 from deployments.limits.admission import Gate
 from deployments.limits.keys import Caller, KeyRing
 from deployments.limits.ledger_client import Hold, LedgerClient
@@ -43,6 +38,11 @@ from deployments.pages import Pages
 from deployments.refusals import HANDLERS, JsonResponse
 from deployments.relay import Relay, Relayed
 from deployments.upload import read_body
+from deployments.upstream.circuit_breaker import ExpertHealth
+from deployments.upstream.dispatcher import Attempt, Deadline, Opened, enter_within, reason
+from deployments.upstream.eligibility import Directory
+from deployments.upstream.registry import Fleet
+from deployments.upstream.serve_client import ExpertClient, expert_client
 
 ASSUMED_ANSWER_TOKENS = 512
 """What a key's limits reserve for a request that sets no bound on its answer; corrected when it ends."""

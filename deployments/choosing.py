@@ -12,8 +12,8 @@ from deployments.config import AUTO
 from deployments.contracts.errors import BadRequest, NotAllowed, NotFound, Unavailable
 from deployments.contracts.messages import NoPolicy
 from deployments.contracts.requests import Ask
-from deployments.directory import CONTEXT, NOT_HERE, Directory
 from deployments.observability.tracing import NO_CONTEXT, Context
+from deployments.upstream.eligibility import CONTEXT, NOT_HERE, Directory
 from router.core import Decision, ExpertView, RouteRequest
 from router.errors import NoEligibleExpertError
 

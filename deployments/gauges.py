@@ -2,11 +2,11 @@
 
 import asyncio
 
-from deployments.directory import Directory
-from deployments.fleet import Fleet
 from deployments.limits.admission import Gate
 from deployments.limits.ledger_client import LedgerClient
 from deployments.observability import metrics
+from deployments.upstream.eligibility import Directory
+from deployments.upstream.registry import Fleet
 
 BREAKER_VALUES = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
 

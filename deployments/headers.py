@@ -10,8 +10,8 @@ from starlette.requests import Request
 
 from deployments.asgi import Headers
 from deployments.choosing import Choice
-from deployments.dispatch import Opened, reason
 from deployments.observability.tracing import CONTEXT_HEADERS, Context
+from deployments.upstream.dispatcher import Opened, reason
 
 FORWARDED = (b"accept", b"anthropic-version", b"anthropic-beta")
 """Request headers that reach an expert; a client's key never does."""

@@ -14,11 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments import middleware
 from deployments.api import Api
-from deployments.applications import applications, see
-from deployments.clients import RouterClient, ServeExpert
 from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings, explain, resolve
 from deployments.contracts.errors import ExpertError
-from deployments.directory import ExpertState
 from deployments.feedback import Answered, answered_before
 from deployments.identity import name_of_replica
 from deployments.limits.keys import KeyRing
@@ -27,6 +24,9 @@ from deployments.limits.ray_ledger import LedgerHandle
 from deployments.observability import tracing
 from deployments.observability.broadcast import Replicas
 from deployments.observability.decision_log import DecisionLog, log_files
+from deployments.upstream.discovery import applications, see
+from deployments.upstream.eligibility import ExpertState
+from deployments.upstream.serve_client import RouterClient, ServeExpert
 
 logger = logging.getLogger("ray.serve")
 

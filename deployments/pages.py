@@ -9,10 +9,10 @@ from starlette.routing import Route
 
 from deployments.config import AUTO
 from deployments.contracts.errors import NotFound
-from deployments.directory import Directory
 from deployments.limits.keys import Caller
 from deployments.openapi import document
 from deployments.refusals import JsonResponse
+from deployments.upstream.eligibility import Directory
 
 
 class Pages:

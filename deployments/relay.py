@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.asgi import Headers
-from deployments.clients import HOP_HEADERS, OpenStream
 from deployments.contracts.errors import ExpertError, envelope
+from deployments.upstream.serve_client import HOP_HEADERS, OpenStream
 
 logger = logging.getLogger("ray.serve")
 

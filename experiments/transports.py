@@ -25,9 +25,9 @@ from starlette.routing import Route
 
 from cluster.local.run import serving
 from deployments.asgi import Head
-from deployments.clients import PICKLED
 from deployments.simulated import SimulatedExpert
 from deployments.simulated_settings import SimulatedArgs
+from deployments.upstream.serve_client import PICKLED
 from load_tests.client import Target
 from load_tests.load import closed_loop
 from load_tests.measures import summarise

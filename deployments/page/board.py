@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from deployments.directory import Directory
+from deployments.upstream.eligibility import Directory
 
 FRESH_S = 1.0
 """A gathered view younger than this is sent again."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.config import resolve
-from deployments.directory import Directory
+from deployments.upstream.eligibility import Directory
 
 TOLD = ("router", "encoder", "pool", "data_sha256", "seed", "metrics", "training", "schema_version")
 """What of the manifest is shown."""

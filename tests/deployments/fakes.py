@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 
 from deployments.asgi import Head, Headers
-from deployments.clients import OpenStream
 from deployments.contracts.errors import ExpertError
 from deployments.contracts.messages import NoPolicy
 from deployments.observability.tracing import NO_CONTEXT
+from deployments.upstream.serve_client import OpenStream
 from router.core import Decision, ExpertView, RouteRequest
 from router.errors import NoEligibleExpertError
 

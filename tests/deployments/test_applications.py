@@ -8,10 +8,10 @@ import pytest
 from ray.serve.schema import ReplicaDetails, ServeInstanceDetails
 
 from deployments import ingress
-from deployments.applications import see
 from deployments.config import IngressConfig
 from deployments.contracts.messages import RouterState
-from deployments.directory import Directory, ExpertState
+from deployments.upstream.discovery import see
+from deployments.upstream.eligibility import Directory, ExpertState
 
 
 def application(status: str, *replicas: str, message: str = "", told: str = "") -> dict[str, Any]:

@@ -15,7 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from deployments.clients import (
+from deployments.config import ExpertTarget
+from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
+from deployments.upstream.serve_client import (
     OpenStream,
     RemoteExpert,
     RouterClient,
@@ -23,8 +25,6 @@ from deployments.clients import (
     _unavailable,
     expert_client,
 )
-from deployments.config import ExpertTarget
-from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 from router.core import RouteRequest
 
 URL = "http://expert.example/v1"

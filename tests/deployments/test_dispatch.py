@@ -21,9 +21,9 @@ from deployments.contracts.errors import (
     Unavailable,
 )
 from deployments.contracts.requests import Ask, parse
-from deployments.dispatch import Deadline, Dispatcher, Opened
-from deployments.health import FAILURES_TO_OPEN, LEARNT_AFTER, ExpertHealth
 from deployments.limits.admission import Gate
+from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN, LEARNT_AFTER, ExpertHealth
+from deployments.upstream.dispatcher import Deadline, Dispatcher, Opened
 from tests.deployments.fakes import EVENTS, Clock, FakeExpert, answer, event
 
 DONE = b"data: [DONE]\n\n"

@@ -2,7 +2,14 @@
 
 import pytest
 
-from deployments.health import FAILURES_TO_OPEN, LEARNT_AFTER, LEAST_CONNECT_S, OPEN_S, PATIENCE, ExpertHealth
+from deployments.upstream.circuit_breaker import (
+    FAILURES_TO_OPEN,
+    LEARNT_AFTER,
+    LEAST_CONNECT_S,
+    OPEN_S,
+    PATIENCE,
+    ExpertHealth,
+)
 from tests.deployments.fakes import Clock
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from deployments.asgi import Head
-from deployments.clients import OpenStream
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.relay import DONE, Relay, Relayed
+from deployments.upstream.serve_client import OpenStream
 from tests.deployments.fakes import EVENTS, JSON, event
 
 Pieces = Sequence[bytes | Exception]

@@ -14,11 +14,11 @@ import uvicorn
 
 from deployments.api import Api
 from deployments.asgi import Head, Headers
-from deployments.clients import OpenStream
 from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
 from deployments.limits.keys import KeyRing
+from deployments.upstream.serve_client import OpenStream
 from router.core import Decision, ExpertView, Preferences, RouteRequest
 from router.decide import decide
 from router.errors import NoEligibleExpertError

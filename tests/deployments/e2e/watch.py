@@ -12,8 +12,8 @@ import time
 
 import ray
 
-from deployments.clients import ServeExpert
 from deployments.contracts.errors import ExpertError
+from deployments.upstream.serve_client import ServeExpert
 
 BUSY = re.compile(rb"^vllm:num_requests_(?:running|waiting)\{[^}]*\} ([0-9.e+]+)", re.MULTILINE)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.serve import context
 
-from deployments.directory import ExpertState
+from deployments.upstream.eligibility import ExpertState
 
 COMING = ("STARTING", "UPDATING", "RECOVERING")
 LONGEST_WHY = 400

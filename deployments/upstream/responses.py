@@ -8,8 +8,8 @@ import asyncio
 
 import orjson
 
-from deployments.clients import OpenStream
 from deployments.contracts.errors import ApiError, ExpertBroken, ExpertError, ExpertTimeout, from_expert
+from deployments.upstream.serve_client import OpenStream
 
 MOST_ERROR_BYTES = 64 * 1024
 """An expert's refusal is read this far, no further."""

@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deployments.answers import begun, complete, refused
 from deployments.asgi import Headers
 from deployments.choosing import STARTING_S, Choice
-from deployments.clients import ExpertClient, OpenStream
 from deployments.contracts.errors import (
     ApiError,
     DeadlineExceeded,
@@ -23,8 +21,10 @@ from deployments.contracts.errors import (
     fits_elsewhere,
 )
 from deployments.contracts.requests import Ask
-from deployments.health import Answer, ExpertHealth
 from deployments.limits.admission import Gate, Priority, enter_any
+from deployments.upstream.circuit_breaker import Answer, ExpertHealth
+from deployments.upstream.responses import begun, complete, refused
+from deployments.upstream.serve_client import ExpertClient, OpenStream
 
 
 @dataclass(frozen=True, slots=True)

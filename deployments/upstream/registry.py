@@ -8,13 +8,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from deployments.clients import ExpertClient
 from deployments.config import ExpertTarget, IngressConfig
 from deployments.contracts.errors import ExpertError
-from deployments.directory import Directory
-from deployments.dispatch import Attempt, Dispatcher
-from deployments.health import ExpertHealth
 from deployments.limits.admission import Gate
+from deployments.upstream.circuit_breaker import ExpertHealth
+from deployments.upstream.dispatcher import Attempt, Dispatcher
+from deployments.upstream.eligibility import Directory
+from deployments.upstream.serve_client import ExpertClient
 
 logger = logging.getLogger("ray.serve")
 
