@@ -19,7 +19,7 @@ from deployments.simulated_settings import SimulatedArgs
 def build_app(args: AppArgs) -> Any:
     """The application `to-router`: the ingress in front, the router beside it."""
     from deployments.ingress import Ingress
-    from deployments.routing import Router
+    from deployments.routing.deployment import Router
 
     router = serve.deployment(
         Router,

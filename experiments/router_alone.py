@@ -18,7 +18,7 @@ from statistics import median
 import numpy as np
 
 from deployments.config import RouterArgs
-from deployments.routing import Router
+from deployments.routing.deployment import Router
 from experiments.routing_step import a_query
 from router.core import Decision, RouteRequest
 from router.encoders import Encoder, load_encoder

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from deployments.batching import Batcher
+from deployments.routing.batching import Batcher
 
 
 class Scorer:

@@ -7,7 +7,7 @@ import pytest
 
 from deployments.config import RouterArgs
 from deployments.contracts.messages import NoPolicy
-from deployments.routing import Router
+from deployments.routing.deployment import Router
 from router.core import Decision, RouteRequest
 from router.encoders import DEFAULT, Encoder, load_encoder
 from router.encoders.source import find
