@@ -39,7 +39,7 @@ def build_app(args: AppArgs) -> Any:
 
 def build_expert(args: ExpertArgs) -> Any:
     """The application of one expert, `expert-<name>`."""
-    from deployments.expert import build
+    from deployments.expert.deployment import build
 
     return build(args)
 

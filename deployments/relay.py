@@ -13,8 +13,8 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from deployments.asgi import Headers
 from deployments.contracts.errors import ExpertError, envelope
+from deployments.expert.asgi import Headers
 from deployments.upstream.serve_client import HOP_HEADERS, OpenStream
 
 logger = logging.getLogger("ray.serve")

@@ -18,10 +18,10 @@ import orjson
 from pydantic import ValidationError
 
 from deployments import simulated_answers as answers
-from deployments.asgi import Head, Headers
 from deployments.config import explain
 from deployments.contracts.errors import BadRequest
 from deployments.contracts.requests import KINDS, Ask, parse
+from deployments.expert.asgi import Head, Headers
 from deployments.identity import name_of_replica
 from deployments.observability.tracing import CONTEXT_HEADERS, Context, tracer
 from deployments.simulated_pace import Pace, Slots

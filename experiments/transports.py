@@ -24,7 +24,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from cluster.local.run import serving
-from deployments.asgi import Head
+from deployments.expert.asgi import Head
 from deployments.simulated import SimulatedExpert
 from deployments.simulated_settings import SimulatedArgs
 from deployments.upstream.serve_client import PICKLED

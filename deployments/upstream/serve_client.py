@@ -17,11 +17,11 @@ import ray.exceptions
 from ray import serve
 from ray.serve import exceptions as serve_exceptions
 
-from deployments.asgi import Head, Headers
 from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget, resolve
 from deployments.contracts.deadlines import within
 from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 from deployments.contracts.messages import NoPolicy, RouterState
+from deployments.expert.asgi import Head, Headers
 from deployments.observability.tracing import NO_CONTEXT, Context
 from router.core import Decision, RouteRequest
 from router.errors import NoEligibleExpertError

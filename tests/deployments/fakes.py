@@ -6,9 +6,9 @@ from typing import Any
 
 import orjson
 
-from deployments.asgi import Head, Headers
 from deployments.contracts.errors import ExpertError
 from deployments.contracts.messages import NoPolicy
+from deployments.expert.asgi import Head, Headers
 from deployments.observability.tracing import NO_CONTEXT
 from deployments.upstream.serve_client import OpenStream
 from router.core import Decision, ExpertView, RouteRequest

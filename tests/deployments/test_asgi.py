@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from deployments.asgi import Head, call
+from deployments.expert.asgi import Head, call
 
 left = asyncio.Event()
 

@@ -36,7 +36,7 @@ def test_the_options_are_those_of_ray_serve_llms_builder(shape: str, monkeypatch
     from ray.llm._internal.serve.core.server.builder import DEFAULT_DEPLOYMENT_OPTIONS
     from ray.serve.llm.deployment import LLMServer
 
-    from deployments.engine import llm_config
+    from deployments.expert.engine import llm_config
 
     def task() -> SimpleNamespace:
         return SimpleNamespace(runtime_env={"working_dir": "gcs://x"})
@@ -60,7 +60,7 @@ def test_building_an_application_imports_neither_vllm_nor_torch() -> None:
         [
             sys.executable,
             "-c",
-            "import sys, deployments.app, deployments.expert; print({'vllm', 'torch'} & sys.modules.keys())",
+            "import sys, deployments.app, deployments.expert.deployment; print({'vllm', 'torch'} & sys.modules.keys())",
         ],
         capture_output=True,
         text=True,
@@ -73,7 +73,7 @@ def test_building_an_application_imports_neither_vllm_nor_torch() -> None:
     ("model", "fetched"), [("cluster/local/experts/words", False), ("some/hub-id", True)]
 )
 async def test_a_folder_is_not_fetched_and_a_hub_id_is(model: str, fetched: bool) -> None:
-    from deployments.engine import LocalFolder, llm_config
+    from deployments.expert.engine import LocalFolder, llm_config
 
     config = llm_config(ExpertArgs(name="words", model=model, accelerator="cpu"))
     callback = LocalFolder(llm_config=config)
@@ -104,7 +104,7 @@ def test_an_engine_in_one_process_runs_its_worker_in_the_core() -> None:
     from vllm.v1.executor.abstract import Executor
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-    from deployments.engine import OneProcessEngine
+    from deployments.expert.engine import OneProcessEngine
 
     started: list[Any] = []
     config = SimpleNamespace(parallel_config=SimpleNamespace(distributed_executor_backend="mp"))

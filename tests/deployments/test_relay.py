@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from deployments.asgi import Head
 from deployments.contracts.errors import ExpertUnavailable
+from deployments.expert.asgi import Head
 from deployments.relay import DONE, Relay, Relayed
 from deployments.upstream.serve_client import OpenStream
 from tests.deployments.fakes import EVENTS, JSON, event

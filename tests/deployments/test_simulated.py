@@ -10,7 +10,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from deployments.asgi import Head
+from deployments.expert.asgi import Head
 from deployments.simulated import SimulatedExpert
 from deployments.simulated_settings import Behaviour, Failure, SimulatedArgs
 

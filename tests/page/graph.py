@@ -13,10 +13,10 @@ import orjson
 import uvicorn
 
 from deployments.api import Api
-from deployments.asgi import Head, Headers
 from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
+from deployments.expert.asgi import Head, Headers
 from deployments.limits.keys import KeyRing
 from deployments.upstream.serve_client import OpenStream
 from router.core import Decision, ExpertView, Preferences, RouteRequest

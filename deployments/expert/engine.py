@@ -13,8 +13,8 @@ from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
-from deployments.asgi import ASGIApp
 from deployments.config import ExpertArgs
+from deployments.expert.asgi import ASGIApp
 from deployments.placement import engine_environment, placement_group, shares_a_process
 
 

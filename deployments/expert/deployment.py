@@ -14,8 +14,8 @@ import orjson
 import ray
 from ray import serve
 
-from deployments.asgi import Head, Headers, call
 from deployments.config import EXPERT_DEPLOYMENT, ExpertArgs
+from deployments.expert.asgi import Head, Headers, call
 from deployments.identity import name_of_replica
 from deployments.placement import expert_options
 
@@ -30,7 +30,7 @@ class Expert:
 
     # Serve awaits an async constructor.
     async def __init__(self, args: ExpertArgs) -> None:  # type: ignore[misc]
-        from deployments.engine import start
+        from deployments.expert.engine import start
 
         if args.accelerator == "cpu":
             # They share its cores, and a token more or less waits for less than a query to be routed.
