@@ -29,7 +29,7 @@ from deployments.config import (
     explain,
     resolve,
 )
-from deployments.simulated_settings import SimulatedArgs
+from deployments.simulated.args import SimulatedArgs
 from router.errors import RouterError
 
 OF_THE_BUILDER = frozenset(

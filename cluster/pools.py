@@ -11,7 +11,7 @@ from typing import Any
 
 from deployments.config import AppArgs, ExpertArgs, PoolArgs
 from deployments.placement import simulated_bundles, worker_bundle
-from deployments.simulated_settings import SimulatedArgs
+from deployments.simulated.args import SimulatedArgs
 
 BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED = (
     f"deployments.app:build_{what}" for what in ("app", "expert", "simulated")

@@ -13,7 +13,7 @@ from ray import serve
 
 from deployments.config import EXPERT_DEPLOYMENT, AppArgs, ExpertArgs
 from deployments.placement import actor_options, simulated_options
-from deployments.simulated_settings import SimulatedArgs
+from deployments.simulated.args import SimulatedArgs
 
 
 def build_app(args: AppArgs) -> Any:
@@ -46,6 +46,6 @@ def build_expert(args: ExpertArgs) -> Any:
 
 def build_simulated(args: SimulatedArgs) -> Any:
     """In the place of an expert's application, one that only simulates: for tests and load tests."""
-    from deployments.simulated import SimulatedExpert
+    from deployments.simulated.deployment import SimulatedExpert
 
     return serve.deployment(SimulatedExpert, name=EXPERT_DEPLOYMENT, **simulated_options(args)).bind(args)

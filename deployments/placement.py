@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployments.config import ExpertArgs, PoolArgs
-from deployments.simulated_settings import SimulatedArgs
+from deployments.simulated.args import SimulatedArgs
 
 CPU_ENGINE_ENVIRONMENT = {
     # Each engine binds for itself: several on one machine would share one core.

@@ -25,8 +25,8 @@ from starlette.routing import Route
 
 from cluster.local.run import serving
 from deployments.expert.asgi import Head
-from deployments.simulated import SimulatedExpert
-from deployments.simulated_settings import SimulatedArgs
+from deployments.simulated.args import SimulatedArgs
+from deployments.simulated.deployment import SimulatedExpert
 from deployments.upstream.serve_client import PICKLED
 from load_tests.client import Target
 from load_tests.load import closed_loop

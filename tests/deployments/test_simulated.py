@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.expert.asgi import Head
-from deployments.simulated import SimulatedExpert
-from deployments.simulated_settings import Behaviour, Failure, SimulatedArgs
+from deployments.simulated.args import Behaviour, Failure, SimulatedArgs
+from deployments.simulated.deployment import SimulatedExpert
 
 CHAT = "/v1/chat/completions"
 
@@ -332,7 +332,7 @@ def test_rates_of_failures_add_up_to_one_at_most() -> None:
 
 def test_it_loads_neither_vllm_nor_ray_nor_torch() -> None:
     heavy = ("vllm", "ray", "torch", "openvino")
-    code = f"import sys, deployments.simulated; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, deployments.simulated.deployment; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"

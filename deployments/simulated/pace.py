@@ -8,7 +8,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from deployments.simulated_settings import Behaviour
+from deployments.simulated.args import Behaviour
 
 
 class Slots:

@@ -17,15 +17,15 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from deployments import simulated_answers as answers
 from deployments.config import explain
 from deployments.contracts.errors import BadRequest
 from deployments.contracts.requests import KINDS, Ask, parse
 from deployments.expert.asgi import Head, Headers
 from deployments.identity import name_of_replica
 from deployments.observability.tracing import CONTEXT_HEADERS, Context, tracer
-from deployments.simulated_pace import Pace, Slots
-from deployments.simulated_settings import Behaviour, Failure, SimulatedArgs
+from deployments.simulated import bodies as answers
+from deployments.simulated.args import Behaviour, Failure, SimulatedArgs
+from deployments.simulated.pace import Pace, Slots
 
 logger = logging.getLogger("ray.serve")
 
