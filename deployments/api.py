@@ -24,6 +24,9 @@ from deployments.config import ExpertTarget, IngressArgs, IngressConfig
 from deployments.contracts.errors import ApiError, Unavailable
 from deployments.contracts.requests import KINDS, Ask, parse
 from deployments.cors import Cors
+from deployments.dashboard.policy_card import PolicyCard
+from deployments.dashboard.routes import Door
+from deployments.dashboard.snapshot import Board
 from deployments.feedback import Feedback, KnowsElsewhere, Memory
 from deployments.gauges import observe
 from deployments.limits.admission import Gate
@@ -31,9 +34,6 @@ from deployments.limits.keys import Caller, KeyRing
 from deployments.limits.ledger_client import Hold, LedgerClient
 from deployments.observability import metrics
 from deployments.observability.tracing import Context
-from deployments.page.board import Board
-from deployments.page.card import PolicyCard
-from deployments.page.door import Door
 from deployments.pages import Pages
 from deployments.refusals import HANDLERS, JsonResponse
 from deployments.relay import Relay, Relayed

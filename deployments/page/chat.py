@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 import httpx
 
-from deployments.page.words import dollars, table
+from deployments.dashboard.explain import dollars, table
 from router.errors import InputError
 
 KEY_VARIABLE = "TO_ROUTER_KEY"

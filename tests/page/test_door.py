@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from deployments.contracts.messages import RouterState
+from deployments.dashboard.routes import DOCUMENTS, is_loopback, static_files
+from deployments.dashboard.snapshot import Board
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
-from deployments.page.board import Board
-from deployments.page.door import DOCUMENTS, is_loopback, static_files
 from tests.deployments.fakes import Clock
 from tests.page.graph import NAMES, Graph, policy_view
 

@@ -18,9 +18,9 @@ from starlette.routing import Route
 
 from deployments.config import PageWhen
 from deployments.contracts.errors import NotAllowed, NotFound
+from deployments.dashboard.policy_card import PolicyCard
+from deployments.dashboard.snapshot import Board
 from deployments.limits.keys import Caller
-from deployments.page.board import Board
-from deployments.page.card import PolicyCard
 from deployments.refusals import JsonResponse
 
 STATIC = Path(__file__).parent / "static"
