@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from deployments.cli.outcomes import add_command, outcomes
 from deployments.config import LogSettings
-from deployments.log_command import add_command, outcomes
 from deployments.observability import decision_log, metrics
 from deployments.observability.decision_log import MIB, PARTS, DecisionLog, LogFiles, log_files, read_records
 from router.data.outcomes import read_outcomes

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from deployments.cli.keys import add_command
 from deployments.contracts.errors import NotAuthenticated, Unavailable
-from deployments.keys_command import add_command
 from deployments.limits import keys
 from deployments.limits.keys import KeyFile, KeyFileError, KeyLimits, KeyRing, new_key, read_keys, write_keys
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from deployments.cli.chat import printable
 from deployments.dashboard.explain import dollars, reasons
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
-from deployments.page.chat import printable
 from router.cli import main
 from router.experts import Price
 from tests.page.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph

@@ -14,7 +14,7 @@ import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.log_command import outcomes
+from deployments.cli.outcomes import outcomes
 from deployments.observability.decision_log import log_files, read_records
 from tests.deployments.e2e.conftest import EXPERTS, Graph
 from tests.deployments.e2e.load import CHAT
