@@ -17,13 +17,13 @@ from deployments.api import Api
 from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings, explain, resolve
 from deployments.contracts.errors import ExpertError
 from deployments.feedback import Answered, answered_before
-from deployments.identity import name_of_replica
 from deployments.limits.keys import KeyRing
 from deployments.limits.ledger_client import LedgerClient
 from deployments.limits.ray_ledger import LedgerHandle
 from deployments.observability import tracing
 from deployments.observability.broadcast import Replicas
 from deployments.observability.decision_log import DecisionLog, log_files
+from deployments.replica import name_of_replica
 from deployments.upstream.discovery import applications, see
 from deployments.upstream.eligibility import ExpertState
 from deployments.upstream.serve_client import RouterClient, ServeExpert

@@ -16,8 +16,8 @@ from ray import serve
 
 from deployments.config import EXPERT_DEPLOYMENT, ExpertArgs
 from deployments.expert.asgi import Head, Headers, call
-from deployments.identity import name_of_replica
 from deployments.placement import expert_options
+from deployments.replica import name_of_replica
 
 logger = logging.getLogger("ray.serve")
 

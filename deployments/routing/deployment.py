@@ -18,9 +18,9 @@ from pydantic import ValidationError
 
 from deployments.config import RouterArgs, RouterConfig, explain, resolve
 from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
-from deployments.identity import name_of_replica
 from deployments.observability import metrics, tracing
 from deployments.observability.tracing import NO_CONTEXT, Context
+from deployments.replica import name_of_replica
 from deployments.routing.batching import Batcher
 from router.core import Decision, FloatArray, QueryBatch, RouteRequest
 from router.encoders import Encoder, EncoderSpec, load_encoder

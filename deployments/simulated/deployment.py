@@ -21,8 +21,8 @@ from deployments.config import explain
 from deployments.contracts.errors import BadRequest
 from deployments.contracts.requests import KINDS, Ask, parse
 from deployments.expert.asgi import Head, Headers
-from deployments.identity import name_of_replica
 from deployments.observability.tracing import CONTEXT_HEADERS, Context, tracer
+from deployments.replica import name_of_replica
 from deployments.simulated import bodies as answers
 from deployments.simulated.args import Behaviour, Failure, SimulatedArgs
 from deployments.simulated.pace import Pace, Slots
