@@ -18,7 +18,7 @@ from deployments.simulated.args import SimulatedArgs
 
 def build_app(args: AppArgs) -> Any:
     """The application `to-router`: the ingress in front, the router beside it."""
-    from deployments.ingress import Ingress
+    from deployments.ingress.deployment import Ingress
     from deployments.routing.deployment import Router
 
     router = serve.deployment(

@@ -62,7 +62,7 @@ def build_app(args: AppArgs) -> Any:
     """`deployments.app:build_app` with the constant in the router's place."""
     from ray import serve
 
-    from deployments.ingress import Ingress
+    from deployments.ingress.deployment import Ingress
 
     router = serve.deployment(Router, name="Router", ray_actor_options=actor_options(None, num_cpus=0)).bind(
         args.router

@@ -14,9 +14,9 @@ from typing import Any
 
 import uvicorn
 
-from deployments.api import Api
 from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.messages import PolicyView, RouterState
+from deployments.ingress.api import Api
 from router.core import Decision, ExpertView, RouteRequest
 from router.experts import Price
 

@@ -20,8 +20,8 @@ from deployments.config import PageWhen
 from deployments.contracts.errors import NotAllowed, NotFound
 from deployments.dashboard.policy_card import PolicyCard
 from deployments.dashboard.snapshot import Board
+from deployments.ingress.error_handlers import JsonResponse
 from deployments.limits.keys import Caller
-from deployments.refusals import JsonResponse
 
 STATIC = Path(__file__).parent / "static"
 FRAME = "frame.html"

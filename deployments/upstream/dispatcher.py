@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deployments.choosing import STARTING_S, Choice
 from deployments.contracts.errors import (
     ApiError,
     DeadlineExceeded,
@@ -21,6 +20,7 @@ from deployments.contracts.errors import (
 )
 from deployments.contracts.requests import Ask
 from deployments.expert.asgi import Headers
+from deployments.ingress.resolution import STARTING_S, Choice
 from deployments.limits.admission import Gate, Priority, enter_any
 from deployments.upstream.circuit_breaker import Answer, ExpertHealth
 from deployments.upstream.responses import begun, complete, refused

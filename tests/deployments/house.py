@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import orjson
 
-from deployments.api import Api
 from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.messages import PolicyView, RouterState
+from deployments.ingress.api import Api
 from router.experts import Price
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import FakeExpert, FakeRouter

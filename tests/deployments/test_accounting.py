@@ -11,10 +11,10 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from deployments.accounting import key_of
 from deployments.contracts.errors import BadRequest, ExpertUnavailable
 from deployments.contracts.messages import PolicyView, RouterState
-from deployments.feedback import Answered, Memory, answered_before, parse_rating
+from deployments.ingress.accounting import key_of
+from deployments.ingress.feedback import Answered, Memory, answered_before, parse_rating
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.observability import metrics
 from deployments.observability.tracing import NoTracer, OtelTracer, tracer

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from ray.serve.schema import ReplicaDetails, ServeInstanceDetails
 
-from deployments import ingress
 from deployments.config import IngressConfig
 from deployments.contracts.messages import RouterState
+from deployments.ingress import deployment
 from deployments.upstream.discovery import see
 from deployments.upstream.eligibility import Directory, ExpertState
 
@@ -93,13 +93,13 @@ async def test_an_expert_that_hangs_keeps_no_other_from_telling_its_window(
         return RouterState(policy=None, error=None)
 
     monkeypatch.setattr(
-        ingress, "applications", lambda: {name: application("RUNNING", "RUNNING") for name in names}
+        deployment, "applications", lambda: {name: application("RUNNING", "RUNNING") for name in names}
     )
-    monkeypatch.setattr(ingress, "_context_window", window)
+    monkeypatch.setattr(deployment, "_context_window", window)
     looking = SimpleNamespace(
         _api=SimpleNamespace(directory=directory), _router=SimpleNamespace(describe=describe)
     )
-    await asyncio.wait_for(ingress.Ingress._look(looking), 5)
+    await asyncio.wait_for(deployment.Ingress._look(looking), 5)
 
     assert [directory.experts[name].context_window for name in names] == [None, 512, 512]
     assert [directory.experts[name].window_is_stale for name in names] == [True, False, False]

@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 import pytest
 
-from deployments.choosing import Choice
 from deployments.contracts.errors import (
     ApiError,
     BadRequest,
@@ -21,6 +20,7 @@ from deployments.contracts.errors import (
     Unavailable,
 )
 from deployments.contracts.requests import Ask, parse
+from deployments.ingress.resolution import Choice
 from deployments.limits.admission import Gate
 from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN, LEARNT_AFTER, ExpertHealth
 from deployments.upstream.dispatcher import Deadline, Dispatcher, Opened

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.contracts.requests import KINDS
-from deployments.middleware import Guard
+from deployments.ingress.middleware import Guard
 from tests.deployments.fakes import FakeExpert
 from tests.deployments.house import House
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import middleware
-from deployments.middleware import MOST_HEADERS, Guard, cleaned, middlewares
+from deployments.ingress import middleware
+from deployments.ingress.middleware import MOST_HEADERS, Guard, cleaned, middlewares
 
 
 class Inner:

@@ -12,7 +12,7 @@ from starlette.types import Message
 
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.expert.asgi import Head
-from deployments.relay import DONE, Relay, Relayed
+from deployments.ingress.relay import DONE, Relay, Relayed
 from deployments.upstream.serve_client import OpenStream
 from tests.deployments.fakes import EVENTS, JSON, event
 
@@ -146,7 +146,7 @@ async def test_usage_is_read_of_whole_answers_and_streams() -> None:
 
 
 async def test_an_event_without_end_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.relay.MOST_HELD_BYTES", 100)
+    monkeypatch.setattr("deployments.ingress.relay.MOST_HELD_BYTES", 100)
     sent, _ = await relay("chat", b"data: " + b"x" * 90, b"y" * 90, b"z" * 90, b"\n\n", DONE)
 
     assert max(len(message.get("body", b"")) for message in sent[1:]) < 200

@@ -12,11 +12,11 @@ import numpy as np
 import orjson
 import uvicorn
 
-from deployments.api import Api
 from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
 from deployments.expert.asgi import Head, Headers
+from deployments.ingress.api import Api
 from deployments.limits.keys import KeyRing
 from deployments.upstream.serve_client import OpenStream
 from router.core import Decision, ExpertView, Preferences, RouteRequest

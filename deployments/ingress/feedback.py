@@ -17,13 +17,13 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.accounting import NO_KEY, Accounting, key_of
 from deployments.contracts.errors import BadRequest, NotFound, Unavailable
-from deployments.headers import request_id
+from deployments.ingress.accounting import NO_KEY, Accounting, key_of
+from deployments.ingress.body import read_body
+from deployments.ingress.headers import request_id
 from deployments.limits.keys import Caller
 from deployments.observability import metrics
 from deployments.observability.decision_log import read_records
-from deployments.upload import read_body
 
 REMEMBERED = 100_000
 """Answers that a replica still takes a rating for: 1.6 MB."""

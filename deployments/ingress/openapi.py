@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 from deployments.contracts.requests import KINDS, ROUTING_FIELDS
-from deployments.feedback import LONGEST_COMMENT
+from deployments.ingress.feedback import LONGEST_COMMENT
 
 TITLE = "TO-Router"
 NUMBER: dict[str, Any] = {"type": "number", "minimum": 0}

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from deployments.choosing import Choice
 from deployments.contracts.errors import ApiError
 from deployments.contracts.requests import Ask
+from deployments.ingress.relay import Relayed
+from deployments.ingress.resolution import Choice
 from deployments.limits.keys import Caller
 from deployments.observability import metrics
 from deployments.observability.tracing import NO_CONTEXT, Context, NoTracer, Span, Tracer
-from deployments.relay import Relayed
 from deployments.upstream.dispatcher import Attempt, Opened, reason
 from deployments.upstream.eligibility import Directory
 from router.experts import Price

@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.requests import Request
 
-from deployments.choosing import Choice
 from deployments.expert.asgi import Headers
+from deployments.ingress.resolution import Choice
 from deployments.observability.tracing import CONTEXT_HEADERS, Context
 from deployments.upstream.dispatcher import Opened, reason
 

@@ -17,27 +17,27 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from deployments import headers
-from deployments.accounting import Account, Accounting
-from deployments.choosing import AsksRouter, Choice, choose
 from deployments.config import ExpertTarget, IngressArgs, IngressConfig
 from deployments.contracts.errors import ApiError, Unavailable
 from deployments.contracts.requests import KINDS, Ask, parse
-from deployments.cors import Cors
 from deployments.dashboard.policy_card import PolicyCard
 from deployments.dashboard.routes import Door
 from deployments.dashboard.snapshot import Board
-from deployments.feedback import Feedback, KnowsElsewhere, Memory
-from deployments.gauges import observe
+from deployments.ingress import headers
+from deployments.ingress.accounting import Account, Accounting
+from deployments.ingress.body import read_body
+from deployments.ingress.cors import Cors
+from deployments.ingress.error_handlers import HANDLERS, JsonResponse
+from deployments.ingress.feedback import Feedback, KnowsElsewhere, Memory
+from deployments.ingress.gauges import observe
+from deployments.ingress.health import Pages
+from deployments.ingress.relay import Relay, Relayed
+from deployments.ingress.resolution import AsksRouter, Choice, choose
 from deployments.limits.admission import Gate
 from deployments.limits.keys import Caller, KeyRing
 from deployments.limits.ledger_client import Hold, LedgerClient
 from deployments.observability import metrics
 from deployments.observability.tracing import Context
-from deployments.pages import Pages
-from deployments.refusals import HANDLERS, JsonResponse
-from deployments.relay import Relay, Relayed
-from deployments.upload import read_body
 from deployments.upstream.circuit_breaker import ExpertHealth
 from deployments.upstream.dispatcher import Attempt, Deadline, Opened, enter_within, reason
 from deployments.upstream.eligibility import Directory

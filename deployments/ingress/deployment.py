@@ -12,11 +12,11 @@ from ray import serve
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import middleware
-from deployments.api import Api
 from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings, explain, resolve
 from deployments.contracts.errors import ExpertError
-from deployments.feedback import Answered, answered_before
+from deployments.ingress import middleware
+from deployments.ingress.api import Api
+from deployments.ingress.feedback import Answered, answered_before
 from deployments.limits.keys import KeyRing
 from deployments.limits.ledger_client import LedgerClient
 from deployments.limits.ray_ledger import LedgerHandle

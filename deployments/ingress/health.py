@@ -9,9 +9,9 @@ from starlette.routing import Route
 
 from deployments.config import AUTO
 from deployments.contracts.errors import NotFound
+from deployments.ingress.error_handlers import JsonResponse
+from deployments.ingress.openapi import document
 from deployments.limits.keys import Caller
-from deployments.openapi import document
-from deployments.refusals import JsonResponse
 from deployments.upstream.eligibility import Directory
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.contracts.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, refusal
-from deployments.headers import request_id
+from deployments.ingress.headers import request_id
 
 logger = logging.getLogger("ray.serve")
 
