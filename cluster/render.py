@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cluster.check import check_file
+from cluster.check.config import check_file
 from cluster.local.run import transport_flags
 from cluster.render_kuberay import manifest, read_config, render
 from cluster.render_settings import read_settings

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cluster.pools import Ask, Nodes, added, unplaced
+from cluster.packing import Ask, Nodes, added, unplaced
 from cluster.render_settings import BadRenderSettings, PodSettings, RenderSettings
 
 CPUS_PER_CPU_POD = 4.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from cluster.pools import asks
+from cluster.packing import asks
 from cluster.render_groups import Group, groups
 from cluster.render_settings import RenderSettings
 

@@ -35,7 +35,7 @@ from cluster.local.observe import (
     replicas,
 )
 from cluster.local.run import ROOT, environment
-from cluster.pools import asks
+from cluster.packing import asks
 from cluster.render_groups import Group, groups, pool_name
 from cluster.render_settings import PodSettings, RenderSettings
 from router.errors import RouterError

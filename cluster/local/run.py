@@ -24,7 +24,7 @@ from types import FrameType
 
 import yaml
 
-from cluster.check import check_file
+from cluster.check.config import check_file
 
 ROOT = Path(__file__).resolve().parents[2]
 GUARD = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"

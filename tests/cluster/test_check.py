@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.check import check_file
+from cluster.check.config import check_file
 from router.cli import main
 from router.experts import CandidatePool
 from router.policy import Policy

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cluster.check_expert import check_expert
-from cluster.known_keys import accelerators
+from cluster.check.expert import check_expert
+from cluster.check.known_keys import accelerators
 
 FOLDER = "cluster/local/experts/words"
 

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from cluster.check import check_file
-from cluster.check_fit import ClusterUnreachable, ManifestUnreadable, check_fit, cluster_nodes, quantity
-from cluster.pools import Nodes, asks
+from cluster.check.config import check_file
+from cluster.check.nodes import ClusterUnreachable, ManifestUnreadable, check_fit, cluster_nodes, quantity
+from cluster.packing import Nodes, asks
 from cluster.render_kuberay import manifest, render
 from cluster.render_settings import RenderSettings
 from tests.cluster.configs import good, written

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.check import check_file
+from cluster.check.config import check_file
 from cluster.local import control_plane, elasticity
-from cluster.pools import asks
+from cluster.packing import asks
 from cluster.render_groups import groups
 from cluster.render_settings import RenderSettings
 from router.policy import Policy

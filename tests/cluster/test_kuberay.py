@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.check import check_file
+from cluster.check.config import check_file
 from cluster.kuberay.validate import faults
 from cluster.local.run import transport_flags
-from cluster.pools import asks
+from cluster.packing import asks
 from cluster.render import rendered
 from cluster.render_groups import pool_name
 from cluster.render_kuberay import LABEL, render, serve_config

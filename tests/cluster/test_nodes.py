@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.check import check_file
+from cluster.check.config import check_file
 from cluster.local import nodes
 from cluster.local.nodes import CONFIG, Machine
 from cluster.local.observe import ClusterNotStarted
-from cluster.pools import asks
+from cluster.packing import asks
 
 
 def config() -> dict[str, Any]:

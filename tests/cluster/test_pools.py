@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.pools import Nodes, asks, matches, unplaced
+from cluster.packing import Nodes, asks, matches, unplaced
 from tests.cluster.configs import ROOT, good
 
 CPU_NODE = {"CPU": 8.0}

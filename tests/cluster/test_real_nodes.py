@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from cluster.check import check_file
+from cluster.check.config import check_file
 from cluster.local import nodes
 from cluster.local.nodes import CONFIG, HEAD, Machine, addresses, strays
 from cluster.local.observe import (

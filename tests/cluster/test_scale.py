@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.capacity import FIGURES, Load, controller, main, needs, table
 from cluster.local import control_plane
-from cluster.scale import FIGURES, Load, controller, main, needs, table
 
 ROW = {
     "experts": 2.0,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.sizes import GIB, check_memory, size_of, sizes, table
+from cluster.check.memory import GIB, check_memory, size_of, sizes, table
 from deployments.config import ExpertArgs
 from tests.cluster.configs import expert
 

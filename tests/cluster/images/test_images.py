@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cluster.local.run import transport_flags
-from cluster.pools import asks
+from cluster.packing import asks
 from cluster.render_groups import groups
 from cluster.render_settings import RenderSettings
 from tests.cluster.configs import ROOT
@@ -80,7 +80,7 @@ def test_what_the_cpu_image_copies_is_enough_to_check_its_configuration(tmp_path
     code = """
 import sys
 from pathlib import Path
-from cluster.check import check_file
+from cluster.check.config import check_file
 found = check_file(Path("serve_config.yaml"), policy=False)
 print(*found)
 sys.exit(any(finding.is_error for finding in found))

@@ -15,11 +15,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cluster.check_expert import check_expert
-from cluster.check_fit import DASHBOARD, check_fit, check_manifest, cluster_nodes
-from cluster.findings import Finding
-from cluster.known_keys import serve_keys
-from cluster.pools import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED, asks
+from cluster.check.expert import check_expert
+from cluster.check.finding import Finding
+from cluster.check.known_keys import serve_keys
+from cluster.check.nodes import DASHBOARD, check_fit, check_manifest, cluster_nodes
+from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED, asks
 from deployments.config import (
     EXPERT_DEPLOYMENT,
     AppArgs,

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import yaml
 
-from cluster.findings import Finding
+from cluster.check.finding import Finding
 from cluster.kuberay.validate import doubled_resources
-from cluster.pools import Ask, Nodes, eligible, holds, unplaced
+from cluster.packing import Ask, Nodes, eligible, holds, unplaced
 from router.errors import RouterError
 
 DASHBOARD = "http://127.0.0.1:8265"

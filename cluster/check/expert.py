@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cluster.findings import Finding
-from cluster.known_keys import accelerators, engine_arguments
-from cluster.sizes import DEFAULT_UTILIZATION, WEIGHT_INDEX, check_memory, indexed_weights
+from cluster.check.finding import Finding
+from cluster.check.known_keys import accelerators, engine_arguments
+from cluster.check.memory import DEFAULT_UTILIZATION, WEIGHT_INDEX, check_memory, indexed_weights
 from deployments.config import ExpertArgs, resolve
 
 BUCKETS = ("s3://", "gs://", "az://", "azure://", "abfss://")

@@ -1,6 +1,6 @@
 """What a deployment of so many requests per second needs, from the measured costs of one request.
 
-    python -m cluster.scale [--rate 10000] [--tokens 200] [--figures docs/control-plane.json]
+    python -m cluster.capacity [--rate 10000] [--tokens 200] [--figures docs/control-plane.json]
 
 Arithmetic only, on figures that `python -m cluster.local.control_plane` measured; the processors that it
 counts are those of the machine that was measured. The pace of a GPU is not measured: give your own.
@@ -107,7 +107,7 @@ def table(found: Needs, load: Load) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 2 with one clear line when there are no figures."""
     usual = Load()
-    parser = argparse.ArgumentParser(prog="python -m cluster.scale", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cluster.capacity", description=__doc__)
     parser.add_argument("--figures", type=Path, default=FIGURES)
     parser.add_argument("--rate", type=float, default=usual.rate)
     parser.add_argument("--tokens", type=float, default=usual.tokens)

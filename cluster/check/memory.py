@@ -1,8 +1,8 @@
 """GPU memory of an expert from its weights and KV cache: what fits before an engine is started.
 
-    python -m cluster.sizes CONFIG       the table that docs/deploy.md shows
+    python -m cluster.check.memory CONFIG       the table that docs/deploy.md shows
 
-Facts come from the model's own folder, else from cluster/models.yaml; a model of neither is passed over.
+Facts come from the model's own folder, else from cluster/check/models.yaml; a model of neither is passed over.
 Arithmetic only; asks no GPU.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from cluster.findings import Finding
+from cluster.check.finding import Finding
 from deployments.config import ExpertArgs, resolve
 
 WEIGHT_INDEX = "model.safetensors.index.json"
@@ -181,7 +181,7 @@ def check_memory(data: Mapping[str, Any], where: str) -> Iterator[Finding]:
 
 def sizes(config: Mapping[str, Any]) -> list[Size]:
     """The memory plans of a configuration's experts, where the facts are known."""
-    from cluster.pools import BUILD_EXPERT
+    from cluster.packing import BUILD_EXPERT
 
     applications = [a for a in config.get("applications") or [] if a.get("import_path") == BUILD_EXPERT]
     found = (size_of(ExpertArgs.model_validate(app.get("args") or {})) for app in applications)
