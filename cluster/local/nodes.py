@@ -24,6 +24,8 @@ from typing import Any
 
 import yaml
 
+from cluster.kuberay.settings import PodSettings, RenderSettings
+from cluster.kuberay.worker_groups import Group, groups, pool_name
 from cluster.local.observe import (
     DASHBOARD,
     HEAD_IP,
@@ -36,8 +38,6 @@ from cluster.local.observe import (
 )
 from cluster.local.run import ROOT, environment
 from cluster.packing import asks
-from cluster.render_groups import Group, groups, pool_name
-from cluster.render_settings import PodSettings, RenderSettings
 from router.errors import RouterError
 
 CONFIG = ROOT / "cluster" / "local" / "pools.yaml"

@@ -8,9 +8,9 @@ import pytest
 
 from cluster.check.config import check_file
 from cluster.check.nodes import ClusterUnreachable, ManifestUnreadable, check_fit, cluster_nodes, quantity
+from cluster.kuberay.rayservice import manifest, render
+from cluster.kuberay.settings import RenderSettings
 from cluster.packing import Nodes, asks
-from cluster.render_kuberay import manifest, render
-from cluster.render_settings import RenderSettings
 from tests.cluster.configs import good, written
 from tests.cluster.test_check import errors, first, scale
 

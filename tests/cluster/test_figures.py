@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from cluster.check.config import check_file
+from cluster.kuberay.settings import RenderSettings
+from cluster.kuberay.worker_groups import groups
 from cluster.local import control_plane, elasticity
 from cluster.packing import asks
-from cluster.render_groups import groups
-from cluster.render_settings import RenderSettings
 from router.policy import Policy
 from tests.cluster.configs import written
 

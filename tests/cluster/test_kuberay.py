@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from cluster.check.config import check_file
-from cluster.kuberay.validate import faults
+from cluster.kuberay.rayservice import LABEL, render, serve_config
+from cluster.kuberay.render import rendered
+from cluster.kuberay.settings import BadRenderSettings, PodSettings, RenderSettings, read_settings
+from cluster.kuberay.worker_groups import pool_name
 from cluster.local.run import transport_flags
 from cluster.packing import asks
-from cluster.render import rendered
-from cluster.render_groups import pool_name
-from cluster.render_kuberay import LABEL, render, serve_config
-from cluster.render_settings import BadRenderSettings, PodSettings, RenderSettings, read_settings
 from router.cli import main
 from tests.cluster.configs import ROOT, good, written
+from tests.cluster.validate import faults
 
 OVERLAYS = ROOT / "cluster" / "kuberay" / "overlays"
 BASE = ROOT / "cluster" / "kuberay" / "base"

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster.kuberay.settings import RenderSettings
+from cluster.kuberay.worker_groups import groups
 from cluster.local.run import transport_flags
 from cluster.packing import asks
-from cluster.render_groups import groups
-from cluster.render_settings import RenderSettings
 from tests.cluster.configs import ROOT
 
 IMAGES = sorted((ROOT / "cluster" / "images").glob("*.Dockerfile"))

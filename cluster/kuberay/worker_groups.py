@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cluster.kuberay.settings import BadRenderSettings, PodSettings, RenderSettings
 from cluster.packing import Ask, Nodes, added, unplaced
-from cluster.render_settings import BadRenderSettings, PodSettings, RenderSettings
 
 CPUS_PER_CPU_POD = 4.0
 MEMORY_GIB_PER_CPU_POD = 16.0

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from cluster.kuberay.settings import RenderSettings
+from cluster.kuberay.worker_groups import Group, groups
 from cluster.packing import asks
-from cluster.render_groups import Group, groups
-from cluster.render_settings import RenderSettings
 
 RAY_VERSION = "2.60.0"
 IMAGE_ROOT = "/app"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.check.config import check_file
+from cluster.kuberay.rayservice import manifest, read_config, render
+from cluster.kuberay.settings import read_settings
 from cluster.local.run import transport_flags
-from cluster.render_kuberay import manifest, read_config, render
-from cluster.render_settings import read_settings
 
 
 def add_command(commands: Any) -> None:
