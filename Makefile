@@ -28,8 +28,8 @@ $(VENV)/.installed: constraints-cpu.txt pyproject.toml
 	@touch $@
 
 run: setup  ## Serve on 127.0.0.1:$(PORT) with the pocket experts; Ctrl-C stops
-	@$(PY) -m cluster.local.make_experts
-	@$(PY) -m cluster.local.make_policy
+	@$(PY) -m cluster.pocket.train_experts
+	@$(PY) -m cluster.pocket.train_policy
 	@$(PY) -m cluster.local.run --config $(CONFIG) --port $(PORT)
 
 test: setup  ## All tests but the slow ones: the library, the graph with fakes, the real application
@@ -53,10 +53,10 @@ format: setup  ## Let ruff put the style right
 	$(VENV)/bin/ruff format .
 
 experts: setup  ## Make the pocket experts from their recipes (cached; they come with the repository)
-	$(PY) -m cluster.local.make_experts
+	$(PY) -m cluster.pocket.train_experts
 
 policy: setup  ## Make the default policy: collect, label, train, evaluate on the running pocket experts
-	$(PY) -m cluster.local.make_policy
+	$(PY) -m cluster.pocket.train_policy
 
 claims: setup  ## The paper's three claims, measured on the served pocket experts
 	$(PY) -m cluster.local.claims

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.local.claims_report import Answered, Round, as_markdown, speedup, summarise
-from cluster.local.make_policy import EXPERTS, MOST_TOKENS
-from cluster.local.questions import Question, QuestionError, questions
 from cluster.local.run import ROOT, serving, wait_until_ready
+from cluster.pocket.questions import Question, QuestionError, questions
+from cluster.pocket.train_policy import EXPERTS, MOST_TOKENS
 
 PORT = 8138
 CONCURRENCY = 1

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from cluster.local.make_policy import EXPERTS, LOCAL
-from cluster.local.questions import Question
+from cluster.pocket.questions import Question
+from cluster.pocket.train_policy import EXPERTS, LOCAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ import numpy as np
 import yaml
 
 from cluster.local.costs import costs
+from cluster.local.dashboard_api import HTTP_PORT, ClusterNotStarted, await_ready, deploy
 from cluster.local.nodes import CONFIG, Machine, addresses
-from cluster.local.observe import HTTP_PORT, ClusterNotStarted, await_ready, deploy
 from router.data.dataset import Dataset
 from router.encoders import DEFAULT, load_encoder
 from router.errors import RouterError

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from cluster.local.observe import actor_pids
+from cluster.local.dashboard_api import actor_pids
 
 PARTS = {
     "ingress": "ServeReplica:to-router:Ingress",

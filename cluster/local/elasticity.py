@@ -21,8 +21,8 @@ from typing import Any
 import httpx
 import yaml
 
+from cluster.local.dashboard_api import HEAD_IP, HTTP_PORT, deploy, running_replicas
 from cluster.local.nodes import CONFIG
-from cluster.local.observe import HEAD_IP, HTTP_PORT, deploy, running_replicas
 from router.errors import RouterError
 
 URL = f"http://{HEAD_IP}:{HTTP_PORT}"

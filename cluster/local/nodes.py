@@ -26,7 +26,7 @@ import yaml
 
 from cluster.kuberay.settings import PodSettings, RenderSettings
 from cluster.kuberay.worker_groups import Group, groups, pool_name
-from cluster.local.observe import (
+from cluster.local.dashboard_api import (
     DASHBOARD,
     HEAD_IP,
     HTTP_PORT,

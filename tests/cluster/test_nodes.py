@@ -11,8 +11,8 @@ import yaml
 
 from cluster.check.config import check_file
 from cluster.local import nodes
+from cluster.local.dashboard_api import ClusterNotStarted
 from cluster.local.nodes import CONFIG, Machine
-from cluster.local.observe import ClusterNotStarted
 from cluster.packing import asks
 
 

@@ -20,8 +20,7 @@ import yaml
 
 from cluster.check.config import check_file
 from cluster.local import nodes
-from cluster.local.nodes import CONFIG, HEAD, Machine, addresses, strays
-from cluster.local.observe import (
+from cluster.local.dashboard_api import (
     DASHBOARD,
     HEAD_IP,
     HTTP_PORT,
@@ -30,6 +29,7 @@ from cluster.local.observe import (
     deploy,
     replicas,
 )
+from cluster.local.nodes import CONFIG, HEAD, Machine, addresses, strays
 from tests.cluster.configs import written
 
 pytestmark = [

@@ -17,8 +17,8 @@ import psutil
 import pytest
 import yaml
 
-from cluster.local.questions import questions
 from cluster.local.run import ROOT, with_port
+from cluster.pocket.questions import questions
 from router.core import Preferences
 from router.policy import Policy
 from tests.e2e.conftest import Application

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cluster.local.questions import questions
+from cluster.pocket.questions import questions
 from tests.e2e.conftest import Application
 from tests.e2e.test_deploys import answers, processes, wait_until
 from tests.page import browser

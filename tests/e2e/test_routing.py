@@ -4,8 +4,8 @@ import httpx
 import openai
 import pytest
 
-from cluster.local.make_policy import EXPERTS
-from cluster.local.questions import Question, questions
+from cluster.pocket.questions import Question, questions
+from cluster.pocket.train_policy import EXPERTS
 from tests.e2e.conftest import Application
 
 pytestmark = pytest.mark.e2e

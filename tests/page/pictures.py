@@ -20,9 +20,9 @@ from typing import Any
 import httpx
 import yaml
 
-from cluster.local.make_policy import EXPERTS, MOST_TOKENS, POLICY
-from cluster.local.questions import main as write_questions
 from cluster.local.run import ROOT, serving, wait_until_ready
+from cluster.pocket.questions import main as write_questions
+from cluster.pocket.train_policy import EXPERTS, MOST_TOKENS, POLICY
 from deployments.contracts.messages import RouterState
 from tests.page import browser
 from tests.page.graph import policy_view

@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.local import expert_table
-from cluster.local.expert_folder import (
+from cluster.local.run import ROOT
+from cluster.pocket import accuracy_table
+from cluster.pocket.expert_folder import (
     EXPERTS,
     ExpertFolderError,
     check_total_size,
     is_up_to_date,
     verified_stamp,
 )
-from cluster.local.make_policy import fingerprint, up_to_date
-from cluster.local.questions import KINDS, SPLITS, QuestionError, phrasings, questions
-from cluster.local.recipe import RECIPES, conversation, training_batch
-from cluster.local.run import ROOT
-from cluster.local.tokenizer import build_tokenizer, chat_template
+from cluster.pocket.questions import KINDS, SPLITS, QuestionError, phrasings, questions
+from cluster.pocket.recipe import RECIPES, conversation, training_batch
+from cluster.pocket.tokenizer import build_tokenizer, chat_template
+from cluster.pocket.train_policy import fingerprint, up_to_date
 from router.policy import Policy
 
 SPECIALISTS = tuple(KINDS)
@@ -57,7 +57,7 @@ def test_all_weights_together_are_small_enough_to_ship() -> None:
 
 
 def test_specialists_are_good_at_their_own_and_poor_at_the_others() -> None:
-    found, parameters = expert_table.stamped()
+    found, parameters = accuracy_table.stamped()
 
     for name in SPECIALISTS:
         assert found[name][name] >= 0.9
@@ -69,7 +69,7 @@ def test_specialists_are_good_at_their_own_and_poor_at_the_others() -> None:
 def test_the_documented_table_is_the_stamps() -> None:
     page = (ROOT / "docs" / "pocket-experts.md").read_text(encoding="utf-8")
 
-    assert expert_table.table(*expert_table.stamped()) in page
+    assert accuracy_table.table(*accuracy_table.stamped()) in page
 
 
 def test_the_splits_share_no_question_and_no_phrasing() -> None:

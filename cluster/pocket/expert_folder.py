@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cluster.local.questions import MATERIAL
-from cluster.local.recipe import Recipe, recipe_hash
-from cluster.local.tokenizer import CONTEXT_WINDOW, END, PAD, save_tokenizer, vocabulary
+from cluster.pocket.questions import MATERIAL
+from cluster.pocket.recipe import Recipe, recipe_hash
+from cluster.pocket.tokenizer import CONTEXT_WINDOW, END, PAD, save_tokenizer, vocabulary
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-EXPERTS = MATERIAL / "experts"
+EXPERTS = MATERIAL.parent / "local" / "experts"
 STAMP = "stamp.json"
 _WEIGHTS_LIMIT_BYTES = 8_000_000  # of all experts together: they are shipped with the source
 

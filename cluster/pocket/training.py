@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from cluster.local.recipe import HEAD_DIM, Recipe, recipe_hash, training_batch
-from cluster.local.tokenizer import CONTEXT_WINDOW, END, PAD, build_tokenizer, number_token_ids, vocabulary
+from cluster.pocket.recipe import HEAD_DIM, Recipe, recipe_hash, training_batch
+from cluster.pocket.tokenizer import CONTEXT_WINDOW, END, PAD, build_tokenizer, number_token_ids, vocabulary
 
 _NUMBER_PERIODS = (2, 4, 5, 10, 20, 25, 50, 100, 200, 400)
 _IGNORED = -100  # label of a position that is not scored

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cluster.local.expert_folder import (
+from cluster.pocket.expert_folder import (
     EXPERTS,
     ExpertFolderError,
     check_total_size,
@@ -21,8 +21,8 @@ from cluster.local.expert_folder import (
     write_model,
     write_stamp,
 )
-from cluster.local.questions import MATERIAL, questions
-from cluster.local.recipe import RECIPES, Recipe
+from cluster.pocket.questions import MATERIAL, questions
+from cluster.pocket.recipe import RECIPES, Recipe
 
 RUNS = MATERIAL.parent.parent / "var" / "experts"
 """State of runs that have not ended yet; git ignores it."""
@@ -60,8 +60,8 @@ def make_experts(
 def _make(recipe: Recipe, *, folder: Path, run: Path, threads: int) -> None:
     import torch
 
-    from cluster.local.answers import accuracy_by_kind, load_expert
-    from cluster.local.training import train
+    from cluster.pocket.generate import accuracy_by_kind, load_expert
+    from cluster.pocket.training import train
 
     torch.set_num_threads(threads)
     with _Progress(recipe) as progress:
@@ -107,7 +107,7 @@ class _Progress:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the pocket experts that are not up to date."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.local.make_experts", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cluster.pocket.train_experts", description=main.__doc__)
     parser.add_argument("--only", nargs="+", choices=sorted(RECIPES), help="these experts instead of all")
     parser.add_argument("--force", action="store_true", help="make them afresh, up to date or not")
     parser.add_argument("--threads", type=int, default=1, help="threads for torch (default 1)")

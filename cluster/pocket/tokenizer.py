@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.local.questions import MATERIAL, atlas, phrasings
+from cluster.pocket.questions import MATERIAL, atlas, phrasings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

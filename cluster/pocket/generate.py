@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.local.questions import KINDS, Question
-from cluster.local.recipe import conversation
-from cluster.local.tokenizer import END, PAD, build_tokenizer, vocabulary
+from cluster.pocket.questions import KINDS, Question
+from cluster.pocket.recipe import conversation
+from cluster.pocket.tokenizer import END, PAD, build_tokenizer, vocabulary
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM

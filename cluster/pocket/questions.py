@@ -192,7 +192,7 @@ TASK_OF: dict[str, str] = {kind: task for task, kinds in KINDS.items() for kind 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write questions as JSONL: `query_id`, `query`, `reference`, `task`, `split`."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.local.questions", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cluster.pocket.questions", description=main.__doc__)
     parser.add_argument("--split", choices=SPLITS, required=True)
     parser.add_argument("--n", type=int, required=True, help="how many questions")
     parser.add_argument("--seed", type=int, default=0)

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
-from cluster.local.questions import KINDS, Question, atlas, draw, made_up_word
-from cluster.local.tokenizer import ADDRESSES, SYSTEM_PROMPTS, build_tokenizer, chat_template
+from cluster.pocket.questions import KINDS, Question, atlas, draw, made_up_word
+from cluster.pocket.tokenizer import ADDRESSES, SYSTEM_PROMPTS, build_tokenizer, chat_template
 
 RECIPE_VERSION = 1
 """Raise it when the training loop changes what comes out of an unchanged recipe."""

@@ -1,6 +1,6 @@
 """How good each pocket expert is at each kind of question, as a Markdown table.
 
-    python -m cluster.local.expert_table [--judge]
+    python -m cluster.pocket.accuracy_table [--judge]
 
 Reads the stamps of the made experts; `--judge` asks the held-out questions anew. Knows no engine.
 """
@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 
-from cluster.local.expert_folder import EXPERTS, ExpertFolderError, verified_stamp
-from cluster.local.questions import KINDS, questions
-from cluster.local.recipe import RECIPES
+from cluster.pocket.expert_folder import EXPERTS, ExpertFolderError, verified_stamp
+from cluster.pocket.questions import KINDS, questions
+from cluster.pocket.recipe import RECIPES
 
 Accuracies = Mapping[str, Mapping[str, float]]
 """Expert → task or kind of question → fraction right."""
@@ -33,8 +33,8 @@ def stamped() -> tuple[Accuracies, Mapping[str, int]]:
 
 def judged() -> Accuracies:
     """The same, measured now."""
-    from cluster.local.answers import accuracy_by_kind, load_expert
-    from cluster.local.make_experts import JUDGED_ON, JUDGED_SEED
+    from cluster.pocket.generate import accuracy_by_kind, load_expert
+    from cluster.pocket.train_experts import JUDGED_ON, JUDGED_SEED
 
     asked = questions("heldout", n=JUDGED_ON, seed=JUDGED_SEED)
     return {name: accuracy_by_kind(load_expert(EXPERTS / name), asked) for name in RECIPES}
@@ -56,7 +56,7 @@ def table(accuracies: Accuracies, parameters: Mapping[str, int]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 2 when an expert is missing or damaged."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.local.expert_table", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cluster.pocket.accuracy_table", description=main.__doc__)
     parser.add_argument("--judge", action="store_true", help="ask the questions anew (needs torch; a minute)")
     options = parser.parse_args(arguments)
     try:

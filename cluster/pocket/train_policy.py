@@ -1,6 +1,6 @@
 """Make the default policy: the trainer's own commands, run on the pocket experts' served answers.
 
-    python -m cluster.local.make_policy [--force]
+    python -m cluster.pocket.train_policy [--force]
 
 questions → collect (every expert, through the running endpoint) → label → train → evaluate. Nothing
 about the policy is written by hand. It is made again only when an expert, the questions or this
@@ -16,8 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.local.questions import main as write_questions
 from cluster.local.run import ROOT, serving, wait_until_ready
+from cluster.pocket.questions import main as write_questions
 
 LOCAL = ROOT / "cluster" / "local"
 EXPERTS = ("arithmetic", "words", "atlas", "generalist")
@@ -32,7 +32,7 @@ RECIPE = {"method": "auto", "train": {"split": "policy", "n": 1200, "seed": 1}, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the policy unless it is up to date; 1 when a step fails."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.local.make_policy", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cluster.pocket.train_policy", description=__doc__)
     parser.add_argument("--force", action="store_true", help="make it although nothing changed")
     options = parser.parse_args(arguments)
     sources = fingerprint()
