@@ -59,7 +59,7 @@ policy: setup  ## Make the default policy: collect, label, train, evaluate on th
 	$(PY) -m cluster.pocket.train_policy
 
 claims: setup  ## The paper's three claims, measured on the served pocket experts
-	$(PY) -m cluster.local.claims
+	$(PY) -m experiments.claims
 
 cluster: setup  ## A several-node Ray cluster on this machine, a node for each pool, with a graph on it
 	$(PY) -m cluster.local.nodes up

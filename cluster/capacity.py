@@ -2,7 +2,7 @@
 
     python -m cluster.capacity [--rate 10000] [--tokens 200] [--figures docs/control-plane.json]
 
-Arithmetic only, on figures that `python -m cluster.local.control_plane` measured; the processors that it
+Arithmetic only, on figures that `python -m experiments.control_plane` measured; the processors that it
 counts are those of the machine that was measured. The pace of a GPU is not measured: give your own.
 """
 
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        print(f"{file} cannot be read: {error}; run `python -m cluster.local.control_plane`", file=sys.stderr)
+        print(f"{file} cannot be read: {error}; run `python -m experiments.control_plane`", file=sys.stderr)
         return 2
     load = Load(**options)
     print(table(needs(rows, load), load))

@@ -8,8 +8,8 @@ import yaml
 from cluster.check.config import check_file
 from cluster.kuberay.settings import RenderSettings
 from cluster.kuberay.worker_groups import groups
-from cluster.local import control_plane, elasticity
 from cluster.packing import asks
+from experiments import control_plane, elasticity
 from router.policy import Policy
 from tests.cluster.configs import written
 

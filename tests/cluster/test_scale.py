@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.capacity import FIGURES, Load, controller, main, needs, table
-from cluster.local import control_plane
+from experiments import control_plane
 
 ROW = {
     "experts": 2.0,

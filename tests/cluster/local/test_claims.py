@@ -7,10 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import orjson
 import pytest
 
-from cluster.local.claims import Asking, main, measure
-from cluster.local.claims_report import Answered, Round, as_markdown, speedup, summarise
 from cluster.pocket.questions import Question, questions
 from cluster.pocket.train_policy import EXPERTS
+from experiments.claims import Asking, main, measure
+from experiments.claims_report import Answered, Round, as_markdown, speedup, summarise
 
 ASKED = questions("heldout", n=9, seed=1)
 AGAIN = {"auto": [30.0, 36.0], "generalist": [20.0, 21.176470588]}

@@ -1,6 +1,6 @@
 """What more experts cost the control plane: deploy and update times, and a request's way, by their number.
 
-    python -m cluster.local.control_plane --experts 2,8,32,64 --out var/control-plane
+    python -m experiments.control_plane --experts 2,8,32,64 --out var/control-plane
 
 Each size is a fresh local cluster (cluster/local/nodes.py) with simulated experts that answer at once and
 a real policy that scores them all, trained on made-up outcomes and kept in `--out` for the next run.
@@ -22,9 +22,9 @@ import httpx
 import numpy as np
 import yaml
 
-from cluster.local.costs import costs
 from cluster.local.dashboard_api import HTTP_PORT, ClusterNotStarted, await_ready, deploy
 from cluster.local.nodes import CONFIG, Machine, addresses
+from experiments.costs import costs
 from router.data.dataset import Dataset
 from router.encoders import DEFAULT, load_encoder
 from router.errors import RouterError
@@ -185,7 +185,7 @@ def plot(rows: Sequence[dict[str, float]], file: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure each size; 2 with one clear line when a cluster does not come up."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.local.control_plane", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m experiments.control_plane", description=__doc__)
     parser.add_argument("--experts", default="2,8,32,64")
     parser.add_argument("--out", type=Path, default=Path("var/control-plane"))
     options = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """One expert's replicas under load, at rest, at zero and woken, beside those of all others, as a plot.
 
     python -m cluster.local.nodes up
-    python -m cluster.local.elasticity --expert arithmetic --out var/elasticity
+    python -m experiments.elasticity --expert arithmetic --out var/elasticity
 
 The expert goes from its minimum to its maximum and back; then its minimum becomes 0 in place, it falls
 asleep, and is woken twice: by a request that waits for it, and by one that the next expert answers.
@@ -198,7 +198,7 @@ def plot(samples: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Record and draw; 2 with one clear line when no cluster answers."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.local.elasticity", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m experiments.elasticity", description=__doc__)
     parser.add_argument("--config", type=Path, default=CONFIG, help="what `nodes up` deployed")
     parser.add_argument("--expert", default="arithmetic")
     parser.add_argument("--clients", type=int, default=24)

@@ -1,6 +1,6 @@
 """The paper's three claims, measured on the served pocket experts with held-out questions.
 
-    python -m cluster.local.claims [--endpoint URL] [--n 400] [--rounds 5] [--out FOLDER]
+    python -m experiments.claims [--endpoint URL] [--n 400] [--rounds 5] [--out FOLDER]
 
 Asks `auto`, every expert alone and a random choice the same questions in turn, round by round, so
 that a machine that drifts drifts for all. Every round has questions of its own, so that the router's
@@ -22,10 +22,10 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from cluster.local.claims_report import Answered, Round, as_markdown, speedup, summarise
 from cluster.local.run import ROOT, serving, wait_until_ready
 from cluster.pocket.questions import Question, QuestionError, questions
 from cluster.pocket.train_policy import EXPERTS, MOST_TOKENS
+from experiments.claims_report import Answered, Round, as_markdown, speedup, summarise
 
 PORT = 8138
 CONCURRENCY = 1
@@ -146,7 +146,7 @@ def _figures(url: str, asked: Sequence[Sequence[Question]], options: argparse.Na
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write; 1 when the graph does not come up, 2 when there are not so many questions."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.local.claims", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=__doc__)
     parser.add_argument("--endpoint", help="a running ingress, such as http://127.0.0.1:8000")
     parser.add_argument("--n", type=int, default=400, help="questions in each round")
     parser.add_argument("--rounds", type=int, default=5)
