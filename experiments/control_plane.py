@@ -29,7 +29,7 @@ from router.data.dataset import Dataset
 from router.encoders import DEFAULT, load_encoder
 from router.errors import RouterError
 from router.experts import CandidatePool, ExpertProfile, Price
-from router.training import train
+from router.training.train import train
 
 REQUESTS = 100
 TRAINED_ON = 300

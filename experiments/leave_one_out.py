@@ -8,13 +8,13 @@ import sys
 import numpy as np
 
 from experiments.data import Recorded, arguments, recorded
-from router import metrics
-from router.adding import add_expert
 from router.data.dataset import Dataset, split_by_query
 from router.errors import OutcomesError
-from router.evaluation import curve, judge
+from router.evaluation import metrics
+from router.evaluation.evaluate import curve, judge
 from router.policy import Policy
-from router.training import train
+from router.training.add_expert import add_expert
+from router.training.train import train
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from router.core import FloatArray, IntArray, Preferences
 from router.data.dataset import Dataset, split_by_query
 from router.data.outcomes import read_outcomes
 from router.encoders import load_encoder
-from router.evaluation import judge
+from router.evaluation.evaluate import judge
 from router.labels.bertsim import BertSim
-from router.training import train
+from router.training.train import train
 
 SET = "zeroeval10_responses"
 METHODS = "knn,mlp,bert,auto"

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 
 from experiments.data import Recorded, arguments, mean_and_spread, recorded
-from router import metrics
 from router.core import FloatArray, IntArray
 from router.data.dataset import split_by_query
-from router.evaluation import Judged, judge, report
-from router.training import train
+from router.evaluation import metrics
+from router.evaluation.evaluate import Judged, judge, report
+from router.training.train import train
 
 METHODS = "auto,knn,linear,lexical,tasks,elo,matrix_factorization,mlp,random"
 FIGURES = ("apgr", "cpt50", "cpt80")

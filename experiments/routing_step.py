@@ -21,7 +21,7 @@ from router.data.dataset import Dataset
 from router.encoders import DEFAULT, Encoder, load_encoder
 from router.experts import CandidatePool, ExpertProfile, Price
 from router.policy import Policy
-from router.training import train
+from router.training.train import train
 
 POOLS = (4, 64)
 TRAINED_ON = 1500

@@ -15,7 +15,7 @@ from router.data.dataset import Dataset
 from router.encoders import DEFAULT
 from router.experts import CandidatePool, ExpertProfile, Price
 from router.methods.knn import KnnRouter
-from router.training import train
+from router.training.train import train
 
 QUERIES, EXPERTS, BATCH, INDEXED = 8000, 10, 64, 1_000_000
 TOPICS = 20

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.data import Recorded
-from router.comparison import as_markdown, compare
+from router.evaluation.comparison import as_markdown, compare
 
 METHODS = ("auto", "knn", "clusters", "linear", "lexical", "tasks", "elo", "matrix_factorization", "mlp")
 

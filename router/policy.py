@@ -173,7 +173,7 @@ class Policy:
             if part is not None:
                 parts[name] = part.arrays()
         arrays = {f"{part}/{name}": value for part, found in parts.items() for name, value in found.items()}
-        from router.card import card
+        from router.training.card import card
 
         told = self.card or card(self)
         saved = artifact.save(folder, artifact.Artifact(facts, arrays, told))

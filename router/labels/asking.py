@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
+from router.collection.endpoint import PASSING, open_client, retry_after_s
 from router.data.growing import read_growing
-from router.endpoint import PASSING, open_client, retry_after_s
 from router.errors import InputError, OutcomesError
 
 ATTEMPTS = 4

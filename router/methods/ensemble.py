@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from router import metrics
 from router.core import FloatArray, IntArray, QueryBatch, TrainingSet
 from router.errors import MethodError, WeightsError
+from router.evaluation import metrics
 from router.methods.contract import RoutingMethod
 from router.methods.registry import make, method_class
 from router.methods.shrink import filled, global_means

@@ -13,7 +13,7 @@ from router.encoders import DEFAULT, Encoder, load_encoder
 from router.encoders.source import find
 from router.errors import NoEligibleExpertError
 from router.policy import Policy
-from router.training import train
+from router.training.train import train
 from tests.router.data_sets import dataset
 from tests.router.methods import users_method
 

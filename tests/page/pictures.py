@@ -79,7 +79,7 @@ def _configuration() -> Path:
 
 def _judge(url: str) -> list[str]:
     """Evaluate the policy on fresh questions, and return them."""
-    from router.collect import read_queries
+    from router.collection.collect import read_queries
 
     queries, responses, outcomes = WORK / "q.jsonl", WORK / "r.jsonl", WORK / "o.parquet"
     write_questions([*JUDGED_ON, "--out", str(queries)])

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.adding import add_expert
-from router.card import card
 from router.core import Preferences, QueryBatch, RouteRequest
 from router.data.dataset import Dataset, to_dataset
 from router.encoders import EncoderSpec
 from router.errors import InputError, OutcomesError, PoolError
-from router.evaluation import judge, report
+from router.evaluation.evaluate import judge, report
 from router.policy import Policy
-from router.probes import choose_probes
-from router.training import train
+from router.training.add_expert import add_expert
+from router.training.card import card
+from router.training.probes import choose_probes
+from router.training.train import train
 from tests.router.data_sets import POOL, dataset, embeddings, rows
 
 SPEC = EncoderSpec("test", "0" * 64, 16, 128)

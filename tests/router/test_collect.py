@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from router.collect import Collected, collect, read_queries
+from router.collection.collect import Collected, collect, read_queries
 from router.data.outcomes import read_rows
 from router.errors import InputError, OutcomesError
 

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router.card import card
-from router.comparison import as_markdown as compared
-from router.comparison import compare, write_comparison
 from router.core import Preferences, QueryBatch, RouteRequest
 from router.data.dataset import Dataset, to_dataset
 from router.encoders import EncoderSpec
 from router.errors import InputError, MethodError, OutcomesError, PoolError
-from router.evaluation import judge, report
+from router.evaluation.comparison import as_markdown as compared
+from router.evaluation.comparison import compare, write_comparison
+from router.evaluation.evaluate import judge, report
+from router.evaluation.report import as_markdown, write_report, written_whole
 from router.policy import Policy
-from router.report import as_markdown, write_report, written_whole
-from router.training import train
+from router.training.card import card
+from router.training.train import train
 from tests.router.data_sets import POOL, dataset, embeddings, rows
 
 SPEC = EncoderSpec("test", "0" * 64, 16, 128)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import metrics
+from router.evaluation import metrics
 
 POINTS = st.lists(st.tuples(st.floats(0, 10, width=16), st.floats(0, 1, width=16)), min_size=1, max_size=12)
 

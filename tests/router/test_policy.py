@@ -24,7 +24,7 @@ from router.errors import (
 )
 from router.experts import Price
 from router.policy import Policy
-from router.training import train
+from router.training.train import train
 from tests.router.data_sets import POOL, dataset, embeddings, rows
 
 SPEC = EncoderSpec("test", "0" * 64, 16, 128)

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.comparison import compare
 from router.core import QueryBatch, RouteRequest
 from router.encoders import EncoderSpec
 from router.errors import MethodError
+from router.evaluation.comparison import compare
 from router.methods.registry import make, names
 from router.policy import Policy
-from router.training import train
+from router.training.train import train
 from tests.router.data_sets import dataset, embeddings
 from tests.router.methods.users_method import install
 

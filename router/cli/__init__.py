@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
-from router import cli_outcomes, cli_policies, cli_training
+from router.cli import outcomes, policies, training
 from router.errors import RouterError
 
 COMMANDS = "to_router.commands"
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         prog="to-router", description="Train, judge and serve LLM routing policies."
     )
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for room in (cli_outcomes, cli_training, cli_policies):
+    for room in (outcomes, training, policies):
         room.add_commands(commands)
     for point in entry_points(group=COMMANDS):
         try:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from router import plots
-from router.evaluation import Judged
+from router.evaluation import plots
+from router.evaluation.evaluate import Judged
 
 
 def write_report(folder: Path, judged: Judged, figures: Mapping[str, Any]) -> None:

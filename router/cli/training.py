@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from router.cli_inputs import (
+from router.cli.inputs import (
     add_choice_of_experts,
     add_outcomes,
     embed,
@@ -74,7 +74,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from router.training import check_trainable, train
+    from router.training.train import check_trainable, train
 
     refuse_existing(options.out)
     params = mapping_of(options.recipe)
@@ -96,9 +96,9 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from router.evaluation import judge, report
-    from router.plots import require_matplotlib
-    from router.report import as_json, as_markdown, write_report
+    from router.evaluation.evaluate import judge, report
+    from router.evaluation.plots import require_matplotlib
+    from router.evaluation.report import as_json, as_markdown, write_report
 
     require_matplotlib()
     policy = Policy.load(options.policy)
@@ -114,9 +114,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from router.comparison import as_markdown, check_comparable, compare, write_comparison
-    from router.plots import require_matplotlib
-    from router.report import as_json
+    from router.evaluation.comparison import as_markdown, check_comparable, compare, write_comparison
+    from router.evaluation.plots import require_matplotlib
+    from router.evaluation.report import as_json
 
     require_matplotlib()
     methods = names(options.methods, "--methods")
@@ -137,8 +137,8 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _add_expert(options: argparse.Namespace) -> int:
-    from router.adding import add_expert
-    from router.card import card
+    from router.training.add_expert import add_expert
+    from router.training.card import card
 
     refuse_existing(options.out)
     policy = Policy.load(options.policy)

@@ -15,9 +15,9 @@ from typing import Any, TextIO
 
 import httpx
 
+from router.collection.endpoint import PASSING, open_client, retry_after_s
 from router.data.growing import read_growing
 from router.data.outcomes import Row, read_rows
-from router.endpoint import PASSING, open_client, retry_after_s
 from router.errors import InputError, OutcomesError
 
 ATTEMPTS = 3

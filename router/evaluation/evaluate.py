@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from router import metrics
 from router.core import BoolArray, FloatArray, IntArray, Preferences, QueryBatch, RouteRequest
 from router.data.dataset import Dataset
 from router.decide import decide
 from router.errors import OutcomesError
+from router.evaluation import metrics
 from router.policy import Policy
-from router.training import COST_WEIGHTS
+from router.training.train import COST_WEIGHTS
 
 
 @dataclass(frozen=True)

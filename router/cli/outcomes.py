@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from router.cli_inputs import embed, encoder_of, names, progress, seed
+from router.cli.inputs import embed, encoder_of, names, progress, seed
 from router.errors import InputError
 
 
@@ -44,7 +44,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _collect(options: argparse.Namespace) -> int:
-    from router.collect import collect, read_queries
+    from router.collection.collect import collect, read_queries
 
     experts = names(options.experts, "--experts")
     queries = read_queries(options.queries)
@@ -73,7 +73,7 @@ def _collect(options: argparse.Namespace) -> int:
 
 def _label(options: argparse.Namespace) -> int:
     from router import labels
-    from router.cli_inputs import mapping_of
+    from router.cli.inputs import mapping_of
     from router.data.outcomes import checked, read_rows, write_rows
 
     given = mapping_of(options.options)
@@ -99,9 +99,9 @@ def _label(options: argparse.Namespace) -> int:
 
 
 def _probes(options: argparse.Namespace) -> int:
-    from router.collect import read_queries
+    from router.collection.collect import read_queries
     from router.data.outcomes import write_rows
-    from router.probes import choose_probes
+    from router.training.probes import choose_probes
 
     rows = read_queries(options.queries, repeated=True)
     texts = [row["query"] for row in rows]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from router import metrics
 from router.errors import InputError
-from router.evaluation import Judged
+from router.evaluation import metrics
+from router.evaluation.evaluate import Judged
 
 INK, PALE = "#1f2430", "#9aa3b2"
 LINES = ("#c2410c", "#1d4ed8", "#047857", "#7c3aed", "#b45309", "#be185d", "#0e7490", "#4d7c0f")

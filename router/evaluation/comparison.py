@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from router import plots
 from router.core import FloatArray
 from router.data.dataset import Dataset, split_by_query
 from router.encoders import EncoderSpec
 from router.errors import InputError
-from router.evaluation import judge, report
-from router.report import as_json, written_whole
-from router.training import check_trainable, train
+from router.evaluation import plots
+from router.evaluation.evaluate import judge, report
+from router.evaluation.report import as_json, written_whole
+from router.training.train import check_trainable, train
 
 COLUMNS = {
     "quality": "quality, cost_weight 0",
