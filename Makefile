@@ -72,7 +72,7 @@ load: setup  ## A small load on the default graph, started for it: table, plots,
 		--start "$(PY) -m cluster.local.run --config $(CONFIG) --port $(LOAD_PORT)"
 
 pictures: setup  ## The pages' pictures in docs, taken by a real browser
-	$(PY) -m tests.page.pictures
+	$(PY) -m tests.deployments.dashboard.pictures
 
 clean:  ## Remove what was made, .venv too
 	rm -rf $(VENV) var build *.egg-info

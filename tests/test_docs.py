@@ -25,7 +25,7 @@ SETTINGS = [
 ]
 ERRORS = {
     name: found
-    for name, found in vars(deployments.errors).items()
+    for name, found in vars(deployments.contracts.errors).items()
     if isinstance(found, type) and issubclass(found, ApiError)
 }
 VERDICTS = {"Verdict"}

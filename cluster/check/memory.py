@@ -2,7 +2,7 @@
 
     python -m cluster.check.memory CONFIG       the table that docs/deploy.md shows
 
-Facts come from the model's own folder, else from cluster/check/models.yaml; a model of neither is passed over.
+Facts come from the model's own folder, else from models.yaml; a model of neither is passed over.
 Arithmetic only; asks no GPU.
 """
 

@@ -15,7 +15,7 @@ import yaml
 from cluster.check.finding import Finding
 from cluster.packing import Ask, Nodes, eligible, holds, unplaced
 from router.errors import RouterError
-from tests.cluster.validate import doubled_resources
+from tests.cluster.kuberay.validate import doubled_resources
 
 DASHBOARD = "http://127.0.0.1:8265"
 NODE_LIMIT = 10_000

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cluster.local.run import ROOT, serving, wait_until_ready
 from cluster.pocket.questions import main as write_questions
+from cluster.pocket.questions import questions
 
 LOCAL = ROOT / "cluster" / "local"
 EXPERTS = ("arithmetic", "words", "atlas", "generalist")
@@ -27,7 +28,9 @@ STAMP = LOCAL / "policy.json"
 PORT = 8137
 MOST_TOKENS = 16
 """No pocket expert's answer is longer."""
-RECIPE = {"method": "auto", "train": {"split": "policy", "n": 1200, "seed": 1}, "seed": 0}
+SPLIT, DRAWN, DRAWN_SEED = "policy", 1200, 1
+METHOD = "auto"
+RECIPE = {"method": METHOD, "train": {"split": SPLIT, "n": DRAWN, "seed": DRAWN_SEED}, "seed": 0}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,10 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     work = ROOT / "var" / "policy"
     work.mkdir(parents=True, exist_ok=True)
-    drawn = RECIPE["train"]
-    assert isinstance(drawn, dict)  # noqa: S101 - a constant of this file
     queries = work / "queries.jsonl"
-    asked = ["--split", drawn["split"], "--n", str(drawn["n"]), "--seed", str(drawn["seed"])]
+    asked = ["--split", SPLIT, "--n", str(DRAWN), "--seed", str(DRAWN_SEED)]
     if write_questions([*asked, "--out", str(queries)]):
         return 1
     responses, outcomes, made = work / "responses.jsonl", work / "outcomes.parquet", work / "policy"
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--outcomes",
         outcomes,
         "--method",
-        RECIPE["method"],
+        METHOD,
         "--pool",
         LOCAL / "experts.yaml",
         "--out",
@@ -90,12 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fingerprint() -> dict[str, str]:
-    """What the policy is made from: file → sha256."""
+    """What the policy is made from: file, or the questions drawn, → sha256."""
     files = [LOCAL / "experts" / name / "model.safetensors" for name in EXPERTS]
-    files += [
-        LOCAL / name for name in ("questions.py", "phrasings.json", "words.txt", "atlas.csv", "experts.yaml")
-    ]
-    return {str(file.relative_to(LOCAL)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    files.append(LOCAL / "experts.yaml")
+    hashes = {str(file.relative_to(LOCAL)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    drawn = questions(SPLIT, n=DRAWN, seed=DRAWN_SEED)
+    texts = json.dumps([[question.query, question.reference] for question in drawn])
+    return {**hashes, "questions": hashlib.sha256(texts.encode()).hexdigest()}
 
 
 def up_to_date(sources: dict[str, str]) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.deployments.house import House
+from tests.deployments.harness import House
 
 
 @pytest.fixture

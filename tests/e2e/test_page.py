@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from cluster.pocket.questions import questions
+from tests.deployments.dashboard import browser
 from tests.e2e.conftest import Application
 from tests.e2e.test_deploys import answers, processes, wait_until
-from tests.page import browser
 
 pytestmark = pytest.mark.e2e
 

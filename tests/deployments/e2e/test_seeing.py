@@ -19,7 +19,7 @@ from deployments.observability.decision_log import log_files, read_records
 from tests.deployments.e2e.conftest import EXPERTS, Graph
 from tests.deployments.e2e.load import CHAT
 from tests.deployments.e2e.test_faults import wait_until_calm
-from tests.deployments.test_telemetry import documented
+from tests.deployments.observability.test_metrics import documented
 from tests.e2e.conftest import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

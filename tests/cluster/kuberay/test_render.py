@@ -17,7 +17,7 @@ from cluster.local.run import transport_flags
 from cluster.packing import asks
 from router.cli import main
 from tests.cluster.configs import ROOT, good, written
-from tests.cluster.validate import faults
+from tests.cluster.kuberay.validate import faults
 
 OVERLAYS = ROOT / "cluster" / "kuberay" / "overlays"
 BASE = ROOT / "cluster" / "kuberay" / "base"

@@ -1,6 +1,6 @@
 """What an open board costs the requests: the same load with and without one, in paired repeats.
 
-    python -m tests.page.watching [--url http://127.0.0.1:8000] [--pairs 10] [--seconds 3]
+    python -m tests.deployments.dashboard.watching [--url http://127.0.0.1:8000] [--pairs 10] [--seconds 3]
 
 A board is what its script asks for: `/page/data/board` every two seconds. The browser that draws it
 runs on another machine in practice, so none runs here. Without `--url` the real door serves with
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from tests.page.graph import serving
+from tests.deployments.dashboard.graph import serving
 
 BOARD_EVERY_S = 2.0
 CONNECTIONS = 8
@@ -95,7 +95,9 @@ def interval(differences: list[float]) -> tuple[float, float, float]:
 
 def main() -> int:
     """Print the pairs and the verdict; 1 when open and closed can be told apart."""
-    parser = argparse.ArgumentParser(prog="python -m tests.page.watching", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.deployments.dashboard.watching", description=__doc__
+    )
     parser.add_argument("--url")
     parser.add_argument("--pairs", type=int, default=10, choices=sorted(T_95))
     parser.add_argument("--seconds", type=float, default=3.0)

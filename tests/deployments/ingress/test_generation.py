@@ -11,7 +11,7 @@ from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable
 from deployments.contracts.requests import ROUTING_FIELDS
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, FakeExpert, event
-from tests.deployments.house import CHAT, HELLO, House, settle
+from tests.deployments.harness import CHAT, HELLO, House, settle
 
 # --- admission
 

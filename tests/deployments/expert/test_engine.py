@@ -60,7 +60,8 @@ def test_building_an_application_imports_neither_vllm_nor_torch() -> None:
         [
             sys.executable,
             "-c",
-            "import sys, deployments.app, deployments.expert.deployment; print({'vllm', 'torch'} & sys.modules.keys())",
+            "import sys, deployments.app, deployments.expert.deployment; "
+            "print({'vllm', 'torch'} & sys.modules.keys())",
         ],
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ from deployments.dashboard.explain import dollars, reasons
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from router.cli import main
 from router.experts import Price
-from tests.page.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph
+from tests.deployments.dashboard.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph
 
 SUM = "What is 12 + 30?"
 
@@ -152,7 +152,7 @@ def test_bad_input_gets_one_clear_line(
 
 
 def test_without_a_page_it_still_explains(capsys: pytest.CaptureFixture[str]) -> None:
-    from tests.page.graph import serving
+    from tests.deployments.dashboard.graph import serving
 
     with serving(page=False) as graph:
         assert chat(graph, SUM) == 0

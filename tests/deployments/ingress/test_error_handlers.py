@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.deployments.house import House
-from tests.deployments.test_api import CHAT, door_with
+from tests.deployments.harness import House
+from tests.deployments.ingress.test_api import CHAT, door_with
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from deployments.contracts.errors import ExpertUnavailable
-from tests.deployments.house import House
+from tests.deployments.harness import House
 
 URL = "http://169.254.169.254/latest/meta-data"
 FORMS: dict[str, dict[str, Any]] = {

@@ -13,8 +13,8 @@ from deployments.contracts.messages import RouterState
 from deployments.dashboard.routes import DOCUMENTS, is_loopback, static_files
 from deployments.dashboard.snapshot import Board
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
+from tests.deployments.dashboard.graph import NAMES, Graph, policy_view
 from tests.deployments.fakes import Clock
-from tests.page.graph import NAMES, Graph, policy_view
 
 DATA = ("/page/data/ask", "/page/data/board", "/page/data/policy")
 FILES = ("/page/page.css", "/page/common.js", "/page/icon.svg")

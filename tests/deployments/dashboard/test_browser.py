@@ -11,8 +11,8 @@ import pytest
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.observability import metrics
 from router.experts import Price
-from tests.page import browser
-from tests.page.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph, serving
+from tests.deployments.dashboard import browser
+from tests.deployments.dashboard.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph, serving
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 SERIOUS = {"serious", "critical"}

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.contracts.requests import KINDS
 from deployments.ingress.middleware import Guard
 from tests.deployments.fakes import FakeExpert
-from tests.deployments.house import House
+from tests.deployments.harness import House
 
 PATHS = [*KINDS, "/v1/route"]
 ENVELOPE = {"message", "type", "param", "code"}

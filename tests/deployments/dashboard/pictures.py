@@ -1,6 +1,6 @@
 """Pictures of the page for docs/page.md, from the real application with the pocket experts.
 
-    python -m tests.page.pictures [--out docs/images] [--stand-ins]
+    python -m tests.deployments.dashboard.pictures [--out docs/images] [--stand-ins]
 
 Starts the default graph, judges its policy on questions that it did not train on, sends a small
 load and photographs ask, board and policy at 1280 and 390 pixels, light; ask also in the dark.
@@ -24,9 +24,9 @@ from cluster.local.run import ROOT, serving, wait_until_ready
 from cluster.pocket.questions import main as write_questions
 from cluster.pocket.train_policy import EXPERTS, MOST_TOKENS, POLICY
 from deployments.contracts.messages import RouterState
-from tests.page import browser
-from tests.page.graph import policy_view
-from tests.page.graph import serving as stand_ins
+from tests.deployments.dashboard import browser
+from tests.deployments.dashboard.graph import policy_view
+from tests.deployments.dashboard.graph import serving as stand_ins
 
 PORT = 8139
 WORK = ROOT / "var" / "page"
@@ -37,7 +37,9 @@ PAUSE_S = 0.15
 
 def main() -> int:
     """Write the pictures; 1 when the application does not come up."""
-    parser = argparse.ArgumentParser(prog="python -m tests.page.pictures", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.deployments.dashboard.pictures", description=__doc__
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--stand-ins", action="store_true", help="scripted experts behind the real door")
     options = parser.parse_args()

@@ -6,7 +6,7 @@ from typing import Any
 from deployments.limits.keys import KeyFile, KeyLimits, KeyRing, new_key, write_keys
 from deployments.limits.ledger import Ledger, Sync, Synced
 from deployments.limits.ledger_client import LedgerClient
-from tests.deployments.house import CHAT, HELLO, House
+from tests.deployments.harness import CHAT, HELLO, House
 
 
 class InProcess:

@@ -11,8 +11,8 @@ from cluster.check.nodes import ClusterUnreachable, ManifestUnreadable, check_fi
 from cluster.kuberay.rayservice import manifest, render
 from cluster.kuberay.settings import RenderSettings
 from cluster.packing import Nodes, asks
+from tests.cluster.check.test_config import errors, first, scale
 from tests.cluster.configs import good, written
-from tests.cluster.test_check import errors, first, scale
 
 NODES = [
     Nodes("head", {"pool": "door"}, {"CPU": 8.0}),

@@ -11,7 +11,7 @@ from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
 from router.errors import NoEligibleExpertError
 from router.experts import Price
 from tests.deployments.fakes import EVENTS, FakeExpert, answer, event
-from tests.deployments.house import House
+from tests.deployments.harness import House
 
 HELLO = [{"role": "user", "content": "What is 12 + 30?"}]
 CHAT = {"model": "auto", "messages": HELLO}

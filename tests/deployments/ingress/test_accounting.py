@@ -21,8 +21,8 @@ from deployments.observability.tracing import NoTracer, OtelTracer, tracer
 from router.experts import Price
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, event
-from tests.deployments.house import CHAT, HELLO, NAMES, House, settle
-from tests.deployments.test_door_keys import bearer, with_keys
+from tests.deployments.harness import CHAT, HELLO, NAMES, House, settle
+from tests.deployments.limits.test_key_limits import bearer, with_keys
 
 PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.page import browser
-from tests.page.graph import Graph, serving
+from tests.deployments.dashboard import browser
+from tests.deployments.dashboard.graph import Graph, serving
 
 PATIENCE_MS = 5_000
 
