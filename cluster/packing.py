@@ -27,7 +27,7 @@ Resources = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ReplicaDemand:
     """What the replicas of one deployment ask of nodes."""
 
     app: str
@@ -71,7 +71,7 @@ class Nodes:
 
 
 @dataclass(slots=True)
-class Room:
+class NodeState:
     """What is left on one node while replicas are packed onto it."""
 
     nodes: Nodes
@@ -81,7 +81,7 @@ class Room:
     replicas: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, nodes: Nodes) -> "Room":
+    def of(cls, nodes: Nodes) -> "NodeState":
         """An empty node."""
         count = nodes.resources.get("GPU", 0.0)
         gpus = [1.0] * int(count + ROUNDING)
@@ -115,7 +115,7 @@ def added(bundles: Sequence[Resources]) -> dict[str, float]:
     return total
 
 
-def asks(config: Mapping[str, Any]) -> list[Ask]:
+def asks(config: Mapping[str, Any]) -> list[ReplicaDemand]:
     """Every deployment's needs, in the file's order; applications that are not ours are passed over.
 
     Raises:
@@ -124,7 +124,7 @@ def asks(config: Mapping[str, Any]) -> list[Ask]:
     return [ask for app in config.get("applications") or [] for ask in _of_application(app)]
 
 
-def _of_application(app: Mapping[str, Any]) -> Iterator[Ask]:
+def _of_application(app: Mapping[str, Any]) -> Iterator[ReplicaDemand]:
     name, data, path = str(app.get("name")), app.get("args") or {}, app.get("import_path")
     scale = {str(d.get("name")): d for d in app.get("deployments") or [] if isinstance(d, dict)}
     if path == BUILD_APP:
@@ -158,12 +158,12 @@ def _ask(
     pool: PoolArgs | None,
     bundles: tuple[Resources, ...],
     scale: Mapping[str, Mapping[str, Any]],
-) -> Ask:
+) -> ReplicaDemand:
     settings = scale.get(deployment, {})
     low, high = _bounds(settings)
     labels = dict((pool.labels if pool else None) or {})
     grace = float(settings.get("graceful_shutdown_timeout_s") or DEFAULT_GRACE_S)
-    return Ask(app, deployment, labels, bundles, low, high, grace_s=grace)
+    return ReplicaDemand(app, deployment, labels, bundles, low, high, grace_s=grace)
 
 
 def _bounds(settings: Mapping[str, Any]) -> tuple[int, int]:
@@ -196,13 +196,15 @@ def holds(resources: Resources, piece: Resources) -> bool:
     return all(resources.get(name, 0.0) + ROUNDING >= amount for name, amount in piece.items() if amount > 0)
 
 
-def eligible(ask: Ask, nodes: Sequence[Nodes]) -> list[Nodes]:
+def eligible(ask: ReplicaDemand, nodes: Sequence[Nodes]) -> list[Nodes]:
     """The nodes that carry the pool's labels and know every custom resource that is asked."""
     custom = {name for piece in ask.pieces for name in piece} - {"CPU", "GPU", "memory"}
     return [n for n in nodes if matches(ask.labels, n.labels) and custom <= n.resources.keys()]
 
 
-def unplaced(wanted: Sequence[tuple[Ask, int]], nodes: Sequence[Nodes], *, most: bool) -> dict[str, int]:
+def unplaced(
+    wanted: Sequence[tuple[ReplicaDemand, int]], nodes: Sequence[Nodes], *, most: bool
+) -> dict[str, int]:
     """Replicas that find no room, by `Ask.key`, when the biggest are placed first.
 
     Args:
@@ -211,7 +213,7 @@ def unplaced(wanted: Sequence[tuple[Ask, int]], nodes: Sequence[Nodes], *, most:
         most: count a group's `high` nodes, not its `low`.
     """
     pieces = sum(len(ask.pieces) * count for ask, count in wanted)
-    rooms = [Room.of(n) for n in nodes for _ in range(min(n.high if most else n.low, max(pieces, 1)))]
+    rooms = [NodeState.of(n) for n in nodes for _ in range(min(n.high if most else n.low, max(pieces, 1)))]
     missing: dict[str, int] = {}
     for ask, count in sorted(wanted, key=lambda w: _weight(w[0]), reverse=True):
         able = {id(n) for n in eligible(ask, nodes)}
@@ -225,14 +227,14 @@ def unplaced(wanted: Sequence[tuple[Ask, int]], nodes: Sequence[Nodes], *, most:
     return missing
 
 
-def _weight(ask: Ask) -> tuple[float, float]:
+def _weight(ask: ReplicaDemand) -> tuple[float, float]:
     total = added(ask.bundles)
     return total.get("GPU", 0.0), total.get("CPU", 0.0)
 
 
-def _place(ask: Ask, rooms: Sequence[Room]) -> bool:
+def _place(ask: ReplicaDemand, rooms: Sequence[NodeState]) -> bool:
     """Put one replica where it fits, or leave everything as it was."""
-    taken: list[tuple[Room, Resources, dict[int, float]]] = []
+    taken: list[tuple[NodeState, Resources, dict[int, float]]] = []
     for piece in ask.pieces:
         for room in rooms:
             if ask.most_per_node is not None and room.replicas.get(ask.key, 0) >= ask.most_per_node:
@@ -251,7 +253,7 @@ def _place(ask: Ask, rooms: Sequence[Room]) -> bool:
     return True
 
 
-def _take(room: Room, piece: Resources, seats: Mapping[int, float], sign: int) -> None:
+def _take(room: NodeState, piece: Resources, seats: Mapping[int, float], sign: int) -> None:
     for name, amount in piece.items():
         room.left[name] = room.left.get(name, 0.0) - sign * amount
     for gpu, share in seats.items():

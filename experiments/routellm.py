@@ -11,7 +11,7 @@ from experiments.data import Recorded, arguments, mean_and_spread, recorded
 from router.core import FloatArray, IntArray
 from router.data.dataset import split_by_query
 from router.evaluation import metrics
-from router.evaluation.evaluate import Judged, judge, report
+from router.evaluation.evaluate import EvaluatedPolicy, judge, report
 from router.training.train import train
 
 METHODS = "auto,knn,linear,lexical,tasks,elo,matrix_factorization,mlp,random"
@@ -64,7 +64,7 @@ def _take(found: Recorded, rows: IntArray) -> Recorded:
     return Recorded(found.dataset.take(rows), found.embeddings[rows], found.encoder)
 
 
-def _interval(judged: Judged) -> tuple[float, float]:
+def _interval(judged: EvaluatedPolicy) -> tuple[float, float]:
     """95 % bootstrap interval of APGR over the test queries."""
     strong = judged.best_single
     lead = judged.scores[:, strong] - judged.scores[:, 1 - strong]

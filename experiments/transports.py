@@ -57,7 +57,7 @@ class Expert(SimulatedExpert):
         return Starlette(routes=[Route(PATH, answer, methods=["POST"])])
 
 
-class Door:
+class DashboardRoutes:
     """Hands an expert's bytes on, one way or the other."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ def build_expert(_args: dict[str, str]) -> Any:
 
 def build_door(_args: dict[str, str]) -> Any:
     """The door's application."""
-    return serve.deployment(serve.ingress()(Door), name="Door").bind()
+    return serve.deployment(serve.ingress()(DashboardRoutes), name="DashboardRoutes").bind()
 
 
 def main() -> None:
@@ -136,7 +136,7 @@ def _start(stack: ExitStack, out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     graph = {
         "http_options": {"host": "127.0.0.1", "port": PORT},
-        "applications": [app("expert", None, "Expert"), app("door", "/", "Door")],
+        "applications": [app("expert", None, "Expert"), app("door", "/", "DashboardRoutes")],
     }
     config = out / "graph.yaml"
     config.write_text(yaml.safe_dump(graph), encoding="utf-8")

@@ -24,7 +24,7 @@ close together that a paraphrase would count as far."""
 
 
 @dataclass(frozen=True)
-class Guard:
+class NoveltyGuard:
     """Training queries to compare with, how near is near enough, and what to say otherwise."""
 
     references: FloatArray  # [references, dimension] float32, unit rows; half as wide on disk

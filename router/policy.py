@@ -20,12 +20,12 @@ from router.decide import decide
 from router.encoders import EncoderSpec
 from router.errors import ManifestError, NoEligibleExpertError, PoolError, PreferenceError, WeightsError
 from router.experts import CandidatePool, ExpertProfile, Price
-from router.guard import Guard
+from router.guard import NoveltyGuard
 from router.methods.contract import RoutingMethod
 from router.methods.registry import method_class
 
 logger = logging.getLogger(__name__)
-TOLD = ("data_sha256", "seed", "metrics")
+MANIFEST_FACTS = ("data_sha256", "seed", "metrics")
 """Facts of the training that stand at the manifest's top, for programs that only read it."""
 
 
@@ -45,7 +45,7 @@ class Policy:
     encoder: EncoderSpec
     method: RoutingMethod
     costs: CostModel
-    guard: Guard
+    guard: NoveltyGuard
     static_ranking: tuple[str, ...]
     """Experts, best first, for when no decision can be had."""
     preferences: Preferences = Preferences()
@@ -165,7 +165,7 @@ class Policy:
             "wait_model": None if self.waits is None else {"kind": "log_ridge", "unit": "ms"},
             "static_ranking": list(self.static_ranking),
             "preferences": asdict(self.preferences),
-            **{name: facts_of_training.pop(name, None) for name in TOLD},
+            **{name: facts_of_training.pop(name, None) for name in MANIFEST_FACTS},
             "training": facts_of_training,
         }
         parts = {"method": self.method.arrays(), "cost": self.costs.arrays(), "guard": self.guard.arrays()}
@@ -218,12 +218,12 @@ class Policy:
                 facts["router"]["params"], _part(arrays, "method")
             ),
             costs=CostModel.restore(facts["cost_model"], _part(arrays, "cost")),
-            guard=Guard.restore(_part(arrays, "guard")),
+            guard=NoveltyGuard.restore(_part(arrays, "guard")),
             static_ranking=ranking,
             preferences=Preferences(**facts["preferences"]),
             calibration=Calibration.restore(_part(arrays, "calibration")) if calibrated else None,
             waits=Regression.restore(_part(arrays, "wait")) if waits else None,
-            training={**facts["training"], **{name: facts[name] for name in TOLD}},
+            training={**facts["training"], **{name: facts[name] for name in MANIFEST_FACTS}},
             card=found.card,
             policy_id=policy_id,
         )

@@ -13,7 +13,7 @@ import httpx
 import yaml
 
 from cluster.check.finding import Finding
-from cluster.packing import Ask, Nodes, eligible, holds, unplaced
+from cluster.packing import Nodes, ReplicaDemand, eligible, holds, unplaced
 from router.errors import RouterError
 from tests.cluster.kuberay.validate import doubled_resources
 
@@ -37,7 +37,7 @@ class ManifestUnreadable(RouterError):
 
 
 def check_fit(
-    asks: Sequence[Ask], nodes: Sequence[Nodes], *, where: str, more_may_join: bool = False
+    asks: Sequence[ReplicaDemand], nodes: Sequence[Nodes], *, where: str, more_may_join: bool = False
 ) -> Iterator[Finding]:
     """What of the deployments finds no place on the nodes.
 
@@ -47,7 +47,7 @@ def check_fit(
         where: whose nodes they are, for the messages.
         more_may_join: the nodes are those of a moment; a pool that may sleep may have none.
     """
-    placeable: list[Ask] = []
+    placeable: list[ReplicaDemand] = []
     for ask in asks:
         told = _impossible(ask, nodes)
         if told is None:
@@ -72,7 +72,7 @@ def check_fit(
         yield Finding("error" if grows else "warning", key, f"{told} ({where})")
 
 
-def _impossible(ask: Ask, nodes: Sequence[Nodes]) -> str | None:
+def _impossible(ask: ReplicaDemand, nodes: Sequence[Nodes]) -> str | None:
     """Why not even one replica can run, or `None`."""
     able = eligible(ask, nodes)
     if not able:
@@ -91,13 +91,13 @@ def _impossible(ask: Ask, nodes: Sequence[Nodes]) -> str | None:
     return None
 
 
-def _pool(ask: Ask) -> str:
+def _pool(ask: ReplicaDemand) -> str:
     custom = {n for b in ask.bundles for n in b} - {"CPU", "GPU", "memory"}
     named = [f"{key}={value}" for key, value in ask.labels.items()] + sorted(custom)
     return ", ".join(named) or "any"
 
 
-def _offers(ask: Ask, nodes: Sequence[Nodes]) -> str:
+def _offers(ask: ReplicaDemand, nodes: Sequence[Nodes]) -> str:
     if ask.labels:
         seen = {f"{key}={n.labels[key]}" for n in nodes for key in ask.labels if key in n.labels}
         return ", ".join(sorted(seen)) or f"no label {', '.join(ask.labels)}"
@@ -110,7 +110,7 @@ def _offers(ask: Ask, nodes: Sequence[Nodes]) -> str:
     return ", ".join(sorted(custom)) or "no custom resource"
 
 
-def _wants(ask: Ask) -> str:
+def _wants(ask: ReplicaDemand) -> str:
     return " + ".join(_amounts(piece) for piece in ask.pieces)
 
 
@@ -118,7 +118,7 @@ def _amounts(piece: Mapping[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in piece.items()) or "nothing"
 
 
-def _growth(ask: Ask, nodes: Sequence[Nodes]) -> str:
+def _growth(ask: ReplicaDemand, nodes: Sequence[Nodes]) -> str:
     named = ", ".join(f"{n.name}.maxReplicas (now {n.high})" for n in eligible(ask, nodes) if n.high > 1)
     return named or "the number of nodes"
 
@@ -176,7 +176,7 @@ def ray_service(file: Path) -> dict[str, Any]:
     return dict(services[0])
 
 
-def check_manifest(config: Mapping[str, Any], asks: Sequence[Ask], file: Path) -> Iterator[Finding]:
+def check_manifest(config: Mapping[str, Any], asks: Sequence[ReplicaDemand], file: Path) -> Iterator[Finding]:
     """Hold the configuration against the RayService in a file of manifests."""
     spec = ray_service(file).get("spec") or {}
     inside = yaml.safe_load(spec.get("serveConfigV2") or "") or {}

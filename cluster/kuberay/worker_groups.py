@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.kuberay.settings import BadRenderSettings, PodSettings, RenderSettings
-from cluster.packing import Ask, Nodes, added, unplaced
+from cluster.packing import Nodes, ReplicaDemand, added, unplaced
 
 CPUS_PER_CPU_POD = 4.0
 MEMORY_GIB_PER_CPU_POD = 16.0
@@ -45,14 +45,14 @@ class Group:
         return Nodes(self.name, self.labels, resources, self.low, self.high)
 
 
-def groups(asks: Sequence[Ask], settings: RenderSettings) -> list[Group]:
+def groups(asks: Sequence[ReplicaDemand], settings: RenderSettings) -> list[Group]:
     """One worker group per pool; what names no pool shares a CPU or a GPU group.
 
     Raises:
         BadRenderSettings: the settings name a group that does not come of the configuration, or pods
             too small for a replica.
     """
-    pools: dict[str, list[Ask]] = {}
+    pools: dict[str, list[ReplicaDemand]] = {}
     for ask in asks:
         pools.setdefault(pool_name(ask), []).append(ask)
     if strangers := sorted(settings.pools.keys() - pools.keys()):
@@ -62,7 +62,7 @@ def groups(asks: Sequence[Ask], settings: RenderSettings) -> list[Group]:
     return [_group(name, members, settings.pools.get(name, PodSettings())) for name, members in pools.items()]
 
 
-def pool_name(ask: Ask) -> str:
+def pool_name(ask: ReplicaDemand) -> str:
     """A pool's name as Kubernetes takes it: its label `pool`, or its labels or resources joined."""
     custom = sorted(_custom(ask))
     if not ask.labels and not custom:
@@ -71,11 +71,11 @@ def pool_name(ask: Ask) -> str:
     return re.sub(r"[^a-z0-9]+", "-", named.lower()).strip("-")
 
 
-def _custom(ask: Ask) -> set[str]:
+def _custom(ask: ReplicaDemand) -> set[str]:
     return {name for bundle in ask.bundles for name in bundle} - set(BUILT_IN)
 
 
-def _group(name: str, members: Sequence[Ask], pods: PodSettings) -> Group:
+def _group(name: str, members: Sequence[ReplicaDemand], pods: PodSettings) -> Group:
     labels = members[0].labels
     if any(member.labels != labels for member in members):
         raise BadRenderSettings(f"two pools come out as {name}: give them different `pool` labels")
@@ -111,13 +111,16 @@ def _group(name: str, members: Sequence[Ask], pods: PodSettings) -> Group:
     )
 
 
-def _processors(member: Ask, gpus: int) -> dict[str, float]:
+def _processors(member: ReplicaDemand, gpus: int) -> dict[str, float]:
     """CPUs that a CPU pod should have for one replica of each of its deployments."""
     return {} if gpus else {"CPU": added(member.bundles).get("CPU", 0.0)}
 
 
 def _pods(
-    name: str, wanted: Sequence[tuple[Ask, int]], labels: Mapping[str, str], node: Mapping[str, float]
+    name: str,
+    wanted: Sequence[tuple[ReplicaDemand, int]],
+    labels: Mapping[str, str],
+    node: Mapping[str, float],
 ) -> int:
     """The fewest pods that hold so many replicas."""
     if not any(count for _, count in wanted):

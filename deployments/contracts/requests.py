@@ -1,6 +1,6 @@
 """Read from a request's body what routing needs, and nothing more.
 
-Pure: JSON in, a frozen `Ask` out. Everything that it does not name passes to the expert
+Pure: JSON in, a frozen `InferenceRequest` out. Everything that it does not name passes to the expert
 unchanged. Knows the shapes of OpenAI's and Anthropic's endpoints; imports neither client.
 """
 
@@ -62,7 +62,7 @@ class RoutingBlock:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class InferenceRequest:
     """What the ingress knows of a request: for routing, limits and accounting."""
 
     kind: Kind
@@ -93,7 +93,7 @@ class Ask:
             raise BadRequest(f"the body cannot be handed on: {error}", "invalid_json") from error
 
 
-def parse(path: str, raw: bytes, *, max_messages: int) -> Ask:
+def parse(path: str, raw: bytes, *, max_messages: int) -> InferenceRequest:
     """Read a request's body.
 
     Raises:
@@ -118,7 +118,7 @@ def parse(path: str, raw: bytes, *, max_messages: int) -> Ask:
     lengths = _batch(kind, body) or [
         sum(_tokens(text) for _, text in turns) + TOKENS_PER_MESSAGE * len(turns)
     ]
-    return Ask(
+    return InferenceRequest(
         kind=kind,
         path=path,
         model=model,

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from deployments.config import PageWhen
 from deployments.contracts.errors import NotAllowed, NotFound
 from deployments.dashboard.policy_card import PolicyCard
-from deployments.dashboard.snapshot import Board
+from deployments.dashboard.snapshot import MetricsSnapshots
 from deployments.ingress.error_handlers import JsonResponse
 from deployments.limits.keys import Caller
 
@@ -93,7 +93,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Door:
+class DashboardRoutes:
     """Handlers of the page.
 
     Args:
@@ -104,7 +104,7 @@ class Door:
     def __init__(
         self,
         when: PageWhen,
-        board: Board,
+        board: MetricsSnapshots,
         card: PolicyCard,
         caller: Callable[[Request], Caller | None],
     ) -> None:

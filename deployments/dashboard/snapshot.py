@@ -36,7 +36,7 @@ class Snapshot:
     zipped: bytes
 
 
-class Board:
+class MetricsSnapshots:
     """Gathers for all boards of one ingress replica.
 
     Args:

@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from deployments.contracts.errors import ApiError
-from deployments.contracts.requests import Ask
-from deployments.ingress.relay import Relayed
-from deployments.ingress.resolution import Choice
+from deployments.contracts.requests import InferenceRequest
+from deployments.ingress.relay import StreamObserver
+from deployments.ingress.resolution import CallOrder
 from deployments.limits.keys import Caller
 from deployments.observability import metrics
 from deployments.observability.tracing import NO_CONTEXT, Context, NoTracer, Span, Tracer
-from deployments.upstream.dispatcher import Attempt, Opened, reason
+from deployments.upstream.dispatcher import Attempt, OpenedResponse, reason
 from deployments.upstream.eligibility import Directory
 from router.experts import Price
 
@@ -54,7 +54,7 @@ class RemembersRequests(Protocol):
     def remember(self, request_id: str, key: str, expert: str) -> None: ...
 
 
-def usage_of(ask: Ask, told: Relayed) -> Usage:
+def usage_of(ask: InferenceRequest, told: StreamObserver) -> Usage:
     """What an answer used: as the expert reported it, else by our estimate and the events counted."""
     if (reported := told.usage()) is not None:
         return Usage(*reported, reported=True)
@@ -116,13 +116,13 @@ class Account:
         """By the clock of deadlines."""
         self._arrived_at = accounting.now()
         self._closed = False
-        self._opened: Opened | None = None
+        self._opened: OpenedResponse | None = None
         self.caller: Caller | None = None
-        self.ask: Ask | None = None
-        self.choice: Choice | None = None
+        self.ask: InferenceRequest | None = None
+        self.choice: CallOrder | None = None
 
     @property
-    def chosen(self) -> Choice:
+    def chosen(self) -> CallOrder:
         """Whom to ask; raises `RuntimeError` before that is known."""
         if self.choice is None:
             raise RuntimeError("nobody has been chosen yet")
@@ -137,7 +137,7 @@ class Account:
         finally:
             metrics.stage_seconds.labels(name).observe(self._accounting.clock() - began)
 
-    def answered(self, opened: Opened, dispatch_began: float) -> None:
+    def answered(self, opened: OpenedResponse, dispatch_began: float) -> None:
         """An expert's answer began; its first byte is about to leave."""
         self._opened = opened
         now = self._accounting.clock()
@@ -162,7 +162,7 @@ class Account:
         """A fault of ours ended it."""
         self._close("500", code="internal_error")
 
-    def ended(self, told: Relayed) -> Usage:
+    def ended(self, told: StreamObserver) -> Usage:
         """The answer is over, whole or not; returns what it used."""
         if self._opened is None or self.ask is None or self.choice is None:
             raise RuntimeError("an answer ended that never began")
@@ -179,7 +179,7 @@ class Account:
         self._close(str(opened.stream.head.status) if told.outcome == "complete" else told.outcome, usage)
         return usage
 
-    def _count_money(self, expert: str, choice: Choice, usage: Usage) -> None:
+    def _count_money(self, expert: str, choice: CallOrder, usage: Usage) -> None:
         view = choice.views.get(expert) if choice.reason == "routed" else None
         predicted = None if view is None else view.cost_usd
         if predicted is not None:
@@ -281,7 +281,7 @@ def key_of(caller: Caller | None) -> str:
     return NO_KEY if caller is None else caller.id
 
 
-def _preferences(ask: Ask) -> dict[str, Any]:
+def _preferences(ask: InferenceRequest) -> dict[str, Any]:
     """What the request itself preferred; the preset is its `model`."""
     block = ask.routing
     told = {

@@ -19,27 +19,27 @@ from starlette.types import ASGIApp
 
 from deployments.config import ExpertTarget, IngressArgs, IngressConfig
 from deployments.contracts.errors import ApiError, Unavailable
-from deployments.contracts.requests import KINDS, Ask, parse
+from deployments.contracts.requests import KINDS, InferenceRequest, parse
 from deployments.dashboard.policy_card import PolicyCard
-from deployments.dashboard.routes import Door
-from deployments.dashboard.snapshot import Board
+from deployments.dashboard.routes import DashboardRoutes
+from deployments.dashboard.snapshot import MetricsSnapshots
 from deployments.ingress import headers
 from deployments.ingress.accounting import Account, Accounting
 from deployments.ingress.body import read_body
 from deployments.ingress.cors import Cors
 from deployments.ingress.error_handlers import HANDLERS, JsonResponse
-from deployments.ingress.feedback import Feedback, KnowsElsewhere, Memory
+from deployments.ingress.feedback import Feedback, KnowsElsewhere, RecentAnswers
 from deployments.ingress.gauges import observe
 from deployments.ingress.health import Pages
-from deployments.ingress.relay import Relay, Relayed
-from deployments.ingress.resolution import AsksRouter, Choice, choose
-from deployments.limits.admission import Gate
+from deployments.ingress.relay import Relay, StreamObserver
+from deployments.ingress.resolution import CallOrder, RouterGateway, choose
+from deployments.limits.admission import AdmissionQueue
 from deployments.limits.keys import Caller, KeyRing
-from deployments.limits.ledger_client import Hold, LedgerClient
+from deployments.limits.ledger_client import LedgerClient, Reservation
 from deployments.observability import metrics
 from deployments.observability.tracing import Context
-from deployments.upstream.circuit_breaker import ExpertHealth
-from deployments.upstream.dispatcher import Attempt, Deadline, Opened, enter_within, reason
+from deployments.upstream.circuit_breaker import CircuitBreaker
+from deployments.upstream.dispatcher import Attempt, Deadline, OpenedResponse, acquire_within, reason
 from deployments.upstream.eligibility import Directory
 from deployments.upstream.registry import Fleet
 from deployments.upstream.serve_client import ExpertClient, expert_client
@@ -57,7 +57,7 @@ class Api:
         self,
         args: IngressArgs,
         config: IngressConfig,
-        router: AsksRouter,
+        router: RouterGateway,
         *,
         client_for: Callable[[str, ExpertTarget], ExpertClient] = expert_client,
         gather_metrics: Callable[[], Awaitable[bytes]] | None = None,
@@ -76,13 +76,13 @@ class Api:
         self.fleet = Fleet(self.directory, client_for, _observe_attempt, clock)
         self.gate = _gate(config, clock)
         self.accounting = Accounting(self.directory, clock)
-        self.memory = Memory()
+        self.memory = RecentAnswers()
         self.accounting.memory = self.memory
         self._gather_metrics = gather_metrics or self._own_metrics
         self.apply(config)
 
     @property
-    def health(self) -> dict[str, ExpertHealth]:
+    def health(self) -> dict[str, CircuitBreaker]:
         """Each expert's breaker and usual wait."""
         return self.fleet.health
 
@@ -104,7 +104,9 @@ class Api:
             gather_metrics=self._gather_metrics,
         )
         card = PolicyCard(self.directory)
-        door = Door(self.args.page, Board(self.directory, self._gather_metrics), card, self._caller)
+        door = DashboardRoutes(
+            self.args.page, MetricsSnapshots(self.directory, self._gather_metrics), card, self._caller
+        )
         feedback = Feedback(
             self.accounting,
             self.memory,
@@ -144,7 +146,7 @@ class Api:
                 raise
             ended = undo.pop_all()
 
-        def finished(told: Relayed) -> None:
+        def finished(told: StreamObserver) -> None:
             with ended:
                 usage = account.ended(told)
                 usd = self.accounting.cost_usd(opened.expert, usage)
@@ -155,7 +157,7 @@ class Api:
 
     async def _open(
         self, request: Request, account: Account, undo: ExitStack
-    ) -> tuple[Opened, Hold, Deadline]:
+    ) -> tuple[OpenedResponse, Reservation, Deadline]:
         """From a request to an expert's answer, begun; what is held on the way stands in `undo`."""
         account.caller = caller = self._caller(request)
         self.gate.refuse_early()
@@ -166,8 +168,8 @@ class Api:
         hold = await self._reserve(caller, ask)
         undo.callback(hold.settle, 0, 0.0)
         with account.stage("admit"):
-            await enter_within(deadline, (self.gate,), ask.routing.priority)
-        undo.callback(self.gate.leave)
+            await acquire_within(deadline, (self.gate,), ask.routing.priority)
+        undo.callback(self.gate.release)
         with account.stage("route"):
             account.choice = choice = await self._choose(ask, caller, account.span.context)
         for name in choice.wake:
@@ -180,7 +182,7 @@ class Api:
             deadline,
             attempts_at_most=ATTEMPTS.get(headers.retries(request), 1),
         )
-        undo.callback(opened.place.leave)
+        undo.callback(opened.slot.release)
         account.answered(opened, began)
         return opened, hold, whole
 
@@ -218,23 +220,25 @@ class Api:
             troubles["keys"] = self.keys.error
         return troubles
 
-    async def _read(self, request: Request, account: Account | None = None, *, guess: bool = False) -> Ask:
+    async def _read(
+        self, request: Request, account: Account | None = None, *, guess: bool = False
+    ) -> InferenceRequest:
         limit = int(self.args.max_body_mib * 1024 * 1024)
         raw = await read_body(request, limit, self.args.upload_timeout_s)
         with nullcontext() if account is None else account.stage("parse"):
             path = _path_of(raw) if guess else request.url.path
             return parse(path, raw, max_messages=self.directory.config.limits.max_messages)
 
-    async def _reserve(self, caller: Caller | None, ask: Ask) -> Hold:
+    async def _reserve(self, caller: Caller | None, ask: InferenceRequest) -> Reservation:
         if caller is None or self.ledger is None:
-            return Hold(None, None, 0.0)
+            return Reservation(None, None, 0.0)
         answer = ASSUMED_ANSWER_TOKENS if ask.max_tokens is None else ask.max_tokens
         policy = self.directory.policy
         prices = () if policy is None else policy.prices.values()
         usd = max((price.cost_usd(ask.prompt_tokens, answer) for price in prices), default=0.0)
         return await self.ledger.reserve(caller, ask.prompt_tokens + answer, usd)
 
-    async def _choose(self, ask: Ask, caller: Caller | None, trace: Context) -> Choice:
+    async def _choose(self, ask: InferenceRequest, caller: Caller | None, trace: Context) -> CallOrder:
         try:
             choice = await choose(
                 ask,
@@ -272,9 +276,9 @@ def _observe_attempt(attempt: Attempt) -> None:
     metrics.attempts.labels(attempt.expert, attempt.outcome).inc()
 
 
-def _gate(config: IngressConfig, clock: Callable[[], float]) -> Gate:
+def _gate(config: IngressConfig, clock: Callable[[], float]) -> AdmissionQueue:
     limits = config.limits
-    return Gate(
+    return AdmissionQueue(
         limits.max_in_flight,
         max_queued=limits.max_queued,
         max_wait_s=limits.max_queue_wait_s,

@@ -56,7 +56,7 @@ KnowsElsewhere = Callable[[str], Awaitable[tuple[Answered | None, bool]]]
 """What other replicas know of a request, and whether all of them could be asked."""
 
 
-class Memory:
+class RecentAnswers:
     """The latest answers of one ingress replica; the oldest is forgotten first.
 
     A ring of numbers, 16 bytes an answer: as objects they took 20 MB of an ingress. Ids are
@@ -180,7 +180,7 @@ class Feedback:
     def __init__(
         self,
         accounting: Accounting,
-        memory: Memory,
+        memory: RecentAnswers,
         *,
         caller: Callable[[Request], Caller | None],
         elsewhere: Callable[[], KnowsElsewhere | None],

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from deployments.limits.admission import Gate
+from deployments.limits.admission import AdmissionQueue
 from deployments.limits.ledger_client import LedgerClient
 from deployments.observability import metrics
 from deployments.upstream.eligibility import Directory
@@ -12,7 +12,11 @@ BREAKER_VALUES = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
 
 
 def observe(
-    directory: Directory, fleet: Fleet, gate: Gate, config_error: str | None, ledger: LedgerClient | None
+    directory: Directory,
+    fleet: Fleet,
+    gate: AdmissionQueue,
+    config_error: str | None,
+    ledger: LedgerClient | None,
 ) -> None:
     """Set them all; those of experts and policies that are gone go too."""
     metrics.tasks.set(len(asyncio.all_tasks()))

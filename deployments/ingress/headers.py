@@ -9,9 +9,9 @@ from typing import Any
 from starlette.requests import Request
 
 from deployments.expert.asgi import Headers
-from deployments.ingress.resolution import Choice
+from deployments.ingress.resolution import CallOrder
 from deployments.observability.tracing import CONTEXT_HEADERS, Context
-from deployments.upstream.dispatcher import Opened, reason
+from deployments.upstream.dispatcher import OpenedResponse, reason
 
 FORWARDED = (b"accept", b"anthropic-version", b"anthropic-beta")
 """Request headers that reach an expert; a client's key never does."""
@@ -57,7 +57,7 @@ def retries(request: Request) -> int:
     return 0 if told is None else int(min(told, 1000))
 
 
-def told(choice: Choice, opened: Opened, id_: str) -> dict[str, str]:
+def told(choice: CallOrder, opened: OpenedResponse, id_: str) -> dict[str, str]:
     """The response headers of the contract."""
     headers = {
         "x-router-expert": opened.expert,

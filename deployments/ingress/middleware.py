@@ -62,10 +62,10 @@ bounds = Bounds()
 
 def middlewares() -> list[Middleware]:
     """What the variable names."""
-    return [Middleware(Guard)]
+    return [Middleware(ServeBoundaryMiddleware)]
 
 
-class Guard:
+class ServeBoundaryMiddleware:
     """The ASGI middleware."""
 
     def __init__(self, app: ASGIApp) -> None:

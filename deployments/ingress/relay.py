@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.contracts.errors import ExpertError, envelope
 from deployments.expert.asgi import Headers
-from deployments.upstream.serve_client import HOP_HEADERS, OpenStream
+from deployments.upstream.serve_client import HOP_HEADERS, ResponseStream
 
 logger = logging.getLogger("ray.serve")
 
@@ -48,12 +48,12 @@ class Relay(Response):
 
     def __init__(
         self,
-        stream: OpenStream,
+        stream: ResponseStream,
         headers: Mapping[str, str],
         *,
         kind: str,
         left_s: Callable[[], float],
-        finished: Callable[["Relayed"], None],
+        finished: Callable[["StreamObserver"], None],
     ) -> None:
         self._stream = stream
         self._left_s = left_s
@@ -70,7 +70,7 @@ class Relay(Response):
         head = self._stream.head
         # A short stream may come in one piece: it is one by its type.
         whole = head.complete and not _is_event_stream(head.headers)
-        told = Relayed(self._kind, streamed=not whole)
+        told = StreamObserver(self._kind, streamed=not whole)
         headers = list(self.raw_headers)
         if whole:
             headers.append((b"content-length", str(len(head.body)).encode()))
@@ -90,7 +90,7 @@ class Relay(Response):
             finally:
                 self._finished(told)
 
-    async def _pass_on(self, send: Send, told: "Relayed") -> None:
+    async def _pass_on(self, send: Send, told: "StreamObserver") -> None:
         """Hand on whole events only, so that one that breaks off midway never reaches the client."""
         held = self._stream.head.body
         try:
@@ -117,7 +117,7 @@ class Relay(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _break_off(send: Send, told: "Relayed", why: tuple[str, str]) -> None:
+async def _break_off(send: Send, told: "StreamObserver", why: tuple[str, str]) -> None:
     """After the first byte there is no second try: say so and end properly."""
     told.outcome = "broken"
     message, code = why
@@ -126,7 +126,7 @@ async def _break_off(send: Send, told: "Relayed", why: tuple[str, str]) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _send_events(send: Send, told: "Relayed", held: bytes) -> bytes:
+async def _send_events(send: Send, told: "StreamObserver", held: bytes) -> bytes:
     """Send all whole events of `held`; return the unfinished rest."""
     end = max(held.rfind(blank) + len(blank) if blank in held else 0 for blank in (b"\n\n", b"\r\n\r\n"))
     if len(held) - end > MOST_HELD_BYTES:
@@ -150,7 +150,7 @@ def _handed_on(name: bytes) -> bool:
     )
 
 
-class Relayed:
+class StreamObserver:
     """What was seen of an answer while it passed: for accounting, never to change it."""
 
     def __init__(self, kind: str, *, streamed: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from deployments.config import AUTO
 from deployments.contracts.errors import BadRequest, NotAllowed, NotFound, Unavailable
 from deployments.contracts.messages import NoPolicy
-from deployments.contracts.requests import Ask
+from deployments.contracts.requests import InferenceRequest
 from deployments.observability.tracing import NO_CONTEXT, Context
 from deployments.upstream.eligibility import CONTEXT, NOT_HERE, Directory
 from router.core import Decision, ExpertView, RouteRequest
@@ -25,7 +25,7 @@ STARTING_S = 10.0
 Reason = Literal["routed", "named", "fallback_router", "fallback_expert"]
 
 
-class AsksRouter(Protocol):
+class RouterGateway(Protocol):
     """What choosing needs of the router's client."""
 
     async def decide(
@@ -37,7 +37,7 @@ Cause = Literal["timeout", "no_replica", "no_policy"]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class CallOrder:
     """Whom to ask, in which order, and why."""
 
     ranking: tuple[str, ...]
@@ -56,9 +56,9 @@ class Choice:
 
 
 async def choose(
-    ask: Ask,
+    ask: InferenceRequest,
     directory: Directory,
-    router: AsksRouter,
+    router: RouterGateway,
     *,
     unavailable: Mapping[str, str],
     ttft_ms: Mapping[str, float],
@@ -67,7 +67,7 @@ async def choose(
     passed_over: Collection[str] = (),
     preset: str | None = None,
     trace: Context = NO_CONTEXT,
-) -> Choice:
+) -> CallOrder:
     """Resolve a request's `model`.
 
     Args:
@@ -131,7 +131,7 @@ async def choose(
         why = "the router knows none of the experts that are configured here"
         return _static(ask, directory, reasons, "no_policy", why, passed_over)
     ranking, wake = _warm_first(here, passed_over)
-    return Choice(
+    return CallOrder(
         ranking=ranking,
         reason="routed",
         fallback=ask.routing.fallback is not False,
@@ -159,8 +159,11 @@ def none_left(reasons: Mapping[str, str], unavailable: Mapping[str, str]) -> Bad
 
 
 def _named(
-    ask: Ask, directory: Directory, unavailable: Mapping[str, str], allowed: Collection[str] | None
-) -> Choice:
+    ask: InferenceRequest,
+    directory: Directory,
+    unavailable: Mapping[str, str],
+    allowed: Collection[str] | None,
+) -> CallOrder:
     if allowed is not None and ask.model not in allowed:
         raise NotAllowed(f"this key may not use the model {ask.model!r}", "model_not_allowed", "model")
     if "vision" in ask.needs - directory.config.experts[ask.model].capabilities:
@@ -184,7 +187,7 @@ def _named(
             raise Unavailable(told, "expert_starting", "model", STARTING_S)
         ranking = (*ranking[1:], ask.model)
     view = ExpertView(score=0.0, cost_usd=None, ttft_ms=None, eligible=True)
-    return Choice(ranking, "named", fallback, views=dict.fromkeys(ranking, view), named=ask.model)
+    return CallOrder(ranking, "named", fallback, views=dict.fromkeys(ranking, view), named=ask.model)
 
 
 def _warm_first(
@@ -199,13 +202,13 @@ def _warm_first(
 
 
 def _static(
-    ask: Ask,
+    ask: InferenceRequest,
     directory: Directory,
     reasons: Mapping[str, str],
     cause: Cause,
     why: str,
     passed_over: Collection[str],
-) -> Choice:
+) -> CallOrder:
     """The policy's static ranking, as far as its experts are eligible."""
     logger.warning("static ranking used: %s", why, extra={"cause": cause})
     eligible = tuple(name for name in directory.static_ranking() if name not in reasons)
@@ -218,10 +221,10 @@ def _static(
     }
     policy_id = None if directory.policy is None else directory.policy.policy_id
     fallback = ask.routing.fallback is not False
-    return Choice(ranking, "fallback_router", fallback, policy_id, views, wake=wake, cause=cause)
+    return CallOrder(ranking, "fallback_router", fallback, policy_id, views, wake=wake, cause=cause)
 
 
-def _check_lists(ask: Ask, directory: Directory) -> None:
+def _check_lists(ask: InferenceRequest, directory: Directory) -> None:
     for field_name, names in (("experts", ask.routing.experts or ()), ("exclude", ask.routing.exclude)):
         if strangers := [name for name in names if name not in directory.config.experts]:
             raise BadRequest(

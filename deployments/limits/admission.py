@@ -27,7 +27,7 @@ LONGEST_RETRY_S = 60.0
 @dataclass(eq=False, slots=True)
 class _Waiter:
     priority: Priority
-    granted: "asyncio.Future[Gate]"
+    granted: "asyncio.Future[AdmissionQueue]"
     """The gate that let it in; it may stand before several."""
 
 
@@ -55,9 +55,9 @@ class DrainRate:
         self._busy_since: float | None = None
         self._at: deque[float] = deque(maxlen=RATE_WINDOW)
 
-    def taken(self, held: int, places: int) -> None:
+    def taken(self, held: int, slots: int) -> None:
         """So many of all places are taken from now on."""
-        busy = 2 * held >= places
+        busy = 2 * held >= slots
         if busy and self._busy_since is None:
             self._busy_since = self._clock()
         elif not busy and self._busy_since is not None:
@@ -78,7 +78,7 @@ class DrainRate:
         return self._busy_s + (0.0 if self._busy_since is None else self._clock() - self._busy_since)
 
 
-class Gate:
+class AdmissionQueue:
     """Places and the queue before them.
 
     Args:
@@ -91,7 +91,7 @@ class Gate:
 
     def __init__(
         self,
-        places: int,
+        slots: int,
         *,
         max_queued: int,
         max_wait_s: float,
@@ -104,7 +104,7 @@ class Gate:
         self._queues = _Queues()
         self._rate = DrainRate(clock)
         self._held = 0
-        self.resize(places, max_queued=max_queued, max_wait_s=max_wait_s)
+        self.resize(slots, max_queued=max_queued, max_wait_s=max_wait_s)
         self._interactive_in_a_row = 0
 
     @property
@@ -121,10 +121,10 @@ class Gate:
         """Places given back per second while at least half are taken; `None` before it is known."""
         return self._rate.per_s()
 
-    def resize(self, places: int, *, max_queued: int, max_wait_s: float) -> None:
+    def resize(self, slots: int, *, max_queued: int, max_wait_s: float) -> None:
         """Put new bounds in force; whoever is inside stays."""
-        self._places, self._max_queued, self.max_wait_s = places, max_queued, max_wait_s
-        self._rate.taken(self._held, places)
+        self._slots, self._max_queued, self.max_wait_s = slots, max_queued, max_wait_s
+        self._rate.taken(self._held, slots)
 
     def refuse_early(self) -> None:
         """For who has not said its priority yet: refuse if not even an interactive request could wait.
@@ -132,33 +132,33 @@ class Gate:
         Raises:
             TooMany: the queue is full.
         """
-        if self._held >= self._places and len(self._queues) >= self._max_queued and not self._queues.batch:
+        if self._held >= self._slots and len(self._queues) >= self._max_queued and not self._queues.batch:
             raise self.full()
 
-    def try_enter(self) -> bool:
+    def try_acquire(self) -> bool:
         """Take a place if one is free and nobody waits for it."""
-        if self._held >= self._places or len(self._queues):
+        if self._held >= self._slots or len(self._queues):
             return False
         self._held += 1
-        self._rate.taken(self._held, self._places)
+        self._rate.taken(self._held, self._slots)
         return True
 
-    async def enter(self, priority: Priority, wait_at_most_s: float) -> None:
-        """Take a place, waiting for one if need be; who enters must `leave`.
+    async def acquire(self, priority: Priority, wait_at_most_s: float) -> None:
+        """Take a place, waiting for one if need be; who enters must `release`.
 
-        Args and errors as `enter_any` has them.
+        Args and errors as `acquire_any` has them.
         """
-        await enter_any((self,), priority, wait_at_most_s)
+        await acquire_any((self,), priority, wait_at_most_s)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Give a place back; the next in the queue takes it."""
         self._rate.gave_back()
         self._held -= 1
-        while self._held < self._places and (waiter := self._next()) is not None:
+        while self._held < self._slots and (waiter := self._next()) is not None:
             if not waiter.granted.done():
                 self._held += 1
                 waiter.granted.set_result(self)
-        self._rate.taken(self._held, self._places)
+        self._rate.taken(self._held, self._slots)
 
     def retry_after_s(self) -> float:
         """When a place for a newcomer can be expected, by the measured drain rate."""
@@ -206,10 +206,12 @@ class Gate:
         )
 
 
-async def enter_any(gates: Sequence[Gate], priority: Priority, wait_at_most_s: float) -> Gate:
+async def acquire_any(
+    gates: Sequence[AdmissionQueue], priority: Priority, wait_at_most_s: float
+) -> AdmissionQueue:
     """Take a place at the first of several gates that has one, waiting for it if need be.
 
-    Where more than one has a place, the first is taken. Who enters must `leave` the gate returned.
+    Where more than one has a place, the first is taken. Who enters must `release` the gate returned.
 
     Args:
         wait_at_most_s: what is left of the request's deadline.
@@ -219,7 +221,7 @@ async def enter_any(gates: Sequence[Gate], priority: Priority, wait_at_most_s: f
         Unavailable: no place came free in time.
     """
     for gate in gates:
-        if gate.try_enter():
+        if gate.try_acquire():
             return gate
     wait_s = min(wait_at_most_s, max(gate.max_wait_s for gate in gates))
     if _in_vain(gates, priority, wait_s):
@@ -232,7 +234,7 @@ async def enter_any(gates: Sequence[Gate], priority: Priority, wait_at_most_s: f
             return await waiter.granted
     except BaseException as error:
         if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
-            waiter.granted.result().leave()  # granted at the very moment of leaving: the next one takes it
+            waiter.granted.result().release()  # granted at the very moment of leaving: the next one takes it
         if isinstance(error, TimeoutError):
             raise Unavailable(
                 f"no place came free within {wait_s:.3g} s: {_named(gates)} overloaded",
@@ -246,7 +248,7 @@ async def enter_any(gates: Sequence[Gate], priority: Priority, wait_at_most_s: f
             gate.fall_out(waiter)
 
 
-def _in_vain(gates: Sequence[Gate], priority: Priority, wait_s: float) -> bool:
+def _in_vain(gates: Sequence[AdmissionQueue], priority: Priority, wait_s: float) -> bool:
     """Whether those who wait already will take all the places that come free in that time."""
     rates = [gate.drain_per_s() for gate in gates]
     known = [rate for rate in rates if rate is not None]
@@ -257,5 +259,5 @@ def _in_vain(gates: Sequence[Gate], priority: Priority, wait_s: float) -> bool:
     return (ahead + 1) / sum(known) > wait_s
 
 
-def _named(gates: Sequence[Gate]) -> str:
+def _named(gates: Sequence[AdmissionQueue]) -> str:
     return " and ".join(gate.what for gate in gates) + (" is" if len(gates) == 1 else " are")

@@ -46,7 +46,7 @@ class _Wanted:
     verdict: "asyncio.Future[Verdict]"
 
 
-class Hold:
+class Reservation:
     """A request that was let in; settle it once, when it ended."""
 
     def __init__(self, client: "LedgerClient | None", reserve: Reserve | None, at_s: float) -> None:
@@ -83,7 +83,7 @@ class LedgerClient:
         self.away = False
         """Whether the common ledger could not be reached last time."""
 
-    async def reserve(self, caller: Caller, tokens: int, usd: float) -> Hold:
+    async def reserve(self, caller: Caller, tokens: int, usd: float) -> Reservation:
         """Let a request in.
 
         Args:
@@ -93,7 +93,7 @@ class LedgerClient:
             TooMany: one of the key's limits is reached.
         """
         if not caller.limits.any:
-            return Hold(None, None, 0.0)
+            return Reservation(None, None, 0.0)
         wanted = Reserve(caller.id, caller.limits, tokens, usd)
         if self.away:
             verdict = self._decide_alone(wanted)
@@ -108,7 +108,7 @@ class LedgerClient:
                 raise
         if verdict.code is not None:
             raise TooMany(verdict.message, verdict.code, None, verdict.retry_after_s)
-        return Hold(self, wanted, self._clock())
+        return Reservation(self, wanted, self._clock())
 
     def settle(self, reserve: Reserve, at_s: float, tokens: int, usd: float) -> None:
         """Correct what was reserved at `at_s` to what was used, and end the request."""

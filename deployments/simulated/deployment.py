@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from deployments.config import explain
 from deployments.contracts.errors import BadRequest
-from deployments.contracts.requests import KINDS, Ask, parse
+from deployments.contracts.requests import KINDS, InferenceRequest, parse
 from deployments.expert.asgi import Head, Headers
 from deployments.observability.tracing import CONTEXT_HEADERS, Context, tracer
 from deployments.replica import name_of_replica
@@ -176,7 +176,7 @@ class SimulatedExpert:
             self._counts.answered += 1
 
     async def _serve(
-        self, ask: Ask, behaviour: Behaviour, failure: Failure | None
+        self, ask: InferenceRequest, behaviour: Behaviour, failure: Failure | None
     ) -> AsyncGenerator[Head | bytes, None]:
         """Within a slot."""
         mode = None if failure is None else failure.mode
@@ -195,7 +195,9 @@ class SimulatedExpert:
         else:
             yield await self._whole(ask, self._script(ask, behaviour), pace, failure)
 
-    async def _whole(self, ask: Ask, script: answers.Script, pace: Pace, failure: Failure | None) -> Head:
+    async def _whole(
+        self, ask: InferenceRequest, script: answers.Script, pace: Pace, failure: Failure | None
+    ) -> Head:
         await pace.until(len(script.words))
         body = answers.whole(ask.kind, script)
         if failure is not None and failure.mode == "stall":
@@ -206,7 +208,7 @@ class SimulatedExpert:
         return Head(200, JSON, body, complete=True)
 
     async def _streamed(
-        self, ask: Ask, script: answers.Script, pace: Pace, failure: Failure | None
+        self, ask: InferenceRequest, script: answers.Script, pace: Pace, failure: Failure | None
     ) -> AsyncGenerator[Head | bytes, None]:
         """Each event when its token is due; those that are due together leave together."""
         begun, due, token = False, bytearray(), 0
@@ -228,7 +230,7 @@ class SimulatedExpert:
         if failure is not None and failure.mode == "stall":
             await asyncio.Event().wait()
 
-    def _script(self, ask: Ask, behaviour: Behaviour) -> answers.Script:
+    def _script(self, ask: InferenceRequest, behaviour: Behaviour) -> answers.Script:
         text = ask.query if behaviour.echo else behaviour.text
         words = answers.words_of(self._args.name, text, behaviour.tokens)
         cut = ask.max_tokens is not None and ask.max_tokens < len(words)
@@ -241,7 +243,7 @@ class SimulatedExpert:
             include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         )
 
-    def _steered(self, ask: Ask) -> Behaviour:
+    def _steered(self, ask: InferenceRequest) -> Behaviour:
         """The behaviour in force, changed by what the request itself asks of this expert."""
         told = ask.body.get(STEER)
         if told is None:
@@ -256,7 +258,7 @@ class SimulatedExpert:
         except ValidationError as error:
             raise BadRequest(explain(error, STEER)) from error
 
-    def _check_length(self, ask: Ask) -> None:
+    def _check_length(self, ask: InferenceRequest) -> None:
         wanted = ask.longest_tokens + (ask.max_tokens or 0)
         if wanted > self._args.max_model_len:
             raise BadRequest(
@@ -319,7 +321,7 @@ def _context(headers: Headers) -> Context:
     return {name: told[name] for name in CONTEXT_HEADERS if name in told}
 
 
-def _small_answer(ask: Ask, name: str) -> bytes:
+def _small_answer(ask: InferenceRequest, name: str) -> bytes:
     """/v1/embeddings and /tokenize: made up, the same for the same text."""
     usage = {"prompt_tokens": ask.prompt_tokens, "total_tokens": ask.prompt_tokens}
     if ask.kind == "tokenize":

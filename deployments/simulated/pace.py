@@ -14,8 +14,8 @@ from deployments.simulated.args import Behaviour
 class Slots:
     """How many requests are served at once; the rest wait in order."""
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, slots: int) -> None:
+        self._places = slots
         self.running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -23,9 +23,9 @@ class Slots:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def resize(self, places: int) -> None:
+    def resize(self, slots: int) -> None:
         """Put another number in force; who runs goes on."""
-        self._places = places
+        self._places = slots
         self._fill()
 
     async def take(self) -> None:

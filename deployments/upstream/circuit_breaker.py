@@ -52,7 +52,7 @@ class UsualWait:
         self.mean_s += SMOOTHING * (seconds - self.mean_s)
 
 
-class ExpertHealth:
+class CircuitBreaker:
     """One expert's breaker and its usual time to first byte."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -18,13 +18,13 @@ from deployments.contracts.errors import (
     Unavailable,
     fits_elsewhere,
 )
-from deployments.contracts.requests import Ask
+from deployments.contracts.requests import InferenceRequest
 from deployments.expert.asgi import Headers
-from deployments.ingress.resolution import STARTING_S, Choice
-from deployments.limits.admission import Gate, Priority, enter_any
-from deployments.upstream.circuit_breaker import Answer, ExpertHealth
+from deployments.ingress.resolution import STARTING_S, CallOrder
+from deployments.limits.admission import AdmissionQueue, Priority, acquire_any
+from deployments.upstream.circuit_breaker import Answer, CircuitBreaker
 from deployments.upstream.responses import begun, complete, refused
-from deployments.upstream.serve_client import ExpertClient, OpenStream
+from deployments.upstream.serve_client import ExpertClient, ResponseStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +37,18 @@ class Attempt:
 
 
 @dataclass(slots=True)
-class Opened:
+class OpenedResponse:
     """An expert's 2xx answer, begun."""
 
     expert: str
-    stream: OpenStream
+    stream: ResponseStream
     attempts: tuple[Attempt, ...]
     ttft_s: float
-    place: Gate
-    """Held until the answer ended; whoever takes the answer over must `leave` it."""
+    slot: AdmissionQueue
+    """Held until the answer ended; whoever takes the answer over must `release` it."""
 
 
-def reason(choice: Choice, expert: str) -> str:
+def reason(choice: CallOrder, expert: str) -> str:
     """Why this expert answers, in the words of the contract."""
     first = choice.named or choice.ranking[0]
     return choice.reason if expert == first else "fallback_expert"
@@ -68,14 +68,16 @@ class Deadline:
         return self._at - self._clock()
 
 
-async def enter_within(deadline: Deadline, gates: Sequence[Gate], priority: Priority) -> Gate:
-    """Take a place at the first of several gates that has one; errors as `enter_any` has them.
+async def acquire_within(
+    deadline: Deadline, gates: Sequence[AdmissionQueue], priority: Priority
+) -> AdmissionQueue:
+    """Take a place at the first of several gates that has one; errors as `acquire_any` has them.
 
     Raises:
         DeadlineExceeded: no place came free within the deadline.
     """
     try:
-        return await enter_any(gates, priority, deadline.left_s())
+        return await acquire_any(gates, priority, deadline.left_s())
     except Unavailable as error:
         if deadline.left_s() <= 0:
             why = f"no place came free within the deadline of {deadline.seconds:g} s"
@@ -89,9 +91,9 @@ class Dispatcher:
     def __init__(
         self,
         clients: Mapping[str, ExpertClient],
-        health: Mapping[str, ExpertHealth],
+        health: Mapping[str, CircuitBreaker],
         *,
-        gates: Mapping[str, Gate],
+        gates: Mapping[str, AdmissionQueue],
         cold: Callable[[str], bool] = lambda _: False,
         first_byte_limit_s: float,
         clock: Callable[[], float] = time.monotonic,
@@ -107,13 +109,13 @@ class Dispatcher:
 
     async def open(
         self,
-        ask: Ask,
-        choice: Choice,
+        ask: InferenceRequest,
+        choice: CallOrder,
         headers: Headers,
         deadline: Deadline,
         *,
         attempts_at_most: int | None = None,
-    ) -> Opened:
+    ) -> OpenedResponse:
         """The first answer that a ranking's experts give.
 
         Args:
@@ -131,7 +133,7 @@ class Dispatcher:
                 break
             if not self.health[name].available():
                 continue
-            if not self.gates[name].try_enter():
+            if not self.gates[name].try_acquire():
                 full.append(name)
                 continue
             alone = position == len(candidates) - 1 and not full
@@ -139,17 +141,17 @@ class Dispatcher:
                 return opened
         # All that could answer are full or failed: wait for a place at any that is full.
         while full and not asking.over():
-            place = await enter_within(deadline, [self.gates[name] for name in full], ask.routing.priority)
-            name = next(name for name in full if self.gates[name] is place)
+            slot = await acquire_within(deadline, [self.gates[name] for name in full], ask.routing.priority)
+            name = next(name for name in full if self.gates[name] is slot)
             full.remove(name)
             if not self.health[name].available():  # it failed in the meantime
-                place.leave()
+                slot.release()
                 continue
             if (opened := await self._ask_within_place(name, asking, alone=not full)) is not None:
                 return opened
         raise self._give_up(asking)
 
-    async def _ask_within_place(self, name: str, asking: "_Asking", *, alone: bool) -> Opened | None:
+    async def _ask_within_place(self, name: str, asking: "_Asking", *, alone: bool) -> OpenedResponse | None:
         """Ask one expert in whose gate a place is held; `None` if the next may be asked."""
         gate = self.gates[name]
         started = self._clock()
@@ -171,18 +173,18 @@ class Dispatcher:
             asking.attempts.append(self._note(name, "ineligible", started))
         else:
             answered = self._note(name, "answered", started)
-            opened = Opened(name, stream, (*asking.attempts, answered), answered.seconds, gate)
+            opened = OpenedResponse(name, stream, (*asking.attempts, answered), answered.seconds, gate)
         finally:
             if opened is None:
-                gate.leave()
+                gate.release()
         return opened
 
-    def _patience_s(self, name: str, ask: Ask) -> float:
+    def _patience_s(self, name: str, ask: InferenceRequest) -> float:
         return self.health[name].limit_s(_waited_for(ask), self.first_byte_limit_s)
 
     async def _attempt(
-        self, name: str, ask: Ask, headers: Headers, limit_s: float, connect_s: float | None
-    ) -> OpenStream:
+        self, name: str, ask: InferenceRequest, headers: Headers, limit_s: float, connect_s: float | None
+    ) -> ResponseStream:
         client, health = self.clients[name], self.health[name]
         started = self._clock()
         health.started()
@@ -251,8 +253,8 @@ class Dispatcher:
 class _Asking:
     """One request on its way through the ranking."""
 
-    ask: Ask
-    choice: Choice
+    ask: InferenceRequest
+    choice: CallOrder
     headers: Headers
     deadline: Deadline
     attempts_at_most: int | None
@@ -266,7 +268,7 @@ class _Asking:
         return len(self.attempts) + 1 == self.attempts_at_most
 
 
-def _waited_for(ask: Ask) -> Answer:
+def _waited_for(ask: InferenceRequest) -> Answer:
     return "stream" if ask.stream else "whole"
 
 

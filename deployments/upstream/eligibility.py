@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from deployments.config import IngressConfig
 from deployments.contracts.messages import PolicyView, RouterState
-from deployments.contracts.requests import Ask
+from deployments.contracts.requests import InferenceRequest
 
 CONTEXT = "context window"
 """How a reason begins when an expert is dropped for the request's length alone."""
@@ -98,7 +98,7 @@ class Directory:
         return state.why_not_ready
 
     def exclusions(
-        self, ask: Ask, unavailable: Mapping[str, str], allowed: Iterable[str] | None
+        self, ask: InferenceRequest, unavailable: Mapping[str, str], allowed: Iterable[str] | None
     ) -> dict[str, str]:
         """Expert → why it may not answer this request; experts left out may.
 
@@ -142,5 +142,5 @@ class Directory:
         return parts
 
 
-def _length(ask: Ask) -> int:
+def _length(ask: InferenceRequest) -> int:
     return ask.longest_tokens + (ask.max_tokens or 0)

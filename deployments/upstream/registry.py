@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 from deployments.config import ExpertTarget, IngressConfig
 from deployments.contracts.errors import ExpertError
-from deployments.limits.admission import Gate
-from deployments.upstream.circuit_breaker import ExpertHealth
+from deployments.limits.admission import AdmissionQueue
+from deployments.upstream.circuit_breaker import CircuitBreaker
 from deployments.upstream.dispatcher import Attempt, Dispatcher
 from deployments.upstream.eligibility import Directory
 from deployments.upstream.serve_client import ExpertClient
@@ -39,8 +39,8 @@ class Fleet:
         self._clock = clock
         self._targets: Mapping[str, ExpertTarget] = {}
         self._clients: dict[str, ExpertClient] = {}
-        self.health: dict[str, ExpertHealth] = {}
-        self.gates: dict[str, Gate] = {}
+        self.health: dict[str, CircuitBreaker] = {}
+        self.gates: dict[str, AdmissionQueue] = {}
         self._waking: dict[str, asyncio.Task[None]] = {}
         self.dispatcher: Dispatcher
 
@@ -53,7 +53,7 @@ class Fleet:
             for name, target in config.experts.items()
         }
         self._targets = dict(config.experts)
-        self.health = {name: self.health.get(name) or ExpertHealth(self._clock) for name in config.experts}
+        self.health = {name: self.health.get(name) or CircuitBreaker(self._clock) for name in config.experts}
         self.gates = {
             name: self._gate(name, target.max_in_flight, config) for name, target in config.experts.items()
         }
@@ -111,13 +111,13 @@ class Fleet:
         except ExpertError as error:
             logger.info("expert %s did not wake up: %s", name, error.why)
 
-    def _gate(self, name: str, places: int | None, config: IngressConfig) -> Gate:
+    def _gate(self, name: str, slots: int | None, config: IngressConfig) -> AdmissionQueue:
         queued, wait_s = config.limits.max_queued, config.limits.max_queue_wait_s
         if (gate := self.gates.get(name)) is not None:
-            gate.resize(places or UNBOUNDED, max_queued=queued, max_wait_s=wait_s)
+            gate.resize(slots or UNBOUNDED, max_queued=queued, max_wait_s=wait_s)
             return gate
-        return Gate(
-            places or UNBOUNDED,
+        return AdmissionQueue(
+            slots or UNBOUNDED,
             max_queued=queued,
             max_wait_s=wait_s,
             full_code="expert_overloaded",

@@ -9,7 +9,7 @@ import asyncio
 import orjson
 
 from deployments.contracts.errors import ApiError, ExpertBroken, ExpertError, ExpertTimeout, from_expert
-from deployments.upstream.serve_client import OpenStream
+from deployments.upstream.serve_client import ResponseStream
 
 MOST_ERROR_BYTES = 64 * 1024
 """An expert's refusal is read this far, no further."""
@@ -21,7 +21,7 @@ FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 """How a line of server-sent events may begin."""
 
 
-async def refused(name: str, stream: OpenStream, limit_s: float) -> ExpertError | ApiError:
+async def refused(name: str, stream: ResponseStream, limit_s: float) -> ExpertError | ApiError:
     """What an answer that is no 2xx means; its body is read for a message, as far as it comes."""
     body = stream.head.body
     try:
@@ -41,7 +41,7 @@ async def refused(name: str, stream: OpenStream, limit_s: float) -> ExpertError 
     return error
 
 
-async def complete(name: str, stream: OpenStream, limit_s: float) -> None:
+async def complete(name: str, stream: ResponseStream, limit_s: float) -> None:
     """Read a whole answer, so that half a one or garbage can still be answered by another expert.
 
     Raises:
@@ -73,7 +73,7 @@ async def complete(name: str, stream: OpenStream, limit_s: float) -> None:
     stream.head = type(stream.head)(stream.head.status, stream.head.headers, body, complete=True)
 
 
-async def begun(name: str, stream: OpenStream, limit_s: float) -> None:
+async def begun(name: str, stream: ResponseStream, limit_s: float) -> None:
     """Read a stream's first event, so that garbage or an error there can be answered by another expert.
 
     Raises:
@@ -126,7 +126,7 @@ def _check_error(name: str, event: bytes) -> None:
                 raise ExpertBroken(name, "the stream began with an error")
 
 
-def _retry_after_s(stream: OpenStream) -> float | None:
+def _retry_after_s(stream: ResponseStream) -> float | None:
     for header, value in stream.head.headers:
         if header.lower() == b"retry-after" and value.isdigit():
             return float(value)

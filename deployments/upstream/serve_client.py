@@ -40,7 +40,7 @@ HOP_HEADERS = frozenset(
 
 
 @dataclass(slots=True)
-class OpenStream:
+class ResponseStream:
     """An expert's answer, begun: its head with the first body bytes, and the bytes to come."""
 
     head: Head
@@ -67,7 +67,7 @@ class ExpertClient(Protocol):
         body: bytes,
         timeout_s: float,
         connect_s: float | None = None,
-    ) -> OpenStream:
+    ) -> ResponseStream:
         """Send a request and wait for the first body bytes.
 
         Without `connect_s`, whoever takes the request may do so as late as it can still answer.
@@ -95,7 +95,7 @@ class ServeExpert:
         body: bytes,
         timeout_s: float,
         connect_s: float | None = None,
-    ) -> OpenStream:
+    ) -> ResponseStream:
         started = time.monotonic()
         handle = await self._resolve(timeout_s)
         answer = handle.remote(method, path, tuple(headers), body)
@@ -114,7 +114,7 @@ class ServeExpert:
             if isinstance(error, Exception):
                 raise _unavailable(self.model, error) from error
             raise
-        return OpenStream(head, self._rest(answer), connected_s)
+        return ResponseStream(head, self._rest(answer), connected_s)
 
     async def _taken(self, answer: Any, timeout_s: float, connect_s: float | None) -> None:
         """Wait until a replica took the request.
@@ -200,7 +200,7 @@ class RemoteExpert:
         body: bytes,
         timeout_s: float,
         connect_s: float | None = None,
-    ) -> OpenStream:
+    ) -> ResponseStream:
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._open(method, path, headers, body, connect_s)
@@ -211,7 +211,7 @@ class RemoteExpert:
 
     async def _open(
         self, method: str, path: str, headers: Headers, body: bytes, connect_s: float | None
-    ) -> OpenStream:
+    ) -> ResponseStream:
         given = [(name, value) for name, value in headers if name != b"authorization"]
         if key := self._key():
             given.append((b"authorization", f"Bearer {key}".encode()))
@@ -232,7 +232,7 @@ class RemoteExpert:
             await response.aclose()
             raise
         kept = tuple((name.lower(), value) for name, value in response.headers.raw)
-        return OpenStream(
+        return ResponseStream(
             Head(response.status_code, kept, first, complete=False), self._rest(response, chunks)
         )
 

@@ -19,7 +19,7 @@ from router.training.train import COST_WEIGHTS
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedPolicy:
     """A policy on a data set: what it predicted, and what was measured."""
 
     policy: Policy
@@ -56,7 +56,7 @@ class Judged:
         return self.quality[each, chosen], None if self.paid is None else self.paid[each, chosen]
 
 
-def judge(policy: Policy, dataset: Dataset, embeddings: FloatArray) -> Judged:
+def judge(policy: Policy, dataset: Dataset, embeddings: FloatArray) -> EvaluatedPolicy:
     """Score a data set with a policy.
 
     Queries that lack an expert's outcome are left out; so are those that lack an expert's cost where
@@ -77,10 +77,12 @@ def judge(policy: Policy, dataset: Dataset, embeddings: FloatArray) -> Judged:
     batch = QueryBatch(kept.texts, embeddings[rows])
     scores = policy.score(batch)
     expected = policy.expected_costs(batch, [RouteRequest(text) for text in kept.texts])
-    return Judged(policy, kept, scores.quality, expected, scores.unfamiliar, len(dataset) - len(rows))
+    return EvaluatedPolicy(
+        policy, kept, scores.quality, expected, scores.unfamiliar, len(dataset) - len(rows)
+    )
 
 
-def report(judged: Judged) -> dict[str, Any]:
+def report(judged: EvaluatedPolicy) -> dict[str, Any]:
     """Everything that `report.json` holds."""
     quality, paid, best = judged.quality, judged.paid, judged.best_single
     default = judged.choices(judged.policy.preferences)
@@ -143,7 +145,7 @@ def report(judged: Judged) -> dict[str, Any]:
     }
 
 
-def curve(judged: Judged, scores: FloatArray) -> list[dict[str, Any]]:
+def curve(judged: EvaluatedPolicy, scores: FloatArray) -> list[dict[str, Any]]:
     """Measured quality and cost at every cost weight, for scores [n, experts] of any origin."""
     points = []
     for weight in COST_WEIGHTS if judged.expected is not None else (0.0,):
@@ -153,7 +155,7 @@ def curve(judged: Judged, scores: FloatArray) -> list[dict[str, Any]]:
     return points
 
 
-def _areas(judged: Judged, points: list[dict[str, Any]]) -> dict[str, float | None]:
+def _areas(judged: EvaluatedPolicy, points: list[dict[str, Any]]) -> dict[str, float | None]:
     if judged.paid is None or judged.expected is None:
         return {"aiq": None, "zero_router_aiq": None}
     single_cost, single_quality = judged.paid.mean(axis=0), judged.quality.mean(axis=0)
@@ -167,7 +169,7 @@ def _areas(judged: Judged, points: list[dict[str, Any]]) -> dict[str, float | No
     }
 
 
-def _saved(judged: Judged) -> dict[str, Any]:
+def _saved(judged: EvaluatedPolicy) -> dict[str, Any]:
     """The saving at the preference that training chose, never at one chosen on what is reported.
 
     Where training found none that is safe, the choice is the best single expert itself.
@@ -194,7 +196,7 @@ def _saved(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _two_experts(judged: Judged) -> dict[str, float | None]:
+def _two_experts(judged: EvaluatedPolicy) -> dict[str, float | None]:
     """RouteLLM's figures, for pools of two."""
     if len(judged.policy.pool) != 2:
         return {"apgr": None, "cpt50": None, "cpt80": None}
@@ -220,7 +222,7 @@ def _oracle(quality: FloatArray, paid: FloatArray | None) -> dict[str, float | N
     return {"quality": _mean(best), "cost_usd": _mean(paid[each, cheapest])}
 
 
-def _winners(judged: Judged, chosen: IntArray) -> dict[str, Any]:
+def _winners(judged: EvaluatedPolicy, chosen: IntArray) -> dict[str, Any]:
     """Task → its queries, the share on which each expert is the best or as good, and that sent to it."""
     names = judged.policy.pool.names
     tasks = np.array(judged.dataset.tasks or ("all",) * len(chosen))
@@ -236,7 +238,7 @@ def _winners(judged: Judged, chosen: IntArray) -> dict[str, Any]:
     }
 
 
-def _told_the_task(judged: Judged) -> dict[str, Any] | None:
+def _told_the_task(judged: EvaluatedPolicy) -> dict[str, Any] | None:
     """A router that is told each query's true task, and what every expert reached on it in training.
 
     What task labels alone can give: to beat it is the real test.
@@ -248,13 +250,13 @@ def _told_the_task(judged: Judged) -> dict[str, Any] | None:
     return {**_at_best(judged, scores), "aiq": _areas(judged, curve(judged, scores))["aiq"]}
 
 
-def _at_best(judged: Judged, scores: FloatArray) -> dict[str, float | None]:
+def _at_best(judged: EvaluatedPolicy, scores: FloatArray) -> dict[str, float | None]:
     chosen = decide(scores, judged.expected, preferences=Preferences(cost_weight=0.0)).best
     picked, cost = judged.outcome(chosen)
     return {"quality": _mean(picked), "cost_usd": _mean(cost)}
 
 
-def _paper(judged: Judged, chosen: IntArray) -> dict[str, dict[str, float | None]]:
+def _paper(judged: EvaluatedPolicy, chosen: IntArray) -> dict[str, dict[str, float | None]]:
     """The paper's further figures, where the outcomes carry them: waits, NLL, tokens, throughput."""
     each = np.arange(len(chosen))
     found: dict[str, dict[str, float | None]] = {}

@@ -8,7 +8,7 @@ import numpy as np
 
 from router.errors import InputError
 from router.evaluation import metrics
-from router.evaluation.evaluate import Judged
+from router.evaluation.evaluate import EvaluatedPolicy
 
 INK, PALE = "#1f2430", "#9aa3b2"
 LINES = ("#c2410c", "#1d4ed8", "#047857", "#7c3aed", "#b45309", "#be185d", "#0e7490", "#4d7c0f")
@@ -62,7 +62,7 @@ def plot_curves(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
     _save_figure(figure, file)
 
 
-def plot_reliability(file: Path, judged: Judged) -> None:
+def plot_reliability(file: Path, judged: EvaluatedPolicy) -> None:
     """Predicted against measured quality, a line for each expert; the diagonal is perfect."""
     figure, axes = _new_figure(5.0, 4.8)
     axes.plot([0, 1], [0, 1], color=PALE, linewidth=1)
@@ -91,7 +91,7 @@ def plot_traffic(file: Path, figures: Mapping[str, Any]) -> None:
     _save_figure(figure, file)
 
 
-def plot_winners(file: Path, judged: Judged) -> None:
+def plot_winners(file: Path, judged: EvaluatedPolicy) -> None:
     """Who wins where: for each task, the share that goes to each expert."""
     names = judged.policy.pool.names
     chosen = judged.choices(judged.policy.preferences)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from router.evaluation import plots
-from router.evaluation.evaluate import Judged
+from router.evaluation.evaluate import EvaluatedPolicy
 
 
-def write_report(folder: Path, judged: Judged, figures: Mapping[str, Any]) -> None:
+def write_report(folder: Path, judged: EvaluatedPolicy, figures: Mapping[str, Any]) -> None:
     """report.json, report.md, curve.png, reliability.png, traffic.png, winners.png into `folder`."""
     with written_whole(folder) as making:
         (making / "report.md").write_text(as_markdown(figures), encoding="utf-8")

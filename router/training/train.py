@@ -17,7 +17,7 @@ from router.data.dataset import Dataset, same_query
 from router.decide import decide
 from router.encoders import EncoderSpec
 from router.errors import OutcomesError
-from router.guard import Guard
+from router.guard import NoveltyGuard
 from router.methods.clusters import MOST_TASKS
 from router.methods.contract import CrosswiseMethod, RoutingMethod
 from router.methods.registry import make
@@ -80,7 +80,7 @@ def train(
     )
     waits_s = dataset.measured.get("ttft_s")
     means = global_means(dataset.quality)
-    guard = Guard.fit(embeddings, means, seed=seed)
+    guard = NoveltyGuard.fit(embeddings, means, seed=seed)
     expected = costs.predict(embeddings, dataset.texts)
     best = int(np.argmax(means))
     chosen = choose_preference(calibrated, expected, dataset, best=best)
@@ -138,7 +138,7 @@ def _check_count(queries: Sequence[str], least: int, of_whom: str) -> None:
 
 
 @dataclass(frozen=True)
-class Tried:
+class PreferenceTrial:
     """What one cost weight gives on queries that the scores did not see."""
 
     cost_weight: float
@@ -159,21 +159,21 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class PreferenceChoice:
     """The preferences that training settles on, all by what was saved out of fold."""
 
-    best_quality: Tried
+    best_quality: PreferenceTrial
     """Cost weight 0."""
-    default: Tried
+    default: PreferenceTrial
     """The greatest saving that gives up next to nothing of the best quality."""
-    equal_quality: Tried | None
+    equal_quality: PreferenceTrial | None
     """The greatest saving that keeps the best single expert's quality, with a margin; `None` where no
     safe weight saves anything: then the best single expert itself is the choice."""
 
 
 def choose_preference(
     scores: FloatArray, expected: FloatArray | None, dataset: Dataset, *, best: int
-) -> Chosen:
+) -> PreferenceChoice:
     """Cost weights that hold out of sample, chosen by a lower confidence bound.
 
     A weight is safe when its `margin` over the best single expert is not negative. With none safe, or
@@ -191,7 +191,7 @@ def choose_preference(
         tried = [_tried(weight, scores, expected, dataset, rows, best) for weight in COST_WEIGHTS]
     safe = [one for one in tried if one.margin >= 0] if len(tried) > 1 else []
     near = [one for one in safe if one.loss <= one.tolerated]
-    return Chosen(
+    return PreferenceChoice(
         tried[0],
         max(near, key=lambda one: one.saved, default=tried[0]),
         max((one for one in safe if one.saved > 0), key=lambda one: one.saved, default=None),
@@ -213,9 +213,9 @@ def _tried(
     dataset: Dataset,
     rows: IntArray,
     best: int,
-) -> Tried:
+) -> PreferenceTrial:
     if not len(rows):
-        return Tried(weight, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return PreferenceTrial(weight, 0.0, 0.0, 0.0, 0.0, 0.0)
     quality, each = dataset.quality[rows], np.arange(len(rows))
     wanted = None if expected is None else expected[rows]
     picked = decide(scores[rows], wanted, preferences=Preferences(cost_weight=weight)).best
@@ -225,7 +225,7 @@ def _tried(
     paid = None if dataset.costs_usd is None else dataset.costs_usd[rows]
     known = paid is not None and bool(np.isfinite(paid).all())
     alone = 0.0 if paid is None or not known else float(paid[:, best].mean())
-    return Tried(
+    return PreferenceTrial(
         cost_weight=float(weight),
         gain=float(gain.mean()),
         margin=float(gain.mean() - CONFIDENCE_Z * _standard_error(gain)),

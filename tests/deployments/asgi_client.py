@@ -34,7 +34,7 @@ class Exchange:
         }
         self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
 
-    async def leave(self) -> None:
+    async def disconnect(self) -> None:
         """The client goes: Serve cancels the handler."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)

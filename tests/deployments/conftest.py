@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.deployments.harness import House
+from tests.deployments.harness import IngressHarness
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    opened = House()
+async def harness() -> AsyncIterator[IngressHarness]:
+    opened = IngressHarness()
     yield opened
     await opened.http.aclose()

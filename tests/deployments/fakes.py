@@ -10,7 +10,7 @@ from deployments.contracts.errors import ExpertError
 from deployments.contracts.messages import NoPolicy
 from deployments.expert.asgi import Head, Headers
 from deployments.observability.tracing import NO_CONTEXT
-from deployments.upstream.serve_client import OpenStream
+from deployments.upstream.serve_client import ResponseStream
 from router.core import Decision, ExpertView, RouteRequest
 from router.errors import NoEligibleExpertError
 
@@ -47,7 +47,7 @@ class FakeExpert:
         body: bytes,
         timeout_s: float,
         connect_s: float | None = None,
-    ) -> OpenStream:
+    ) -> ResponseStream:
         self.asked.append((method, path, dict(headers), body))
         parts = self.parts or [answer(self.model)]
         if isinstance(parts[0], BaseException):
@@ -55,7 +55,7 @@ class FakeExpert:
         if callable(parts[0]):
             await parts[0]()
         first = parts[0] if isinstance(parts[0], bytes) else b""
-        return OpenStream(
+        return ResponseStream(
             Head(self.status, tuple(self.headers), first, complete=len(parts) == 1), self._rest(parts[1:])
         )
 
@@ -99,13 +99,13 @@ class FakeRouter:
             return NoEligibleExpertError(request.excluded)
         views = {
             name: ExpertView(
-                score=0.9 - 0.1 * place,
-                cost_usd=1e-6 * (place + 1),
+                score=0.9 - 0.1 * slot,
+                cost_usd=1e-6 * (slot + 1),
                 ttft_ms=None,
                 eligible=name not in request.excluded,
                 excluded_because=request.excluded.get(name),
             )
-            for place, name in enumerate(self.preferred)
+            for slot, name in enumerate(self.preferred)
         }
         return Decision(ranking, views, "0123456789ab")
 

@@ -21,7 +21,7 @@ ARGS = IngressArgs(request_timeout_s=5, upload_timeout_s=0.05)
 PRICE = Price(1.0, 2.0)
 
 
-class House:
+class IngressHarness:
     """An Api, stand-ins for its router and experts, and a client that speaks HTTP to it.
 
     Args:

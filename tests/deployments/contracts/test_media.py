@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from deployments.contracts.errors import ExpertUnavailable
-from tests.deployments.harness import House
+from tests.deployments.harness import IngressHarness
 
 URL = "http://169.254.169.254/latest/meta-data"
 FORMS: dict[str, dict[str, Any]] = {
@@ -25,32 +25,32 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def house() -> House:
+def harness() -> IngressHarness:
     """Of two experts the second, and the router's second choice, can see."""
-    return House(large={"capabilities": ["tools", "vision"]})
+    return IngressHarness(large={"capabilities": ["tools", "vision"]})
 
 
 @pytest.mark.parametrize("path", FORMS)
-async def test_an_image_goes_only_to_experts_that_can_see(house: House, path: str) -> None:
-    answered = await house.http.post(path, json={"model": "auto", **FORMS[path]})
+async def test_an_image_goes_only_to_experts_that_can_see(harness: IngressHarness, path: str) -> None:
+    answered = await harness.http.post(path, json={"model": "auto", **FORMS[path]})
 
     assert answered.status_code == 200
     assert answered.headers["x-router-expert"] == "large"
-    assert house.experts["small"].asked == []
+    assert harness.experts["small"].asked == []
 
 
 @pytest.mark.parametrize("path", FORMS)
-async def test_not_even_to_one_that_is_named(house: House, path: str) -> None:
-    refused = await house.http.post(path, json={"model": "small", **FORMS[path]})
+async def test_not_even_to_one_that_is_named(harness: IngressHarness, path: str) -> None:
+    refused = await harness.http.post(path, json={"model": "small", **FORMS[path]})
 
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "no_eligible_expert")
-    assert house.experts["small"].asked == []
+    assert harness.experts["small"].asked == []
 
 
 @pytest.mark.parametrize("path", FORMS)
-async def test_nor_by_fallback(house: House, path: str) -> None:
-    house.experts["large"].parts = [ExpertUnavailable("large", "gone")]
-    refused = await house.http.post(path, json={"model": "auto", **FORMS[path]})
+async def test_nor_by_fallback(harness: IngressHarness, path: str) -> None:
+    harness.experts["large"].parts = [ExpertUnavailable("large", "gone")]
+    refused = await harness.http.post(path, json={"model": "auto", **FORMS[path]})
 
     assert refused.status_code == 503
-    assert house.experts["small"].asked == []
+    assert harness.experts["small"].asked == []

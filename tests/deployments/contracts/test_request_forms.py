@@ -8,18 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.contracts.errors import BadRequest
-from deployments.contracts.requests import Ask, parse
+from deployments.contracts.requests import InferenceRequest, parse
 
 CHAT = "/v1/chat/completions"
 URL = "http://169.254.169.254/"
 USER = {"role": "user", "content": "What is 2 + 2?"}
 
 
-def read(body: object, path: str = CHAT) -> Ask:
+def read(body: object, path: str = CHAT) -> InferenceRequest:
     return parse(path, orjson.dumps(body), max_messages=8)
 
 
-def chat(*messages: object, **fields: object) -> Ask:
+def chat(*messages: object, **fields: object) -> InferenceRequest:
     return read({"model": "auto", "messages": list(messages), **fields})
 
 

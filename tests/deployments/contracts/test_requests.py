@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.contracts.errors import ApiError
-from deployments.contracts.requests import KINDS, Ask, parse
+from deployments.contracts.requests import KINDS, InferenceRequest, parse
 
 
-def ask(body: object, path: str = "/v1/chat/completions") -> Ask:
+def ask(body: object, path: str = "/v1/chat/completions") -> InferenceRequest:
     return parse(path, orjson.dumps(body), max_messages=50)
 
 

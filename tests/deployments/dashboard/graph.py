@@ -18,7 +18,7 @@ from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
 from deployments.expert.asgi import Head, Headers
 from deployments.ingress.api import Api
 from deployments.limits.keys import KeyRing
-from deployments.upstream.serve_client import OpenStream
+from deployments.upstream.serve_client import ResponseStream
 from router.core import Decision, ExpertView, Preferences, RouteRequest
 from router.decide import decide
 from router.errors import NoEligibleExpertError
@@ -55,11 +55,11 @@ class ScriptedExpert:
         body: bytes,
         timeout_s: float,
         connect_s: float | None = None,
-    ) -> OpenStream:
+    ) -> ResponseStream:
         if self.away:
             raise ExpertUnavailable(self.model, "it is away")
         self.bodies.append(body)
-        return OpenStream(Head(200, EVENTS, event(self.model, ""), complete=False), self._rest())
+        return ResponseStream(Head(200, EVENTS, event(self.model, ""), complete=False), self._rest())
 
     async def _rest(self) -> AsyncGenerator[bytes, None]:
         for said_as, thought in self.thoughts:

@@ -11,7 +11,7 @@ import pytest
 
 from deployments.contracts.messages import RouterState
 from deployments.dashboard.routes import DOCUMENTS, is_loopback, static_files
-from deployments.dashboard.snapshot import Board
+from deployments.dashboard.snapshot import MetricsSnapshots
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from tests.deployments.dashboard.graph import NAMES, Graph, policy_view
 from tests.deployments.fakes import Clock
@@ -149,7 +149,7 @@ async def test_many_boards_gather_once_a_second() -> None:
         gathered.append(clock())
         return b'to_router_requests_total{kind="chat",outcome="200",replica="a"} 3.0\n'
 
-    board = Board(Graph().api.directory, gather, clock, now=lambda: 12.0)
+    board = MetricsSnapshots(Graph().api.directory, gather, clock, now=lambda: 12.0)
 
     first = await board.snapshot()
     assert await board.snapshot() is first
@@ -168,7 +168,7 @@ async def test_what_is_counted_by_key_does_not_leave() -> None:
             b'to_router_stage_seconds_sum{stage="parse"} 1\nto_router_stage_seconds_sum{stage="whole"} 1\n'
         )
 
-    board = Board(Graph().api.directory, gather)
+    board = MetricsSnapshots(Graph().api.directory, gather)
 
     told = json.loads((await board.snapshot()).plain)
 

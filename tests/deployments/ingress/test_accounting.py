@@ -14,14 +14,14 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from deployments.contracts.errors import BadRequest, ExpertUnavailable
 from deployments.contracts.messages import PolicyView, RouterState
 from deployments.ingress.accounting import key_of
-from deployments.ingress.feedback import Answered, Memory, answered_before, parse_rating
+from deployments.ingress.feedback import Answered, RecentAnswers, answered_before, parse_rating
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.observability import metrics
 from deployments.observability.tracing import NoTracer, OtelTracer, tracer
 from router.experts import Price
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, event
-from tests.deployments.harness import CHAT, HELLO, NAMES, House, settle
+from tests.deployments.harness import CHAT, HELLO, NAMES, IngressHarness, settle
 from tests.deployments.limits.test_key_limits import bearer, with_keys
 
 PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -48,13 +48,15 @@ def kept() -> Kept:
 
 
 @pytest.fixture
-def house(kept: Kept) -> House:
-    made = House()
+def harness(kept: Kept) -> IngressHarness:
+    made = IngressHarness()
     made.api.accounting.log = kept
     return made
 
 
-async def test_a_routed_answer_is_counted_with_its_cost_and_what_it_saved(house: House, kept: Kept) -> None:
+async def test_a_routed_answer_is_counted_with_its_cost_and_what_it_saved(
+    harness: IngressHarness, kept: Kept
+) -> None:
     counters = (
         (metrics.requests, "chat", "200"),
         (metrics.decisions, "small", "routed"),
@@ -70,7 +72,7 @@ async def test_a_routed_answer_is_counted_with_its_cost_and_what_it_saved(house:
         (metrics.expert_seconds, "small", "whole"),
     )
     before = [value(*counter) for counter in counters]
-    response = await house.ask(routing={"cost_weight": 0.5})
+    response = await harness.ask(routing={"cost_weight": 0.5})
     after = [value(*counter) - was for counter, was in zip(counters, before, strict=True)]
 
     paid = 11 * 1e-6 + 2 * 2e-6
@@ -91,58 +93,58 @@ async def test_a_routed_answer_is_counted_with_its_cost_and_what_it_saved(house:
 
 
 async def test_a_keys_savings_are_what_the_dearest_expert_would_have_cost_more(tmp_path: Path) -> None:
-    house = House()
-    house.api.directory.saw_router(
+    harness = IngressHarness()
+    harness.api.directory.saw_router(
         RouterState(
             PolicyView("0123456789ab", NAMES, NAMES, {}, {"small": Price(1, 2), "large": Price(10, 20)}), None
         )
     )
-    key = with_keys(house, tmp_path)
-    ring = house.api.keys
+    key = with_keys(harness, tmp_path)
+    ring = harness.api.keys
     assert ring is not None
     name = key_of(ring.authenticate([(b"authorization", f"Bearer {key}".encode())]))
-    await house.ask(bearer(key))
+    await harness.ask(bearer(key))
 
     cheap, dear = 11 * 1e-6 + 2 * 2e-6, 11 * 10e-6 + 2 * 20e-6
     assert value(metrics.key_cost_usd, name) == pytest.approx(cheap)
     assert value(metrics.key_saved_usd, name) == pytest.approx(dear - cheap)
 
 
-async def test_each_end_of_a_request_is_counted_once(house: House, kept: Kept) -> None:
+async def test_each_end_of_a_request_is_counted_once(harness: IngressHarness, kept: Kept) -> None:
     ends = ("200", "400", "503", "broken", "disconnected")
     before = {end: value(metrics.requests, "chat", end) for end in ends}
-    await house.ask()
-    await house.ask(routing={"experts": []})
-    house.experts["small"].parts = [ExpertUnavailable("small", "gone")]
-    await house.ask(model="small")
-    house.experts["small"].parts = [event("small", "x"), ExpertUnavailable("small", "gone")]
-    house.experts["small"].headers = EVENTS
-    await house.ask(stream=True)
-    house.experts["small"].parts = [asyncio.Event().wait]
-    exchange = Exchange(house.app, CHAT, orjson.dumps(HELLO))
+    await harness.ask()
+    await harness.ask(routing={"experts": []})
+    harness.experts["small"].parts = [ExpertUnavailable("small", "gone")]
+    await harness.ask(model="small")
+    harness.experts["small"].parts = [event("small", "x"), ExpertUnavailable("small", "gone")]
+    harness.experts["small"].headers = EVENTS
+    await harness.ask(stream=True)
+    harness.experts["small"].parts = [asyncio.Event().wait]
+    exchange = Exchange(harness.app, CHAT, orjson.dumps(HELLO))
     await settle()
-    await exchange.leave()
+    await exchange.disconnect()
 
     assert {end: value(metrics.requests, "chat", end) - before[end] for end in ends} == dict.fromkeys(ends, 1)
     assert [record["outcome"] for record in kept.records] == ["200", "503", "broken", "disconnected"]
 
 
-async def test_an_answer_without_usage_is_estimated_and_said_so(house: House, kept: Kept) -> None:
+async def test_an_answer_without_usage_is_estimated_and_said_so(harness: IngressHarness, kept: Kept) -> None:
     before = value(metrics.usage_estimated, "small")
     parts = [event("small", "a"), event("small", "b"), event("small", "c"), b"data: [DONE]\n\n"]
-    house.experts["small"].parts, house.experts["small"].headers = parts, EVENTS
-    await house.ask(stream=True)
+    harness.experts["small"].parts, harness.experts["small"].headers = parts, EVENTS
+    await harness.ask(stream=True)
 
     assert value(metrics.usage_estimated, "small") == before + 1
     assert kept.records[0]["usage_reported"] is False
     assert kept.records[0]["completion_tokens"] == 2
 
 
-async def test_gauges_tell_what_is_now(house: House) -> None:
-    house.experts["small"].parts = [asyncio.Event().wait]
-    task = asyncio.create_task(house.ask())
+async def test_gauges_tell_what_is_now(harness: IngressHarness) -> None:
+    harness.experts["small"].parts = [asyncio.Event().wait]
+    task = asyncio.create_task(harness.ask())
     await settle()
-    text = (await house.http.get("/metrics")).text
+    text = (await harness.http.get("/metrics")).text
     task.cancel()
 
     assert "to_router_in_flight 1.0" in text
@@ -156,19 +158,21 @@ async def test_gauges_tell_what_is_now(house: House) -> None:
 @pytest.mark.parametrize(
     ("answer", "cause"), [(TimeoutError(), "timeout"), (ConnectionError("gone"), "no_replica")]
 )
-async def test_a_static_ranking_is_counted_by_its_cause(house: House, answer: Exception, cause: str) -> None:
+async def test_a_static_ranking_is_counted_by_its_cause(
+    harness: IngressHarness, answer: Exception, cause: str
+) -> None:
     before = value(metrics.static_rankings, cause)
-    house.router.answer = answer
-    await house.ask()
+    harness.router.answer = answer
+    await harness.ask()
 
     assert value(metrics.static_rankings, cause) == before + 1
 
 
 async def test_the_log_has_a_line_with_the_request_id_and_no_query_text(
-    house: House, caplog: pytest.LogCaptureFixture
+    harness: IngressHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    await house.ask({"x-request-id": "mine"}, messages=[{"role": "user", "content": "a great secret"}])
+    await harness.ask({"x-request-id": "mine"}, messages=[{"role": "user", "content": "a great secret"}])
     lines = [record for record in caplog.records if record.getMessage() == "request ended"]
 
     assert [vars(line)["request_id"] for line in lines] == ["mine"]
@@ -179,14 +183,14 @@ async def test_the_log_has_a_line_with_the_request_id_and_no_query_text(
 # --- feedback
 
 
-async def rate(house: House, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
-    return await house.http.post("/v1/feedback", json=body, headers=headers)
+async def rate(harness: IngressHarness, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+    return await harness.http.post("/v1/feedback", json=body, headers=headers)
 
 
-async def test_a_rating_joins_its_decision(house: House, kept: Kept) -> None:
-    id_ = (await house.ask()).headers["x-request-id"]
+async def test_a_rating_joins_its_decision(harness: IngressHarness, kept: Kept) -> None:
+    id_ = (await harness.ask()).headers["x-request-id"]
     before = value(metrics.feedback_quality, "small")
-    answer = await rate(house, request_id=id_, quality=0.25, comment="meh")
+    answer = await rate(harness, request_id=id_, quality=0.25, comment="meh")
 
     assert (answer.status_code, answer.content) == (204, b"")
     decision, rating = kept.records
@@ -207,8 +211,10 @@ async def test_a_rating_joins_its_decision(house: House, kept: Kept) -> None:
         ({"request_id": "x", "quality": 1, "stars": 5}, 400, "unknown_field"),
     ],
 )
-async def test_a_bad_rating_is_refused(house: House, body: dict[str, Any], status: int, code: str) -> None:
-    answer = await rate(house, **body)
+async def test_a_bad_rating_is_refused(
+    harness: IngressHarness, body: dict[str, Any], status: int, code: str
+) -> None:
+    answer = await rate(harness, **body)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
@@ -219,34 +225,34 @@ def test_a_rating_that_is_no_object_is_refused() -> None:
             parse_rating(raw)
 
 
-async def test_only_the_key_that_asked_may_rate(house: House, tmp_path: Path) -> None:
+async def test_only_the_key_that_asked_may_rate(harness: IngressHarness, tmp_path: Path) -> None:
     (mine, first), (other, second) = new_key("a"), new_key("b")
     write_keys(tmp_path / "keys.json", KeyFile(keys=[first, second]))
-    house.api.keys = KeyRing(tmp_path / "keys.json")
-    house.api.keys.refresh()
-    asked = await house.ask({"authorization": f"Bearer {mine}"})
+    harness.api.keys = KeyRing(tmp_path / "keys.json")
+    harness.api.keys.refresh()
+    asked = await harness.ask({"authorization": f"Bearer {mine}"})
     rating = {"request_id": asked.headers["x-request-id"], "quality": 1}
 
-    assert (await rate(house, **rating)).status_code == 401
-    assert (await rate(house, {"authorization": f"Bearer {other}"}, **rating)).status_code == 404
-    assert (await rate(house, {"authorization": f"Bearer {mine}"}, **rating)).status_code == 204
+    assert (await rate(harness, **rating)).status_code == 401
+    assert (await rate(harness, {"authorization": f"Bearer {other}"}, **rating)).status_code == 404
+    assert (await rate(harness, {"authorization": f"Bearer {mine}"}, **rating)).status_code == 204
 
 
 @pytest.mark.parametrize(
     ("known", "status"),
     [((Answered("large", "none"), True), 204), ((None, True), 404), ((None, False), 503)],
 )
-async def test_another_replica_may_have_answered(house: House, known: Any, status: int) -> None:
+async def test_another_replica_may_have_answered(harness: IngressHarness, known: Any, status: int) -> None:
     async def elsewhere(id_: str) -> Any:
         return known
 
-    house.api.knows_elsewhere = elsewhere
+    harness.api.knows_elsewhere = elsewhere
 
-    assert (await rate(house, request_id="over there", quality=1)).status_code == status
+    assert (await rate(harness, request_id="over there", quality=1)).status_code == status
 
 
 def test_the_memory_is_bounded_and_restored_from_a_log(tmp_path: Path) -> None:
-    memory = Memory(most=3)
+    memory = RecentAnswers(most=3)
     for number in range(5):
         memory.remember(str(number), "none", "small")
     file = tmp_path / "decisions-1-r.jsonl"
@@ -258,7 +264,7 @@ def test_the_memory_is_bounded_and_restored_from_a_log(tmp_path: Path) -> None:
     assert memory.recall("0") is None
     assert memory.recall("old") is None  # what this replica answered itself is newer
     assert memory.recall("4") == Answered("small", "none")
-    roomy = Memory()
+    roomy = RecentAnswers()
     roomy.restore(answered_before([file]))
     roomy.remember("new", "none", "small")
     roomy.restore(answered_before([file]))
@@ -266,7 +272,7 @@ def test_the_memory_is_bounded_and_restored_from_a_log(tmp_path: Path) -> None:
 
 
 def test_of_two_answers_under_one_id_the_later_is_remembered() -> None:
-    memory = Memory(most=3)
+    memory = RecentAnswers(most=3)
     for number, expert in enumerate(("first", "second", "third", "fourth")):
         memory.remember("same" if number % 2 else str(number), "none", expert)
 
@@ -277,31 +283,33 @@ def test_of_two_answers_under_one_id_the_later_is_remembered() -> None:
 # --- traces
 
 
-async def test_a_trace_goes_from_the_client_through_ingress_to_router_and_expert(house: House) -> None:
+async def test_a_trace_goes_from_the_client_through_ingress_to_router_and_expert(
+    harness: IngressHarness,
+) -> None:
     exporter = InMemorySpanExporter()
-    house.api.accounting.tracer = OtelTracer("to-router-ingress", SimpleSpanProcessor(exporter))
-    await house.ask({"traceparent": PARENT, "tracestate": "a=b"})
+    harness.api.accounting.tracer = OtelTracer("to-router-ingress", SimpleSpanProcessor(exporter))
+    await harness.ask({"traceparent": PARENT, "tracestate": "a=b"})
     (span,) = exporter.get_finished_spans()
 
     assert f"{span.context.trace_id:032x}" == "a" * 32
     assert span.parent is not None
     assert f"{span.parent.span_id:016x}" == "b" * 16
     handed = f"00-{'a' * 32}-{span.context.span_id:016x}-01"
-    assert house.router.traces[0]["traceparent"] == handed
-    sent = house.experts["small"].asked[0][2]
+    assert harness.router.traces[0]["traceparent"] == handed
+    sent = harness.experts["small"].asked[0][2]
     assert (sent[b"traceparent"], sent[b"tracestate"]) == (handed.encode(), b"a=b")
     assert span.attributes is not None
     assert (span.attributes["to_router.expert"], span.attributes["to_router.outcome"]) == ("small", "200")
 
 
 async def test_without_an_endpoint_the_clients_own_context_passes_through(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: IngressHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
-    await house.ask({"traceparent": PARENT})
+    await harness.ask({"traceparent": PARENT})
 
     assert isinstance(tracer("x"), NoTracer)
-    assert house.experts["small"].asked[0][2][b"traceparent"] == PARENT.encode()
+    assert harness.experts["small"].asked[0][2][b"traceparent"] == PARENT.encode()
 
 
 def test_an_endpoint_switches_traces_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,29 +11,29 @@ from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
 from router.errors import NoEligibleExpertError
 from router.experts import Price
 from tests.deployments.fakes import EVENTS, FakeExpert, answer, event
-from tests.deployments.harness import House
+from tests.deployments.harness import IngressHarness
 
 HELLO = [{"role": "user", "content": "What is 12 + 30?"}]
 CHAT = {"model": "auto", "messages": HELLO}
 NAMES = ("arithmetic", "words", "generalist")
 
 
-def door_with(**limits: Any) -> House:
+def door_with(**limits: Any) -> IngressHarness:
     """A door with three experts of small windows."""
     windows = {name: {"context_window": 512} for name in NAMES}
     ranking = ("generalist", "words", "arithmetic")
     args, price = IngressArgs(max_body_mib=0.01), Price(0.05, 0.1)
-    return House(names=NAMES, args=args, price=price, ranking=ranking, limits=limits, **windows)
+    return IngressHarness(names=NAMES, args=args, price=price, ranking=ranking, limits=limits, **windows)
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[House]:
+async def door() -> AsyncIterator[IngressHarness]:
     opened = door_with()
     yield opened
     await opened.http.aclose()
 
 
-async def test_auto_goes_where_the_router_says_and_tells_so(door: House) -> None:
+async def test_auto_goes_where_the_router_says_and_tells_so(door: IngressHarness) -> None:
     response = await door.http.post("/v1/chat/completions", json=CHAT)
 
     assert response.status_code == 200
@@ -47,7 +47,7 @@ async def test_auto_goes_where_the_router_says_and_tells_so(door: House) -> None
     assert response.headers["x-request-id"]
 
 
-async def test_the_expert_gets_the_body_as_sent_but_for_model_and_routing(door: House) -> None:
+async def test_the_expert_gets_the_body_as_sent_but_for_model_and_routing(door: IngressHarness) -> None:
     extra = {**CHAT, "top_k": 3, "new_field": {"a": [1]}, "routing": {"cost_weight": 0.5}}
     await door.http.post("/v1/chat/completions", json=extra)
 
@@ -59,7 +59,7 @@ async def test_the_expert_gets_the_body_as_sent_but_for_model_and_routing(door: 
     }
 
 
-async def test_a_clients_key_never_reaches_an_expert(door: House) -> None:
+async def test_a_clients_key_never_reaches_an_expert(door: IngressHarness) -> None:
     headers = {"authorization": "Bearer secret", "traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}
     await door.http.post("/v1/chat/completions", json=CHAT, headers=headers)
 
@@ -68,7 +68,7 @@ async def test_a_clients_key_never_reaches_an_expert(door: House) -> None:
     assert b"traceparent" in sent
 
 
-async def test_a_named_expert_is_not_routed(door: House) -> None:
+async def test_a_named_expert_is_not_routed(door: IngressHarness) -> None:
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "model": "words"})
 
     assert response.json()["model"] == "words"
@@ -77,7 +77,7 @@ async def test_a_named_expert_is_not_routed(door: House) -> None:
     assert not {"x-router-policy", "x-router-score", "x-router-cost-usd"} & response.headers.keys()
 
 
-async def test_a_preset_stands_for_preferences_and_the_body_outweighs_it(door: House) -> None:
+async def test_a_preset_stands_for_preferences_and_the_body_outweighs_it(door: IngressHarness) -> None:
     await door.http.post("/v1/chat/completions", json={**CHAT, "model": "auto-cheap"})
     await door.http.post(
         "/v1/chat/completions", json={**CHAT, "model": "auto-cheap", "routing": {"min_quality": 0.9}}
@@ -88,7 +88,7 @@ async def test_a_preset_stands_for_preferences_and_the_body_outweighs_it(door: H
     assert door.router.asked[1].preferences.cost_weight is None
 
 
-async def test_a_stream_passes_byte_for_byte(door: House) -> None:
+async def test_a_stream_passes_byte_for_byte(door: IngressHarness) -> None:
     parts = [event("arithmetic", "4"), event("arithmetic", "2"), b"data: [DONE]\n\n"]
     door.experts["arithmetic"] = FakeExpert("arithmetic", *parts, headers=EVENTS)
     door.api.apply(door.api.directory.config)
@@ -103,7 +103,7 @@ async def test_a_stream_passes_byte_for_byte(door: House) -> None:
 @pytest.mark.parametrize(
     "failure", [ExpertUnavailable, ExpertTimeout, ExpertOverloaded, ExpertBroken], ids=lambda f: f.__name__
 )
-async def test_a_failed_expert_falls_back_before_the_first_byte(door: House, failure: Any) -> None:
+async def test_a_failed_expert_falls_back_before_the_first_byte(door: IngressHarness, failure: Any) -> None:
     door.experts["arithmetic"].parts = [failure("arithmetic", "why")]
     response = await door.http.post("/v1/chat/completions", json=CHAT)
 
@@ -113,7 +113,7 @@ async def test_a_failed_expert_falls_back_before_the_first_byte(door: House, fai
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
-async def test_an_experts_5xx_and_429_fall_back(door: House, status: int) -> None:
+async def test_an_experts_5xx_and_429_fall_back(door: IngressHarness, status: int) -> None:
     door.experts["arithmetic"].status = status
     response = await door.http.post("/v1/chat/completions", json=CHAT)
 
@@ -121,7 +121,7 @@ async def test_an_experts_5xx_and_429_fall_back(door: House, status: int) -> Non
     assert response.json()["model"] == "words"
 
 
-async def test_garbage_and_half_an_answer_fall_back(door: House) -> None:
+async def test_garbage_and_half_an_answer_fall_back(door: IngressHarness) -> None:
     door.experts["arithmetic"].parts = [b"<html>"]
     door.experts["words"].parts = [b'{"half":', ExpertUnavailable("words", "gone")]
     response = await door.http.post("/v1/chat/completions", json=CHAT)
@@ -130,7 +130,7 @@ async def test_garbage_and_half_an_answer_fall_back(door: House) -> None:
     assert response.headers["x-router-attempts"] == "3"
 
 
-async def test_no_fallback_after_the_first_byte(door: House) -> None:
+async def test_no_fallback_after_the_first_byte(door: IngressHarness) -> None:
     broken = FakeExpert(
         "arithmetic", event("arithmetic", "4"), ExpertUnavailable("arithmetic", "gone"), headers=EVENTS
     )
@@ -144,7 +144,7 @@ async def test_no_fallback_after_the_first_byte(door: House) -> None:
     assert not door.experts["words"].asked
 
 
-async def test_a_stream_that_ends_early_is_told(door: House) -> None:
+async def test_a_stream_that_ends_early_is_told(door: IngressHarness) -> None:
     door.api.fleet.dispatcher.clients["arithmetic"] = FakeExpert(
         "arithmetic", event("arithmetic", "4"), event("arithmetic", "2"), headers=EVENTS
     )
@@ -154,7 +154,7 @@ async def test_a_stream_that_ends_early_is_told(door: House) -> None:
     assert response.text.endswith("data: [DONE]\n\n")
 
 
-async def test_a_named_expert_has_no_fallback_unless_asked_for(door: House) -> None:
+async def test_a_named_expert_has_no_fallback_unless_asked_for(door: IngressHarness) -> None:
     door.experts["words"].parts = [ExpertUnavailable("words", "gone")]
     named = {**CHAT, "model": "words"}
     alone = await door.http.post("/v1/chat/completions", json=named)
@@ -165,7 +165,7 @@ async def test_a_named_expert_has_no_fallback_unless_asked_for(door: House) -> N
     assert helped.json()["model"] == "generalist"
 
 
-async def test_an_auto_request_may_refuse_fallback(door: House) -> None:
+async def test_an_auto_request_may_refuse_fallback(door: IngressHarness) -> None:
     door.experts["arithmetic"].parts = [ExpertUnavailable("arithmetic", "gone")]
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "routing": {"fallback": False}})
 
@@ -173,7 +173,7 @@ async def test_an_auto_request_may_refuse_fallback(door: House) -> None:
     assert response.json()["error"]["code"] == "expert_unavailable"
 
 
-async def test_timeouts_of_all_experts_are_504(door: House) -> None:
+async def test_timeouts_of_all_experts_are_504(door: IngressHarness) -> None:
     for expert in door.experts.values():
         expert.parts = [ExpertTimeout(expert.model, "slow")]
     response = await door.http.post("/v1/chat/completions", json=CHAT)
@@ -182,7 +182,7 @@ async def test_timeouts_of_all_experts_are_504(door: House) -> None:
     assert response.json()["error"]["code"] == "deadline_exceeded"
 
 
-async def test_an_experts_context_error_counts_as_ineligible(door: House) -> None:
+async def test_an_experts_context_error_counts_as_ineligible(door: IngressHarness) -> None:
     refusal = b'{"error": {"message": "This model\'s maximum context length is 5 tokens", "code": 400}}'
     door.experts["arithmetic"].parts = [refusal]
     door.experts["arithmetic"].status = 400
@@ -191,7 +191,7 @@ async def test_an_experts_context_error_counts_as_ineligible(door: House) -> Non
     assert response.json()["model"] == "words"
 
 
-async def test_an_experts_400_is_rewritten_and_not_tried_elsewhere(door: House) -> None:
+async def test_an_experts_400_is_rewritten_and_not_tried_elsewhere(door: IngressHarness) -> None:
     door.experts["arithmetic"].parts = [
         b'{"error": {"message": "bad temperature", "param": "temperature", "code": 400}}'
     ]
@@ -211,7 +211,7 @@ async def test_an_experts_400_is_rewritten_and_not_tried_elsewhere(door: House) 
 
 
 @pytest.mark.parametrize("failure", [TimeoutError(), ConnectionError("no replica"), NoPolicy("none loaded")])
-async def test_without_the_router_the_static_ranking_answers(door: House, failure: Any) -> None:
+async def test_without_the_router_the_static_ranking_answers(door: IngressHarness, failure: Any) -> None:
     door.router.answer = failure
     response = await door.http.post("/v1/chat/completions", json=CHAT)
 
@@ -220,7 +220,7 @@ async def test_without_the_router_the_static_ranking_answers(door: House, failur
     assert "x-router-score" not in response.headers
 
 
-async def test_route_tells_what_the_request_would_do(door: House) -> None:
+async def test_route_tells_what_the_request_would_do(door: IngressHarness) -> None:
     body = {**CHAT, "routing": {"exclude": ["words"]}}
     told = (await door.http.post("/v1/route", json=body)).json()
     done = await door.http.post("/v1/chat/completions", json=body)
@@ -240,7 +240,7 @@ async def test_route_tells_what_the_request_would_do(door: House) -> None:
     }
 
 
-async def test_models_lists_auto_presets_experts(door: House) -> None:
+async def test_models_lists_auto_presets_experts(door: IngressHarness) -> None:
     listed = (await door.http.get("/v1/models")).json()
     one = (await door.http.get("/v1/models/words")).json()
     none = await door.http.get("/v1/models/gpt-9")
@@ -251,7 +251,7 @@ async def test_models_lists_auto_presets_experts(door: House) -> None:
     assert none.status_code == 404
 
 
-async def test_ready_is_503_while_a_part_cannot_answer(door: House) -> None:
+async def test_ready_is_503_while_a_part_cannot_answer(door: IngressHarness) -> None:
     ready = await door.http.get("/ready")
     door.api.directory.lost_router("the router does not answer")
     waiting = await door.http.get("/ready")
@@ -262,7 +262,7 @@ async def test_ready_is_503_while_a_part_cannot_answer(door: House) -> None:
     assert waiting.json()["parts"]["router"] == {"ready": False, "why": "the router does not answer"}
 
 
-async def test_ready_names_experts_that_the_policy_does_not_cover(door: House) -> None:
+async def test_ready_names_experts_that_the_policy_does_not_cover(door: IngressHarness) -> None:
     door.api.directory.saw_router(RouterState(PolicyView("ffffffffffff", ("words",), ("words",)), None))
     waiting = await door.http.get("/ready")
 
@@ -270,7 +270,7 @@ async def test_ready_names_experts_that_the_policy_does_not_cover(door: House) -
     assert "does not cover the experts arithmetic, generalist" in waiting.json()["parts"]["router"]["why"]
 
 
-async def test_wrong_method_and_unknown_path_wear_the_envelope(door: House) -> None:
+async def test_wrong_method_and_unknown_path_wear_the_envelope(door: IngressHarness) -> None:
     method = await door.http.get("/v1/chat/completions")
     path = await door.http.post("/v1/nothing")
 
@@ -278,7 +278,7 @@ async def test_wrong_method_and_unknown_path_wear_the_envelope(door: House) -> N
     assert (path.status_code, path.json()["error"]["code"]) == (404, "path_not_found")
 
 
-async def test_an_unforeseen_fault_is_500_with_nothing_but_the_request_id(door: House) -> None:
+async def test_an_unforeseen_fault_is_500_with_nothing_but_the_request_id(door: IngressHarness) -> None:
     door.router.answer = RuntimeError("a secret from within")
     response = await door.http.post("/v1/chat/completions", json=CHAT, headers={"x-request-id": "abc-1"})
 
@@ -287,7 +287,7 @@ async def test_an_unforeseen_fault_is_500_with_nothing_but_the_request_id(door: 
     assert "secret" not in response.text
 
 
-async def test_the_routers_own_no_is_400_with_reasons(door: House) -> None:
+async def test_the_routers_own_no_is_400_with_reasons(door: IngressHarness) -> None:
     door.router.answer = NoEligibleExpertError({"words": "expected cost 1 US$ is above max_cost_usd 0"})
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "routing": {"max_cost_usd": 0}})
 
@@ -305,21 +305,23 @@ async def test_the_routers_own_no_is_400_with_reasons(door: House) -> None:
         ("/tokenize", {"prompt": "hello"}),
     ],
 )
-async def test_every_endpoint_is_routed_and_keeps_its_path(door: House, path: str, body: Any) -> None:
+async def test_every_endpoint_is_routed_and_keeps_its_path(
+    door: IngressHarness, path: str, body: Any
+) -> None:
     response = await door.http.post(path, json={"model": "auto", **body})
 
     assert response.status_code == 200
     assert door.experts["arithmetic"].asked[0][1] == path
 
 
-async def test_embeddings_go_only_to_experts_that_can(door: House) -> None:
+async def test_embeddings_go_only_to_experts_that_can(door: IngressHarness) -> None:
     response = await door.http.post("/v1/embeddings", json={"model": "auto", "input": "x"})
 
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "no_eligible_expert"
 
 
-async def test_metrics_count_what_was_answered(door: House) -> None:
+async def test_metrics_count_what_was_answered(door: IngressHarness) -> None:
     await door.http.post("/v1/chat/completions", json=CHAT)
     text = (await door.http.get("/metrics")).text
 
@@ -327,7 +329,7 @@ async def test_metrics_count_what_was_answered(door: House) -> None:
     assert 'to_router_cost_usd_total{expert="arithmetic",kind="observed"}' in text
 
 
-async def test_an_open_breaker_takes_an_expert_out_of_the_choice(door: House) -> None:
+async def test_an_open_breaker_takes_an_expert_out_of_the_choice(door: IngressHarness) -> None:
     for _ in range(5):
         door.api.health["arithmetic"].failed()
     response = await door.http.post("/v1/chat/completions", json=CHAT)

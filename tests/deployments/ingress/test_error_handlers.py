@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from tests.deployments.harness import House
+from tests.deployments.harness import IngressHarness
 from tests.deployments.ingress.test_api import CHAT, door_with
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[House]:
+async def door() -> AsyncIterator[IngressHarness]:
     opened = door_with()
     yield opened
     await opened.http.aclose()
@@ -85,7 +85,7 @@ BAD: dict[str, tuple[Any, int, str, str | None]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-async def test_bad_requests_get_their_status_and_the_envelope(door: House, case: str) -> None:
+async def test_bad_requests_get_their_status_and_the_envelope(door: IngressHarness, case: str) -> None:
     body, status, code, param = BAD[case]
     options = {"content": body} if isinstance(body, bytes) else {"json": body}
     response = await door.http.post("/v1/chat/completions", **options)
@@ -97,7 +97,7 @@ async def test_bad_requests_get_their_status_and_the_envelope(door: House, case:
     assert response.headers["x-request-id"]
 
 
-async def test_a_chunked_body_over_the_limit_is_refused(door: House) -> None:
+async def test_a_chunked_body_over_the_limit_is_refused(door: IngressHarness) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(30):
             yield b" " * 1024

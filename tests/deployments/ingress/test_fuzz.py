@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.contracts.requests import KINDS
-from deployments.ingress.middleware import Guard
+from deployments.ingress.middleware import ServeBoundaryMiddleware
 from tests.deployments.fakes import FakeExpert
-from tests.deployments.harness import House
+from tests.deployments.harness import IngressHarness
 
 PATHS = [*KINDS, "/v1/route"]
 ENVELOPE = {"message", "type", "param", "code"}
@@ -144,8 +144,8 @@ def like_serve(app: ASGIApp) -> ASGIApp:
 
 
 def attack(path: str, body: bytes, headers: list[tuple[bytes, bytes]], method: str = "POST") -> None:
-    house = House()
-    app = Guard(like_serve(house.app))
+    harness = IngressHarness()
+    app = ServeBoundaryMiddleware(like_serve(harness.app))
     status, answered, told = asyncio.run(exchange(app, path, body, headers, method))
 
     assert status != 500
@@ -154,20 +154,20 @@ def attack(path: str, body: bytes, headers: list[tuple[bytes, bytes]], method: s
         assert answered[b"x-request-id"]
         assert orjson.loads(told)["error"].keys() == ENVELOPE
         assert isinstance(orjson.loads(told)["error"]["code"], str)
-    assert house.api.gate.held == house.api.gate.queued == 0
-    assert {gate.held for gate in house.api.fleet.gates.values()} == {0}
+    assert harness.api.gate.held == harness.api.gate.queued == 0
+    assert {gate.held for gate in harness.api.fleet.gates.values()} == {0}
 
 
 def stream(pieces: list[bytes], kind: str) -> None:
     """Whatever an expert streams, the client gets an error or a proper end."""
-    house = House()
-    for name, expert in house.experts.items():
+    harness = IngressHarness()
+    for name, expert in harness.experts.items():
         expert.parts = pieces if name == "small" else [b"x", b"y"]
         expert.headers = ((b"content-type", b"text/event-stream"),)
-    assert isinstance(house.experts["small"], FakeExpert)
+    assert isinstance(harness.experts["small"], FakeExpert)
     path = {"chat": "/v1/chat/completions", "messages": "/v1/messages"}[kind]
     body = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "stream": True}
-    status, _, told = asyncio.run(exchange(house.app, path, orjson.dumps(body), []))
+    status, _, told = asyncio.run(exchange(harness.app, path, orjson.dumps(body), []))
 
     if status == 200:
         lines = told.replace(b"\r", b"\n")  # either ends a line of server-sent events
@@ -238,7 +238,7 @@ def test_fifty_thousand_hostile_inputs_are_all_answered_and_none_with_500() -> N
     fuzz(50_000)
 
 
-schema = schemathesis.openapi.from_asgi("/openapi.json", House().app)
+schema = schemathesis.openapi.from_asgi("/openapi.json", IngressHarness().app)
 
 
 @schema.parametrize()

@@ -11,40 +11,40 @@ from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable
 from deployments.contracts.requests import ROUTING_FIELDS
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, FakeExpert, event
-from tests.deployments.harness import CHAT, HELLO, House, settle
+from tests.deployments.harness import CHAT, HELLO, IngressHarness, settle
 
 # --- admission
 
 
 async def test_beyond_places_and_queue_the_answer_is_429_with_a_time_to_come_back() -> None:
-    house = House(limits={"max_in_flight": 1, "max_queued": 1})
+    harness = IngressHarness(limits={"max_in_flight": 1, "max_queued": 1})
     waits = asyncio.Event()
-    house.experts["small"].parts = [waits.wait]
-    first = asyncio.create_task(house.ask())
+    harness.experts["small"].parts = [waits.wait]
+    first = asyncio.create_task(harness.ask())
     await settle()
-    house.experts["small"].parts = []
-    second = asyncio.create_task(house.ask())
+    harness.experts["small"].parts = []
+    second = asyncio.create_task(harness.ask())
     await settle()
-    third = await house.ask()
+    third = await harness.ask()
 
     assert third.status_code == 429
     assert third.json()["error"]["code"] == "queue_full"
     assert int(third.headers["retry-after"]) >= 1
     assert int(third.headers["retry-after-ms"]) >= 1
-    assert (house.api.gate.held, house.api.gate.queued) == (1, 1)
+    assert (harness.api.gate.held, harness.api.gate.queued) == (1, 1)
     first.cancel()
     assert (await second).status_code == 200
-    assert (house.api.gate.held, house.api.gate.queued) == (0, 0)
+    assert (harness.api.gate.held, harness.api.gate.queued) == (0, 0)
 
 
 async def test_who_waits_longer_than_its_deadline_gets_504_and_longer_than_the_queue_503() -> None:
-    house = House(limits={"max_in_flight": 1, "max_queue_wait_s": 0.02})
-    house.experts["small"].parts = [asyncio.Event().wait]
-    first = asyncio.create_task(house.ask())
+    harness = IngressHarness(limits={"max_in_flight": 1, "max_queue_wait_s": 0.02})
+    harness.experts["small"].parts = [asyncio.Event().wait]
+    first = asyncio.create_task(harness.ask())
     await settle()
 
-    impatient = await house.ask(routing={"timeout_s": 0.01})
-    patient = await house.ask()
+    impatient = await harness.ask(routing={"timeout_s": 0.01})
+    patient = await harness.ask()
     assert (impatient.status_code, impatient.headers["x-should-retry"]) == (504, "false")
     assert (patient.status_code, patient.json()["error"]["code"]) == (503, "queue_timeout")
     assert "retry-after" in patient.headers
@@ -52,44 +52,44 @@ async def test_who_waits_longer_than_its_deadline_gets_504_and_longer_than_the_q
 
 
 @pytest.mark.parametrize("status", [400, 404, 503])
-async def test_every_refusal_gives_its_place_back(house: House, status: int) -> None:
+async def test_every_refusal_gives_its_place_back(harness: IngressHarness, status: int) -> None:
     fields = {400: {"routing": {"experts": []}}, 404: {"model": "nobody"}, 503: {"model": "small"}}[status]
-    house.experts["small"].parts = [ExpertUnavailable("small", "gone")]
-    response = await house.ask(**fields)
+    harness.experts["small"].parts = [ExpertUnavailable("small", "gone")]
+    response = await harness.ask(**fields)
 
     assert response.status_code == status
-    assert house.api.gate.held == 0
-    assert {name: gate.held for name, gate in house.api.fleet.gates.items()} == {"small": 0, "large": 0}
+    assert harness.api.gate.held == 0
+    assert {name: gate.held for name, gate in harness.api.fleet.gates.items()} == {"small": 0, "large": 0}
 
 
-async def test_a_place_is_held_until_the_last_byte_of_a_stream(house: House) -> None:
+async def test_a_place_is_held_until_the_last_byte_of_a_stream(harness: IngressHarness) -> None:
     more = asyncio.Event()
-    house.experts["small"].parts = [event("small", "x"), event("small", "y"), b"data: [DONE]\n\n"]
-    house.experts["small"].headers = EVENTS
-    original = house.experts["small"]._rest
+    harness.experts["small"].parts = [event("small", "x"), event("small", "y"), b"data: [DONE]\n\n"]
+    harness.experts["small"].headers = EVENTS
+    original = harness.experts["small"]._rest
 
     async def slow(parts: list[Any]) -> Any:
         await more.wait()
         async for part in original(parts):
             yield part
 
-    house.experts["small"]._rest = slow  # type: ignore[method-assign]
-    exchange = house.exchange(stream=True)
+    harness.experts["small"]._rest = slow  # type: ignore[method-assign]
+    exchange = harness.exchange(stream=True)
     await exchange.body_began.wait()
-    assert (house.api.gate.held, house.api.fleet.gates["small"].held) == (1, 1)
+    assert (harness.api.gate.held, harness.api.fleet.gates["small"].held) == (1, 1)
     more.set()
     await exchange.task
 
-    assert (house.api.gate.held, house.api.fleet.gates["small"].held) == (0, 0)
+    assert (harness.api.gate.held, harness.api.fleet.gates["small"].held) == (0, 0)
     assert exchange.body.endswith(b"data: [DONE]\n\n")
 
 
 async def test_an_experts_own_bound_sends_the_overflow_to_the_next() -> None:
-    house = House(small={"max_in_flight": 1})
-    house.experts["small"].parts = [asyncio.Event().wait]
-    first = asyncio.create_task(house.ask())
+    harness = IngressHarness(small={"max_in_flight": 1})
+    harness.experts["small"].parts = [asyncio.Event().wait]
+    first = asyncio.create_task(harness.ask())
     await settle()
-    second = await house.ask()
+    second = await harness.ask()
 
     assert second.headers["x-router-expert"] == "large"
     assert second.headers["x-router-reason"] == "fallback_expert"
@@ -101,32 +101,32 @@ async def test_an_experts_own_bound_sends_the_overflow_to_the_next() -> None:
 
 @pytest.mark.parametrize("phase", ["upload", "queue", "route", "first byte"])
 async def test_a_client_that_leaves_before_the_first_byte_leaves_nothing_behind(phase: str) -> None:
-    house = House(limits={"max_in_flight": 1})
+    harness = IngressHarness(limits={"max_in_flight": 1})
     never = asyncio.Event()
     body = orjson.dumps(HELLO)
     pieces: list[bytes | None] = [body[:5], None] if phase == "upload" else [body]
     if phase == "queue":
-        await house.api.gate.enter("interactive", 1)
+        await harness.api.gate.acquire("interactive", 1)
     if phase == "route":
 
         async def never_decides(*asked: Any) -> Any:
             await never.wait()
 
-        house.router.decide = never_decides  # type: ignore[method-assign]
+        harness.router.decide = never_decides  # type: ignore[method-assign]
     if phase == "first byte":
-        house.experts["small"].parts = [never.wait]
-    exchange = Exchange(house.app, CHAT, *pieces)
+        harness.experts["small"].parts = [never.wait]
+    exchange = Exchange(harness.app, CHAT, *pieces)
     await settle()
     assert not exchange.task.done()
-    await exchange.leave()
+    await exchange.disconnect()
 
     assert exchange.sent == []
-    assert house.api.gate.held == (1 if phase == "queue" else 0)
-    assert house.api.gate.queued == 0
-    assert house.api.fleet.gates["small"].held == 0
+    assert harness.api.gate.held == (1 if phase == "queue" else 0)
+    assert harness.api.gate.queued == 0
+    assert harness.api.fleet.gates["small"].held == 0
 
 
-async def test_a_client_that_leaves_midway_closes_the_experts_stream(house: House) -> None:
+async def test_a_client_that_leaves_midway_closes_the_experts_stream(harness: IngressHarness) -> None:
     never = asyncio.Event()
 
     class Endless(FakeExpert):
@@ -137,19 +137,19 @@ async def test_a_client_that_leaves_midway_closes_the_experts_stream(house: Hous
             finally:
                 self.closed += 1
 
-    house.experts["small"] = Endless("small", event("small", "x"), b"more", headers=EVENTS)
-    house.api.fleet.dispatcher.clients["small"] = house.experts["small"]  # type: ignore[index]
-    exchange = house.exchange(stream=True)
+    harness.experts["small"] = Endless("small", event("small", "x"), b"more", headers=EVENTS)
+    harness.api.fleet.dispatcher.clients["small"] = harness.experts["small"]  # type: ignore[index]
+    exchange = harness.exchange(stream=True)
     await exchange.body_began.wait()
     await settle()
-    await exchange.leave()
+    await exchange.disconnect()
 
-    assert house.experts["small"].closed == 1
-    assert house.api.gate.held == 0
+    assert harness.experts["small"].closed == 1
+    assert harness.api.gate.held == 0
 
 
-async def test_a_slow_upload_is_408_in_the_envelope(house: House) -> None:
-    exchange = Exchange(house.app, CHAT, b'{"mo', None)
+async def test_a_slow_upload_is_408_in_the_envelope(harness: IngressHarness) -> None:
+    exchange = Exchange(harness.app, CHAT, b'{"mo', None)
     await exchange.task
 
     assert exchange.status == 408
@@ -159,83 +159,85 @@ async def test_a_slow_upload_is_408_in_the_envelope(house: House) -> None:
 # --- sleeping experts
 
 
-async def test_a_sleeping_expert_gives_way_to_the_next_and_is_woken_once(house: House) -> None:
-    house.sleeping("small")
-    house.experts["small"].parts = [asyncio.Event().wait]
-    responses = [await house.ask() for _ in range(3)]
+async def test_a_sleeping_expert_gives_way_to_the_next_and_is_woken_once(harness: IngressHarness) -> None:
+    harness.sleeping("small")
+    harness.experts["small"].parts = [asyncio.Event().wait]
+    responses = [await harness.ask() for _ in range(3)]
     await settle()
 
     assert {response.headers["x-router-expert"] for response in responses} == {"large"}
     assert {response.headers["x-router-reason"] for response in responses} == {"routed"}
-    assert [asked[:2] for asked in house.experts["small"].asked] == [("GET", "/v1/models")]
+    assert [asked[:2] for asked in harness.experts["small"].asked] == [("GET", "/v1/models")]
 
 
-async def test_an_expert_that_is_not_wanted_is_left_asleep(house: House) -> None:
-    house.sleeping("large")
-    await house.ask()
+async def test_an_expert_that_is_not_wanted_is_left_asleep(harness: IngressHarness) -> None:
+    harness.sleeping("large")
+    await harness.ask()
     await settle()
 
-    assert house.experts["large"].asked == []
+    assert harness.experts["large"].asked == []
 
 
 async def test_a_sleeping_expert_told_to_be_waited_for_gets_its_queries() -> None:
-    house = House(small={"cold": "wait"})
-    house.sleeping("small")
+    harness = IngressHarness(small={"cold": "wait"})
+    harness.sleeping("small")
 
-    assert (await house.ask()).headers["x-router-expert"] == "small"
-
-
-async def test_when_all_sleep_the_best_is_waited_for(house: House) -> None:
-    house.sleeping(*house.experts)
-
-    assert (await house.ask()).headers["x-router-expert"] == "small"
+    assert (await harness.ask()).headers["x-router-expert"] == "small"
 
 
-async def test_an_expert_that_does_not_wake_up_in_time_is_503_starting(house: House) -> None:
-    house.sleeping(*house.experts)
-    for name, expert in house.experts.items():
+async def test_when_all_sleep_the_best_is_waited_for(harness: IngressHarness) -> None:
+    harness.sleeping(*harness.experts)
+
+    assert (await harness.ask()).headers["x-router-expert"] == "small"
+
+
+async def test_an_expert_that_does_not_wake_up_in_time_is_503_starting(harness: IngressHarness) -> None:
+    harness.sleeping(*harness.experts)
+    for name, expert in harness.experts.items():
         expert.parts = [ExpertTimeout(name, "late")]
-    response = await house.ask()
+    response = await harness.ask()
 
     assert (response.status_code, response.json()["error"]["code"]) == (503, "expert_starting")
     assert int(response.headers["retry-after"]) > 1
 
 
 @pytest.mark.parametrize("why", ["deploying", "application 'expert-small' is not deployed"])
-async def test_a_named_expert_on_its_way_up_is_503_starting_at_once(house: House, why: str) -> None:
-    state = house.api.directory.experts["small"]
+async def test_a_named_expert_on_its_way_up_is_503_starting_at_once(
+    harness: IngressHarness, why: str
+) -> None:
+    state = harness.api.directory.experts["small"]
     state.running, state.why_not_ready = 0, why
-    response = await house.ask(model="small")
+    response = await harness.ask(model="small")
 
     assert (response.status_code, response.json()["error"]["code"]) == (503, "expert_starting")
     assert why in response.json()["error"]["message"]
     assert response.headers["retry-after"] == "10"
-    assert house.experts["small"].asked == []
+    assert harness.experts["small"].asked == []
     named = {"model": "small", "routing": {"fallback": True}}
-    instead = (await house.ask(**named)).headers
+    instead = (await harness.ask(**named)).headers
     assert (instead["x-router-expert"], instead["x-router-reason"]) == ("large", "fallback_expert")
-    told = (await house.http.post("/v1/route", json={**HELLO, **named})).json()
+    told = (await harness.http.post("/v1/route", json={**HELLO, **named})).json()
     assert (told["expert"], told["reason"]) == ("large", "fallback_expert")
     assert told["experts"]["large"]["eligible"]
 
 
-async def test_route_agrees_with_the_request_about_sleeping_experts(house: House) -> None:
-    house.sleeping("small")
-    told = (await house.http.post("/v1/route", json=HELLO)).json()
+async def test_route_agrees_with_the_request_about_sleeping_experts(harness: IngressHarness) -> None:
+    harness.sleeping("small")
+    told = (await harness.http.post("/v1/route", json=HELLO)).json()
 
     assert told["ranking"] == ["large", "small"]
-    assert told["expert"] == (await house.ask()).headers["x-router-expert"]
+    assert told["expert"] == (await harness.ask()).headers["x-router-expert"]
 
 
 @pytest.mark.parametrize(
     "body", [{"prompt": "hello"}, {"input": "hello"}, {"input": ["hello"]}, {"messages": HELLO["messages"]}]
 )
 async def test_route_reads_every_form_of_a_query(body: dict[str, Any]) -> None:
-    house = House(small={"capabilities": ["embeddings"]})
-    response = await house.http.post("/v1/route", json={"model": "auto", **body})
+    harness = IngressHarness(small={"capabilities": ["embeddings"]})
+    response = await harness.http.post("/v1/route", json={"model": "auto", **body})
 
     assert response.status_code == 200
-    assert house.router.asked[-1].query == "hello"
+    assert harness.router.asked[-1].query == "hello"
 
 
 @pytest.mark.parametrize(
@@ -247,19 +249,19 @@ async def test_route_reads_every_form_of_a_query(body: dict[str, Any]) -> None:
     ],
 )
 async def test_route_decides_as_the_endpoint_of_the_same_body_does(body: dict[str, Any], path: str) -> None:
-    house = House(large={"capabilities": ["embeddings"]})
-    await house.http.post("/v1/route", json={"model": "auto", **body})
-    await house.http.post(path, json={"model": "auto", **body})
+    harness = IngressHarness(large={"capabilities": ["embeddings"]})
+    await harness.http.post("/v1/route", json={"model": "auto", **body})
+    await harness.http.post(path, json={"model": "auto", **body})
 
-    told, done = house.router.asked[-2:]
+    told, done = harness.router.asked[-2:]
     assert (told.query, told.excluded, told.prompt_tokens) == (done.query, done.excluded, done.prompt_tokens)
 
 
-async def test_an_expert_that_only_the_policy_knows_is_never_asked(house: House) -> None:
-    house.router.preferred = ("stranger", "small", "large")
-    known = await house.ask()
-    house.router.preferred = ("stranger",)
-    unknown = await house.ask()
+async def test_an_expert_that_only_the_policy_knows_is_never_asked(harness: IngressHarness) -> None:
+    harness.router.preferred = ("stranger", "small", "large")
+    known = await harness.ask()
+    harness.router.preferred = ("stranger",)
+    unknown = await harness.ask()
 
     assert (known.headers["x-router-expert"], known.headers["x-router-reason"]) == ("small", "routed")
     assert (unknown.status_code, unknown.headers["x-router-reason"]) == (200, "fallback_router")
@@ -269,7 +271,7 @@ async def test_an_expert_that_only_the_policy_knows_is_never_asked(house: House)
 
 
 async def test_browsers_of_other_origins_are_refused_unless_configured() -> None:
-    closed, opened = House(), House(cors={"origins": ["https://chat.example"]})
+    closed, opened = IngressHarness(), IngressHarness(cors={"origins": ["https://chat.example"]})
     origin = {"origin": "https://chat.example"}
 
     assert "access-control-allow-origin" not in (await closed.ask(origin)).headers
@@ -280,57 +282,57 @@ async def test_browsers_of_other_origins_are_refused_unless_configured() -> None
     assert (await opened.http.options(CHAT, headers=asked)).status_code == 200
 
 
-async def test_the_published_description_names_every_path_and_routing_field(house: House) -> None:
-    document = (await house.http.get("/openapi.json")).json()
+async def test_the_published_description_names_every_path_and_routing_field(harness: IngressHarness) -> None:
+    document = (await harness.http.get("/openapi.json")).json()
 
     assert {CHAT, "/v1/route", "/v1/models", "/ready", "/tokenize"} <= document["paths"].keys()
     assert document["components"]["schemas"]["Routing"]["properties"].keys() == ROUTING_FIELDS
 
 
-async def test_a_client_that_retries_gets_fewer_attempts(house: House) -> None:
-    for name, expert in house.experts.items():
+async def test_a_client_that_retries_gets_fewer_attempts(harness: IngressHarness) -> None:
+    for name, expert in harness.experts.items():
         expert.parts = [ExpertUnavailable(name, "gone")]
-    await house.ask({"x-stainless-retry-count": "2"})
+    await harness.ask({"x-stainless-retry-count": "2"})
 
-    assert [len(expert.asked) for expert in house.experts.values()] == [1, 0]
+    assert [len(expert.asked) for expert in harness.experts.values()] == [1, 0]
 
 
 @pytest.mark.parametrize("value", ["nan", "-1", "1e400", "abc", "0"])
-async def test_a_senseless_client_deadline_is_as_good_as_none(house: House, value: str) -> None:
+async def test_a_senseless_client_deadline_is_as_good_as_none(harness: IngressHarness, value: str) -> None:
     headers = {"x-stainless-read-timeout": value, "x-stainless-retry-count": value}
 
-    assert (await house.ask(headers)).status_code == 200
+    assert (await harness.ask(headers)).status_code == 200
 
 
-async def test_hostile_header_bytes_reach_no_expert(house: House) -> None:
+async def test_hostile_header_bytes_reach_no_expert(harness: IngressHarness) -> None:
     headers = [(b"traceparent", b"\xff\xfe"), (b"accept", b"a" * 5000), (b"tracestate", b"ok=1")]
-    exchange = Exchange(house.app, CHAT, orjson.dumps(HELLO), headers=headers)
+    exchange = Exchange(harness.app, CHAT, orjson.dumps(HELLO), headers=headers)
     await exchange.task
 
     assert exchange.status == 200
-    assert house.experts["small"].asked[0][2].keys() == {b"tracestate", b"content-type", b"x-request-id"}
+    assert harness.experts["small"].asked[0][2].keys() == {b"tracestate", b"content-type", b"x-request-id"}
 
 
-async def test_a_new_configuration_keeps_what_was_learnt(house: House) -> None:
-    house.api.health["small"].succeeded("stream", 0.5)
-    gate = house.api.gate
-    raw = house.api.directory.config.model_dump()
+async def test_a_new_configuration_keeps_what_was_learnt(harness: IngressHarness) -> None:
+    harness.api.health["small"].succeeded("stream", 0.5)
+    gate = harness.api.gate
+    raw = harness.api.directory.config.model_dump()
     raw["limits"]["max_in_flight"] = 3
-    house.api.apply(IngressConfig.model_validate(raw))
+    harness.api.apply(IngressConfig.model_validate(raw))
 
-    assert house.api.health["small"].ttft_ms == 500
-    assert house.api.gate is gate
-    assert gate.try_enter()
-    assert gate.try_enter()
-    assert gate.try_enter()
-    assert not gate.try_enter()
+    assert harness.api.health["small"].ttft_ms == 500
+    assert harness.api.gate is gate
+    assert gate.try_acquire()
+    assert gate.try_acquire()
+    assert gate.try_acquire()
+    assert not gate.try_acquire()
 
 
-async def test_a_clients_read_timeout_bounds_silence_and_no_stream(house: House) -> None:
-    expert = house.experts["small"]
+async def test_a_clients_read_timeout_bounds_silence_and_no_stream(harness: IngressHarness) -> None:
+    expert = harness.experts["small"]
     expert.parts = [event("small", "a"), event("small", "b"), b"data: [DONE]\n\n"]
     expert.headers, expert._rest = EVENTS, slowly  # type: ignore[method-assign]
-    response = await house.ask({"x-stainless-read-timeout": "0.05"}, stream=True)
+    response = await harness.ask({"x-stainless-read-timeout": "0.05"}, stream=True)
 
     assert response.content.endswith(b"data: [DONE]\n\n")
     assert b"deadline_exceeded" not in response.content

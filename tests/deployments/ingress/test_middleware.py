@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.ingress import middleware
-from deployments.ingress.middleware import MOST_HEADERS, Guard, cleaned, middlewares
+from deployments.ingress.middleware import MOST_HEADERS, ServeBoundaryMiddleware, cleaned, middlewares
 
 
 class Inner:
@@ -38,7 +38,7 @@ class Inner:
 
 
 async def ask(app: ASGIApp, path: str = "/v1/models", **options: Any) -> httpx.Response:
-    transport = httpx.ASGITransport(app=Guard(app), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app=ServeBoundaryMiddleware(app), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://serve") as client:
         return await client.post(path, **options)
 
@@ -149,7 +149,7 @@ async def test_a_body_beyond_the_bound_takes_no_memory_below(monkeypatch: pytest
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await Guard(inner)({"type": "http", "path": "/", "headers": []}, pieces.get, send)
+    await ServeBoundaryMiddleware(inner)({"type": "http", "path": "/", "headers": []}, pieces.get, send)
 
     assert 1000 < inner.received <= 1600
     assert pieces.empty()
@@ -170,7 +170,7 @@ async def test_a_stream_passes_piece_by_piece() -> None:
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}
 
-    await Guard(app)({"type": "http", "path": "/", "headers": []}, receive, send)
+    await ServeBoundaryMiddleware(app)({"type": "http", "path": "/", "headers": []}, receive, send)
 
     assert [message.get("body") for message in sent] == [None, b"a", b"b", b""]
 

@@ -12,8 +12,8 @@ from starlette.types import Message
 
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.expert.asgi import Head
-from deployments.ingress.relay import DONE, Relay, Relayed
-from deployments.upstream.serve_client import OpenStream
+from deployments.ingress.relay import DONE, Relay, StreamObserver
+from deployments.upstream.serve_client import ResponseStream
 from tests.deployments.fakes import EVENTS, JSON, event
 
 Pieces = Sequence[bytes | Exception]
@@ -26,9 +26,9 @@ async def relay(
     headers: Sequence[tuple[bytes, bytes]] = EVENTS,
     whole: bool = False,
     left_s: float = 60.0,
-) -> tuple[list[Message], Relayed]:
+) -> tuple[list[Message], StreamObserver]:
     sent: list[Message] = []
-    told: list[Relayed] = []
+    told: list[StreamObserver] = []
 
     async def rest() -> AsyncGenerator[bytes, None]:
         for piece in pieces[1:]:
@@ -46,7 +46,7 @@ async def relay(
 
     first = pieces[0]
     assert isinstance(first, bytes)
-    stream = OpenStream(Head(200, tuple(headers), first, complete=whole), rest())
+    stream = ResponseStream(Head(200, tuple(headers), first, complete=whole), rest())
     answer = Relay(stream, {"x-router-expert": "a"}, kind=kind, left_s=lambda: left_s, finished=told.append)
     await answer({}, receive, send)
     return sent, told[0]
@@ -57,8 +57,8 @@ def body(sent: list[Message]) -> bytes:
 
 
 def cut_into(data: bytes, at: Sequence[int]) -> list[bytes]:
-    places = sorted({0, len(data), *(place % (len(data) + 1) for place in at)})
-    return [data[a:b] for a, b in itertools.pairwise(places)]
+    slots = sorted({0, len(data), *(place % (len(data) + 1) for place in at)})
+    return [data[a:b] for a, b in itertools.pairwise(slots)]
 
 
 @settings(max_examples=200, deadline=None)

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.contracts.errors import TooMany, Unavailable
-from deployments.limits.admission import INTERACTIVE_PER_BATCH, Gate, Priority, enter_any
+from deployments.limits.admission import INTERACTIVE_PER_BATCH, AdmissionQueue, Priority, acquire_any
 from tests.deployments.fakes import Clock
 
 
-def gate(places: int = 1, max_queued: int = 4, max_wait_s: float = 60.0, **options: Any) -> Gate:
-    return Gate(places, max_queued=max_queued, max_wait_s=max_wait_s, **options)
+def gate(slots: int = 1, max_queued: int = 4, max_wait_s: float = 60.0, **options: Any) -> AdmissionQueue:
+    return AdmissionQueue(slots, max_queued=max_queued, max_wait_s=max_wait_s, **options)
 
 
 async def settle() -> None:
@@ -22,29 +22,29 @@ async def settle() -> None:
 
 
 async def test_a_place_is_taken_and_given_back() -> None:
-    door = gate(places=2)
-    await door.enter("interactive", 1)
-    await door.enter("batch", 1)
+    door = gate(slots=2)
+    await door.acquire("interactive", 1)
+    await door.acquire("batch", 1)
 
     assert door.held == 2
-    door.leave()
+    door.release()
     assert door.held == 1
 
 
 async def test_who_waits_gets_the_place_that_comes_free_in_order() -> None:
     door = gate()
-    await door.enter("interactive", 1)
+    await door.acquire("interactive", 1)
     order: list[int] = []
 
     async def one(number: int) -> None:
-        await door.enter("interactive", 60)
+        await door.acquire("interactive", 60)
         order.append(number)
-        door.leave()
+        door.release()
 
     tasks = [asyncio.create_task(one(number)) for number in range(3)]
     await settle()
     assert door.queued == 3
-    door.leave()
+    door.release()
     await asyncio.gather(*tasks)
 
     assert order == [0, 1, 2]
@@ -53,18 +53,18 @@ async def test_who_waits_gets_the_place_that_comes_free_in_order() -> None:
 
 async def test_interactive_goes_before_batch_but_batch_does_not_starve() -> None:
     door = gate(max_queued=32)
-    await door.enter("interactive", 1)
+    await door.acquire("interactive", 1)
     order: list[str] = []
 
     async def one(priority: Priority) -> None:
-        await door.enter(priority, 60)
+        await door.acquire(priority, 60)
         order.append(priority)
-        door.leave()
+        door.release()
 
     kinds: list[Priority] = ["batch", "batch", *["interactive"] * 10]  # type: ignore[list-item]
     tasks = [asyncio.create_task(one(kind)) for kind in kinds]
     await settle()
-    door.leave()
+    door.release()
     await asyncio.gather(*tasks)
 
     first_batch = order.index("batch")
@@ -74,12 +74,12 @@ async def test_interactive_goes_before_batch_but_batch_does_not_starve() -> None
 
 async def test_a_full_queue_refuses_with_429_and_a_time_to_come_back() -> None:
     door = gate(max_queued=1)
-    await door.enter("interactive", 1)
-    waiting = asyncio.create_task(door.enter("interactive", 60))
+    await door.acquire("interactive", 1)
+    waiting = asyncio.create_task(door.acquire("interactive", 60))
     await settle()
 
     with pytest.raises(TooMany) as caught:
-        await door.enter("interactive", 60)
+        await door.acquire("interactive", 60)
     with pytest.raises(TooMany):
         door.refuse_early()
     assert caught.value.code == "queue_full"
@@ -89,35 +89,35 @@ async def test_a_full_queue_refuses_with_429_and_a_time_to_come_back() -> None:
 
 async def test_an_interactive_request_displaces_the_youngest_batch_request() -> None:
     door = gate(max_queued=2)
-    await door.enter("interactive", 1)
-    older, younger = (asyncio.create_task(door.enter("batch", 60)) for _ in range(2))
+    await door.acquire("interactive", 1)
+    older, younger = (asyncio.create_task(door.acquire("batch", 60)) for _ in range(2))
     await settle()
     door.refuse_early()
-    newcomer = asyncio.create_task(door.enter("interactive", 60))
+    newcomer = asyncio.create_task(door.acquire("interactive", 60))
     await settle()
 
     with pytest.raises(TooMany):
         await younger
     assert not older.done()
-    door.leave()
+    door.release()
     await newcomer
     older.cancel()
 
 
 async def test_nobody_waits_longer_than_the_longest_wait() -> None:
     door = gate(max_wait_s=0.01)
-    await door.enter("interactive", 1)
+    await door.acquire("interactive", 1)
 
     with pytest.raises(Unavailable) as caught:
-        await door.enter("interactive", 60)
+        await door.acquire("interactive", 60)
     assert caught.value.code == "queue_timeout"
     assert door.queued == 0
 
 
 async def test_who_leaves_the_queue_frees_its_place_at_once() -> None:
     door = gate(max_queued=1)
-    await door.enter("interactive", 1)
-    leaver = asyncio.create_task(door.enter("interactive", 60))
+    await door.acquire("interactive", 1)
+    leaver = asyncio.create_task(door.acquire("interactive", 60))
     await settle()
     leaver.cancel()
     await settle()
@@ -128,11 +128,11 @@ async def test_who_leaves_the_queue_frees_its_place_at_once() -> None:
 
 async def test_who_is_granted_a_place_while_leaving_gives_it_to_the_next() -> None:
     door = gate()
-    await door.enter("interactive", 1)
-    leaver = asyncio.create_task(door.enter("interactive", 60))
-    stayer = asyncio.create_task(door.enter("interactive", 60))
+    await door.acquire("interactive", 1)
+    leaver = asyncio.create_task(door.acquire("interactive", 60))
+    stayer = asyncio.create_task(door.acquire("interactive", 60))
     await settle()
-    door.leave()
+    door.release()
     leaver.cancel()
     await stayer
 
@@ -142,18 +142,18 @@ async def test_who_is_granted_a_place_while_leaving_gives_it_to_the_next() -> No
 
 async def test_the_time_to_come_back_follows_the_measured_drain_rate() -> None:
     clock = Clock()
-    door = gate(places=10, max_queued=0, clock=clock)
+    door = gate(slots=10, max_queued=0, clock=clock)
     for _ in range(10):
-        await door.enter("interactive", 1)
+        await door.acquire("interactive", 1)
     for _ in range(5):
         clock.now += 2.0
-        door.leave()
-        await door.enter("interactive", 1)
+        door.release()
+        await door.acquire("interactive", 1)
     slow = door.retry_after_s()
     for _ in range(5):
         clock.now += 0.1
-        door.leave()
-        await door.enter("interactive", 1)
+        door.release()
+        await door.acquire("interactive", 1)
 
     assert slow == pytest.approx(2.0, rel=0.01)
     assert door.retry_after_s() < slow
@@ -161,38 +161,38 @@ async def test_the_time_to_come_back_follows_the_measured_drain_rate() -> None:
 
 async def test_who_would_wait_in_vain_is_refused_at_once() -> None:
     clock = Clock()
-    door = gate(places=3, max_queued=100, clock=clock)
+    door = gate(slots=3, max_queued=100, clock=clock)
     for _ in range(3):
-        await door.enter("interactive", 1)
+        await door.acquire("interactive", 1)
     for _ in range(2):
         clock.now += 5.0
-        door.leave()
-        await door.enter("interactive", 1)
-    waiting = asyncio.create_task(door.enter("interactive", 60))
+        door.release()
+        await door.acquire("interactive", 1)
+    waiting = asyncio.create_task(door.acquire("interactive", 60))
     await settle()
 
     with pytest.raises(TooMany):
-        await door.enter("interactive", 5.0)
+        await door.acquire("interactive", 5.0)
     waiting.cancel()
 
 
 async def test_a_lull_says_nothing_of_how_fast_a_full_house_empties() -> None:
     clock = Clock()
-    door = gate(places=2, max_queued=100, clock=clock)
+    door = gate(slots=2, max_queued=100, clock=clock)
     for _ in range(4):
-        await door.enter("interactive", 1)
-        await door.enter("interactive", 1)
+        await door.acquire("interactive", 1)
+        await door.acquire("interactive", 1)
         clock.now += 0.5
-        door.leave()
-        door.leave()
+        door.release()
+        door.release()
         clock.now += 3600.0
     for _ in range(2):
-        await door.enter("interactive", 1)
-    waiting = [asyncio.create_task(door.enter("interactive", 60)) for _ in range(10)]
+        await door.acquire("interactive", 1)
+    waiting = [asyncio.create_task(door.acquire("interactive", 60)) for _ in range(10)]
     await settle()
 
     # Two places every half second: the eleventh to wait gets one long before ten seconds are over.
-    last = asyncio.create_task(door.enter("interactive", 10.0))
+    last = asyncio.create_task(door.acquire("interactive", 10.0))
     await settle()
     assert not last.done()
     assert door.retry_after_s() < 10
@@ -202,13 +202,13 @@ async def test_a_lull_says_nothing_of_how_fast_a_full_house_empties() -> None:
 
 async def test_traffic_in_waves_does_not_hide_how_fast_places_come_back() -> None:
     clock = Clock()
-    door = gate(places=16, max_queued=0, clock=clock)
+    door = gate(slots=16, max_queued=0, clock=clock)
     for _ in range(4):
         for _ in range(16):
-            await door.enter("interactive", 1)
+            await door.acquire("interactive", 1)
         clock.now += 5.0
         for _ in range(16):
-            door.leave()
+            door.release()
         clock.now += 5.0
 
     # Sixteen in five seconds; the half of a wave that leaves an emptier house is not counted.
@@ -217,12 +217,12 @@ async def test_traffic_in_waves_does_not_hide_how_fast_places_come_back() -> Non
 
 async def test_of_several_gates_the_first_with_a_place_lets_in_or_the_first_to_get_one() -> None:
     doors = [gate(), gate(), gate()]
-    entered = [await enter_any(doors, "interactive", 1) for _ in doors]
-    waiting = [asyncio.create_task(enter_any(doors, "interactive", 60)) for _ in range(2)]
+    entered = [await acquire_any(doors, "interactive", 1) for _ in doors]
+    waiting = [asyncio.create_task(acquire_any(doors, "interactive", 60)) for _ in range(2)]
     await settle()
     queued = [door.queued for door in doors]
-    doors[2].leave()
-    doors[1].leave()
+    doors[2].release()
+    doors[1].release()
 
     assert entered == doors
     assert queued == [2, 2, 2]
@@ -233,10 +233,10 @@ async def test_of_several_gates_the_first_with_a_place_lets_in_or_the_first_to_g
 async def test_who_leaves_while_granted_by_one_of_several_gates_gives_that_place_back() -> None:
     doors = [gate(), gate()]
     for door in doors:
-        await door.enter("interactive", 1)
-    leaver = asyncio.create_task(enter_any(doors, "batch", 60))
+        await door.acquire("interactive", 1)
+    leaver = asyncio.create_task(acquire_any(doors, "batch", 60))
     await settle()
-    doors[1].leave()
+    doors[1].release()
     leaver.cancel()
     await settle()
 
@@ -246,34 +246,34 @@ async def test_who_leaves_while_granted_by_one_of_several_gates_gives_that_place
 async def test_several_gates_refuse_only_when_every_queue_is_full() -> None:
     doors = [gate(max_queued=0), gate(max_queued=1)]
     for door in doors:
-        await door.enter("interactive", 1)
-    waiting = asyncio.create_task(enter_any(doors, "interactive", 60))
+        await door.acquire("interactive", 1)
+    waiting = asyncio.create_task(acquire_any(doors, "interactive", 60))
     await settle()
 
     with pytest.raises(TooMany):
-        await enter_any(doors, "interactive", 60)
-    doors[1].leave()
+        await acquire_any(doors, "interactive", 60)
+    doors[1].release()
     assert await waiting is doors[1]
 
 
 async def test_several_gates_drain_together() -> None:
     clock = Clock()
-    doors = [gate(places=2, max_queued=9, clock=clock) for _ in range(2)]
+    doors = [gate(slots=2, max_queued=9, clock=clock) for _ in range(2)]
     for door in doors:
-        await door.enter("interactive", 1)
-        await door.enter("interactive", 1)
+        await door.acquire("interactive", 1)
+        await door.acquire("interactive", 1)
     for _ in range(2):
         clock.now += 5.0  # a place every five seconds at each
         for door in doors:
-            door.leave()
-            await door.enter("interactive", 1)
-    waiting = [asyncio.create_task(enter_any(doors, "interactive", 60)) for _ in range(2)]
+            door.release()
+            await door.acquire("interactive", 1)
+    waiting = [asyncio.create_task(acquire_any(doors, "interactive", 60)) for _ in range(2)]
     await settle()
 
     # The third to wait: 15 s at one gate, 7.5 s at two.
     with pytest.raises(TooMany):
-        await enter_any(doors[:1], "interactive", 10.0)
-    third = asyncio.create_task(enter_any(doors, "interactive", 10.0))
+        await acquire_any(doors[:1], "interactive", 10.0)
+    third = asyncio.create_task(acquire_any(doors, "interactive", 10.0))
     await settle()
     assert not third.done()
     for task in (*waiting, third):
@@ -284,14 +284,14 @@ async def test_several_gates_drain_together() -> None:
 @given(steps=st.lists(st.tuples(st.sampled_from(["enter", "batch", "leave", "cancel"]), st.integers(0, 9))))
 def test_places_and_queue_never_pass_their_bounds(steps: list[tuple[str, int]]) -> None:
     async def play() -> None:
-        door = gate(places=3, max_queued=4)
+        door = gate(slots=3, max_queued=4)
         tasks: list[asyncio.Task[None]] = []
         for step, number in steps:
             if step in {"enter", "batch"}:
                 kind: Priority = "interactive" if step == "enter" else "batch"
-                tasks.append(asyncio.create_task(door.enter(kind, 60)))
+                tasks.append(asyncio.create_task(door.acquire(kind, 60)))
             elif step == "leave" and door.held:
-                door.leave()
+                door.release()
             elif step == "cancel" and tasks:
                 tasks[number % len(tasks)].cancel()
             await settle()

@@ -6,7 +6,7 @@ from typing import Any
 from deployments.limits.keys import KeyFile, KeyLimits, KeyRing, new_key, write_keys
 from deployments.limits.ledger import Ledger, Sync, Synced
 from deployments.limits.ledger_client import LedgerClient
-from tests.deployments.harness import CHAT, HELLO, House
+from tests.deployments.harness import CHAT, HELLO, IngressHarness
 
 
 class InProcess:
@@ -23,70 +23,72 @@ def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def with_keys(house: House, tmp_path: Path, **settings: Any) -> str:
+def with_keys(harness: IngressHarness, tmp_path: Path, **settings: Any) -> str:
     key, record = new_key("team", **settings)
     write_keys(tmp_path / "keys.json", KeyFile(keys=[record]))
-    house.api.keys = KeyRing(tmp_path / "keys.json")
-    house.api.keys.refresh()
-    house.api.ledger = LedgerClient("a", InProcess(), lambda: 1_000.0)
+    harness.api.keys = KeyRing(tmp_path / "keys.json")
+    harness.api.keys.refresh()
+    harness.api.ledger = LedgerClient("a", InProcess(), lambda: 1_000.0)
     return key
 
 
-async def test_with_keys_every_endpoint_but_health_asks_for_one(house: House, tmp_path: Path) -> None:
-    key = with_keys(house, tmp_path)
-    refused = [await house.http.post(path, json=HELLO) for path in (CHAT, "/v1/route", "/v1/embeddings")]
-    refused.append(await house.http.get("/v1/models"))
+async def test_with_keys_every_endpoint_but_health_asks_for_one(
+    harness: IngressHarness, tmp_path: Path
+) -> None:
+    key = with_keys(harness, tmp_path)
+    refused = [await harness.http.post(path, json=HELLO) for path in (CHAT, "/v1/route", "/v1/embeddings")]
+    refused.append(await harness.http.get("/v1/models"))
 
     assert {response.status_code for response in refused} == {401}
     assert {response.json()["error"]["code"] for response in refused} == {"invalid_api_key"}
     assert {response.headers["www-authenticate"] for response in refused} == {"Bearer"}
-    assert (await house.http.get("/health")).status_code == 200
-    assert (await house.ask(bearer(key))).status_code == 200
-    assert not any(b"authorization" in asked[2] for asked in house.experts["small"].asked)
+    assert (await harness.http.get("/health")).status_code == 200
+    assert (await harness.ask(bearer(key))).status_code == 200
+    assert not any(b"authorization" in asked[2] for asked in harness.experts["small"].asked)
 
 
-async def test_a_key_reaches_only_its_experts(house: House, tmp_path: Path) -> None:
-    headers = bearer(with_keys(house, tmp_path, experts=["large"]))
+async def test_a_key_reaches_only_its_experts(harness: IngressHarness, tmp_path: Path) -> None:
+    headers = bearer(with_keys(harness, tmp_path, experts=["large"]))
 
-    assert (await house.ask(headers)).headers["x-router-expert"] == "large"
-    named = await house.ask(headers, model="small")
+    assert (await harness.ask(headers)).headers["x-router-expert"] == "large"
+    named = await harness.ask(headers, model="small")
     assert (named.status_code, named.json()["error"]["code"]) == (403, "model_not_allowed")
-    models = (await house.http.get("/v1/models", headers=headers)).json()["data"]
+    models = (await harness.http.get("/v1/models", headers=headers)).json()["data"]
     assert [card["id"] for card in models] == ["auto", "auto-cheap", "large"]
 
 
 async def test_a_keys_preset_is_what_auto_means_and_the_body_outweighs_it(
-    house: House, tmp_path: Path
+    harness: IngressHarness, tmp_path: Path
 ) -> None:
-    headers = bearer(with_keys(house, tmp_path, preset="auto-cheap"))
-    await house.ask(headers)
-    await house.ask(headers, routing={"cost_weight": 0.0})
+    headers = bearer(with_keys(harness, tmp_path, preset="auto-cheap"))
+    await harness.ask(headers)
+    await harness.ask(headers, routing={"cost_weight": 0.0})
 
-    assert [request.preferences.cost_weight for request in house.router.asked] == [1.0, 0.0]
+    assert [request.preferences.cost_weight for request in harness.router.asked] == [1.0, 0.0]
 
 
-async def test_a_keys_limit_is_429_with_a_time_to_come_back(house: House, tmp_path: Path) -> None:
-    headers = bearer(with_keys(house, tmp_path, limits=KeyLimits(requests_per_minute=2)))
-    statuses = [(await house.ask(headers)).status_code for _ in range(3)]
-    refused = await house.ask(headers)
+async def test_a_keys_limit_is_429_with_a_time_to_come_back(harness: IngressHarness, tmp_path: Path) -> None:
+    headers = bearer(with_keys(harness, tmp_path, limits=KeyLimits(requests_per_minute=2)))
+    statuses = [(await harness.ask(headers)).status_code for _ in range(3)]
+    refused = await harness.ask(headers)
 
     assert statuses == [200, 200, 429]
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
     assert 30 < int(refused.headers["retry-after"]) <= 61
 
 
-async def test_a_spent_budget_tells_clients_not_to_retry(house: House, tmp_path: Path) -> None:
-    headers = bearer(with_keys(house, tmp_path, limits=KeyLimits(usd_per_day=1e-9)))
-    refused = await house.ask(headers)
+async def test_a_spent_budget_tells_clients_not_to_retry(harness: IngressHarness, tmp_path: Path) -> None:
+    headers = bearer(with_keys(harness, tmp_path, limits=KeyLimits(usd_per_day=1e-9)))
+    refused = await harness.ask(headers)
 
     assert refused.json()["error"]["code"] == "budget_exceeded"
     assert refused.headers["x-should-retry"] == "false"
 
 
 async def test_a_limit_is_charged_with_what_was_used_not_with_what_was_reserved(
-    house: House, tmp_path: Path
+    harness: IngressHarness, tmp_path: Path
 ) -> None:
-    headers = bearer(with_keys(house, tmp_path, limits=KeyLimits(tokens_per_minute=600)))
-    statuses = [(await house.ask(headers)).status_code for _ in range(5)]
+    headers = bearer(with_keys(harness, tmp_path, limits=KeyLimits(tokens_per_minute=600)))
+    statuses = [(await harness.ask(headers)).status_code for _ in range(5)]
 
     assert statuses == [200] * 5

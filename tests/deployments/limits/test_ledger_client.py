@@ -7,7 +7,7 @@ import pytest
 from deployments.contracts.errors import TooMany
 from deployments.limits.keys import Caller, KeyLimits
 from deployments.limits.ledger import Ledger, Sync, Synced
-from deployments.limits.ledger_client import Hold, LedgerClient
+from deployments.limits.ledger_client import LedgerClient, Reservation
 from tests.deployments.fakes import Clock
 
 KEY = "0123456789ab"
@@ -38,12 +38,12 @@ def caller(**limits: float) -> Caller:
     return Caller(KEY, limits=KeyLimits.model_validate(limits))
 
 
-async def many(client: LedgerClient, who: Caller, times: int) -> list[Hold]:
+async def many(client: LedgerClient, who: Caller, times: int) -> list[Reservation]:
     told = await asyncio.gather(
         *(client.reserve(who, 10, 0.01) for _ in range(times)), return_exceptions=True
     )
-    assert all(isinstance(one, Hold | TooMany) for one in told)
-    return [one for one in told if isinstance(one, Hold)]
+    assert all(isinstance(one, Reservation | TooMany) for one in told)
+    return [one for one in told if isinstance(one, Reservation)]
 
 
 async def settle() -> None:
@@ -184,4 +184,4 @@ async def test_who_waits_when_the_client_is_stopped_is_answered(clock: Clock, tr
             await asyncio.sleep(0)
         await client.stop()
 
-        assert isinstance(await asyncio.wait_for(waiting, 1), Hold)
+        assert isinstance(await asyncio.wait_for(waiting, 1), Reservation)

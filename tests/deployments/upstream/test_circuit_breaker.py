@@ -8,20 +8,20 @@ from deployments.upstream.circuit_breaker import (
     LEAST_CONNECT_S,
     OPEN_S,
     PATIENCE,
-    ExpertHealth,
+    CircuitBreaker,
 )
 from tests.deployments.fakes import Clock
 
 
-def opened(clock: Clock) -> ExpertHealth:
-    health = ExpertHealth(clock)
+def opened(clock: Clock) -> CircuitBreaker:
+    health = CircuitBreaker(clock)
     for _ in range(FAILURES_TO_OPEN):
         health.failed()
     return health
 
 
 def test_failures_in_a_row_open_it_and_an_answer_between_does_not() -> None:
-    health = ExpertHealth(Clock())
+    health = CircuitBreaker(Clock())
     for _ in range(3 * FAILURES_TO_OPEN):
         health.failed()
         health.succeeded("stream", 0.1)
@@ -65,7 +65,7 @@ def test_a_probe_whose_caller_left_frees_its_place() -> None:
 
 
 def test_the_limit_is_configured_until_it_is_learnt() -> None:
-    health = ExpertHealth(Clock())
+    health = CircuitBreaker(Clock())
     for _ in range(LEARNT_AFTER - 1):
         health.succeeded("stream", 1.0)
     before = health.limit_s("stream", 120)
@@ -78,7 +78,7 @@ def test_the_limit_is_configured_until_it_is_learnt() -> None:
 
 
 def test_a_replica_has_a_moment_to_take_a_request_and_longer_where_it_was_seen_to_need_it() -> None:
-    health = ExpertHealth(Clock())
+    health = CircuitBreaker(Clock())
     assert health.connect_limit_s() == LEAST_CONNECT_S
 
     for _ in range(50):

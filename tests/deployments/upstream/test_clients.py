@@ -18,8 +18,8 @@ from starlette.routing import Route
 from deployments.config import ExpertTarget
 from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 from deployments.upstream.serve_client import (
-    OpenStream,
     RemoteExpert,
+    ResponseStream,
     RouterClient,
     ServeExpert,
     _unavailable,
@@ -36,7 +36,7 @@ def remote(handler: Callable[[httpx.Request], Any], **settings: Any) -> RemoteEx
     return RemoteExpert("cloud", target, httpx.MockTransport(handler))
 
 
-async def everything(stream: OpenStream) -> bytes:
+async def everything(stream: ResponseStream) -> bytes:
     return stream.head.body + b"".join([chunk async for chunk in stream.rest])
 
 

@@ -19,17 +19,17 @@ from deployments.contracts.errors import (
     TooMany,
     Unavailable,
 )
-from deployments.contracts.requests import Ask, parse
-from deployments.ingress.resolution import Choice
-from deployments.limits.admission import Gate
-from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN, LEARNT_AFTER, ExpertHealth
-from deployments.upstream.dispatcher import Deadline, Dispatcher, Opened
+from deployments.contracts.requests import InferenceRequest, parse
+from deployments.ingress.resolution import CallOrder
+from deployments.limits.admission import AdmissionQueue
+from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN, LEARNT_AFTER, CircuitBreaker
+from deployments.upstream.dispatcher import Deadline, Dispatcher, OpenedResponse
 from tests.deployments.fakes import EVENTS, Clock, FakeExpert, answer, event
 
 DONE = b"data: [DONE]\n\n"
 
 
-def an_ask(*, stream: bool = False) -> Ask:
+def an_ask(*, stream: bool = False) -> InferenceRequest:
     body = {"model": "auto", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
     return parse("/v1/chat/completions", orjson.dumps(body), max_messages=8)
 
@@ -40,15 +40,15 @@ class Field:
     def __init__(
         self,
         *experts: FakeExpert,
-        places: int = 100,
+        slots: int = 100,
         max_queued: int = 4,
         cold: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.clock = Clock()
         self.experts = {expert.model: expert for expert in experts}
-        self.health = {name: ExpertHealth(self.clock) for name in self.experts}
+        self.health = {name: CircuitBreaker(self.clock) for name in self.experts}
         self.gates = {
-            name: Gate(places, max_queued=max_queued, max_wait_s=60, full_code="expert_overloaded")
+            name: AdmissionQueue(slots, max_queued=max_queued, max_wait_s=60, full_code="expert_overloaded")
             for name in self.experts
         }
         self.dispatcher = Dispatcher(
@@ -62,8 +62,8 @@ class Field:
 
     async def open(
         self, *, stream: bool = False, fallback: bool = True, seconds: float = 30.0, **options: Any
-    ) -> Opened:
-        choice = Choice(tuple(self.experts), "routed", fallback)
+    ) -> OpenedResponse:
+        choice = CallOrder(tuple(self.experts), "routed", fallback)
         deadline = Deadline(seconds, self.clock)
         return await self.dispatcher.open(an_ask(stream=stream), choice, (), deadline, **options)
 
@@ -85,7 +85,7 @@ async def test_a_place_is_held_until_the_answer_ended_and_no_longer_at_experts_t
         ("b", "answered"),
     ]
     assert field.held() == {"a": 0, "b": 1}
-    opened.place.leave()
+    opened.slot.release()
     assert field.held() == {"a": 0, "b": 0}
 
 
@@ -226,32 +226,32 @@ async def test_an_expert_slower_than_it_was_ever_seen_to_be_opens_its_breaker() 
 
 
 async def test_a_full_expert_gives_way_to_the_next() -> None:
-    field = Field(FakeExpert("a"), FakeExpert("b"), places=1)
+    field = Field(FakeExpert("a"), FakeExpert("b"), slots=1)
     first, second = await field.open(), await field.open()
 
     assert (first.expert, second.expert) == ("a", "b")
 
 
 async def test_when_all_are_full_whoever_has_a_place_first_is_asked() -> None:
-    field = Field(FakeExpert("a"), FakeExpert("b"), places=1)
+    field = Field(FakeExpert("a"), FakeExpert("b"), slots=1)
     _, second = await field.open(), await field.open()
     third = asyncio.create_task(field.open())
     await asyncio.sleep(0)
     assert not third.done()
-    second.place.leave()
+    second.slot.release()
 
     assert (await third).expert == "b"
 
 
 async def test_who_waited_for_an_expert_that_fails_waits_for_the_others() -> None:
-    field = Field(failing("a", ExpertUnavailable("a", "gone")), FakeExpert("b"), places=1)
-    for place in field.gates.values():
-        await place.enter("interactive", 1)
+    field = Field(failing("a", ExpertUnavailable("a", "gone")), FakeExpert("b"), slots=1)
+    for slot in field.gates.values():
+        await slot.acquire("interactive", 1)
     asking = asyncio.create_task(field.open())
     await asyncio.sleep(0)
-    field.gates["a"].leave()
+    field.gates["a"].release()
     await asyncio.sleep(0)
-    field.gates["b"].leave()
+    field.gates["b"].release()
     opened = await asking
 
     assert [(a.expert, a.outcome) for a in opened.attempts] == [("a", "unavailable"), ("b", "answered")]
@@ -259,7 +259,7 @@ async def test_who_waited_for_an_expert_that_fails_waits_for_the_others() -> Non
 
 
 async def test_when_all_are_full_and_so_is_the_queue_the_client_is_told_at_once() -> None:
-    field = Field(FakeExpert("a"), places=1, max_queued=0)
+    field = Field(FakeExpert("a"), slots=1, max_queued=0)
     await field.open()
 
     with pytest.raises(TooMany) as caught:
@@ -299,16 +299,16 @@ async def test_an_answer_that_is_no_object_is_answered_by_the_next() -> None:
 
 
 async def test_an_expert_that_failed_while_one_waited_for_it_is_not_asked() -> None:
-    field = Field(FakeExpert("a"), FakeExpert("b"), places=1)
+    field = Field(FakeExpert("a"), FakeExpert("b"), slots=1)
     for gate in field.gates.values():
-        await gate.enter("interactive", 1)
+        await gate.acquire("interactive", 1)
     waiting = asyncio.create_task(field.open())
     await asyncio.sleep(0)
     for _ in range(FAILURES_TO_OPEN):
         field.health["a"].failed()
-    field.gates["a"].leave()
+    field.gates["a"].release()
     await asyncio.sleep(0)
-    field.gates["b"].leave()
+    field.gates["b"].release()
     opened = await waiting
 
     assert opened.expert == "b"
@@ -317,8 +317,8 @@ async def test_an_expert_that_failed_while_one_waited_for_it_is_not_asked() -> N
 
 
 async def test_a_deadline_that_passes_in_an_experts_queue_is_504() -> None:
-    field = Field(FakeExpert("a"), places=1)
-    await field.gates["a"].enter("interactive", 1)
+    field = Field(FakeExpert("a"), slots=1)
+    await field.gates["a"].acquire("interactive", 1)
     waiting = asyncio.create_task(field.open(seconds=0.01))
     await asyncio.sleep(0)
     field.clock.now += 1.0

@@ -12,7 +12,7 @@ from router.data.dataset import Dataset, to_dataset
 from router.decide import decide
 from router.encoders import EncoderSpec
 from router.errors import MethodError, OutcomesError
-from router.guard import Guard
+from router.guard import NoveltyGuard
 from router.training.train import COST_WEIGHTS, MOST_LOSS, check_trainable, choose_preference, fold_of, train
 from tests.router.data_sets import POOL, dataset, embeddings, rows
 
@@ -180,14 +180,14 @@ def test_weights_begin_with_best_quality_and_rise() -> None:
 
 def test_the_guard_knows_near_from_far_and_what_is_not_a_number() -> None:
     near = embeddings(dataset(200).texts)
-    guard = Guard.fit(near, np.array([0.5]), seed=0)
+    guard = NoveltyGuard.fit(near, np.array([0.5]), seed=0)
     far = np.eye(16, dtype=np.float32)[:3] - near[0] * (near[0][:3, None])
     far /= np.linalg.norm(far, axis=1, keepdims=True)
 
     assert guard.unfamiliar(near).mean() < 0.02
     assert guard.unfamiliar(-near[:5]).all()
     assert guard.unfamiliar(np.full((1, 16), np.nan, dtype=np.float32)).all()
-    np.testing.assert_array_equal(Guard.restore(guard.arrays()).unfamiliar(far), guard.unfamiliar(far))
+    np.testing.assert_array_equal(NoveltyGuard.restore(guard.arrays()).unfamiliar(far), guard.unfamiliar(far))
 
 
 def test_a_paraphrase_of_templates_is_not_far() -> None:
@@ -199,6 +199,6 @@ def test_a_paraphrase_of_templates_is_not_far() -> None:
         (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
         for rows in (template, paraphrase)
     ]
-    guard = Guard.fit(near[0], np.array([0.5]), seed=0)
+    guard = NoveltyGuard.fit(near[0], np.array([0.5]), seed=0)
 
     assert not guard.unfamiliar(near[1][None])[0]
