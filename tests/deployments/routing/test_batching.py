@@ -109,13 +109,13 @@ async def test_who_asks_after_a_pause_is_answered() -> None:
 
 
 @pytest.mark.parametrize("leave", [0, 1])
-async def test_who_leaves_while_the_batch_is_answered_takes_nobody_along(release: int) -> None:
+async def test_who_leaves_while_the_batch_is_answered_takes_nobody_along(leave: int) -> None:
     scorer = Scorer()
     scorer.may_go.clear()
     batcher = Batcher(scorer, most=8, wait_s=0)
     callers = [asyncio.create_task(batcher.ask(number)) for number in (1, 2)]
     await settled()
-    callers[release].cancel()
+    callers[leave].cancel()
     scorer.may_go.set()
 
-    assert await callers[1 - release] == 2 * (2 - release)
+    assert await callers[1 - leave] == 2 * (2 - leave)
