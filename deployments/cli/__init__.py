@@ -1,0 +1,1 @@
+"""The serving commands of `to-router`: chat, keys, outcomes."""

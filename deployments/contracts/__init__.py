@@ -1,0 +1,4 @@
+"""What the deployments share: requests, messages, errors, protocols.
+
+No Ray, no vLLM, no I/O.
+"""

@@ -1,0 +1,1 @@
+"""The expert deployment: vLLM behind Ray Serve LLM."""

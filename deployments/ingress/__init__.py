@@ -1,0 +1,1 @@
+"""The HTTP deployment: endpoints, the request pipeline, relay and accounting."""

@@ -1,0 +1,1 @@
+"""Metrics, traces, the decision log, and gathering them from all replicas."""

@@ -1,0 +1,1 @@
+"""The router deployment: batching, the served policy and its client."""

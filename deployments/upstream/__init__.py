@@ -1,0 +1,1 @@
+"""The experts as the ingress reaches them: clients, dispatch, circuit breakers, discovery."""

@@ -1,0 +1,1 @@
+"""Ask a running endpoint for every expert's response to every query."""

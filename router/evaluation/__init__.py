@@ -1,0 +1,1 @@
+"""Judge policies on recorded outcomes, through the code that serves."""

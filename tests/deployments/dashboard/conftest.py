@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from tests.deployments.dashboard import browser
-from tests.deployments.dashboard.graph import Graph, serving
 
 PATIENCE_MS = 5_000
 
@@ -15,12 +14,6 @@ PATIENCE_MS = 5_000
 def chromium() -> Iterator[Any]:
     with browser.for_tests() as opened:
         yield opened
-
-
-@pytest.fixture
-def graph() -> Iterator[Graph]:
-    with serving() as served:
-        yield served
 
 
 @pytest.fixture
