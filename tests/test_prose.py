@@ -31,7 +31,7 @@ ALLOWED = {
     r"|someone|anyone|everyone|authors?|maintainers?|one|you|he|she|they),? who": "a sentence about people",
     r"stands? for|stand-?in": "a name stands for something",
     r"\*\*Ask\*\*|\bAsk\b(?= (?:page|part|does))": "the name of a part of the page",
-    r"(?:threads?|process(?:es)?|worker|clock|event loop)\b[^.\n]{0,40}\b(?:sleep(?:s|ing)?|wakes?)\b": "of one",
+    r"(?:threads?|process(?:es)?|worker|event loop)\b[^.\n]{0,40}\b(?:sleep(?:s|ing)?|wakes?)\b": "thread",
     r"(?:quality|noise|rounding|throughput) floor|floor of (?:the|this)": "the lower bound of a figure",
     r"[Ss]leep mode": "vLLM's feature",
 }
