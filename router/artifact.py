@@ -7,8 +7,6 @@ makes old facts new and call it in `load`, keep the old fixture in tests.
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors.numpy import save as save_tensors
 
 from router.core import FloatArray
 from router.errors import IntegrityError, ManifestError, SchemaVersionError, WeightsError
+from router.files import new_folder_atomically, require_absent
 
 FORMAT = "to-router-policy"
 SCHEMA_VERSION = 1
@@ -47,8 +46,7 @@ def save(folder: Path, artifact: Artifact) -> str:
         WeightsError: an array is not finite.
         ManifestError: a fact is no JSON, such as a number that is not finite.
     """
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already: name a new folder, or remove it first")
+    require_absent(folder)
     arrays = {name: np.ascontiguousarray(value) for name, value in sorted(artifact.arrays.items())}
     _check_arrays(arrays)
     # No metadata: with several keys safetensors' bytes would differ from run to run.
@@ -63,17 +61,10 @@ def save(folder: Path, artifact: Artifact) -> str:
         manifest = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
     except (TypeError, ValueError) as error:
         raise ManifestError(f"a fact of the policy for {folder} is no JSON: {error}") from error
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        making.chmod(0o755)
+    with new_folder_atomically(folder, durable=True) as making:
         for name, data in files.items():
             (making / name).write_bytes(data)
         (making / MANIFEST).write_bytes(manifest)
-        Path(making).rename(folder)
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
     return policy_id(manifest)
 
 

@@ -13,6 +13,7 @@ from cluster.check.config import check_file
 from cluster.kuberay.rayservice import manifest, read_config, render
 from cluster.kuberay.settings import read_settings
 from cluster.local.run import transport_flags
+from router.files import write_atomically
 
 
 def add_command(commands: Any) -> None:
@@ -45,8 +46,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.out is None:
         print(text, end="")
         return 0
-    partial = options.out.with_name(f".{options.out.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(options.out)
+    write_atomically(options.out, text)
     print(f"wrote {options.out}", file=sys.stderr)
     return 0

@@ -10,9 +10,7 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +22,7 @@ from pydantic import Field, ValidationError
 from deployments.config import Settings, explain
 from deployments.contracts.errors import NotAuthenticated, Unavailable
 from router.errors import InputError
+from router.files import write_atomically
 
 logger = logging.getLogger("ray.serve")
 
@@ -135,17 +134,7 @@ def read_keys(path: Path) -> KeyFile:
 
 def write_keys(path: Path, keys: KeyFile) -> None:
     """Replace the file as a whole: a reader sees the old one or the new one, readable by its owner only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(keys.model_dump_json(indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, keys.model_dump_json(indent=2) + "\n", mode=0o600, durable=True)
 
 
 class KeyRing:

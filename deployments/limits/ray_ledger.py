@@ -16,6 +16,7 @@ import ray
 import ray.exceptions
 
 from deployments.limits.ledger import Ledger, Sync, Synced
+from router.files import write_atomically
 
 logger = logging.getLogger("ray.serve")
 
@@ -64,16 +65,9 @@ class LedgerActor:
                 self._changed = False
                 text = json.dumps(self._ledger.snapshot())
                 try:
-                    await asyncio.to_thread(_replace, self._path, text)
+                    await asyncio.to_thread(write_atomically, self._path, text, durable=True)
                 except OSError as error:
                     logger.error("ledger snapshot %s not written: %s", self._path, error)
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 class LedgerHandle:

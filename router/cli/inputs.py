@@ -103,16 +103,6 @@ def recipes_of(file: Path | None) -> dict[str, dict[str, Any]]:
     return {name: dict(params or {}) for name, params in found.items()}
 
 
-def refuse_existing(folder: Path) -> None:
-    """Before long work, not after it.
-
-    Raises:
-        FileExistsError: something stands there.
-    """
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already: name a new folder, or remove it first")
-
-
 def say(line: str) -> None:
     """A step of a command, on standard error, so that standard output stays for results."""
     print(line, file=sys.stderr, flush=True)

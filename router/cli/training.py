@@ -17,10 +17,10 @@ from router.cli.inputs import (
     names,
     outcomes_of,
     recipes_of,
-    refuse_existing,
     say,
 )
 from router.data.dataset import Dataset, clear_of
+from router.files import require_absent
 from router.policy import Policy
 
 
@@ -76,7 +76,7 @@ def add_commands(commands: Any) -> None:
 def _train(options: argparse.Namespace) -> int:
     from router.training.train import check_trainable, train
 
-    refuse_existing(options.out)
+    require_absent(options.out)  # before long work, not after it
     params = mapping_of(options.recipe)
     dataset = _part_to_train_on(_of_experts(options), options.split)
     check_trainable(dataset, method=options.method, params=params)
@@ -140,7 +140,7 @@ def _add_expert(options: argparse.Namespace) -> int:
     from router.training.add_expert import add_expert
     from router.training.card import card
 
-    refuse_existing(options.out)
+    require_absent(options.out)  # before long work, not after it
     policy = Policy.load(options.policy)
     probes = outcomes_of(options)
     encoder = encoder_of(policy.encoder)

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from router.core import FloatArray
 from router.encoders import EncoderSpec
+from router.files import replaced_atomically
 
 
 class Encodes(Protocol):
@@ -57,10 +58,8 @@ def encode_cached(
         parts.append(encoder.encode(texts[start : start + CHUNK]))
         progress(len(parts[-1]))
     found = np.concatenate(parts) if parts else np.empty((0, encoder.spec.dimension), dtype=np.float32)
-    folder.mkdir(parents=True, exist_ok=True)
-    making = file.with_suffix(f".{os.getpid()}")
-    save_file({"embeddings": found}, str(making))
-    making.replace(file)
+    with replaced_atomically(file) as temporary:
+        save_file({"embeddings": found}, str(temporary))
     return found
 
 

@@ -5,8 +5,6 @@ Says precisely what is wrong with a file. Knows nothing of embeddings or methods
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from router.errors import OutcomesError
+from router.files import replaced_atomically
 
 KEYS = ("query_id", "query", "expert")
 NUMBERS = {
@@ -96,20 +95,12 @@ def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         OutcomesError: a column's values are not of its type.
     """
     written = [{name: _writable(value) for name, value in row.items()} for row in rows]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, making = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-    os.close(descriptor)
-    try:
+    with replaced_atomically(file) as temporary:
         if file.suffix == ".parquet":
-            pq.write_table(_table(written), making)
+            pq.write_table(_table(written), temporary)
         else:
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in written)
-            Path(making).write_text("".join(lines), encoding="utf-8")
-        Path(making).chmod(0o644)
-        Path(making).replace(file)
-    except BaseException:
-        Path(making).unlink(missing_ok=True)
-        raise
+            temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def _writable(value: Any) -> Any:

@@ -12,7 +12,8 @@ from router.encoders import EncoderSpec
 from router.errors import InputError
 from router.evaluation import plots
 from router.evaluation.evaluate import judge, report
-from router.evaluation.report import as_json, written_whole
+from router.evaluation.report import as_json
+from router.files import completed_files
 from router.training.train import check_trainable, train
 
 COLUMNS = {
@@ -122,7 +123,7 @@ def as_markdown(found: Mapping[str, Any]) -> str:
 
 def write_comparison(folder: Path, found: Mapping[str, Any]) -> None:
     """comparison.json, comparison.md and comparison.png into `folder`, all or none."""
-    with written_whole(folder) as making:
+    with completed_files(folder) as making:
         (making / "comparison.md").write_text(as_markdown(found), encoding="utf-8")
         plots.plot_curves(making / "comparison.png", found["reports"])
         (making / "comparison.json").write_text(as_json(found) + "\n", encoding="utf-8")

@@ -2,20 +2,18 @@
 
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from router.evaluation import plots
 from router.evaluation.evaluate import EvaluatedPolicy
+from router.files import completed_files
 
 
 def write_report(folder: Path, judged: EvaluatedPolicy, figures: Mapping[str, Any]) -> None:
     """report.json, report.md, curve.png, reliability.png, traffic.png, winners.png into `folder`."""
-    with written_whole(folder) as making:
+    with completed_files(folder) as making:
         (making / "report.md").write_text(as_markdown(figures), encoding="utf-8")
         plots.plot_curves(making / "curve.png", {figures["method"]: figures})
         plots.plot_reliability(making / "reliability.png", judged)
@@ -35,20 +33,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write files into, which move to `folder` when all are there; on failure none do."""
-    folder.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield making
-        for file in sorted(making.iterdir()):
-            file.chmod(0o644)
-            file.replace(folder / file.name)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
 
 
 def as_markdown(figures: Mapping[str, Any]) -> str:

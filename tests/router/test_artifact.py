@@ -56,7 +56,7 @@ def test_when_saving_fails_nothing_is_left_behind(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
-    with pytest.raises(FileExistsError, match="exists already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         artifact.save(tmp_path / "p", SIMPLE)
 
 

@@ -248,7 +248,7 @@ TRAIN = ("train", "--outcomes", "outcomes.parquet", "--method", "knn", "--out", 
 JUDGE = ("evaluate", "--policy", "policy", "--outcomes", "outcomes.parquet", "--out", "new")
 BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "no outcomes": (("train", "--outcomes", "nothing.parquet", "--out", "new"), "no such file"),
-    "out exists": ((*TRAIN[:-1], "policy"), "exists already"),
+    "out exists": ((*TRAIN[:-1], "policy"), "already exists"),
     "method": (("train", "--outcomes", "outcomes.parquet", "--method", "x", "--out", "new"), "is unknown"),
     "recipe": ((*TRAIN, "--recipe", "experts.yaml"), "found 'experts'"),
     "no recipe": ((*TRAIN, "--recipe", "none.yaml"), "cannot be read"),

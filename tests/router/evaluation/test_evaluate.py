@@ -15,7 +15,8 @@ from router.errors import InputError, MethodError, OutcomesError, PoolError
 from router.evaluation.comparison import as_markdown as compared
 from router.evaluation.comparison import compare, write_comparison
 from router.evaluation.evaluate import judge, report
-from router.evaluation.report import as_markdown, write_report, written_whole
+from router.evaluation.report import as_markdown, write_report
+from router.files import completed_files
 from router.policy import Policy
 from router.training.card import card
 from router.training.train import train
@@ -232,7 +233,7 @@ def test_a_written_report_is_whole(policy: Policy, fresh: Dataset, tmp_path: Pat
 
 
 def half_written(folder: Path) -> None:
-    with written_whole(folder) as making:
+    with completed_files(folder) as making:
         (making / "a").write_text("half")
         raise RuntimeError("disk")
 
