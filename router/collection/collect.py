@@ -8,19 +8,21 @@ counted as a bad answer.
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import httpx
+from httpx_sse import EventSource, SSEError
 
-from router.collection.endpoint import PASSING, open_client, retry_after_s
+from router.collection.endpoint import RETRYABLE, RetryableError, open_client, retry_after_s, with_retries
 from router.data.growing import read_growing
 from router.data.outcomes import Row, read_rows
 from router.errors import InputError, OutcomesError
 
-ATTEMPTS = 3
 CARRIED = ("reference", "task", "split")
 """Fields of a query that its outcomes carry on."""
 
@@ -41,18 +43,6 @@ class Asking:
 
     max_tokens: int
     temperature: float
-    sleep: Callable[[float], Awaitable[None]]
-
-
-class _ComesBack(Exception):
-    """An answer that another attempt may better."""
-
-    def __init__(self, told: str, wait_s: float | None) -> None:
-        super().__init__(told, wait_s)
-        self.wait_s = wait_s
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 def read_queries(file: Path, *, repeated: bool = False) -> list[Row]:
@@ -103,7 +93,7 @@ async def collect(
         raise InputError(f"{out}: answers are appended one by one, which Parquet cannot: name a .jsonl file")
     done = _done(out, queries)
     pairs = [(q, e) for q in queries for e in experts if (q["query_id"], e) not in done]
-    asking = Asking(max_tokens, temperature, sleep)
+    asking = Asking(max_tokens, temperature)
     failed: list[str] = []
     waiting = iter(pairs)
     async with open_client(endpoint, api_key=api_key, timeout_s=timeout_s, transport=transport) as client:
@@ -115,8 +105,8 @@ async def collect(
             async def work() -> None:
                 for query, expert in waiting:  # one iterator: each pair is taken once
                     try:
-                        row = await _ask_patiently(client, query, expert, asking)
-                    except (httpx.HTTPError, OutcomesError) as error:
+                        row = await with_retries(partial(_ask, client, query, expert, asking), sleep=sleep)
+                    except (httpx.HTTPError, OutcomesError, RetryableError) as error:
                         failed.append(f"{query['query_id']} {expert}: {error or type(error).__name__}")
                     else:
                         _append(file, row)
@@ -124,23 +114,6 @@ async def collect(
 
             await asyncio.gather(*(work() for _ in range(max(1, concurrency))))
     return Collected(len(pairs) - len(failed), len(queries) * len(experts) - len(pairs), tuple(failed))
-
-
-async def _ask_patiently(client: httpx.AsyncClient, query: Row, expert: str, asking: Asking) -> Row:
-    """An outcome row; what may pass is tried again, what will not is raised."""
-    for attempt in range(ATTEMPTS):
-        last = attempt + 1 == ATTEMPTS
-        try:
-            return await _ask(client, query, expert, asking)
-        except _ComesBack as error:
-            if last:
-                raise OutcomesError(str(error)) from error
-            await asking.sleep(error.wait_s if error.wait_s is not None else 0.5 * 2.0**attempt)
-        except httpx.TransportError:
-            if last:
-                raise
-            await asking.sleep(0.5 * 2.0**attempt)
-    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 async def _ask(client: httpx.AsyncClient, query: Row, expert: str, asking: Asking) -> Row:
@@ -154,33 +127,36 @@ async def _ask(client: httpx.AsyncClient, query: Row, expert: str, asking: Askin
         "stream_options": {"include_usage": True},
     }
     started = time.perf_counter()
-    text, first, ended = "", None, False
+    text, first = "", None
     usage: dict[str, Any] = {}
     async with client.stream("POST", "/chat/completions", json=body) as response:
         if response.status_code != 200:
-            told = (
-                f"status {response.status_code}: {(await response.aread()).decode('utf-8', 'replace')[:200]}"
-            )
-            if response.status_code in PASSING:
-                raise _ComesBack(told, retry_after_s(response))
-            raise OutcomesError(told)
-        async for line in response.aiter_lines():
-            if not line.startswith("data:"):
-                continue
-            data = line.removeprefix("data:").strip()
-            if data == "[DONE]":
-                ended = True
-                break
-            event = _event(data)
+            body_text = (await response.aread()).decode("utf-8", "replace")
+            reason = f"status {response.status_code}: {body_text[:200]}"
+            if response.status_code in RETRYABLE:
+                raise RetryableError(reason, retry_after_s(response))
+            raise OutcomesError(reason)
+        async for event in _events(response):
             usage = event.get("usage") or usage
             for choice in event.get("choices") or ():
                 piece = (choice.get("delta") or {}).get("content") or ""
                 if piece and first is None:
                     first = time.perf_counter() - started
                 text += piece
-    if not ended:
-        raise OutcomesError("the stream broke off before its end")
     return _row(query, expert, text, usage, first, time.perf_counter() - started)
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """The stream's events up to its `[DONE]`; an OutcomesError where it has none, or is no stream."""
+    try:
+        async with aclosing(EventSource(response).aiter_sse()) as events:
+            async for event in events:
+                if event.data.strip() == "[DONE]":
+                    return
+                yield _event(event.data)
+    except SSEError as error:
+        raise OutcomesError(f"the response is no stream of events: {error}") from error
+    raise OutcomesError("the stream broke off before its end")
 
 
 def _event(data: str) -> dict[str, Any]:

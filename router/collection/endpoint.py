@@ -1,12 +1,36 @@
-"""An OpenAI-compatible endpoint for those who ask it many questions: how to open it, when to ask again."""
+"""An OpenAI-compatible endpoint for a client that sends it many requests: the client, and its retries."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import httpx
+import tenacity
 
 from router.errors import InputError
 
+ATTEMPTS = 4
+FIRST_WAIT_S = 1.0
+"""Wait before the second attempt, doubled with each further one, unless the endpoint names a wait."""
 LONGEST_WAIT_S = 30.0
-PASSING = frozenset({408, 429, 500, 502, 503, 504})
+RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that another attempt may not meet."""
+Result = TypeVar("Result")
+
+
+class RetryableError(Exception):
+    """A failed attempt that another one may better.
+
+    Args:
+        reason: the cause, for the person who reads the error of the last attempt.
+        wait_s: time until the next attempt; `None` for the usual back-off.
+    """
+
+    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+        super().__init__(reason, wait_s)
+        self.wait_s = wait_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def open_client(
@@ -28,7 +52,33 @@ def open_client(
         ) from error
 
 
+async def with_retries(
+    attempt: Callable[[], Awaitable[Result]], *, sleep: Callable[[float], Awaitable[None]]
+) -> Result:
+    """The result of the first attempt that succeeds, of at most `ATTEMPTS`.
+
+    Raises:
+        RetryableError, httpx.TransportError: the last attempt's.
+        Exception: anything else that an attempt raises, at once.
+    """
+    retrying = tenacity.AsyncRetrying(
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        retry=tenacity.retry_if_exception_type((RetryableError, httpx.TransportError)),
+        wait=_wait_s,
+        sleep=sleep,
+        reraise=True,
+    )
+    return await retrying(attempt)
+
+
 def retry_after_s(response: httpx.Response) -> float | None:
-    """The wait that the endpoint asks for, within bounds; `None` when it does not say."""
-    given = response.headers.get("retry-after", "")
-    return min(float(given), LONGEST_WAIT_S) if given.replace(".", "", 1).isdecimal() else None
+    """The wait that a response asks for, at most 30 s; `None` where it names none in seconds."""
+    value = response.headers.get("retry-after", "")
+    return min(float(value), LONGEST_WAIT_S) if value.replace(".", "", 1).isdecimal() else None
+
+
+def _wait_s(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    if isinstance(error, RetryableError) and error.wait_s is not None:
+        return error.wait_s
+    return FIRST_WAIT_S * 2.0 ** (state.attempt_number - 1)

@@ -12,12 +12,17 @@ from typing import Any
 
 import httpx
 
-from router.collection.endpoint import PASSING, open_client, retry_after_s
+from router.collection.endpoint import (
+    ATTEMPTS,
+    RETRYABLE,
+    RetryableError,
+    open_client,
+    retry_after_s,
+    with_retries,
+)
 from router.data.growing import read_growing
 from router.errors import InputError, OutcomesError
 
-ATTEMPTS = 4
-FIRST_WAIT_S = 1.0
 Body = dict[str, Any]
 Reads = Callable[[Body], Any]
 """An answer's body → what is kept of it, as JSON; ValueError when it is no such answer."""
@@ -110,34 +115,34 @@ async def ask_all(
     return [unread[key] if key in unread else answers[key] for key in keys]
 
 
+class _UnreadableAnswer(RetryableError):
+    """An answer that `reads` rejects; its model is not busy, so the next attempt needs no wait."""
+
+
 async def _ask(
     client: httpx.AsyncClient, path: str, body: Body, reads: Reads, sleep: Callable[[float], Awaitable[None]]
 ) -> Any:
-    told, wait_s = "", None
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            await sleep(FIRST_WAIT_S * 2 ** (attempt - 1) if wait_s is None else wait_s)
-            wait_s = None
-        try:
-            response = await client.post(path, json=body)
-        except httpx.TransportError as error:
-            told = str(error) or type(error).__name__
-            continue
-        if response.status_code in PASSING:
-            told, wait_s = f"status {response.status_code}", retry_after_s(response)
-            continue
+    url = f"{client.base_url}{path.lstrip('/')}"
+
+    async def attempt() -> Any:
+        response = await client.post(path, json=body)
+        if response.status_code in RETRYABLE:
+            raise RetryableError(f"status {response.status_code}", retry_after_s(response))
         if response.status_code != httpx.codes.OK:
             raise InputError(
-                f"{client.base_url}{path.lstrip('/')} refuses a question with status {response.status_code}: "
-                f"{response.text[:300]}"
+                f"{url} rejects a request with status {response.status_code}: {response.text[:300]}"
             )
         try:
             return reads(response.json())
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            told, wait_s = f"an answer that cannot be read: {error}", 0.0  # it is not busy
-            if attempt + 1 == ATTEMPTS:
-                raise OutcomesError(told) from error
-    raise InputError(
-        f"{client.base_url}{path.lstrip('/')} gave no usable answer in {ATTEMPTS} attempts ({told}); "
-        "run again to go on from here"
-    )
+            raise _UnreadableAnswer(f"an answer that cannot be read: {error}", 0.0) from error
+
+    try:
+        return await with_retries(attempt, sleep=sleep)
+    except _UnreadableAnswer as error:
+        raise OutcomesError(str(error)) from error
+    except (RetryableError, httpx.TransportError) as error:
+        raise InputError(
+            f"{url} gave no usable answer in {ATTEMPTS} attempts ({error or type(error).__name__}); "
+            "run again to go on from here"
+        ) from error

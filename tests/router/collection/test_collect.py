@@ -22,7 +22,11 @@ def stream(text: str, **usage: int) -> httpx.Response:
     events: list[dict[str, Any]] = [{"choices": [{"delta": {"content": piece}}]} for piece in text]
     events.append({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": len(text), **usage}})
     lines = [f"data: {json.dumps(event)}\n\n" for event in events]
-    return httpx.Response(200, text="".join([*lines, "data: [DONE]\n\n"]))
+    return sse("".join([*lines, "data: [DONE]\n\n"]))
+
+
+def sse(text: str) -> httpx.Response:
+    return httpx.Response(200, text=text, headers={"content-type": "text/event-stream; charset=utf-8"})
 
 
 class Endpoint:
@@ -100,7 +104,7 @@ async def test_what_passes_is_tried_again_and_waits_as_told(tmp_path: Path) -> N
     done = await collected(endpoint, tmp_path / "o.jsonl", queries=QUERIES[:1], experts=["a"])
 
     assert done.asked == 1
-    assert [second for first, second in endpoint.asked if first == "waited"] == [4.0, 1.0]
+    assert [second for first, second in endpoint.asked if first == "waited"] == [4.0, 2.0]
 
 
 async def test_a_lost_connection_is_tried_again(tmp_path: Path) -> None:
@@ -120,7 +124,7 @@ async def test_what_stays_without_an_answer_is_told_and_never_written(tmp_path: 
     def answer(body: dict[str, Any]) -> httpx.Response:
         if body["model"] == "a":
             return httpx.Response(400, text="too long")
-        return httpx.Response(200, text='data: {"error": {"message": "engine died"}}\n\ndata: [DONE]\n\n')
+        return sse('data: {"error": {"message": "engine died"}}\n\ndata: [DONE]\n\n')
 
     done = await collected(Endpoint(answer), tmp_path / "o.jsonl", queries=QUERIES[:1])
 
@@ -134,11 +138,27 @@ async def test_what_stays_without_an_answer_is_told_and_never_written(tmp_path: 
 
 @pytest.mark.parametrize("text", ["", "data: nonsense\n\n", 'data: {"choices": []}\n\n'])
 async def test_a_stream_that_ends_early_is_no_answer(tmp_path: Path, text: str) -> None:
-    endpoint = Endpoint(lambda body: httpx.Response(200, text=text))
+    endpoint = Endpoint(lambda body: sse(text))
     done = await collected(endpoint, tmp_path / "o.jsonl", queries=QUERIES[:1], experts=["a"])
 
     assert done.asked == 0
     assert len(done.failed) == 1
+
+
+async def test_a_response_that_is_no_stream_is_no_answer(tmp_path: Path) -> None:
+    endpoint = Endpoint(lambda body: httpx.Response(200, json={"choices": []}))
+    done = await collected(endpoint, tmp_path / "o.jsonl", queries=QUERIES[:1], experts=["a"])
+
+    assert done.asked == 0
+    assert "no stream of events" in done.failed[0]
+
+
+async def test_an_endpoint_that_stays_busy_is_reported(tmp_path: Path) -> None:
+    endpoint = Endpoint(lambda body: httpx.Response(503, text="busy"))
+    done = await collected(endpoint, tmp_path / "o.jsonl", queries=QUERIES[:1], experts=["a"])
+
+    assert done.failed == ("q0 a: status 503: busy",)
+    assert [second for first, second in endpoint.asked if first == "waited"] == [1.0, 2.0, 4.0]
 
 
 async def test_an_unknown_expert_or_a_silent_endpoint_is_refused_at_once(tmp_path: Path) -> None:
