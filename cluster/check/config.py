@@ -18,7 +18,8 @@ from pydantic import BaseModel, ValidationError
 from cluster.check.expert import check_expert
 from cluster.check.finding import Finding
 from cluster.check.known_keys import serve_keys
-from cluster.check.nodes import DASHBOARD, check_fit, check_manifest, cluster_nodes
+from cluster.check.manifest import check_manifest
+from cluster.check.nodes import DASHBOARD, check_fit, cluster_nodes
 from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED, asks
 from deployments.config import (
     EXPERT_DEPLOYMENT,

@@ -1,1 +1,1 @@
-"""Manifests for Kubernetes: base, overlays, pinned schemas, and their offline validation."""
+"""Manifests for Kubernetes: base, overlays, and what renders them."""

@@ -1,18 +1,14 @@
-"""`to-router check` against nodes: a cluster's, and a RayService's worker groups."""
+"""`to-router check` against the nodes of a cluster."""
 
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from cluster.check.config import check_file
-from cluster.check.nodes import ClusterUnreachable, ManifestUnreadable, check_fit, cluster_nodes, quantity
-from cluster.kuberay.rayservice import manifest, render
-from cluster.kuberay.settings import RenderSettings
+from cluster.check.nodes import ClusterUnreachable, check_fit, cluster_nodes
 from cluster.packing import Nodes, asks
-from tests.cluster.check.test_config import errors, first, scale
-from tests.cluster.configs import good, written
+from tests.cluster.check.test_config import first, scale
+from tests.cluster.configs import good
 
 NODES = [
     Nodes("head", {"pool": "door"}, {"CPU": 8.0}),
@@ -118,72 +114,3 @@ def test_a_cluster_that_does_not_answer_is_one_clear_error(answer: httpx.Respons
 
     with pytest.raises(ClusterUnreachable, match="http://ray:8265"):
         cluster_nodes("http://ray:8265", client=client)
-
-
-# --- against a manifest ---
-
-
-def rendered(config: dict[str, Any], folder: Path, **changes: Any) -> Path:
-    objects = render(config, RenderSettings(), {})
-    spec = objects[0]["spec"]["rayClusterConfig"]
-    for key, value in changes.items():
-        name, _, what = key.partition("__")
-        group = next(g for g in spec["workerGroupSpecs"] if g["groupName"] == name)
-        group[what] = value
-    file = folder / "ray.yaml"
-    file.write_text(manifest(objects, "test"), encoding="utf-8")
-    return file
-
-
-def test_a_rendered_manifest_fits_its_configuration(tmp_path: Path) -> None:
-    assert check_file(written(good(), tmp_path), kuberay=rendered(good(), tmp_path)) == []
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"sums__maxReplicas": 1}, "max_replicas 2 find room"),
-        ({"sums__labels": {"pool": "other"}}, "no node of pool pool=sums"),
-        ({"sums__resources": {"CPU": "8", "GPU": "0"}}, "needs 1 GPU on one node"),
-    ],
-)
-def test_a_worker_group_that_is_too_small_is_named(change: dict[str, Any], told: str, tmp_path: Path) -> None:
-    config = good()
-    # At a maximum of one pod nothing grows, and the rest of the groups must not hide that.
-    found = errors(config, tmp_path, kuberay=rendered(config, tmp_path, **change))
-    warned = [f.message for f in check_file(written(config, tmp_path), kuberay=tmp_path / "ray.yaml")]
-
-    assert any(told in message for _, message in found) or any(told in message for message in warned)
-
-
-def test_a_manifest_of_another_configuration_is_told_apart(tmp_path: Path) -> None:
-    file = rendered(good(), tmp_path)
-    changed = good()
-    scale(changed)["max_ongoing_requests"] = 99
-
-    found = errors(changed, tmp_path, kuberay=file)
-
-    assert any(key == "serveConfigV2" and "applications" in message for key, message in found)
-
-
-def test_a_group_that_kuberay_refuses_is_named(tmp_path: Path) -> None:
-    file = rendered(good(), tmp_path, sums__rayStartParams={"num-gpus": "1"})
-
-    found = errors(good(), tmp_path, kuberay=file)
-
-    assert [key for key, _ in found] == ["workerGroupSpecs[sums].rayStartParams"]
-    assert "num-gpus beside `resources`" in found[0][1]
-
-
-@pytest.mark.parametrize("text", ["a: [", "kind: Pod\n", ""])
-def test_a_file_without_a_ray_service_is_one_clear_error(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "ray.yaml"
-    file.write_text(text, encoding="utf-8")
-
-    with pytest.raises(ManifestUnreadable, match=r"ray\.yaml"):
-        check_file(written(good(), tmp_path), kuberay=file)
-
-
-@pytest.mark.parametrize(("text", "value"), [("500m", 0.5), ("8Gi", 2**33), ("4", 4), ("1k", 1000)])
-def test_quantities_are_read_as_kubernetes_means_them(text: str, value: float) -> None:
-    assert quantity(text) == value

@@ -6,15 +6,15 @@ beyond its schema.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cluster.check.manifest import doubled_resources
+
 SCHEMAS = Path(__file__).with_name("schemas")
 KUBERNETES = "1.32"
-STARTED_WITH = ("num-cpus", "num-gpus", "memory", "resources")
-"""Parameters of `ray start` that KubeRay refuses beside a group's own `resources`."""
 
 
 def faults(thing: Mapping[str, Any]) -> list[str]:
@@ -40,20 +40,6 @@ def faults(thing: Mapping[str, Any]) -> list[str]:
     except kubernetes_validate.ValidationError as error:
         return [f"{named}: {error}"]
     return []
-
-
-def doubled_resources(cluster: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Groups of a `rayClusterConfig` that say their resources twice, each with a word on what to do.
-
-    KubeRay refuses the whole RayService for it.
-    """
-    groups = [("headGroupSpec", cluster.get("headGroupSpec") or {})]
-    groups += [(f"workerGroupSpecs[{g.get('groupName')}]", g) for g in cluster.get("workerGroupSpecs") or []]
-    for key, group in groups:
-        started = group.get("rayStartParams") or {}
-        if group.get("resources") and (twice := [name for name in STARTED_WITH if started.get(name)]):
-            told = f"{', '.join(twice)} beside `resources`, which KubeRay refuses: keep `resources` alone"
-            yield f"{key}.rayStartParams", told
 
 
 def _is_pinned(thing: Mapping[str, Any]) -> bool:
