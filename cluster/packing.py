@@ -1,7 +1,7 @@
-"""What each deployment of a serve_config.yaml asks of nodes, and how much of it a set of nodes holds.
+"""Resources that each deployment of a serve_config.yaml needs, and the replicas that a set of nodes holds.
 
 Pure functions over plain values; reads no cluster, knows no manifest. `check`, `render` and the local
-cluster all ask here, so that they cannot disagree.
+cluster all use them, so that they cannot disagree.
 """
 
 import re
@@ -10,25 +10,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployments.config import AppArgs, ExpertArgs, PoolArgs
-from deployments.placement import simulated_bundles, worker_bundle
+from deployments.placement import accelerator_hint, simulated_bundles, worker_bundle
 from deployments.simulated.args import SimulatedArgs
 
 BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED = (
     f"deployments.app:build_{what}" for what in ("app", "expert", "simulated")
 )
 ROUNDING = 1e-6
-"""Ray counts resources in ten-thousandths; less than this is no shortage."""
-ACCELERATOR_SHARE = 0.001
-"""What Ray adds to a bundle that names an accelerator type."""
+"""Ray counts resources in ten-thousandths; a smaller difference is no shortage."""
 DEFAULT_GRACE_S = 20.0
 """Serve's own graceful_shutdown_timeout_s."""
+AUTO_REPLICAS = (1, 100)
+"""Serve's bounds for `num_replicas: auto`."""
 
 Resources = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaDemand:
-    """What the replicas of one deployment ask of nodes."""
+    """What the replicas of one deployment need from nodes."""
 
     app: str
     deployment: str
@@ -38,18 +38,19 @@ class ReplicaDemand:
     low: int
     high: int
     stages: int = 1
-    """Pipeline stages, each of as many bundles; only a stage's bundles must lie on one node."""
+    """Pipeline stages with an equal number of bundles; only a stage's bundles must be on one node."""
     most_per_node: int | None = None
     grace_s: float = DEFAULT_GRACE_S
     """Seconds that a replica may take to finish its requests."""
 
     @property
     def key(self) -> str:
+        """Application and deployment, as findings name them."""
         return f"{self.app}.{self.deployment}"
 
     @property
     def pieces(self) -> tuple[dict[str, float], ...]:
-        """The indivisible parts of one replica: a sum for each pipeline stage."""
+        """The indivisible parts of one replica: the sum of each pipeline stage's bundles."""
         size = len(self.bundles) // self.stages
         return tuple(added(self.bundles[i * size : (i + 1) * size]) for i in range(self.stages))
 
@@ -61,7 +62,7 @@ class ReplicaDemand:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Nodes that are alike: one node of a running cluster, or a worker group."""
+    """Equal nodes: one node of a running cluster, or a worker group."""
 
     name: str
     labels: Mapping[str, str]
@@ -72,42 +73,50 @@ class Nodes:
 
 @dataclass(slots=True)
 class NodeState:
-    """What is left on one node while replicas are packed onto it."""
+    """Free resources of one node while replicas are packed onto it."""
 
     nodes: Nodes
-    left: dict[str, float]
+    free: dict[str, float]
     gpus: list[float]
-    """What is left of each GPU."""
+    """Free share of each GPU."""
     replicas: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, nodes: Nodes) -> "NodeState":
-        """An empty node."""
+        """Return the state of an empty node."""
         count = nodes.resources.get("GPU", 0.0)
         gpus = [1.0] * int(count + ROUNDING)
         return cls(nodes, dict(nodes.resources), gpus or [count])
 
-    def seats(self, amount: float) -> dict[int, float] | None:
-        """GPUs that would carry so much, with each one's share: whole ones are free, a fraction is of one.
+    def gpu_shares(self, amount: float) -> dict[int, float] | None:
+        """Choose GPUs for an amount, and the share of each: entirely free ones, and one for a fraction.
 
-        `None` where there are too few.
+        Returns:
+            GPU → share, or `None` if too little is free.
         """
         whole = int(amount + ROUNDING)
         part = amount - whole
-        free = [i for i, left in enumerate(self.gpus) if left + ROUNDING >= 1][:whole]
-        if len(free) < whole:
+        unused = [i for i, share in enumerate(self.gpus) if share + ROUNDING >= 1][:whole]
+        if len(unused) < whole:
             return None
-        seats = dict.fromkeys(free, 1.0)
+        shares = dict.fromkeys(unused, 1.0)
         if part > ROUNDING:
-            fitting = [i for i, left in enumerate(self.gpus) if i not in seats and left + ROUNDING >= part]
+            fitting = [i for i, share in enumerate(self.gpus) if i not in shares and share + ROUNDING >= part]
             if not fitting:
                 return None
-            seats[min(fitting, key=lambda i: self.gpus[i])] = part
-        return seats
+            shares[min(fitting, key=lambda i: self.gpus[i])] = part
+        return shares
+
+    def reserve(self, piece: Resources, shares: Mapping[int, float], *, sign: int = 1) -> None:
+        """Subtract a piece from the free resources; add it back with a sign of -1."""
+        for name, amount in piece.items():
+            self.free[name] = self.free.get(name, 0.0) - sign * amount
+        for gpu, share in shares.items():
+            self.gpus[gpu] -= sign * share
 
 
 def added(bundles: Sequence[Resources]) -> dict[str, float]:
-    """The sum of resource maps."""
+    """Return the sum of resource maps."""
     total: dict[str, float] = {}
     for bundle in bundles:
         for name, amount in bundle.items():
@@ -115,13 +124,13 @@ def added(bundles: Sequence[Resources]) -> dict[str, float]:
     return total
 
 
-def asks(config: Mapping[str, Any]) -> list[ReplicaDemand]:
-    """Every deployment's needs, in the file's order; applications that are not ours are passed over.
+def demands(config: Mapping[str, Any]) -> list[ReplicaDemand]:
+    """Return what every deployment needs, in the file's order; applications of others are skipped.
 
     Raises:
-        pydantic.ValidationError: the `args` of one of our applications are wrong; `check` words it.
+        pydantic.ValidationError: the `args` of an application are wrong; `check` describes the error.
     """
-    return [ask for app in config.get("applications") or [] for ask in _of_application(app)]
+    return [demand for app in config.get("applications") or [] for demand in _of_application(app)]
 
 
 def _of_application(app: Mapping[str, Any]) -> Iterator[ReplicaDemand]:
@@ -134,25 +143,23 @@ def _of_application(app: Mapping[str, Any]) -> Iterator[ReplicaDemand]:
             ("Router", args.router, args.router.num_gpus),
         ):
             bundle = {"CPU": part.num_cpus, "GPU": gpus, **_resources(part.pool)}
-            ask = _ask(name, deployment, part.pool, ({k: v for k, v in bundle.items() if v},), scale)
-            yield replace(ask, most_per_node=part.max_replicas_per_node)
+            demand = _demand(name, deployment, part.pool, ({k: v for k, v in bundle.items() if v},), scale)
+            yield replace(demand, most_per_node=part.max_replicas_per_node)
     elif path == BUILD_EXPERT:
         expert = ExpertArgs.model_validate(data)
-        bundle = worker_bundle(expert)
-        if expert.accelerator not in {"cpu", "gpu"}:
-            bundle[f"accelerator_type:{expert.accelerator}"] = ACCELERATOR_SHARE
-        ask = _ask(name, "Expert", expert.pool, (bundle,) * expert.workers, scale)
-        yield replace(ask, stages=int(expert.engine.get("pipeline_parallel_size", 1)))
+        bundle = worker_bundle(expert) | accelerator_hint(expert)
+        demand = _demand(name, "Expert", expert.pool, (bundle,) * expert.workers, scale)
+        yield replace(demand, stages=int(expert.engine.get("pipeline_parallel_size", 1)))
     elif path == BUILD_SIMULATED:
         simulated = SimulatedArgs.model_validate(data)
-        yield _ask(name, "Expert", simulated.pool, tuple(simulated_bundles(simulated)), scale)
+        yield _demand(name, "Expert", simulated.pool, tuple(simulated_bundles(simulated)), scale)
 
 
 def _resources(pool: PoolArgs | None) -> dict[str, float]:
     return dict((pool.resources if pool else None) or {})
 
 
-def _ask(
+def _demand(
     app: str,
     deployment: str,
     pool: PoolArgs | None,
@@ -167,94 +174,87 @@ def _ask(
 
 
 def _bounds(settings: Mapping[str, Any]) -> tuple[int, int]:
-    """Least and most replicas that Serve may run of a deployment."""
+    """Return the minimum and maximum of a deployment's replicas."""
     autoscaling = settings.get("autoscaling_config")
     fixed = settings.get("num_replicas")
     if isinstance(autoscaling, dict):
         low = int(autoscaling.get("min_replicas", 1))
         return low, max(low, int(autoscaling.get("max_replicas", 1)))
     if fixed == "auto":
-        return 1, 100  # what Serve takes for "auto"
+        return AUTO_REPLICAS
     return (int(fixed), int(fixed)) if isinstance(fixed, int) else (1, 1)
 
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether a node with these labels is meant, by Ray's operators: `v`, `!v`, `in(a,b)`, `!in(a,b)`."""
-    return all(_matches(wanted.strip(), labels.get(key)) for key, wanted in selector.items())
+    """Whether labels match a selector, by Ray's operators: `v`, `!v`, `in(a,b)`, `!in(a,b)`."""
+    return all(_matches(condition.strip(), labels.get(key)) for key, condition in selector.items())
 
 
-def _matches(wanted: str, found: str | None) -> bool:
-    negated = wanted.startswith("!")
-    body = wanted.removeprefix("!")
+def _matches(condition: str, label: str | None) -> bool:
+    negated = condition.startswith("!")
+    body = condition.removeprefix("!")
     group = re.fullmatch(r"in\((.*)\)", body)
     values = [v.strip() for v in group.group(1).split(",")] if group else [body]
-    return (found in values) != negated
+    return (label in values) != negated
 
 
 def holds(resources: Resources, piece: Resources) -> bool:
-    """Whether a node with these resources has room for the piece."""
+    """Whether a node with these resources can hold the piece."""
     return all(resources.get(name, 0.0) + ROUNDING >= amount for name, amount in piece.items() if amount > 0)
 
 
-def eligible(ask: ReplicaDemand, nodes: Sequence[Nodes]) -> list[Nodes]:
-    """The nodes that carry the pool's labels and know every custom resource that is asked."""
-    custom = {name for piece in ask.pieces for name in piece} - {"CPU", "GPU", "memory"}
-    return [n for n in nodes if matches(ask.labels, n.labels) and custom <= n.resources.keys()]
+def eligible(demand: ReplicaDemand, nodes: Sequence[Nodes]) -> list[Nodes]:
+    """Return the nodes with the pool's labels and every custom resource that it needs."""
+    custom = {name for piece in demand.pieces for name in piece} - {"CPU", "GPU", "memory"}
+    return [n for n in nodes if matches(demand.labels, n.labels) and custom <= n.resources.keys()]
 
 
 def unplaced(
-    wanted: Sequence[tuple[ReplicaDemand, int]], nodes: Sequence[Nodes], *, most: bool
+    counts: Sequence[tuple[ReplicaDemand, int]], nodes: Sequence[Nodes], *, most: bool
 ) -> dict[str, int]:
-    """Replicas that find no room, by `Ask.key`, when the biggest are placed first.
+    """Return the replicas that fit on no node, by `ReplicaDemand.key`, with the largest placed first.
 
     Args:
-        wanted: each deployment with the replicas to place.
-        nodes: what there is.
+        counts: each deployment with the replicas to place.
+        nodes: the nodes of the cluster.
         most: count a group's `high` nodes, not its `low`.
     """
-    pieces = sum(len(ask.pieces) * count for ask, count in wanted)
-    rooms = [NodeState.of(n) for n in nodes for _ in range(min(n.high if most else n.low, max(pieces, 1)))]
+    pieces = sum(len(demand.pieces) * count for demand, count in counts)
+    states = [NodeState.of(n) for n in nodes for _ in range(min(n.high if most else n.low, max(pieces, 1)))]
     missing: dict[str, int] = {}
-    for ask, count in sorted(wanted, key=lambda w: _weight(w[0]), reverse=True):
-        able = {id(n) for n in eligible(ask, nodes)}
+    for demand, count in sorted(counts, key=lambda pair: _weight(pair[0]), reverse=True):
+        able = {id(n) for n in eligible(demand, nodes)}
         # The tightest fit first: a plain deployment must not take the GPU node's processors.
-        fitting = sorted((r for r in rooms if id(r.nodes) in able), key=lambda r: r.left.get("GPU", 0.0))
+        fitting = sorted((s for s in states if id(s.nodes) in able), key=lambda s: s.free.get("GPU", 0.0))
         placed = 0
-        while placed < count and _place(ask, fitting):
+        while placed < count and _place(demand, fitting):
             placed += 1
         if placed < count:
-            missing[ask.key] = count - placed
+            missing[demand.key] = count - placed
     return missing
 
 
-def _weight(ask: ReplicaDemand) -> tuple[float, float]:
-    total = added(ask.bundles)
+def _weight(demand: ReplicaDemand) -> tuple[float, float]:
+    total = added(demand.bundles)
     return total.get("GPU", 0.0), total.get("CPU", 0.0)
 
 
-def _place(ask: ReplicaDemand, rooms: Sequence[NodeState]) -> bool:
-    """Put one replica where it fits, or leave everything as it was."""
-    taken: list[tuple[NodeState, Resources, dict[int, float]]] = []
-    for piece in ask.pieces:
-        for room in rooms:
-            if ask.most_per_node is not None and room.replicas.get(ask.key, 0) >= ask.most_per_node:
+def _place(demand: ReplicaDemand, states: Sequence[NodeState]) -> bool:
+    """Place one replica, or change nothing."""
+    reserved: list[tuple[NodeState, Resources, dict[int, float]]] = []
+    for piece in demand.pieces:
+        for state in states:
+            if demand.most_per_node is not None and state.replicas.get(demand.key, 0) >= demand.most_per_node:
                 continue
-            seats = room.seats(piece.get("GPU", 0.0)) if holds(room.left, piece) else None
-            if seats is not None:
-                _take(room, piece, seats, 1)
-                taken.append((room, piece, seats))
+            shares = state.gpu_shares(piece.get("GPU", 0.0)) if holds(state.free, piece) else None
+            if shares is not None:
+                state.reserve(piece, shares)
+                reserved.append((state, piece, shares))
                 break
         else:
-            for used in taken:
-                _take(*used, -1)
+            for state, earlier, shares in reserved:
+                state.reserve(earlier, shares, sign=-1)
             return False
-    for room in {id(r): r for r, *_ in taken}.values():
-        room.replicas[ask.key] = room.replicas.get(ask.key, 0) + 1
+    for state in {id(s): s for s, *_ in reserved}.values():
+        state.replicas[demand.key] = state.replicas.get(demand.key, 0) + 1
     return True
-
-
-def _take(room: NodeState, piece: Resources, seats: Mapping[int, float], sign: int) -> None:
-    for name, amount in piece.items():
-        room.left[name] = room.left.get(name, 0.0) - sign * amount
-    for gpu, share in seats.items():
-        room.gpus[gpu] -= sign * share

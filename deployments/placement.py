@@ -95,8 +95,7 @@ def expert_options(args: ExpertArgs, *, runtime_env: Mapping[str, Any]) -> dict[
         runtime_env: that of the task which builds the application; the replica inherits it.
     """
     group = placement_group(args)
-    # Ray's hint which accelerator a bundle wants: a sliver of the resource of that name.
-    hint = {} if args.accelerator in {"cpu", "gpu"} else {f"accelerator_type:{args.accelerator}": 0.001}
+    hint = accelerator_hint(args)
     options: dict[str, Any] = {
         # The replica itself needs nothing beside its bundles: the engine's workers do the work.
         "ray_actor_options": {
@@ -117,6 +116,11 @@ def expert_options(args: ExpertArgs, *, runtime_env: Mapping[str, Any]) -> dict[
     if selector := bundle_selector(args):
         options["placement_group_bundle_label_selector"] = selector
     return options
+
+
+def accelerator_hint(args: ExpertArgs) -> dict[str, float]:
+    """Ray's hint for a bundle that needs a type of accelerator: a small share of its resource."""
+    return {} if args.accelerator in {"cpu", "gpu"} else {f"accelerator_type:{args.accelerator}": 0.001}
 
 
 def bundle_selector(args: ExpertArgs) -> list[dict[str, str]] | None:

@@ -22,7 +22,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from cluster.local.run import ROOT, serving, wait_until_ready
+from cluster.local.readiness import wait_until_ready
+from cluster.local.run import ROOT, serving
 from cluster.pocket.questions import Question, QuestionError, questions
 from cluster.pocket.train_policy import EXPERTS, MOST_TOKENS
 from experiments.claims_report import Answered, Round, as_markdown, speedup, summarise

@@ -22,7 +22,8 @@ import httpx
 import numpy as np
 import yaml
 
-from cluster.local.dashboard_api import HTTP_PORT, ClusterNotStarted, await_ready, deploy
+from cluster.local.dashboard_api import HTTP_PORT, await_ready, deploy
+from cluster.local.network import ClusterNotStarted
 from cluster.local.nodes import CONFIG, Machine, addresses
 from experiments.costs import costs
 from router.data.dataset import Dataset

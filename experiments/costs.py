@@ -4,17 +4,17 @@ Reads the processes' own counts of the kernel (/proc), so that the client and th
 machine do not count. What the processes do anyway, asked or not, is measured first and taken off.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from cluster.local.dashboard_api import actor_pids
+from load_tests.processes import cpu_s
 
 PARTS = {
     "ingress": "ServeReplica:to-router:Ingress",
@@ -27,7 +27,6 @@ LANES = 8
 REQUESTS = 400
 STREAMS, STREAM_TOKENS = 48, 200
 IDLE_S = 6.0
-TICKS = os.sysconf("SC_CLK_TCK")
 _numbers = count()
 
 
@@ -77,22 +76,14 @@ def _per_piece(work: Callable[[], object], pieces: int, idle: Mapping[str, float
 
 def _spent() -> dict[str, float]:
     """Processor seconds so far, by part."""
-    found = {part: sum(map(_seconds, actor_pids(name))) for part, name in PARTS.items()}
-    return {**found, FRONT: sum(map(_seconds, _fronts()))}
+    found = {part: sum(map(cpu_s, actor_pids(name))) for part, name in PARTS.items()}
+    return {**found, FRONT: sum(map(cpu_s, _fronts()))}
 
 
 def _fronts() -> Iterator[int]:
-    for file in Path("/proc").glob("[0-9]*/comm"):
-        try:
-            if file.read_text(encoding="utf-8").strip() == FRONT:
-                yield int(file.parent.name)
-        except OSError:
-            continue  # it ended meanwhile
-
-
-def _seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] == FRONT:
+            yield process.pid
 
 
 def _ask_all(url: str, model: str, query: str | None) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 import httpx
 import yaml
 
-from cluster.local.dashboard_api import HEAD_IP, HTTP_PORT, deploy, running_replicas
+from cluster.local.dashboard_api import HTTP_PORT, deploy, running_replicas
+from cluster.local.network import HEAD_IP
 from cluster.local.nodes import CONFIG
 from router.errors import RouterError
 

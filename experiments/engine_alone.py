@@ -11,10 +11,12 @@ import argparse
 import asyncio
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
 import yaml
 
 from deployments.config import ExpertArgs
@@ -90,18 +92,12 @@ async def _load(engine: Any, callers: int, seconds: float) -> tuple[float, float
 
 def _used_s() -> float:
     """Processor time of this process and of all that it started and that still run."""
-    parents = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            except OSError:
-                continue  # it ended meanwhile
-            parents[int(folder.name)] = int(fields[1])
-    family = {os.getpid()}
-    while grown := {child for child, parent in parents.items() if parent in family} - family:
-        family |= grown
-    return sum(cpu_s(process) for process in family)
+    this = psutil.Process()
+    used = 0.0
+    for process in (this, *this.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it ended in the meantime
+            used += cpu_s(process.pid)
+    return used
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 STOP_WITHIN_S = 100.0
 
 
@@ -98,36 +100,32 @@ def _end_of(log: Path) -> str:
     )
 
 
+def titles() -> Iterator[tuple[psutil.Process, str]]:
+    """Yield every process of this machine with its command line or title."""
+    for process in psutil.process_iter(["cmdline"]):
+        yield process, " ".join(process.info["cmdline"] or ())
+
+
 def find(*words: str) -> list[int]:
-    """Processes whose command line or title holds all `words`."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit() or int(folder.name) == os.getpid():
-            continue
-        try:
-            told = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue  # it ended meanwhile
-        if all(word in told for word in words):
-            found.append(int(folder.name))
-    return sorted(found)
+    """Return the processes whose command line or title contains all `words`."""
+    matching = (process.pid for process, title in titles() if all(word in title for word in words))
+    return sorted(pid for pid in matching if pid != os.getpid())
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of one process in megabytes (10⁶ bytes), shared pages counted.
+    """Return the resident memory of one process in megabytes (10⁶ bytes), shared pages included.
 
     Raises:
-        OSError: there is no such process.
+        psutil.NoSuchProcess: there is no such process.
     """
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return float(psutil.Process(pid).memory_info().rss / 1e6)
 
 
 def cpu_s(pid: int) -> float:
-    """Processor time that one process has used.
+    """Return the processor time that one process has used.
 
     Raises:
-        OSError: there is no such process.
+        psutil.NoSuchProcess: there is no such process.
     """
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)

@@ -11,14 +11,15 @@ import argparse
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
+from contextlib import suppress
 from statistics import median
 
+import psutil
 import uvloop
 
 from load_tests.client import Target
 from load_tests.load import Load, closed_loop
-from load_tests.processes import cpu_s
+from load_tests.processes import cpu_s, titles
 from load_tests.report import table
 from load_tests.workloads import WORKLOADS, Shape, asks
 
@@ -79,18 +80,13 @@ def spent(seconds: float) -> dict[str, float]:
 
 def by_part() -> dict[int, tuple[str, float]]:
     """Process → its part and the processor seconds it has used."""
-    found: dict[int, tuple[str, float]] = {}
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            part = next((name for word, name in PARTS if word in title), None)
-            if part is not None:
-                found[int(folder.name)] = (part, cpu_s(int(folder.name)))
-        except OSError:
-            continue  # it ended meanwhile
-    return found
+    used: dict[int, tuple[str, float]] = {}
+    for process, title in titles():
+        part = next((name for word, name in PARTS if word in title), None)
+        if part is not None:
+            with suppress(psutil.NoSuchProcess):  # it ended in the meantime
+                used[process.pid] = (part, cpu_s(process.pid))
+    return used
 
 
 def difference(before: dict[int, tuple[str, float]], after: dict[int, tuple[str, float]]) -> dict[str, float]:

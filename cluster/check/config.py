@@ -20,7 +20,7 @@ from cluster.check.finding import Finding
 from cluster.check.known_keys import serve_keys
 from cluster.check.manifest import check_manifest
 from cluster.check.nodes import DASHBOARD, check_fit, cluster_nodes
-from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED, asks
+from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED, demands
 from deployments.config import (
     EXPERT_DEPLOYMENT,
     AppArgs,
@@ -72,7 +72,7 @@ def check_file(
         return [Finding("error", str(file), f"must hold an object, found {type(data).__name__}")]
     found = list(_check(data, policy=policy))
     if (cluster or kuberay) and not any(finding.is_error for finding in found):
-        wanted = asks(data)
+        wanted = demands(data)
         if cluster:
             found += check_fit(wanted, cluster_nodes(cluster), where=cluster, more_may_join=True)
         if kuberay:

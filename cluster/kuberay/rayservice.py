@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from cluster.kuberay.settings import RenderSettings
-from cluster.kuberay.worker_groups import Group, groups
-from cluster.packing import asks
+from cluster.kuberay.worker_groups import WorkerGroup, worker_groups
+from cluster.packing import demands
 
 RAY_VERSION = "2.60.0"
 IMAGE_ROOT = "/app"
@@ -42,7 +42,7 @@ def render(
         settings: image, pod sizes, storage.
         flags: the environment of the transport, for head and workers alike.
     """
-    found = groups(asks(config), settings)
+    found = worker_groups(demands(config), settings)
     port = int((config.get("http_options") or {}).get("port", WORKER_PORTS["serve"]))
     service = {
         "apiVersion": "ray.io/v1",
@@ -148,7 +148,9 @@ def _head(settings: RenderSettings, flags: Mapping[str, str], port: int) -> dict
     }  # fmt: skip
 
 
-def _worker(group: Group, settings: RenderSettings, flags: Mapping[str, str], port: int) -> dict[str, Any]:
+def _worker(
+    group: WorkerGroup, settings: RenderSettings, flags: Mapping[str, str], port: int
+) -> dict[str, Any]:
     container = _container("ray-worker", settings, {**WORKER_PORTS, "serve": port}, flags)
     container["env"].append({"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": RECONNECT_S})
     container["resources"] = _sizes(group.cpus, group.memory_gib, group.gpus)

@@ -12,7 +12,7 @@ from typing import Any
 from cluster.check.config import check_file
 from cluster.kuberay.rayservice import manifest, read_config, render
 from cluster.kuberay.settings import read_settings
-from cluster.local.run import transport_flags
+from cluster.transport import transport_flags
 from router.files import write_atomically
 
 

@@ -1,4 +1,4 @@
-"""Worker groups from pools: which pods there are, how big, how many at least and at most.
+"""Worker groups from pools: the pods, their size, and their minimum and maximum number.
 
 Pure; knows nothing of Kubernetes beyond numbers and names.
 """
@@ -15,16 +15,16 @@ CPUS_PER_CPU_POD = 4.0
 MEMORY_GIB_PER_CPU_POD = 16.0
 CPUS_PER_GPU = 8.0
 MEMORY_GIB_PER_GPU = 64.0
-"""Room for an engine's host side: its processes, pinned buffers and the weights while they load."""
+"""For an engine's host side: its processes, pinned buffers and the weights while they load."""
 DECLARED = 1000.0
-"""A custom resource's amount on each pod; a replica takes thousandths of one, so it never bounds."""
+"""A custom resource's amount on each pod; a replica takes thousandths of one, so it never limits."""
 MOST_PODS = 4096
 BUILT_IN = ("CPU", "GPU", "memory")
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """One worker group."""
+class WorkerGroup:
+    """The pods of one pool."""
 
     name: str
     labels: Mapping[str, str]
@@ -38,49 +38,45 @@ class Group:
     most_per_node: int | None
     pods: PodSettings
 
-    @property
-    def nodes(self) -> Nodes:
-        """As nodes, for packing."""
-        resources = {"CPU": self.cpus, "GPU": float(self.gpus), **self.custom}
-        return Nodes(self.name, self.labels, resources, self.low, self.high)
 
-
-def groups(asks: Sequence[ReplicaDemand], settings: RenderSettings) -> list[Group]:
-    """One worker group per pool; what names no pool shares a CPU or a GPU group.
+def worker_groups(demands: Sequence[ReplicaDemand], settings: RenderSettings) -> list[WorkerGroup]:
+    """Return one worker group per pool; deployments without a pool share a CPU or a GPU group.
 
     Raises:
-        BadRenderSettings: the settings name a group that does not come of the configuration, or pods
+        BadRenderSettings: the settings name a group that the configuration does not have, or pods
             too small for a replica.
     """
     pools: dict[str, list[ReplicaDemand]] = {}
-    for ask in asks:
-        pools.setdefault(pool_name(ask), []).append(ask)
-    if strangers := sorted(settings.pools.keys() - pools.keys()):
+    for demand in demands:
+        pools.setdefault(pool_name(demand), []).append(demand)
+    if unknown := sorted(settings.pools.keys() - pools.keys()):
         raise BadRenderSettings(
-            f"pools.{strangers[0]} is no pool of the configuration; there are {', '.join(sorted(pools))}"
+            f"pools.{unknown[0]} is no pool of the configuration; there are {', '.join(sorted(pools))}"
         )
     return [_group(name, members, settings.pools.get(name, PodSettings())) for name, members in pools.items()]
 
 
-def pool_name(ask: ReplicaDemand) -> str:
-    """A pool's name as Kubernetes takes it: its label `pool`, or its labels or resources joined."""
-    custom = sorted(_custom(ask))
-    if not ask.labels and not custom:
-        return "gpu" if ask.gpus else "cpu"
-    named = ask.labels.get("pool") or "-".join([*ask.labels.values(), *custom])
-    return re.sub(r"[^a-z0-9]+", "-", named.lower()).strip("-")
+def pool_name(demand: ReplicaDemand) -> str:
+    """Return a pool's name, valid in Kubernetes: its label `pool`, or its labels or resources joined."""
+    custom = sorted(_custom(demand))
+    if not demand.labels and not custom:
+        return "gpu" if demand.gpus else "cpu"
+    name = demand.labels.get("pool") or "-".join([*demand.labels.values(), *custom])
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def _custom(ask: ReplicaDemand) -> set[str]:
-    return {name for bundle in ask.bundles for name in bundle} - set(BUILT_IN)
+def _custom(demand: ReplicaDemand) -> set[str]:
+    return {name for bundle in demand.bundles for name in bundle} - set(BUILT_IN)
 
 
-def _group(name: str, members: Sequence[ReplicaDemand], pods: PodSettings) -> Group:
+def _group(name: str, members: Sequence[ReplicaDemand], pods: PodSettings) -> WorkerGroup:
     labels = members[0].labels
     if any(member.labels != labels for member in members):
-        raise BadRenderSettings(f"two pools come out as {name}: give them different `pool` labels")
+        raise BadRenderSettings(f"two pools get the name {name}: give them different `pool` labels")
     if operators := [value for value in labels.values() if re.search(r"[!(),]", value)]:
-        raise BadRenderSettings(f"pool {name} is asked by {operators[0]!r}: render takes plain label values")
+        raise BadRenderSettings(
+            f"pool {name} is selected by {operators[0]!r}: render takes plain label values"
+        )
     pieces = [piece for member in members for piece in member.pieces]
     gpus = pods.gpus or math.ceil(max(piece.get("GPU", 0.0) for piece in pieces))
     needed = added([_processors(member, gpus) for member in members]).get("CPU", 0.0)
@@ -96,7 +92,7 @@ def _group(name: str, members: Sequence[ReplicaDemand], pods: PodSettings) -> Gr
     low = _pods(name, [(member, member.low) for member in members], labels, node)
     high = _pods(name, [(member, member.high) for member in members], labels, node)
     spread = [member.most_per_node for member in members if member.most_per_node is not None]
-    return Group(
+    return WorkerGroup(
         name=name,
         labels=labels,
         custom=custom,
@@ -112,21 +108,21 @@ def _group(name: str, members: Sequence[ReplicaDemand], pods: PodSettings) -> Gr
 
 
 def _processors(member: ReplicaDemand, gpus: int) -> dict[str, float]:
-    """CPUs that a CPU pod should have for one replica of each of its deployments."""
+    """Return the CPUs that a CPU pod needs for one replica of each of its deployments."""
     return {} if gpus else {"CPU": added(member.bundles).get("CPU", 0.0)}
 
 
 def _pods(
     name: str,
-    wanted: Sequence[tuple[ReplicaDemand, int]],
+    counts: Sequence[tuple[ReplicaDemand, int]],
     labels: Mapping[str, str],
     node: Mapping[str, float],
 ) -> int:
-    """The fewest pods that hold so many replicas."""
-    if not any(count for _, count in wanted):
+    """Return the smallest number of pods that hold the replicas."""
+    if not any(count for _, count in counts):
         return 0
     low, high = 1, 1
-    while missing := unplaced(wanted, [Nodes(name, labels, node, 0, high)], most=True):
+    while missing := unplaced(counts, [Nodes(name, labels, node, 0, high)], most=True):
         if high >= MOST_PODS:
             raise BadRenderSettings(
                 f"pods of pool {name} are too small for {', '.join(sorted(missing))}: "
@@ -135,7 +131,7 @@ def _pods(
         low, high = high + 1, high * 2
     while low < high:
         middle = (low + high) // 2
-        if unplaced(wanted, [Nodes(name, labels, node, 0, middle)], most=True):
+        if unplaced(counts, [Nodes(name, labels, node, 0, middle)], most=True):
             low = middle + 1
         else:
             high = middle

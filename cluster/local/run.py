@@ -7,7 +7,6 @@ Ctrl-C ends Serve and Ray with it.
 """
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -15,9 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,21 +22,14 @@ from types import FrameType
 import yaml
 
 from cluster.check.config import check_file
+from cluster.local.readiness import wait_until_ready
+from cluster.transport import CALLBACK, HAPROXY, transport_flags
 
 ROOT = Path(__file__).resolve().parents[2]
-GUARD = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-HAPROXY = ROOT / "cluster" / "haproxy"
-READY_WITHIN_S = 600.0
 STOP_WITHIN_S = 90.0
 STATS_PORT_OFFSET = 404
 METRICS_PORT_OFFSET = 1101
 """HAProxy's own two ports stand beside the HTTP port: 8000 → 8404 and 9101."""
-
-
-def transport_flags(file: Path = ROOT / "cluster" / "transport.env") -> dict[str, str]:
-    """The environment of the fast transport."""
-    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 def with_port(config: Path, port: int | None, folder: Path, *, host: str | None = None) -> tuple[Path, int]:
@@ -63,7 +53,7 @@ def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
     env.setdefault("RAY_AUTH_MODE", "token")  # Ray's own choice for a cluster that it starts, said aloud
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     flags = transport_flags()
-    env[GUARD] = flags[GUARD]  # our middleware belongs around both transports
+    env[CALLBACK] = flags[CALLBACK]  # the middleware is needed around both transports
     if fast:
         env |= flags
         # Serve keeps a leaving replica open for 30 s so that load balancers elsewhere can forget it;
@@ -79,38 +69,6 @@ def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(port + METRICS_PORT_OFFSET),
         }
     return env
-
-
-def readiness(url: str) -> dict[str, str] | None:
-    """Part → why it is not ready; empty when all are; `None` while nobody answers."""
-    try:
-        with urllib.request.urlopen(f"{url}/ready", timeout=5) as answer:  # noqa: S310 - our own loopback address
-            body = answer.read()
-    except urllib.error.HTTPError as error:
-        body = error.read()
-    except (OSError, urllib.error.URLError):
-        return None
-    try:
-        parts = json.loads(body)["parts"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return {name: part["why"] or "not ready" for name, part in parts.items() if not part["ready"]}
-
-
-def wait_until_ready(url: str, alive: Callable[[], bool], tell: Callable[[str], None]) -> bool:
-    """Wait for `/ready`, telling each change; false when the process ended or time ran out."""
-    started = time.monotonic()
-    told = ""
-    while alive() and time.monotonic() - started < READY_WITHIN_S:
-        waiting = readiness(url)
-        if waiting == {}:
-            return True
-        now = "starting Ray and Serve" if waiting is None else "waiting for " + ", ".join(sorted(waiting))
-        if now != told:
-            tell(f"[{time.monotonic() - started:4.0f} s] {now}")
-            told = now
-        time.sleep(1.0)
-    return False
 
 
 @contextmanager

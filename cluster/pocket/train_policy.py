@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.local.run import ROOT, serving, wait_until_ready
+from cluster.local.readiness import readiness, wait_until_ready
+from cluster.local.run import ROOT, serving
 from cluster.pocket.questions import main as write_questions
 from cluster.pocket.questions import questions
 
@@ -110,7 +111,6 @@ def up_to_date(sources: dict[str, str]) -> bool:
 
 def _without_router(url: str, process: "subprocess.Popen[bytes]") -> bool:
     """Wait for the experts alone: a router without a policy is what this command is here to mend."""
-    from cluster.local.run import readiness
 
     def alive() -> bool:
         waiting = readiness(url)

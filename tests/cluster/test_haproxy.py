@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local.run import HAPROXY, environment, transport_flags
+from cluster.local.run import environment
+from cluster.transport import HAPROXY, transport_flags
 from tests.e2e.conftest import free_port
 
 HEAD, BODY = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n", b"{}"

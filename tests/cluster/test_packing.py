@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.packing import Nodes, asks, matches, unplaced
+from cluster.packing import Nodes, demands, matches, unplaced
 from tests.cluster.configs import ROOT, good
 
 CPU_NODE = {"CPU": 8.0}
@@ -19,7 +19,7 @@ def door(config: dict[str, Any], part: str, **args: Any) -> dict[str, Any]:
 
 def missing(config: dict[str, Any], app: str, deployment: str, count: int, nodes: list[Nodes]) -> int:
     """Of so many replicas, those that find no room when nobody else asks."""
-    ask = next(ask for ask in asks(config) if (ask.app, ask.deployment) == (app, deployment))
+    ask = next(ask for ask in demands(config) if (ask.app, ask.deployment) == (app, deployment))
     return unplaced([(ask, count)], nodes, most=True).get(ask.key, 0)
 
 
@@ -45,7 +45,7 @@ def test_a_router_and_small_experts_share_a_gpu() -> None:
     config = door(good(), "router", num_gpus=0.25, pool={"labels": {"pool": "sums"}})
     config["applications"][1]["args"]["gpus_per_worker"] = 0.25
     node = [Nodes("gpu", {"pool": "sums"}, {"CPU": 8.0, "GPU": 1.0})]
-    shared = [ask for ask in asks(config) if ask.labels == {"pool": "sums"}]
+    shared = [ask for ask in demands(config) if ask.labels == {"pool": "sums"}]
 
     assert [ask.gpus for ask in shared] == [0.25, 0.25]
     assert unplaced([(ask, 2) for ask in shared], node, most=True) == {}
@@ -70,7 +70,7 @@ def test_the_workers_of_a_pipeline_stage_stay_on_one_node() -> None:
     config = good()
     engine = config["applications"][1]["args"]["engine"]
     engine.update(tensor_parallel_size=2, pipeline_parallel_size=2)
-    ask = next(ask for ask in asks(config) if ask.app == "expert-sums")
+    ask = next(ask for ask in demands(config) if ask.app == "expert-sums")
 
     assert [piece["GPU"] for piece in ask.pieces] == [2, 2]
     pairs = [Nodes(name, {"pool": "sums"}, {"CPU": 8.0, "GPU": 2.0}) for name in "ab"]
@@ -93,7 +93,7 @@ def test_a_whole_gpu_is_a_free_one() -> None:
     fraction, whole = config["applications"][1:3]
     fraction["args"]["gpus_per_worker"] = 0.5
     whole["args"].update(pool=fraction["args"]["pool"], engine={"tensor_parallel_size": 2})
-    small, large = (ask for ask in asks(config) if ask.labels == {"pool": "sums"})
+    small, large = (ask for ask in demands(config) if ask.labels == {"pool": "sums"})
     node = [Nodes("gpu", {"pool": "sums"}, {"CPU": 8.0, "GPU": 3.0})]
 
     assert unplaced([(small, 2), (large, 1)], node, most=True) == {}
@@ -104,7 +104,7 @@ def test_a_replica_that_does_not_fit_takes_no_room_from_the_next() -> None:
     config = good()
     config["applications"][1]["args"]["engine"]["pipeline_parallel_size"] = 3
     config["applications"][2]["args"]["pool"] = {"labels": {"pool": "sums"}}
-    experts = [ask for ask in asks(config) if ask.labels == {"pool": "sums"}]
+    experts = [ask for ask in demands(config) if ask.labels == {"pool": "sums"}]
     node = [Nodes("gpu", {"pool": "sums"}, {"CPU": 8.0, "GPU": 2.0})]
 
     assert unplaced([(ask, 1) for ask in experts], node, most=True) == {"expert-sums.Expert": 1}

@@ -9,7 +9,8 @@ import openai
 import pytest
 import yaml
 
-from cluster.local.run import ROOT, serving, wait_until_ready
+from cluster.local.readiness import wait_until_ready
+from cluster.local.run import ROOT, serving
 
 
 @dataclass(frozen=True, slots=True)

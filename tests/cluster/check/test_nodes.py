@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from cluster.check.nodes import ClusterUnreachable, check_fit, cluster_nodes
-from cluster.packing import Nodes, asks
+from cluster.packing import Nodes, demands
 from tests.cluster.check.test_config import first, scale
 from tests.cluster.configs import good
 
@@ -17,7 +17,7 @@ NODES = [
 
 
 def fit(config: dict[str, Any], nodes: list[Nodes]) -> list[tuple[str, str, str]]:
-    return [(f.level, f.key, f.message) for f in check_fit(asks(config), nodes, where="test")]
+    return [(f.level, f.key, f.message) for f in check_fit(demands(config), nodes, where="test")]
 
 
 def test_pools_that_fit_are_passed() -> None:
@@ -41,7 +41,7 @@ def test_a_pool_that_may_sleep_may_have_no_node_yet() -> None:
 
     def levels(low: int, *, more_may_join: bool) -> list[str]:
         scale(config)["autoscaling_config"]["min_replicas"] = low
-        found = check_fit(asks(config), nodes, where="test", more_may_join=more_may_join)
+        found = check_fit(demands(config), nodes, where="test", more_may_join=more_may_join)
         return [finding.level for finding in found]
 
     assert levels(0, more_may_join=True) == ["warning"]

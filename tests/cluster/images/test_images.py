@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from cluster.kuberay.settings import RenderSettings
-from cluster.kuberay.worker_groups import groups
-from cluster.local.run import transport_flags
-from cluster.packing import asks
+from cluster.kuberay.worker_groups import worker_groups
+from cluster.packing import demands
+from cluster.transport import transport_flags
 from tests.cluster.configs import ROOT
 
 IMAGES = sorted((ROOT / "cluster" / "images").glob("*.Dockerfile"))
@@ -126,7 +126,7 @@ def test_the_machines_of_the_vm_cluster_are_the_pools_of_its_configuration() -> 
     config = yaml.safe_load((ROOT / "cluster" / "reference" / "gpu.yaml").read_text(encoding="utf-8"))
     types = cluster["available_node_types"]
 
-    for group in groups(asks(config), RenderSettings()):
+    for group in worker_groups(demands(config), RenderSettings()):
         machine = types[group.name]
         assert machine["labels"] == group.labels
         assert machine["resources"].get("GPU", 0) >= group.gpus

@@ -13,8 +13,8 @@ from cluster.kuberay.rayservice import LABEL, render, serve_config
 from cluster.kuberay.render import rendered
 from cluster.kuberay.settings import BadRenderSettings, PodSettings, RenderSettings, read_settings
 from cluster.kuberay.worker_groups import pool_name
-from cluster.local.run import transport_flags
-from cluster.packing import asks
+from cluster.packing import demands
+from cluster.transport import transport_flags
 from router.cli import main
 from tests.cluster.configs import ROOT, good, written
 from tests.cluster.kuberay.validate import faults
@@ -270,4 +270,4 @@ def test_pools_come_out_as_names_that_kubernetes_takes() -> None:
     config = good()
     config["applications"][1]["args"]["pool"] = {"labels": {"zone": "EU_1", "tier": "Big"}}
 
-    assert pool_name(asks(config)[2]) == "eu-1-big"
+    assert pool_name(demands(config)[2]) == "eu-1-big"

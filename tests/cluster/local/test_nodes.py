@@ -11,9 +11,9 @@ import yaml
 
 from cluster.check.config import check_file
 from cluster.local import nodes
-from cluster.local.dashboard_api import ClusterNotStarted
+from cluster.local.network import BRIDGE, ClusterNotStarted
 from cluster.local.nodes import CONFIG, Machine
-from cluster.packing import asks
+from cluster.packing import demands
 
 
 def config() -> dict[str, Any]:
@@ -47,7 +47,7 @@ def test_a_node_starts_with_its_pools_labels_resources_and_gpus() -> None:
 
 
 def test_a_simulated_tensor_parallel_replica_asks_for_two_bundles_on_one_node() -> None:
-    ask = next(ask for ask in asks(config()) if ask.app == "expert-words")
+    ask = next(ask for ask in demands(config()) if ask.app == "expert-words")
 
     assert [dict(bundle) for bundle in ask.bundles] == [{"CPU": 0.1, "GPU": 1.0}] * 2
     assert ask.pieces == ({"CPU": 0.2, "GPU": 2.0},)
@@ -61,7 +61,7 @@ def test_a_pool_that_is_not_there_cannot_join() -> None:
 def test_ending_a_cluster_that_is_not_there_does_nothing(tmp_path: Any) -> None:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and `ip`")
-    if Path("/sys/class/net", nodes.BRIDGE).exists():
+    if Path("/sys/class/net", BRIDGE).exists():
         pytest.skip("a local cluster runs on this machine")
 
     Machine(tmp_path / "nodes").down()
@@ -72,7 +72,7 @@ def test_ending_a_cluster_that_is_not_there_does_nothing(tmp_path: Any) -> None:
 def test_a_network_without_a_process_is_taken_away_too(tmp_path: Path) -> None:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and `ip`")
-    if Path("/sys/class/net", nodes.BRIDGE).exists():
+    if Path("/sys/class/net", BRIDGE).exists():
         pytest.skip("a local cluster runs on this machine")
     subprocess.run(["ip", "netns", "add", "to-router-left-over"], check=True)
 

@@ -22,13 +22,13 @@ from cluster.check.config import check_file
 from cluster.local import nodes
 from cluster.local.dashboard_api import (
     DASHBOARD,
-    HEAD_IP,
     HTTP_PORT,
     application_states,
     await_ready,
     deploy,
     replicas,
 )
+from cluster.local.network import HEAD_IP
 from cluster.local.nodes import CONFIG, HEAD, Machine, addresses, strays
 from tests.cluster.configs import written
 

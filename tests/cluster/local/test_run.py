@@ -1,55 +1,18 @@
 """Starting the graph on this machine: ports, flags, readiness, and a configuration that is refused."""
 
-import json
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import yaml
 
 from cluster.local import run
-
-
-@pytest.fixture
-def door() -> Iterator[tuple[str, list[dict[str, object]]]]:
-    """A server whose `/ready` answers what the list says, one after the other; the last for good."""
-    said: list[dict[str, object]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(said[0]).encode()
-            ready = said[0].get("ready")
-            if len(said) > 1:
-                said.pop(0)
-            self.send_response(200 if ready else 503)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            """Quiet."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", said
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_the_fast_transport_is_read_from_its_one_file() -> None:
-    flags = run.transport_flags()
-
-    assert flags["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
-    assert not [name for name in flags if name.startswith("#")]
+from cluster.transport import transport_flags
 
 
 def test_two_runs_on_one_machine_keep_their_sockets_and_ports_apart(tmp_path: Path) -> None:
     first = run.environment(8000, tmp_path / "a", fast=True)
     second = run.environment(8010, tmp_path / "b", fast=True)
-    shared = {*run.transport_flags(), "RAY_SERVE_HAPROXY_BINARY_PATH"}
+    shared = {*transport_flags(), "RAY_SERVE_HAPROXY_BINARY_PATH"}
     ours = [name for name in first if name.startswith("RAY_SERVE_HAPROXY") and name not in shared]
 
     assert first["RAY_SERVE_HAPROXY_STATS_PORT"] == "8404"
@@ -73,23 +36,6 @@ def test_the_address_is_changed_where_a_container_needs_it(tmp_path: Path) -> No
 
     assert port == 8000
     assert yaml.safe_load(changed.read_text())["http_options"] == {"host": everywhere, "port": 8000}
-
-
-def test_it_waits_until_every_part_is_ready(door: tuple[str, list[dict[str, object]]]) -> None:
-    url, said = door
-    waiting = {
-        "ready": False,
-        "parts": {"router": {"ready": True, "why": ""}, "words": {"ready": False, "why": "x"}},
-    }
-    said[:] = [waiting, {"ready": True, "parts": {"words": {"ready": True, "why": ""}}}]
-    told: list[str] = []
-
-    assert run.wait_until_ready(url, lambda: True, told.append)
-    assert "waiting for words" in told[0]
-
-
-def test_it_stops_waiting_when_the_process_ended() -> None:
-    assert not run.wait_until_ready("http://127.0.0.1:9", lambda: False, lambda line: None)
 
 
 def test_a_wrong_key_ends_it_with_2_and_the_keys_name(

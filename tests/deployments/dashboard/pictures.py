@@ -20,7 +20,8 @@ from typing import Any
 import httpx
 import yaml
 
-from cluster.local.run import ROOT, serving, wait_until_ready
+from cluster.local.readiness import wait_until_ready
+from cluster.local.run import ROOT, serving
 from cluster.pocket.questions import main as write_questions
 from cluster.pocket.train_policy import EXPERTS, MOST_TOKENS, POLICY
 from deployments.contracts.messages import RouterState

@@ -15,7 +15,8 @@ import psutil
 import pytest
 import yaml
 
-from cluster.local.run import ROOT, serving, wait_until_ready
+from cluster.local.readiness import wait_until_ready
+from cluster.local.run import ROOT, serving
 from deployments.limits.keys import KeyFile, KeyLimits, KeyRecord, new_key, read_keys, write_keys
 from tests.deployments.e2e.collector import Collector
 from tests.e2e.conftest import port_to_serve_on
