@@ -19,7 +19,7 @@ import uvloop
 import yaml
 
 from deployments.config import AppArgs, RouterArgs
-from deployments.contracts.messages import PolicyView, RouterState
+from deployments.contracts.messages import PolicyView, RouterResponse, RouterState
 from deployments.placement import actor_options
 from load_tests.client import Target
 from load_tests.load import closed_loop
@@ -45,9 +45,9 @@ class Router:
     async def reconfigure(self, user_config: Any) -> None:
         """Nothing is configured."""
 
-    async def decide(self, request: RouteRequest, trace: Any = None) -> Decision:
+    async def decide(self, request: RouteRequest, trace: Any = None) -> RouterResponse:
         """The constant."""
-        return DECISION
+        return RouterResponse(DECISION)
 
     async def exposition(self) -> tuple[str, bytes]:
         """No metrics."""

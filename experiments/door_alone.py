@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 
 from deployments.config import IngressArgs, IngressConfig
-from deployments.contracts.messages import PolicyView, RouterState
+from deployments.contracts.messages import PolicyView, RouterResponse, RouterState
 from deployments.ingress.api import Api
 from router.core import Decision, ExpertView, RouteRequest
 from router.experts import Price
@@ -30,9 +30,9 @@ DECISION = Decision(NAMES, VIEWS, "0123456789ab")
 class ConstantRouter:
     """Prefers the experts in the order of their names."""
 
-    async def decide(self, request: RouteRequest, timeout_s: float, trace: Any = None) -> Decision:
+    async def decide(self, request: RouteRequest, timeout_s: float, trace: Any = None) -> RouterResponse:
         """The constant."""
-        return DECISION
+        return RouterResponse(DECISION)
 
     async def describe(self, timeout_s: float) -> RouterState:
         """What it serves."""

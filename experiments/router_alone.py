@@ -20,7 +20,7 @@ import numpy as np
 from deployments.config import RouterArgs
 from deployments.routing.deployment import Router
 from experiments.routing_step import a_query
-from router.core import Decision, RouteRequest
+from router.core import RouteRequest
 from router.encoders import Encoder, load_encoder
 from router.policy import Policy
 
@@ -117,9 +117,9 @@ async def _repeated(router: Router) -> list[float]:
 
 
 async def _decide(router: Router, query: str) -> None:
-    answer = await router.decide(RouteRequest(query, prompt_tokens=30, max_tokens=32))
-    if not isinstance(answer, Decision):
-        raise RuntimeError(f"no decision: {answer!r}")
+    response = await router.decide(RouteRequest(query, prompt_tokens=30, max_tokens=32))
+    if response.decision is None:
+        raise RuntimeError(f"no decision: {response.no_policy}")
 
 
 def _cells(row: tuple[float, ...]) -> str:

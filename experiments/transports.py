@@ -24,7 +24,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from cluster.local.run import serving
-from deployments.expert.asgi import Head
+from deployments.contracts.messages import Head
 from deployments.simulated.args import SimulatedArgs
 from deployments.simulated.deployment import SimulatedExpert
 from deployments.upstream.serve_client import PICKLED

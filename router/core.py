@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from router.errors import InputError, PreferenceError
+from router.errors import InputError, NoEligibleExpertError, PreferenceError
 
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
@@ -82,33 +82,57 @@ class RouteRequest:
 
 @dataclass(frozen=True, slots=True)
 class ExpertView:
-    """What a policy thinks of one expert for one query."""
+    """One expert in a decision: its prediction for the query, and what it was ranked by."""
 
-    score: float
-    """Predicted quality in [0, 1]."""
+    score: float | None
+    """Predicted quality in [0, 1]; `None` where no policy scored it."""
     cost_usd: float | None
     """Expected cost of the whole request in US dollars; `None` without a price."""
     ttft_ms: float | None
+    """Expected time to first token in milliseconds; `None` where unknown."""
     eligible: bool
     excluded_because: str | None = None
+    utility: float | None = None
+    """score − cost_weight × cost / (most expensive eligible cost); `None` where no policy scored it."""
+    cost_penalty: float = 0.0
+    """What `utility` subtracts from `score`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A policy's answer: who, and who next.
-
-    `ranking` holds the eligible experts only, best first; `experts` the whole pool.
-    """
+    """A policy's decision: the ranking of the eligible experts, best first, and a view of each expert."""
 
     ranking: tuple[str, ...]
+    """Eligible experts only, best first; empty where none is eligible."""
     experts: Mapping[str, ExpertView]
+    """The whole pool."""
     policy_id: str
     unfamiliar: bool = False
     """The query lies far from all training data, so scores were shrunk to the pool's means."""
+    preferences: Preferences = Preferences()
+    """The preferences in effect: the request's over the policy's default."""
+    required_score: float | None = None
+    """The score that `min_quality` requires; `None` without `min_quality`."""
 
     @property
     def expert(self) -> str:
+        """The first choice.
+
+        Raises:
+            NoEligibleExpertError: no expert is eligible.
+        """
+        if not self.ranking:
+            raise NoEligibleExpertError(self.exclusions)
         return self.ranking[0]
+
+    @property
+    def exclusions(self) -> dict[str, str]:
+        """Ineligible expert → the reason."""
+        return {
+            name: view.excluded_because or "not eligible"
+            for name, view in self.experts.items()
+            if not view.eligible
+        }
 
 
 @dataclass(frozen=True, slots=True)

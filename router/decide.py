@@ -1,15 +1,15 @@
-"""Turn scores and costs into rankings.
+"""Turn scores and costs into rankings, and explain them.
 
 Pure numpy. Knows nothing of encoders, methods or requests in flight, so that serving, evaluation
-and the cost–quality curve all decide in the same way.
+and the cost–quality curve all decide in the same way, and every user interface gives the same reasons.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from router.core import BoolArray, FloatArray, IntArray, Preferences
+from router.core import BoolArray, Decision, ExpertView, FloatArray, IntArray, Preferences
 
 ROUNDING = 1e-12
 """A score this little under the bar of `min_quality` reaches it: 0.9 × 0.7 is not quite 0.63."""
@@ -17,10 +17,13 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Rankings:
-    """Experts of each row, best first."""
+    """Experts of each row, best first, and what they were ranked by."""
 
-    order: IntArray  # [n, experts] columns; the eligible ones stand first
+    order: IntArray  # [n, experts] columns; the eligible ones come first
     eligible: IntArray  # [n] how many of them are eligible
+    penalty: FloatArray  # [n, experts] cost_weight × relative cost
+    utility: FloatArray  # [n, experts] score − penalty
+    required: FloatArray  # [n] score that `min_quality` requires; NaN without it
 
     @property
     def best(self) -> IntArray:
@@ -41,15 +44,15 @@ def decide(
 ) -> Rankings:
     """Rank the pool for each row.
 
-    With `cost_weight` (0 when nothing is said) by score − cost_weight × cost / (dearest eligible cost
-    of the row); ties go to the cheaper expert, then to the one that stands first in the pool. With
+    With `cost_weight` (0 by default) by utility: score − cost_weight × cost / (most expensive eligible
+    cost of the row); ties go to the cheaper expert, then to the one listed first in the pool. With
     `min_quality` the experts whose score reaches that fraction of the row's best eligible score,
     cheapest first (ties: higher score, then pool order), then the others by score. Ineligible experts
-    are left out, not pushed to the end.
+    are left out, not moved to the end.
 
     Args:
         scores: [n, experts] in [0, 1].
-        costs: [n, experts] US$; NaN counts as the row's dearest, `None` as no cost at all.
+        costs: [n, experts] US$; NaN counts as the row's most expensive, `None` as no cost at all.
         preferences: one for all rows, or one for each.
         eligible: [n, experts]; `None` for all.
     """
@@ -60,28 +63,111 @@ def decide(
     weight = np.array([item.cost_weight or 0.0 for item in each], dtype=np.float64)
     floor = np.array([np.nan if item.min_quality is None else item.min_quality for item in each])
 
-    # Keys to sort by, ascending: who comes first at all, what decides, what breaks its ties.
+    # Keys to sort by, ascending: the group that comes first, what decides within it, what breaks its ties.
     behind = np.zeros((n, width), dtype=bool)
-    first, second = weight[:, None] * relative - scores, relative
+    penalty = weight[:, None] * relative
+    utility = scores - penalty
+    first, second = -utility, relative
+    required = np.full(n, np.nan)
     if not np.isnan(floor).all():
         best = np.where(allowed, scores, -np.inf).max(axis=1)
         with np.errstate(invalid="ignore"):
-            passes = allowed & (scores >= (floor * best)[:, None] - ROUNDING)
+            required = floor * best
+            passes = allowed & (scores >= required[:, None] - ROUNDING)
         has_floor = ~np.isnan(floor)[:, None]
         behind = has_floor & ~passes
         first = np.where(has_floor, np.where(passes, relative, -scores), first)
         second = np.where(has_floor & passes, -scores, second)
     columns = np.broadcast_to(np.arange(width), (n, width))
     order = np.lexsort((columns, second, first, behind, ~allowed), axis=1)  # sorts by its last key first
-    return Rankings(order, allowed.sum(axis=1))
+    return Rankings(order, allowed.sum(axis=1), penalty, utility, required)
+
+
+def as_decisions(
+    rankings: Rankings,
+    scores: FloatArray,
+    costs: FloatArray | None,
+    waits: FloatArray,
+    *,
+    names: Sequence[str],
+    exclusions: Sequence[Mapping[str, str]],
+    preferences: Sequence[Preferences],
+    policy_id: str,
+    unfamiliar: Sequence[bool] | BoolArray,
+) -> list[Decision]:
+    """The rows of `rankings` as values that travel.
+
+    Args:
+        scores, costs, waits: what was ranked, [n, experts]; US$ and milliseconds, NaN where unknown.
+        names: the experts, in the order of the columns.
+        exclusions: for each row, ineligible expert → reason.
+    """
+    known_costs = np.full(scores.shape, np.nan) if costs is None else costs
+    table = zip(
+        scores.tolist(),
+        known_costs.tolist(),
+        waits.tolist(),
+        rankings.utility.tolist(),
+        rankings.penalty.tolist(),
+        exclusions,
+        strict=True,
+    )
+    return [
+        Decision(
+            ranking=tuple(names[column] for column in rankings.row(row)),
+            experts={
+                name: ExpertView(
+                    score,
+                    _known(cost),
+                    _known(wait),
+                    name not in excluded,
+                    excluded.get(name),
+                    utility,
+                    penalty,
+                )
+                for name, score, cost, wait, utility, penalty in zip(names, *columns, strict=True)
+            },
+            policy_id=policy_id,
+            unfamiliar=bool(unfamiliar[row]),
+            preferences=preferences[row],
+            required_score=_known(float(rankings.required[row])),
+        )
+        for row, (*columns, excluded) in enumerate(table)
+    ]
+
+
+def reasons(decision: Decision) -> dict[str, str]:
+    """Expert → one sentence: why it comes first, why it comes later, or why it is excluded."""
+    return {name: _reason(decision, name, view) for name, view in decision.experts.items()}
+
+
+def _reason(decision: Decision, name: str, view: ExpertView) -> str:
+    first = bool(decision.ranking) and decision.ranking[0] == name
+    if not view.eligible:
+        return f"excluded: {view.excluded_because or 'not eligible'}"
+    if view.score is None or view.utility is None:
+        return "first in the static ranking" if first else "later in the static ranking"
+    if decision.required_score is not None:
+        if view.score < decision.required_score - ROUNDING:
+            return f"below the required quality: {view.score:.2f}, required {decision.required_score:.2f}"
+        return "cheapest with the required quality" if first else "has the required quality, costs more"
+    if view.cost_penalty:
+        terms = f"{view.score:.2f} − {view.cost_penalty:.2f} for cost = {view.utility:.2f}"
+        return f"{'highest' if first else 'lower'} utility: {terms}"
+    return "highest predicted quality" if first else "lower predicted quality"
+
+
+def _known(value: float) -> float | None:
+    """NaN stands for what is unknown, and alone differs from itself."""
+    return value if value == value else None
 
 
 def _relative(costs: FloatArray | None, allowed: BoolArray) -> FloatArray:
-    """Costs as fractions of each row's dearest eligible one, [n, experts]."""
+    """Costs as fractions of each row's most expensive eligible one, [n, experts]."""
     if costs is None:
         return np.zeros(allowed.shape)
-    dearest = np.where(allowed & np.isfinite(costs), costs, 0.0).max(axis=1, keepdims=True)
-    known = np.where(np.isfinite(costs), costs, dearest)
+    most = np.where(allowed & np.isfinite(costs), costs, 0.0).max(axis=1, keepdims=True)
+    known = np.where(np.isfinite(costs), costs, most)
     relative: FloatArray = np.zeros(known.shape)
-    np.divide(known, dearest, out=relative, where=dearest > 0)
+    np.divide(known, most, out=relative, where=most > 0)
     return relative

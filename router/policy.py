@@ -14,11 +14,11 @@ import numpy as np
 
 from router import artifact
 from router.calibration import Calibration
-from router.core import BoolArray, Decision, ExpertView, FloatArray, Preferences, QueryBatch, RouteRequest
+from router.core import BoolArray, Decision, FloatArray, Preferences, QueryBatch, RouteRequest
 from router.costs import CostModel, Regression
-from router.decide import decide
+from router.decide import as_decisions, decide
 from router.encoders import EncoderSpec
-from router.errors import ManifestError, NoEligibleExpertError, PoolError, PreferenceError, WeightsError
+from router.errors import ManifestError, PoolError, PreferenceError, WeightsError
 from router.experts import CandidatePool, ExpertProfile, Price
 from router.guard import NoveltyGuard
 from router.methods.contract import RoutingMethod
@@ -88,10 +88,11 @@ class Policy:
                     waits[row, self.pool.column(name)] = wait_ms
         return waits
 
-    def decide(
-        self, queries: QueryBatch, requests: Sequence[RouteRequest]
-    ) -> list[Decision | NoEligibleExpertError]:
-        """A decision for each request; an error is a value, so that one request cannot fail a batch."""
+    def decide(self, queries: QueryBatch, requests: Sequence[RouteRequest]) -> list[Decision]:
+        """A decision for each request, its ranking empty where no expert is eligible.
+
+        One request without an eligible expert thus cannot fail a batch.
+        """
         scores = self.score(queries)
         costs, waits = self.expected_costs(queries, requests), self.expected_waits(queries, requests)
         wanted = [request.preferences.over(self.preferences) for request in requests]
@@ -104,20 +105,17 @@ class Policy:
         rankings = decide(
             scores.quality, costs, preferences=wanted, eligible=eligible.reshape(-1, len(self.pool))
         )
-        answers: list[Decision | NoEligibleExpertError] = []
-        for row, why in enumerate(reasons):
-            if not rankings.eligible[row]:
-                answers.append(NoEligibleExpertError(why))
-                continue
-            answers.append(
-                Decision(
-                    ranking=tuple(self.pool.names[column] for column in rankings.row(row)),
-                    experts=self._views(why, scores.quality[row], known[row], waits[row]),
-                    policy_id=self.policy_id,
-                    unfamiliar=bool(scores.unfamiliar[row]),
-                )
-            )
-        return answers
+        return as_decisions(
+            rankings,
+            scores.quality,
+            costs,
+            waits,
+            names=self.pool.names,
+            exclusions=reasons,
+            preferences=wanted,
+            policy_id=self.policy_id,
+            unfamiliar=scores.unfamiliar,
+        )
 
     def with_overrides(
         self, *, prices: Mapping[str, Price] | None = None, preferences: Preferences | None = None
@@ -272,22 +270,6 @@ class Policy:
                     f"expected wait {waits[column]:.0f} ms is above max_ttft_ms {wanted.max_ttft_ms:.0f}",
                 )
         return reasons
-
-    def _views(
-        self, why: Mapping[str, str], quality: FloatArray, costs: FloatArray, waits: FloatArray
-    ) -> dict[str, ExpertView]:
-        return {
-            name: ExpertView(
-                score=float(score),
-                cost_usd=float(cost) if cost == cost else None,  # NaN alone differs from itself
-                ttft_ms=float(wait) if wait == wait else None,
-                eligible=name not in why,
-                excluded_because=why.get(name),
-            )
-            for name, score, cost, wait in zip(
-                self.pool.names, quality.tolist(), costs.tolist(), waits.tolist(), strict=True
-            )
-        }
 
 
 def _part(arrays: Mapping[str, FloatArray], part: str) -> dict[str, FloatArray]:

@@ -1,10 +1,25 @@
-"""Wait for something, but not for ever, and never lose that the one who waits was told to stop."""
+"""One deadline for each request, and bounded waits that lose neither a cancellation nor a result."""
 
 import asyncio
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+class Deadline:
+    """The one deadline of a request, which its wait and all its attempts share."""
+
+    def __init__(
+        self, seconds: float, clock: Callable[[], float] = time.monotonic, started: float | None = None
+    ) -> None:
+        self._clock = clock
+        self.seconds = seconds
+        self._at = (clock() if started is None else started) + seconds
+
+    def left_s(self) -> float:
+        return self._at - self._clock()
 
 
 async def within(seconds: float, awaitable: Awaitable[T]) -> T:

@@ -1,20 +1,30 @@
-"""What travels between the deployments, a class for each; `router.core` has the question and the decision.
+"""What travels between the deployments; `router.core` has the route request and the decision.
 
 Plain frozen values that every process can read: imports neither Ray nor vLLM.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from router.core import Preferences
+from router.core import Decision, Preferences
 from router.experts import Price
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""HTTP headers as ASGI has them: lower-case names, raw values."""
+TraceContext = Mapping[str, str]
+"""W3C trace context: `traceparent` and `tracestate`, as far as they are present."""
+NO_TRACE: TraceContext = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class NoPolicy:
-    """A router replica's answer while it has no policy to decide with."""
+class RouterResponse:
+    """What a router replica returns for one request."""
 
-    why: str
+    decision: Decision | None
+    """`None` while the replica has no policy to decide with."""
+    no_policy: str = ""
+    """Why there is no decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +51,14 @@ class RouterState:
     policy: PolicyView | None
     error: str | None
     """Why the last `user_config` was refused; `None` when it is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The start of an answer, sent together with its first body bytes."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+    complete: bool
+    """No further body follows."""

@@ -6,30 +6,19 @@ while the consumer was busy leaves in one piece, so the size of a chunk follows 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
+
+from deployments.contracts.messages import Head, Headers
 
 Message = MutableMapping[str, Any]
 ASGIApp = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
     Awaitable[None],
 ]
-Headers = Sequence[tuple[bytes, bytes]]
 
 LEAVES_WITHIN_S = 1.0
 """How long an app that was told `http.disconnect` may take to end before it is cancelled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The start of an answer, sent together with its first body bytes."""
-
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-    complete: bool
-    """No further body follows."""
 
 
 async def call(

@@ -15,7 +15,8 @@ import ray
 from ray import serve
 
 from deployments.config import EXPERT_DEPLOYMENT, ExpertArgs
-from deployments.expert.asgi import Head, Headers, call
+from deployments.contracts.messages import Head, Headers
+from deployments.expert.asgi import call
 from deployments.placement import expert_options
 from deployments.replica import name_of_replica
 

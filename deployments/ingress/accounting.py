@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from deployments.contracts.call_order import CallOrder
 from deployments.contracts.errors import ApiError
+from deployments.contracts.messages import NO_TRACE, TraceContext
 from deployments.contracts.requests import InferenceRequest
 from deployments.ingress.relay import StreamObserver
-from deployments.ingress.resolution import CallOrder
 from deployments.limits.keys import Caller
 from deployments.observability import metrics
-from deployments.observability.tracing import NO_CONTEXT, Context, NoTracer, Span, Tracer
-from deployments.upstream.dispatcher import Attempt, OpenedResponse, reason
+from deployments.observability.tracing import NoTracer, Span, Tracer
+from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.eligibility import Directory
 from router.experts import Price
 
@@ -77,7 +78,7 @@ class Accounting:
         self.memory: RemembersRequests | None = None
         self.tracer: Tracer = NoTracer()
 
-    def open(self, request_id: str, kind: str, trace: Context = NO_CONTEXT) -> "Account":
+    def open(self, request_id: str, kind: str, trace: TraceContext = NO_TRACE) -> "Account":
         """A request arrived, as part of a trace."""
         span = self.tracer.begin(f"ingress {kind}", trace)
         span.tell(to_router__request_id=request_id)
@@ -168,7 +169,7 @@ class Account:
             raise RuntimeError("an answer ended that never began")
         opened = self._opened
         usage = usage_of(self.ask, told)
-        metrics.decisions.labels(opened.expert, reason(self.choice, opened.expert)).inc()
+        metrics.decisions.labels(opened.expert, self.choice.reason_for(opened.expert)).inc()
         metrics.tokens.labels(opened.expert, "prompt").inc(usage.prompt)
         metrics.tokens.labels(opened.expert, "completion").inc(usage.completion)
         if not usage.reported:
@@ -180,7 +181,7 @@ class Account:
         return usage
 
     def _count_money(self, expert: str, choice: CallOrder, usage: Usage) -> None:
-        view = choice.views.get(expert) if choice.reason == "routed" else None
+        view = choice.views.get(expert)
         predicted = None if view is None else view.cost_usd
         if predicted is not None:
             metrics.cost_usd.labels(expert, "predicted").inc(predicted)
@@ -215,7 +216,7 @@ class Account:
         expert = None if self._opened is None else self._opened.expert
         why: str | None = None if self.choice is None else self.choice.reason
         if self.choice is not None and self._opened is not None:
-            why = reason(self.choice, self._opened.expert)
+            why = self.choice.reason_for(self._opened.expert)
         fields = {
             "request_id": self.request_id,
             "kind": self.kind,
@@ -251,14 +252,14 @@ class Account:
             "stream": ask.stream,
             "policy": choice.policy_id,
             "expert": expert,
-            "reason": choice.reason if opened is None else reason(choice, opened.expert),
+            "reason": choice.reason if opened is None else choice.reason_for(opened.expert),
             "ranking": list(choice.ranking),
             "scores": {name: view.score for name, view in choice.views.items()} if routed else None,
             "costs_usd": {name: view.cost_usd for name, view in choice.views.items()} if routed else None,
             "excluded": {
                 name: view.excluded_because for name, view in choice.views.items() if view.excluded_because
             },
-            "unfamiliar": choice.unfamiliar,
+            "unfamiliar": choice.decision.unfamiliar,
             "preferences": _preferences(ask),
             "attempts": [
                 {"expert": a.expert, "outcome": a.outcome, "seconds": round(a.seconds, 6)} for a in attempts

@@ -18,7 +18,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from deployments.config import ExpertTarget, IngressArgs, IngressConfig
+from deployments.contracts.call_order import CallOrder
+from deployments.contracts.deadlines import Deadline
 from deployments.contracts.errors import ApiError, Unavailable
+from deployments.contracts.messages import TraceContext
+from deployments.contracts.protocols import Decider, ExpertClient
 from deployments.contracts.requests import KINDS, InferenceRequest, parse
 from deployments.dashboard.policy_card import PolicyCard
 from deployments.dashboard.routes import DashboardRoutes
@@ -32,17 +36,17 @@ from deployments.ingress.feedback import Feedback, KnowsElsewhere, RecentAnswers
 from deployments.ingress.gauges import observe
 from deployments.ingress.health import Pages
 from deployments.ingress.relay import Relay, StreamObserver
-from deployments.ingress.resolution import CallOrder, RouterGateway, choose
+from deployments.ingress.resolution import choose
 from deployments.limits.admission import AdmissionQueue
 from deployments.limits.keys import Caller, KeyRing
 from deployments.limits.ledger_client import LedgerClient, Reservation
 from deployments.observability import metrics
-from deployments.observability.tracing import Context
+from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.circuit_breaker import CircuitBreaker
-from deployments.upstream.dispatcher import Attempt, Deadline, OpenedResponse, acquire_within, reason
+from deployments.upstream.dispatcher import acquire_within
 from deployments.upstream.eligibility import Directory
 from deployments.upstream.registry import Fleet
-from deployments.upstream.serve_client import ExpertClient, expert_client
+from deployments.upstream.serve_client import expert_client
 
 ASSUMED_ANSWER_TOKENS = 512
 """What a key's limits reserve for a request that sets no bound on its answer; corrected when it ends."""
@@ -57,7 +61,7 @@ class Api:
         self,
         args: IngressArgs,
         config: IngressConfig,
-        router: RouterGateway,
+        router: Decider,
         *,
         client_for: Callable[[str, ExpertTarget], ExpertClient] = expert_client,
         gather_metrics: Callable[[], Awaitable[bytes]] | None = None,
@@ -172,7 +176,7 @@ class Api:
         undo.callback(self.gate.release)
         with account.stage("route"):
             account.choice = choice = await self._choose(ask, caller, account.span.context)
-        for name in choice.wake:
+        for name in choice.scale_up:
             self.fleet.wake(name)
         began = self._clock()
         opened = await self.fleet.dispatcher.open(
@@ -191,13 +195,16 @@ class Api:
         caller = self._caller(request)
         ask = await self._read(request, guess=True)
         choice = await self._choose(ask, caller, headers.trace_context(request))
+        sentences = choice.sentences()
         experts = {
             name: {
-                "score": view.score if choice.reason == "routed" else None,
+                "score": view.score,
                 "cost_usd": view.cost_usd,
                 "ttft_ms": view.ttft_ms if view.ttft_ms is not None else self.health[name].ttft_ms,
                 "eligible": view.eligible,
                 "excluded_because": view.excluded_because,
+                "utility": view.utility,
+                "reason": sentences[name],
             }
             for name in self.directory.config.experts
             if (view := choice.views.get(name)) is not None
@@ -206,7 +213,7 @@ class Api:
             "expert": choice.ranking[0],
             "ranking": list(choice.ranking),
             "policy": choice.policy_id,
-            "reason": reason(choice, choice.ranking[0]),
+            "reason": choice.reason_for(choice.ranking[0]),
             "experts": experts,
         }
         return JsonResponse(body, headers={"x-request-id": headers.request_id(request)})
@@ -238,7 +245,7 @@ class Api:
         usd = max((price.cost_usd(ask.prompt_tokens, answer) for price in prices), default=0.0)
         return await self.ledger.reserve(caller, ask.prompt_tokens + answer, usd)
 
-    async def _choose(self, ask: InferenceRequest, caller: Caller | None, trace: Context) -> CallOrder:
+    async def _choose(self, ask: InferenceRequest, caller: Caller | None, trace: TraceContext) -> CallOrder:
         try:
             choice = await choose(
                 ask,

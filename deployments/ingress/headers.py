@@ -4,14 +4,13 @@ Whatever a client sends in a header is bounded and checked here; nothing in one 
 """
 
 import uuid
-from typing import Any
 
 from starlette.requests import Request
 
-from deployments.expert.asgi import Headers
-from deployments.ingress.resolution import CallOrder
-from deployments.observability.tracing import CONTEXT_HEADERS, Context
-from deployments.upstream.dispatcher import OpenedResponse, reason
+from deployments.contracts.call_order import CallOrder
+from deployments.contracts.messages import Headers, TraceContext
+from deployments.observability.tracing import CONTEXT_HEADERS
+from deployments.upstream.attempts import OpenedResponse
 
 FORWARDED = (b"accept", b"anthropic-version", b"anthropic-beta")
 """Request headers that reach an expert; a client's key never does."""
@@ -26,7 +25,7 @@ def request_id(request: Request) -> str:
     return given if fit else uuid.uuid4().hex
 
 
-def trace_context(request: Request) -> Context:
+def trace_context(request: Request) -> TraceContext:
     """The W3C trace context that a client sent, as far as it is fit to be handed on."""
     return {
         name.decode(): value.decode()
@@ -35,7 +34,7 @@ def trace_context(request: Request) -> Context:
     }
 
 
-def forwarded(request: Request, id_: str, trace: Context) -> Headers:
+def forwarded(request: Request, id_: str, trace: TraceContext) -> Headers:
     """The headers of the request that an expert gets."""
     kept = [
         (name, value)
@@ -62,15 +61,15 @@ def told(choice: CallOrder, opened: OpenedResponse, id_: str) -> dict[str, str]:
     headers = {
         "x-router-expert": opened.expert,
         "x-router-attempts": str(len(opened.attempts)),
-        "x-router-reason": reason(choice, opened.expert),
+        "x-router-reason": choice.reason_for(opened.expert),
         "x-request-id": id_,
     }
     if choice.reason == "named":
         return headers
     if choice.policy_id is not None:
         headers["x-router-policy"] = choice.policy_id
-    view: Any = choice.views.get(opened.expert)
-    if choice.reason == "routed" and view is not None:
+    view = choice.views.get(opened.expert)
+    if view is not None and view.score is not None:
         headers["x-router-score"] = f"{view.score:.4f}"
         if view.cost_usd is not None:
             headers["x-router-cost-usd"] = f"{view.cost_usd:.12f}".rstrip("0").rstrip(".")

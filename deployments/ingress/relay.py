@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.contracts.errors import ExpertError, envelope
-from deployments.expert.asgi import Headers
-from deployments.upstream.serve_client import HOP_HEADERS, ResponseStream
+from deployments.contracts.messages import Headers
+from deployments.contracts.protocols import HOP_HEADERS, ResponseStream
 
 logger = logging.getLogger("ray.serve")
 

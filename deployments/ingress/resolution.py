@@ -5,60 +5,23 @@
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
 
 from deployments.config import AUTO
+from deployments.contracts.call_order import STARTING_RETRY_S, CallOrder, StaticCause
 from deployments.contracts.errors import BadRequest, NotAllowed, NotFound, Unavailable
-from deployments.contracts.messages import NoPolicy
+from deployments.contracts.messages import NO_TRACE, TraceContext
+from deployments.contracts.protocols import Decider
 from deployments.contracts.requests import InferenceRequest
-from deployments.observability.tracing import NO_CONTEXT, Context
 from deployments.upstream.eligibility import CONTEXT, NOT_HERE, Directory
 from router.core import Decision, ExpertView, RouteRequest
-from router.errors import NoEligibleExpertError
 
 logger = logging.getLogger("ray.serve")
-
-STARTING_S = 10.0
-"""When to come back to an expert that has no replica yet: an engine starts in tens of seconds."""
-
-Reason = Literal["routed", "named", "fallback_router", "fallback_expert"]
-
-
-class RouterGateway(Protocol):
-    """What choosing needs of the router's client."""
-
-    async def decide(
-        self, request: RouteRequest, timeout_s: float, trace: Context = NO_CONTEXT
-    ) -> Decision | NoEligibleExpertError | NoPolicy: ...
-
-
-Cause = Literal["timeout", "no_replica", "no_policy"]
-
-
-@dataclass(frozen=True, slots=True)
-class CallOrder:
-    """Whom to ask, in which order, and why."""
-
-    ranking: tuple[str, ...]
-    reason: Reason
-    fallback: bool
-    """Whether the experts behind the first may answer."""
-    policy_id: str | None = None
-    views: Mapping[str, ExpertView] = field(default_factory=dict)
-    unfamiliar: bool = False
-    wake: tuple[str, ...] = ()
-    """Experts that would have come first, had they not been asleep."""
-    cause: Cause | None = None
-    """Why there is no decision of the router's."""
-    named: str | None = None
-    """The expert that the request named; it stands behind the others while it is not up."""
 
 
 async def choose(
     ask: InferenceRequest,
     directory: Directory,
-    router: RouterGateway,
+    router: Decider,
     *,
     unavailable: Mapping[str, str],
     ttft_ms: Mapping[str, float],
@@ -66,7 +29,7 @@ async def choose(
     allowed: Collection[str] | None = None,
     passed_over: Collection[str] = (),
     preset: str | None = None,
-    trace: Context = NO_CONTEXT,
+    trace: TraceContext = NO_TRACE,
 ) -> CallOrder:
     """Resolve a request's `model`.
 
@@ -116,30 +79,24 @@ async def choose(
         ttft_ms=dict(ttft_ms),
     )
     try:
-        answer = await router.decide(request, deadline_s, trace)
+        response = await router.decide(request, deadline_s, trace)
     except TimeoutError:
         why = f"no decision within {deadline_s * 1000:.0f} ms"
         return _static(ask, directory, reasons, "timeout", why, passed_over)
     except ConnectionError as error:
         return _static(ask, directory, reasons, "no_replica", f"no router replica: {error}", passed_over)
-    if isinstance(answer, NoPolicy):
-        return _static(ask, directory, reasons, "no_policy", answer.why, passed_over)
-    if isinstance(answer, NoEligibleExpertError):
-        raise none_left(answer.reasons, unavailable)
-    here = tuple(name for name in answer.ranking if name in directory.config.experts)
+    decision = response.decision
+    if decision is None:
+        return _static(ask, directory, reasons, "no_policy", response.no_policy, passed_over)
+    if not decision.ranking:
+        raise none_left(decision.exclusions, unavailable)
+    here = tuple(name for name in decision.ranking if name in directory.config.experts)
     if not here:
         why = "the router knows none of the experts that are configured here"
         return _static(ask, directory, reasons, "no_policy", why, passed_over)
-    ranking, wake = _warm_first(here, passed_over)
-    return CallOrder(
-        ranking=ranking,
-        reason="routed",
-        fallback=ask.routing.fallback is not False,
-        policy_id=answer.policy_id,
-        views=answer.experts,
-        unfamiliar=answer.unfamiliar,
-        wake=wake,
-    )
+    ranking, scale_up = _warm_first(here, passed_over)
+    fallback = ask.routing.fallback is not False
+    return CallOrder(ranking, "routed", fallback, decision, scale_up)
 
 
 def none_left(reasons: Mapping[str, str], unavailable: Mapping[str, str]) -> BadRequest | Unavailable:
@@ -184,10 +141,11 @@ def _named(
     if (why := directory.not_up(ask.model)) is not None:
         if len(ranking) == 1:
             told = f"the expert {ask.model} is not up yet ({why})"
-            raise Unavailable(told, "expert_starting", "model", STARTING_S)
+            raise Unavailable(told, "expert_starting", "model", STARTING_RETRY_S)
         ranking = (*ranking[1:], ask.model)
-    view = ExpertView(score=0.0, cost_usd=None, ttft_ms=None, eligible=True)
-    return CallOrder(ranking, "named", fallback, views=dict.fromkeys(ranking, view), named=ask.model)
+    view = ExpertView(score=None, cost_usd=None, ttft_ms=None, eligible=True)
+    decision = Decision(ranking, dict.fromkeys(ranking, view), policy_id="")
+    return CallOrder(ranking, "named", fallback, decision, named=ask.model)
 
 
 def _warm_first(
@@ -205,7 +163,7 @@ def _static(
     ask: InferenceRequest,
     directory: Directory,
     reasons: Mapping[str, str],
-    cause: Cause,
+    cause: StaticCause,
     why: str,
     passed_over: Collection[str],
 ) -> CallOrder:
@@ -214,14 +172,14 @@ def _static(
     eligible = tuple(name for name in directory.static_ranking() if name not in reasons)
     if not eligible:
         raise none_left(reasons, {})
-    ranking, wake = _warm_first(eligible, passed_over)
+    ranking, scale_up = _warm_first(eligible, passed_over)
     views = {
-        name: ExpertView(0.0, None, None, eligible=name not in reasons, excluded_because=reasons.get(name))
+        name: ExpertView(None, None, None, eligible=name not in reasons, excluded_because=reasons.get(name))
         for name in directory.config.experts
     }
-    policy_id = None if directory.policy is None else directory.policy.policy_id
+    decision = Decision(eligible, views, "" if directory.policy is None else directory.policy.policy_id)
     fallback = ask.routing.fallback is not False
-    return CallOrder(ranking, "fallback_router", fallback, policy_id, views, wake=wake, cause=cause)
+    return CallOrder(ranking, "fallback_router", fallback, decision, scale_up, cause)
 
 
 def _check_lists(ask: InferenceRequest, directory: Directory) -> None:

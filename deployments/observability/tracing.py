@@ -7,9 +7,9 @@ is off still hands the client's own context on.
 
 import logging
 import os
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
+
+from deployments.contracts.messages import TraceContext
 
 logger = logging.getLogger("ray.serve")
 
@@ -18,15 +18,11 @@ PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
 CONTEXT_HEADERS = ("traceparent", "tracestate")
 """W3C Trace Context."""
 
-Context = Mapping[str, str]
-"""W3C headers, by name."""
-NO_CONTEXT: Context = MappingProxyType({})
-
 
 class Span(Protocol):
     """One piece of work of one process."""
 
-    context: Context
+    context: TraceContext
     """What whoever is asked next gets, to be a child of this."""
 
     def tell(self, **attributes: str | int | float | bool) -> None:
@@ -41,7 +37,7 @@ class Span(Protocol):
 class Tracer(Protocol):
     """Begins spans."""
 
-    def begin(self, name: str, parent: Context, kind: Literal["server", "internal"] = "server") -> Span:
+    def begin(self, name: str, parent: TraceContext, kind: Literal["server", "internal"] = "server") -> Span:
         """A span under the context that came in."""
         ...
 
@@ -49,7 +45,7 @@ class Tracer(Protocol):
 class NoSpan:
     """Traces are off: the client's context passes through."""
 
-    def __init__(self, parent: Context) -> None:
+    def __init__(self, parent: TraceContext) -> None:
         self.context = parent
 
     def tell(self, **attributes: str | int | float | bool) -> None:
@@ -62,7 +58,7 @@ class NoSpan:
 class NoTracer:
     """Traces are off."""
 
-    def begin(self, name: str, parent: Context, kind: Literal["server", "internal"] = "server") -> Span:
+    def begin(self, name: str, parent: TraceContext, kind: Literal["server", "internal"] = "server") -> Span:
         return NoSpan(parent)
 
 
@@ -77,7 +73,7 @@ class OtelSpan:
         self._ended = False
         context: dict[str, str] = {}
         TraceContextTextMapPropagator().inject(context, trace.set_span_in_context(span))
-        self.context: Context = context
+        self.context: TraceContext = context
 
     def tell(self, **attributes: str | int | float | bool) -> None:
         self._span.set_attributes({name.replace("__", "."): value for name, value in attributes.items()})
@@ -110,7 +106,7 @@ class OtelTracer:
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("to_router")
 
-    def begin(self, name: str, parent: Context, kind: Literal["server", "internal"] = "server") -> Span:
+    def begin(self, name: str, parent: TraceContext, kind: Literal["server", "internal"] = "server") -> Span:
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

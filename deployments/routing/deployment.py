@@ -17,19 +17,17 @@ import numpy as np
 from pydantic import ValidationError
 
 from deployments.config import RouterArgs, RouterConfig, explain, resolve
-from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
+from deployments.contracts.messages import NO_TRACE, PolicyView, RouterResponse, RouterState, TraceContext
 from deployments.observability import metrics, tracing
-from deployments.observability.tracing import NO_CONTEXT, Context
 from deployments.replica import name_of_replica
 from deployments.routing.batching import Batcher
-from router.core import Decision, FloatArray, QueryBatch, RouteRequest
+from router.core import FloatArray, QueryBatch, RouteRequest
 from router.encoders import Encoder, EncoderSpec, load_encoder
-from router.errors import NoEligibleExpertError, PoolError, RouterError
+from router.errors import PoolError, RouterError
 from router.policy import Policy
 
 logger = logging.getLogger("ray.serve")
 
-Answer = Decision | NoEligibleExpertError | NoPolicy
 CACHED_EMBEDDINGS = 8192
 """About 12 MiB at 384 dimensions."""
 
@@ -91,17 +89,17 @@ class Router:
             metrics.policy_swaps.labels("accepted").inc()
             logger.info("policy %s loaded from %s", self._served.policy.policy_id, self._served.folder)
 
-    async def decide(self, request: RouteRequest, trace: Context = NO_CONTEXT) -> Answer:
+    async def decide(self, request: RouteRequest, trace: TraceContext = NO_TRACE) -> RouterResponse:
         """A decision; why there is none is a value too, never an exception.
 
         An exception inside a batch would fail every request of that batch.
         """
         span = self._tracer.begin("router decide", trace)
         try:
-            answer: Answer = await self._batches.ask(_Asked(request, time.monotonic()))
+            response: RouterResponse = await self._batches.ask(_Asked(request, time.monotonic()))
         finally:
             span.end()
-        return answer
+        return response
 
     async def exposition(self) -> tuple[str, bytes]:
         """This replica's name and metrics."""
@@ -113,25 +111,25 @@ class Router:
         served = self._served
         return RouterState(policy=None if served is None else _view(served), error=self._error)
 
-    async def _answer_batch(self, asked: list[_Asked]) -> list[Answer]:
+    async def _answer_batch(self, asked: list[_Asked]) -> list[RouterResponse]:
         served, now = self._served, time.monotonic()
         for one in asked:
             metrics.router_seconds.labels("queue").observe(now - one.at)
         requests = [one.request for one in asked]
         if served is None:
-            return [NoPolicy(self._error or "no policy") for _ in requests]
+            return [RouterResponse(None, self._error or "no policy") for _ in requests]
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._worker, self._answer, served, requests)
 
-    def _answer(self, served: Served, requests: list[RouteRequest]) -> list[Answer]:
+    def _answer(self, served: Served, requests: list[RouteRequest]) -> list[RouterResponse]:
         texts = tuple(request.query for request in requests)
         metrics.router_batch.observe(len(requests))
         with metrics.router_seconds.labels("encode").time():
             batch = QueryBatch(texts, _encode(served, texts))
         with metrics.router_seconds.labels("score").time():
-            answers = served.policy.decide(batch, requests)
-        metrics.router_unfamiliar.inc(sum(getattr(answer, "unfamiliar", False) for answer in answers))
-        return list(answers)
+            decisions = served.policy.decide(batch, requests)
+        metrics.router_unfamiliar.inc(sum(decision.unfamiliar for decision in decisions if decision.ranking))
+        return [RouterResponse(decision) for decision in decisions]
 
     def _load(self, config: RouterConfig) -> Served:
         folder = resolve(config.policy)

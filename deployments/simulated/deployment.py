@@ -19,9 +19,9 @@ from pydantic import ValidationError
 
 from deployments.config import explain
 from deployments.contracts.errors import BadRequest
+from deployments.contracts.messages import Head, Headers, TraceContext
 from deployments.contracts.requests import KINDS, InferenceRequest, parse
-from deployments.expert.asgi import Head, Headers
-from deployments.observability.tracing import CONTEXT_HEADERS, Context, tracer
+from deployments.observability.tracing import CONTEXT_HEADERS, tracer
 from deployments.replica import name_of_replica
 from deployments.simulated import bodies as answers
 from deployments.simulated.args import Behaviour, Failure, SimulatedArgs
@@ -316,7 +316,7 @@ class SimulatedExpert:
         return ("\n".join(lines) + "\n").encode()
 
 
-def _context(headers: Headers) -> Context:
+def _context(headers: Headers) -> TraceContext:
     told = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
     return {name: told[name] for name in CONTEXT_HEADERS if name in told}
 

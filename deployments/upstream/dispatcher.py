@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from deployments.contracts.call_order import STARTING_RETRY_S, CallOrder
+from deployments.contracts.deadlines import Deadline
 from deployments.contracts.errors import (
     ApiError,
     DeadlineExceeded,
@@ -18,54 +20,13 @@ from deployments.contracts.errors import (
     Unavailable,
     fits_elsewhere,
 )
+from deployments.contracts.messages import Headers
+from deployments.contracts.protocols import ExpertClient, ResponseStream
 from deployments.contracts.requests import InferenceRequest
-from deployments.expert.asgi import Headers
-from deployments.ingress.resolution import STARTING_S, CallOrder
 from deployments.limits.admission import AdmissionQueue, Priority, acquire_any
+from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.circuit_breaker import Answer, CircuitBreaker
 from deployments.upstream.responses import begun, complete, refused
-from deployments.upstream.serve_client import ExpertClient, ResponseStream
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One expert asked: which, how it ended, how long it took."""
-
-    expert: str
-    outcome: str
-    seconds: float
-
-
-@dataclass(slots=True)
-class OpenedResponse:
-    """An expert's 2xx answer, begun."""
-
-    expert: str
-    stream: ResponseStream
-    attempts: tuple[Attempt, ...]
-    ttft_s: float
-    slot: AdmissionQueue
-    """Held until the answer ended; whoever takes the answer over must `release` it."""
-
-
-def reason(choice: CallOrder, expert: str) -> str:
-    """Why this expert answers, in the words of the contract."""
-    first = choice.named or choice.ranking[0]
-    return choice.reason if expert == first else "fallback_expert"
-
-
-class Deadline:
-    """The one deadline of a request, which its wait and all its attempts share."""
-
-    def __init__(
-        self, seconds: float, clock: Callable[[], float] = time.monotonic, started: float | None = None
-    ) -> None:
-        self._clock = clock
-        self.seconds = seconds
-        self._at = (clock() if started is None else started) + seconds
-
-    def left_s(self) -> float:
-        return self._at - self._clock()
 
 
 async def acquire_within(
@@ -229,7 +190,7 @@ class Dispatcher:
                 f"the expert {last.expert} is still starting; asked: {told}",
                 "expert_starting",
                 None,
-                STARTING_S,
+                STARTING_RETRY_S,
             )
         if deadline.left_s() <= 0 or isinstance(last, ExpertTimeout):
             return DeadlineExceeded(f"no expert answered within {deadline.seconds:g} s; asked: {told}")

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 
 from deployments.config import ExpertTarget, IngressConfig
 from deployments.contracts.errors import ExpertError
+from deployments.contracts.protocols import ExpertClient
 from deployments.limits.admission import AdmissionQueue
+from deployments.upstream.attempts import Attempt
 from deployments.upstream.circuit_breaker import CircuitBreaker
-from deployments.upstream.dispatcher import Attempt, Dispatcher
+from deployments.upstream.dispatcher import Dispatcher
 from deployments.upstream.eligibility import Directory
-from deployments.upstream.serve_client import ExpertClient
 
 logger = logging.getLogger("ray.serve")
 

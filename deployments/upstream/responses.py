@@ -9,7 +9,7 @@ import asyncio
 import orjson
 
 from deployments.contracts.errors import ApiError, ExpertBroken, ExpertError, ExpertTimeout, from_expert
-from deployments.upstream.serve_client import ResponseStream
+from deployments.contracts.protocols import ResponseStream
 
 MOST_ERROR_BYTES = 64 * 1024
 """An expert's refusal is read this far, no further."""

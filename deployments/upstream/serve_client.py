@@ -9,8 +9,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 import ray.exceptions
@@ -20,63 +19,13 @@ from ray.serve import exceptions as serve_exceptions
 from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget, resolve
 from deployments.contracts.deadlines import within
 from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
-from deployments.contracts.messages import NoPolicy, RouterState
-from deployments.expert.asgi import Head, Headers
-from deployments.observability.tracing import NO_CONTEXT, Context
-from router.core import Decision, RouteRequest
-from router.errors import NoEligibleExpertError
+from deployments.contracts.messages import NO_TRACE, Head, Headers, RouterResponse, RouterState, TraceContext
+from deployments.contracts.protocols import ExpertClient, ResponseStream
+from router.core import RouteRequest
 
 PICKLED = {"request_serialization": "pickle", "response_serialization": "pickle"}
 """Between our own replicas: plain values of our own modules, which Ray's default serialiser, made for
 functions and classes of a notebook, writes several times slower."""
-
-HOP_HEADERS = frozenset(
-    {
-        b"connection", b"content-length", b"date", b"keep-alive", b"proxy-authenticate", b"server", b"te",
-        b"trailer", b"transfer-encoding", b"upgrade", b"content-encoding",
-    }
-)  # fmt: skip
-"""Response headers that describe one hop, not the answer."""
-
-
-@dataclass(slots=True)
-class ResponseStream:
-    """An expert's answer, begun: its head with the first body bytes, and the bytes to come."""
-
-    head: Head
-    rest: AsyncGenerator[bytes, None]
-    connected_s: float = 0.0
-    """Until somebody took the request."""
-
-    async def aclose(self) -> None:
-        """Give up the rest; the expert stops generating."""
-        await self.rest.aclose()
-
-
-class ExpertClient(Protocol):
-    """One expert, wherever it lives."""
-
-    model: str
-    """What the expert calls itself in `model`."""
-
-    async def open(
-        self,
-        method: str,
-        path: str,
-        headers: Headers,
-        body: bytes,
-        timeout_s: float,
-        connect_s: float | None = None,
-    ) -> ResponseStream:
-        """Send a request and wait for the first body bytes.
-
-        Without `connect_s`, whoever takes the request may do so as late as it can still answer.
-
-        Raises:
-            ExpertTimeout: none came within `timeout_s`.
-            ExpertUnavailable: nobody took the request within `connect_s`, or whoever did went away.
-        """
-        ...
 
 
 class ServeExpert:
@@ -273,17 +222,16 @@ class RouterClient:
         self._describe = handle.options(method_name="describe", **PICKLED)
 
     async def decide(
-        self, request: RouteRequest, timeout_s: float, trace: Context = NO_CONTEXT
-    ) -> Decision | NoEligibleExpertError | NoPolicy:
+        self, request: RouteRequest, timeout_s: float, trace: TraceContext = NO_TRACE
+    ) -> RouterResponse:
         """Ask for a decision, as part of a trace.
 
         Raises:
             TimeoutError: none came within `timeout_s`.
             ConnectionError: no replica could answer.
         """
-        answer: Decision | NoEligibleExpertError | NoPolicy
-        answer = await _bounded(self._decide.remote(request, dict(trace)), timeout_s)
-        return answer
+        response: RouterResponse = await _bounded(self._decide.remote(request, dict(trace)), timeout_s)
+        return response
 
     async def describe(self, timeout_s: float) -> RouterState:
         """Ask a replica what it serves; raises as `decide` does."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from router.core import Decision, Preferences, QueryBatch, RouteRequest
+from router.decide import reasons
 from router.encoders import load_encoder
-from router.errors import EncoderError, NoEligibleExpertError
+from router.errors import EncoderError
 from router.policy import Policy
 
 
@@ -70,15 +71,15 @@ def _route(options: argparse.Namespace) -> int:
             f"the policy was trained with encoder {policy.encoder.id} ({policy.encoder.sha256[:12]}), "
             f"--encoder is {encoder.spec.id} ({encoder.spec.sha256[:12]})"
         )
-    request = RouteRequest(text, preferences, excluded=dict.fromkeys(excluded, "excluded by the caller"))
+    request = RouteRequest(text, preferences, excluded=dict.fromkeys(excluded, "named in --exclude"))
     (decision,) = policy.decide(QueryBatch((text,), encoder.encode([text])), [request])
-    if isinstance(decision, NoEligibleExpertError):
-        raise decision
-    print(json.dumps(_as_json(decision), indent=2) if options.json else _as_text(decision))
+    text = json.dumps(_as_json(decision), indent=2) if options.json else _as_text(decision)
+    print(text)
     return 0
 
 
 def _as_json(decision: Decision) -> dict[str, Any]:
+    sentences = reasons(decision)
     return {
         "expert": decision.expert,
         "ranking": list(decision.ranking),
@@ -92,6 +93,8 @@ def _as_json(decision: Decision) -> dict[str, Any]:
                 "ttft_ms": view.ttft_ms,
                 "eligible": view.eligible,
                 "excluded_because": view.excluded_because,
+                "utility": view.utility,
+                "reason": sentences[name],
             }
             for name, view in decision.experts.items()
         },
@@ -100,15 +103,12 @@ def _as_json(decision: Decision) -> dict[str, Any]:
 
 def _as_text(decision: Decision) -> str:
     lines = [decision.expert]
+    sentences = reasons(decision)
     for name in decision.ranking:
         view = decision.experts[name]
         cost = "cost unknown" if view.cost_usd is None else f"{view.cost_usd:.3g} US$"
-        lines.append(f"  {name}: score {view.score:.3f}, {cost}")
-    lines += [
-        f"  {name}: not eligible, {view.excluded_because}"
-        for name, view in decision.experts.items()
-        if not view.eligible
-    ]
+        lines.append(f"  {name}: score {view.score:.3f}, {cost}; {sentences[name]}")
+    lines += [f"  {name}: {sentences[name]}" for name in decision.exclusions]
     if decision.unfamiliar:
         lines.append("  far from all training queries: scores are the experts' means")
     return "\n".join(lines)

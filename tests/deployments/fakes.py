@@ -7,12 +7,9 @@ from typing import Any
 import orjson
 
 from deployments.contracts.errors import ExpertError
-from deployments.contracts.messages import NoPolicy
-from deployments.expert.asgi import Head, Headers
-from deployments.observability.tracing import NO_CONTEXT
-from deployments.upstream.serve_client import ResponseStream
+from deployments.contracts.messages import NO_TRACE, Head, Headers, RouterResponse
+from deployments.contracts.protocols import ResponseStream
 from router.core import Decision, ExpertView, RouteRequest
-from router.errors import NoEligibleExpertError
 
 JSON = ((b"content-type", b"application/json"),)
 EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"),)
@@ -85,18 +82,16 @@ class FakeRouter:
         self.answer: Any = None
 
     async def decide(
-        self, request: RouteRequest, timeout_s: float, trace: Mapping[str, str] = NO_CONTEXT
-    ) -> Decision | NoEligibleExpertError | NoPolicy:
+        self, request: RouteRequest, timeout_s: float, trace: Mapping[str, str] = NO_TRACE
+    ) -> RouterResponse:
         self.asked.append(request)
         self.traces.append(dict(trace))
-        if isinstance(self.answer, BaseException) and not isinstance(self.answer, NoEligibleExpertError):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         if self.answer is not None:
-            answer: Decision | NoEligibleExpertError | NoPolicy = self.answer
-            return answer
+            response: RouterResponse = self.answer
+            return response
         ranking = tuple(name for name in self.preferred if name not in request.excluded)
-        if not ranking:
-            return NoEligibleExpertError(request.excluded)
         views = {
             name: ExpertView(
                 score=0.9 - 0.1 * slot,
@@ -107,7 +102,7 @@ class FakeRouter:
             )
             for slot, name in enumerate(self.preferred)
         }
-        return Decision(ranking, views, "0123456789ab")
+        return RouterResponse(Decision(ranking, views, "0123456789ab"))
 
 
 def answer(model: str, text: str = "42") -> bytes:

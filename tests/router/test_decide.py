@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from router.core import FloatArray, Preferences
-from router.decide import ROUNDING, decide
+from router.core import Decision, ExpertView, FloatArray, Preferences
+from router.decide import ROUNDING, as_decisions, decide, reasons
 from router.errors import PreferenceError
 
 SHAPE = st.tuples(st.integers(1, 6), st.integers(1, 5))
@@ -118,3 +118,58 @@ def test_what_is_said_goes_over_the_default() -> None:
 
     assert Preferences(cost_weight=0.5).over(default) == Preferences(cost_weight=0.5, max_cost_usd=1.0)
     assert Preferences(max_cost_usd=2.0).over(default) == Preferences(min_quality=0.9, max_cost_usd=2.0)
+
+
+def view(score: float | None, penalty: float = 0.0, why: str | None = None) -> ExpertView:
+    utility = None if score is None else score - penalty
+    return ExpertView(score, 1.0, None, why is None, why, utility, penalty)
+
+
+def test_reasons_give_the_terms_of_the_utility() -> None:
+    views = {"a": view(0.9, 0.2), "b": view(0.5, 0.1), "c": view(0.9, 0.0, "circuit breaker open")}
+
+    assert reasons(Decision(("a", "b"), views, "id")) == {
+        "a": "highest utility: 0.90 − 0.20 for cost = 0.70",
+        "b": "lower utility: 0.50 − 0.10 for cost = 0.40",
+        "c": "excluded: circuit breaker open",
+    }
+
+
+def test_reasons_without_costs_name_the_predicted_quality() -> None:
+    assert reasons(Decision(("a", "b"), {"a": view(0.9), "b": view(0.5)}, "id")) == {
+        "a": "highest predicted quality",
+        "b": "lower predicted quality",
+    }
+
+
+def test_reasons_without_scores_name_the_static_ranking() -> None:
+    assert reasons(Decision(("b", "a"), {"a": view(None), "b": view(None)}, "id")) == {
+        "a": "later in the static ranking",
+        "b": "first in the static ranking",
+    }
+
+
+def test_reasons_tolerate_rounding_like_the_rule() -> None:
+    """0.9 × 0.7 is not quite 0.63: the expert that the rule takes is not called too weak."""
+    scores, costs = np.array([[0.7, 0.63, 0.5]]), np.array([[3.0, 1.0, 0.5]])
+    preferences = Preferences(min_quality=0.9)
+    (decision,) = as_decisions(
+        decide(scores, costs, preferences=preferences),
+        scores,
+        costs,
+        np.full((1, 3), np.nan),
+        names=("large", "small", "weak"),
+        exclusions=[{}],
+        preferences=[preferences],
+        policy_id="id",
+        unfamiliar=[False],
+    )
+
+    assert decision.ranking == ("small", "large", "weak")
+    assert reasons(decision) == {
+        "large": "has the required quality, costs more",
+        "small": "cheapest with the required quality",
+        "weak": "below the required quality: 0.50, required 0.63",
+    }
+    assert decision.experts["small"].utility == 0.63
+    assert decision.experts["small"].ttft_ms is None

@@ -14,14 +14,12 @@ import uvicorn
 
 from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.errors import ExpertUnavailable
-from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
-from deployments.expert.asgi import Head, Headers
+from deployments.contracts.messages import Head, Headers, PolicyView, RouterResponse, RouterState
+from deployments.contracts.protocols import ResponseStream
 from deployments.ingress.api import Api
 from deployments.limits.keys import KeyRing
-from deployments.upstream.serve_client import ResponseStream
-from router.core import Decision, ExpertView, Preferences, RouteRequest
-from router.decide import decide
-from router.errors import NoEligibleExpertError
+from router.core import Preferences, RouteRequest
+from router.decide import as_decisions, decide
 from router.experts import Price
 from tests.deployments.fakes import EVENTS, event
 
@@ -82,27 +80,26 @@ class ScriptedRouter:
 
     policy_id = POLICY_ID
 
-    async def decide(
-        self, request: RouteRequest, timeout_s: float, *trace: Any
-    ) -> Decision | NoEligibleExpertError | NoPolicy:
+    async def decide(self, request: RouteRequest, timeout_s: float, *trace: Any) -> RouterResponse:
         sums = any(letter.isdigit() for letter in request.query)
         scores = np.array([[0.86 if sums else 0.1, 0.1 if sums else 0.8, 0.1, 0.9]])
         costs = np.array([[PRICES[name].cost_usd(PROMPT_TOKENS, ANSWER_TOKENS) for name in NAMES]])
         eligible = np.array([[name not in request.excluded for name in NAMES]])
-        if not eligible.any():
-            return NoEligibleExpertError(request.excluded)
-        ranked = decide(scores, costs, preferences=request.preferences.over(DEFAULT), eligible=eligible)
-        views = {
-            name: ExpertView(
-                score=float(scores[0, column]),
-                cost_usd=float(costs[0, column]),
-                ttft_ms=request.ttft_ms.get(name),
-                eligible=name not in request.excluded,
-                excluded_because=request.excluded.get(name),
-            )
-            for column, name in enumerate(NAMES)
-        }
-        return Decision(tuple(NAMES[column] for column in ranked.row(0)), views, self.policy_id)
+        preferences = request.preferences.over(DEFAULT)
+        waits = np.array([[request.ttft_ms.get(name, np.nan) for name in NAMES]])
+        ranked = decide(scores, costs, preferences=preferences, eligible=eligible)
+        (decision,) = as_decisions(
+            ranked,
+            scores,
+            costs,
+            waits,
+            names=NAMES,
+            exclusions=[request.excluded],
+            preferences=[preferences],
+            policy_id=self.policy_id,
+            unfamiliar=[False],
+        )
+        return RouterResponse(decision)
 
 
 class Graph:

@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from deployments.expert.asgi import Head, call
+from deployments.contracts.messages import Head
+from deployments.expert.asgi import call
 
 left = asyncio.Event()
 

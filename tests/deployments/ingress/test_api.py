@@ -7,8 +7,8 @@ import pytest
 
 from deployments.config import IngressArgs
 from deployments.contracts.errors import ExpertBroken, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
-from deployments.contracts.messages import NoPolicy, PolicyView, RouterState
-from router.errors import NoEligibleExpertError
+from deployments.contracts.messages import PolicyView, RouterResponse, RouterState
+from router.core import Decision, ExpertView
 from router.experts import Price
 from tests.deployments.fakes import EVENTS, FakeExpert, answer, event
 from tests.deployments.harness import IngressHarness
@@ -210,7 +210,9 @@ async def test_an_experts_400_is_rewritten_and_not_tried_elsewhere(door: Ingress
     assert not door.experts["words"].asked
 
 
-@pytest.mark.parametrize("failure", [TimeoutError(), ConnectionError("no replica"), NoPolicy("none loaded")])
+@pytest.mark.parametrize(
+    "failure", [TimeoutError(), ConnectionError("no replica"), RouterResponse(None, "none loaded")]
+)
 async def test_without_the_router_the_static_ranking_answers(door: IngressHarness, failure: Any) -> None:
     door.router.answer = failure
     response = await door.http.post("/v1/chat/completions", json=CHAT)
@@ -237,7 +239,10 @@ async def test_route_tells_what_the_request_would_do(door: IngressHarness) -> No
         "ttft_ms",
         "eligible",
         "excluded_because",
+        "utility",
+        "reason",
     }
+    assert told["experts"]["words"]["reason"] == "excluded: in routing.exclude"
 
 
 async def test_models_lists_auto_presets_experts(door: IngressHarness) -> None:
@@ -288,7 +293,9 @@ async def test_an_unforeseen_fault_is_500_with_nothing_but_the_request_id(door: 
 
 
 async def test_the_routers_own_no_is_400_with_reasons(door: IngressHarness) -> None:
-    door.router.answer = NoEligibleExpertError({"words": "expected cost 1 US$ is above max_cost_usd 0"})
+    why = "expected cost 1 US$ is above max_cost_usd 0"
+    view = ExpertView(0.5, 1.0, None, eligible=False, excluded_because=why)
+    door.router.answer = RouterResponse(Decision((), {"words": view}, "0123456789ab"))
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "routing": {"max_cost_usd": 0}})
 
     assert response.status_code == 400

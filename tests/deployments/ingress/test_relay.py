@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from deployments.contracts.errors import ExpertUnavailable
-from deployments.expert.asgi import Head
+from deployments.contracts.messages import Head
+from deployments.contracts.protocols import ResponseStream
 from deployments.ingress.relay import DONE, Relay, StreamObserver
-from deployments.upstream.serve_client import ResponseStream
 from tests.deployments.fakes import EVENTS, JSON, event
 
 Pieces = Sequence[bytes | Exception]

@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 
 from deployments.config import RouterArgs
-from deployments.contracts.messages import NoPolicy
 from deployments.routing.deployment import Router
 from router.core import Decision, RouteRequest
 from router.encoders import DEFAULT, Encoder, load_encoder
 from router.encoders.source import find
-from router.errors import NoEligibleExpertError
 from router.policy import Policy
 from router.training.train import train
 from tests.router.data_sets import dataset
@@ -39,15 +37,16 @@ def policy(encoder: Encoder, folder: Path, method: str = "knn", n: int = 120) ->
 
 
 async def asked(router: Router, query: str, **options: object) -> Decision:
-    answer = await router.decide(RouteRequest(query, **options))  # type: ignore[arg-type]
-    assert isinstance(answer, Decision), answer
-    return answer
+    response = await router.decide(RouteRequest(query, **options))  # type: ignore[arg-type]
+    assert response.decision is not None, response.no_policy
+    return response.decision
 
 
 async def test_before_it_has_a_policy_it_says_so(router: Router) -> None:
-    answer = await router.decide(RouteRequest(SUM))
+    response = await router.decide(RouteRequest(SUM))
 
-    assert isinstance(answer, NoPolicy)
+    assert response.decision is None
+    assert "names none" in response.no_policy
     assert router.describe().policy is None
 
 
@@ -64,7 +63,9 @@ async def test_a_batch_holds_a_decision_for_each_and_one_that_nobody_may_answer(
 
     assert (first.expert, second.expert) == ("sums", "words")
     assert first.policy_id == saved.policy_id
-    assert isinstance(third, NoEligibleExpertError)
+    assert third.decision is not None
+    assert third.decision.ranking == ()
+    assert third.decision.exclusions == nobody.excluded
 
 
 async def test_a_bad_folder_is_refused_and_the_old_policy_serves_on(

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from deployments.expert.asgi import Head
+from deployments.contracts.messages import Head
 from deployments.simulated.args import Behaviour, Failure, SimulatedArgs
 from deployments.simulated.deployment import SimulatedExpert
 

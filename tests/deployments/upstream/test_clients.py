@@ -17,9 +17,9 @@ from starlette.routing import Route
 
 from deployments.config import ExpertTarget
 from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
+from deployments.contracts.protocols import ResponseStream
 from deployments.upstream.serve_client import (
     RemoteExpert,
-    ResponseStream,
     RouterClient,
     ServeExpert,
     _unavailable,

@@ -7,6 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
+from deployments.contracts.call_order import CallOrder
+from deployments.contracts.deadlines import Deadline
 from deployments.contracts.errors import (
     ApiError,
     BadRequest,
@@ -20,10 +22,11 @@ from deployments.contracts.errors import (
     Unavailable,
 )
 from deployments.contracts.requests import InferenceRequest, parse
-from deployments.ingress.resolution import CallOrder
 from deployments.limits.admission import AdmissionQueue
+from deployments.upstream.attempts import OpenedResponse
 from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN, LEARNT_AFTER, CircuitBreaker
-from deployments.upstream.dispatcher import Deadline, Dispatcher, OpenedResponse
+from deployments.upstream.dispatcher import Dispatcher
+from router.core import Decision
 from tests.deployments.fakes import EVENTS, Clock, FakeExpert, answer, event
 
 DONE = b"data: [DONE]\n\n"
@@ -63,7 +66,8 @@ class Field:
     async def open(
         self, *, stream: bool = False, fallback: bool = True, seconds: float = 30.0, **options: Any
     ) -> OpenedResponse:
-        choice = CallOrder(tuple(self.experts), "routed", fallback)
+        ranking = tuple(self.experts)
+        choice = CallOrder(ranking, "routed", fallback, Decision(ranking, {}, "0123456789ab"))
         deadline = Deadline(seconds, self.clock)
         return await self.dispatcher.open(an_ask(stream=stream), choice, (), deadline, **options)
 

@@ -133,6 +133,8 @@ def test_route_answers_as_the_endpoint_does(run: Run) -> None:
         "ttft_ms",
         "eligible",
         "excluded_because",
+        "utility",
+        "reason",
     }
 
 
@@ -142,7 +144,7 @@ def test_route_in_words_takes_preferences_and_exclusions(run: Run) -> None:
     )
 
     assert out.splitlines()[0] == "large"
-    assert "sums: not eligible, excluded by the caller" in out
+    assert "sums: excluded: named in --exclude" in out
     code, _, err = run("route", "--policy", "policy", "--max-cost-usd", "0", "hello")
     assert code == 2
     assert "no expert is left" in err

@@ -1,0 +1,59 @@
+"""The experts to call for one request, in their order, and the reason; one home for all that read it.
+
+Pure values. `/v1/route` shows what generation does because both read the same `CallOrder`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from router.core import Decision, ExpertView
+from router.decide import reasons as reasons_of_decision
+
+Reason = Literal["routed", "named", "fallback_router", "fallback_expert"]
+"""Why an expert responds, as `x-router-reason` says it."""
+StaticCause = Literal["timeout", "no_replica", "no_policy"]
+"""Why the static ranking replaces a decision of the router."""
+STARTING_RETRY_S = 10.0
+"""Retry-After for an expert that has no replica yet: an engine starts in tens of seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOrder:
+    """The experts to call, first to last."""
+
+    ranking: tuple[str, ...]
+    reason: Reason
+    fallback: bool
+    """Whether the experts after the first may respond."""
+    decision: Decision
+    """What the ranking was taken from; without scores where no policy scored the query."""
+    scale_up: tuple[str, ...] = ()
+    """Experts scaled to zero that would otherwise have come first."""
+    cause: StaticCause | None = None
+    """Why the static ranking is used; `None` where it is not."""
+    named: str | None = None
+    """The expert that the request named; it comes after the others while it has no replica."""
+
+    @property
+    def policy_id(self) -> str | None:
+        """The policy that decided, or whose static ranking is used."""
+        return self.decision.policy_id or None
+
+    @property
+    def views(self) -> Mapping[str, ExpertView]:
+        """A view of each expert that the decision knows."""
+        return self.decision.experts
+
+    def reason_for(self, expert: str) -> Reason:
+        """Why this expert responds."""
+        return self.reason if expert == (self.named or self.ranking[0]) else "fallback_expert"
+
+    def sentences(self) -> dict[str, str]:
+        """Expert → one sentence: why it comes first, why it comes later, or why it is excluded."""
+        if self.reason == "named":
+            return {
+                name: "named by the request" if name == self.named else "fallback of the named expert"
+                for name in self.views
+            }
+        return reasons_of_decision(self.decision)
