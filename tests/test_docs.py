@@ -1,28 +1,23 @@
-"""Every setting, error code and command has its line in docs."""
+"""Settings, errors, commands, modules and decisions have their lines in docs; links and paths resolve."""
 
 import argparse
 import ast
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from pydantic.fields import FieldInfo
 
 import deployments.contracts.errors
-from deployments import config
 from deployments.contracts.errors import ApiError
 from router.cli import parser
+from tests import docs_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-SETTINGS = [
-    found
-    for found in vars(config).values()
-    if isinstance(found, type)
-    and issubclass(found, config.Settings)
-    and found not in (config.Settings, config.AppArgs)
-]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+FOLDERS = "router|deployments|cluster|experiments|load_tests|tests|docs"
 ERRORS = {
     name: found
     for name, found in vars(deployments.contracts.errors).items()
@@ -30,25 +25,6 @@ ERRORS = {
 }
 VERDICTS = {"Verdict"}
 """What the ledger says of a key's limits becomes an error at the ingress."""
-
-
-def rows(settings: type[config.Settings]) -> list[str]:
-    """The lines of its table in docs/configuration.md."""
-    return [
-        f"| `{name}` | `{_default(field)}` | {field.description or 'UNDESCRIBED: give it a docstring'} |"
-        for name, field in settings.model_fields.items()
-    ]
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True)
-    if isinstance(value, config.Settings):
-        return "see below"
-    if isinstance(value, frozenset):
-        return "[" + ", ".join(sorted(value)) + "]"
-    return "empty" if value in ({}, []) else repr(value)
 
 
 def codes() -> set[str]:
@@ -65,17 +41,39 @@ def codes() -> set[str]:
     return found
 
 
+def commands() -> list[str]:
+    """The names of all commands of `to-router`."""
+    choices = (
+        action.choices
+        for action in parser()._actions
+        if isinstance(action, argparse._SubParsersAction) and action.choices
+    )
+    return list(next(choices))
+
+
 def _calls(tree: ast.AST) -> Iterator[ast.Call]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ERRORS.keys() | VERDICTS:
             yield node
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda found: found.__name__)
-def test_every_setting_stands_in_the_docs_as_the_code_describes_it(settings: type[config.Settings]) -> None:
-    page = (DOCS / "configuration.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", docs_tables.pages(), ids=lambda page: page.name)
+def test_generated_tables_are_as_the_code_is(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
 
-    assert "\n".join(rows(settings)) in page
+    assert text == docs_tables.renewed(text), f"write it again: {docs_tables.COMMAND}"
+
+
+def test_every_setting_and_module_has_its_table() -> None:
+    kinds = {
+        (block[2], block[3])
+        for page in docs_tables.pages()
+        for block in docs_tables.BLOCK.finditer(page.read_text(encoding="utf-8"))
+    }
+
+    assert {("settings", name) for name in docs_tables.SETTINGS} <= kinds
+    assert {("modules", package) for package in docs_tables.PACKAGES} <= kinds
+    assert not any("UNDESCRIBED" in page.read_text(encoding="utf-8") for page in docs_tables.pages())
 
 
 def test_every_error_code_is_explained() -> None:
@@ -84,12 +82,60 @@ def test_every_error_code_is_explained() -> None:
     assert codes() - explained == set()
 
 
-def test_every_command_is_shown_somewhere() -> None:
-    pages = "\n".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *DOCS.glob("*.md")])
-    commands = next(
-        action.choices
-        for action in parser()._actions
-        if isinstance(action, argparse._SubParsersAction) and action.choices
-    )
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_resolves(page: Path) -> None:
+    text = re.sub(r"(?s)```.*?```", "", page.read_text(encoding="utf-8"))
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        found = (page.parent / file) if file else page
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            broken.append(target)
 
-    assert [name for name in commands if f"to-router {name}" not in pages] == []
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"(?s)```.*?```", "", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"(?m)^#+ (.+)$", text)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_in_backticks_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    paths = re.findall(rf"`((?:{FOLDERS})/[\w./-]+)`", text)
+
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_is_named_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    modules = re.findall(rf"python -m ((?:{FOLDERS})(?:\.\w+)*)", text)
+    modules += re.findall(rf"`((?:{FOLDERS})(?:\.\w+)+)`", text) if page.name == "performance.md" else []
+    missing = [name for name in modules if find_spec(name) is None]
+    verbs = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    named = re.findall(r"(?m)(?:`|^|&& )make ((?:[a-z-]+ ?)+)(?:`|$| +#)", text)
+
+    assert missing == []
+    assert {verb for verbs_ in named for verb in verbs_.split()} - verbs == set()
+    assert set(re.findall(r"`to-router ([a-z-]+)", text)) - set(commands()) == set()
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_is_shown_somewhere(name: str) -> None:
+    pages = [page.read_text(encoding="utf-8") for page in PAGES if page.name != "cli.md"]
+
+    assert any(f"to-router {name}" in page for page in pages)
+
+
+def test_every_decision_has_a_date() -> None:
+    text = (DOCS / "decisions.md").read_text(encoding="utf-8")
+    titles = re.findall(r"(?m)^## (.+)$", text)
+
+    assert titles
+    assert [title for title in titles if not re.match(r"20\d\d-\d\d-\d\d · ", title)] == []
