@@ -1,1 +1,1 @@
-"""The checks before a deploy: configuration, experts, nodes, memory."""
+"""Checks before a deploy: configuration, experts, nodes, memory."""

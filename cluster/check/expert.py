@@ -1,6 +1,6 @@
-"""What is wrong with the `args` of one expert: its model, its engine arguments, its share of GPUs.
+"""The `args` of one expert: its model, its engine arguments, its share of GPUs.
 
-Reads the model's folder where it is on this machine; asks no hub, no bucket and no GPU.
+Reads the model's folder if it is on this machine; calls no hub, no bucket and no GPU.
 """
 
 import json
@@ -17,14 +17,14 @@ from cluster.check.memory import DEFAULT_UTILIZATION, WEIGHT_INDEX, check_memory
 from deployments.config import ExpertArgs, resolve
 
 BUCKETS = ("s3://", "gs://", "az://", "azure://", "abfss://")
-"""Where vLLM and Ray load a model from beside folders and the hub."""
+"""Sources of models for vLLM and Ray, besides folders and the hub."""
 ALIASES = ("A10",)
-"""Accelerators that Ray Serve LLM takes for another name of Ray's: A10 is A10G."""
+"""Further names that Ray Serve LLM accepts: A10 is Ray's A10G."""
 PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size")
 
 
 def check_expert(data: Mapping[str, Any], where: str) -> Iterator[Finding]:
-    """Everything that can be said of an expert's arguments beyond their own schema.
+    """Find the errors of an expert's arguments that their own schema does not show.
 
     Args:
         data: `args` of the application.
@@ -34,19 +34,19 @@ def check_expert(data: Mapping[str, Any], where: str) -> Iterator[Finding]:
     yield from model
     engine = data.get("engine") or {}
     if not isinstance(engine, Mapping):
-        return  # told by the check of the arguments themselves, as is what the next one refuses
-    faults = list(_engine(engine, f"{where}.args.engine"))
-    yield from faults
+        return  # already an error of the schema, as is what the next one rejects
+    errors = list(_engine(engine, f"{where}.args.engine"))
+    yield from errors
     try:
         args = ExpertArgs.model_validate(data)
     except ValidationError:
         return
     yield from _accelerator(args, f"{where}.args.accelerator")
-    if any(fault.key.endswith(PARALLEL) for fault in faults):
+    if any(error.key.endswith(PARALLEL) for error in errors):
         return
     yield from _stages(args, where)
     yield from _fraction(args, where)
-    if not any(fault.is_error for fault in model):
+    if not any(finding.is_error for finding in model):
         yield from check_memory(data, where)
 
 
@@ -55,45 +55,45 @@ def _model(data: Mapping[str, Any], key: str) -> Iterator[Finding]:
     if not isinstance(model, str) or model.lower().startswith(BUCKETS):
         return
     if "://" in model:
-        told = f"{model!r} is no place that vLLM loads from: give a folder, a hub id or {', '.join(BUCKETS)}…"
-        yield Finding("error", key, told)
+        message = f"vLLM cannot load {model!r}: give a folder, a hub id or {', '.join(BUCKETS)}…"
+        yield Finding("error", key, message)
         return
     folder = resolve(model)
     if folder.is_dir():
-        if (fault := _fault_of(folder)) is not None:
-            yield Finding("error", key, fault)
+        if (reason := _not_loadable(folder)) is not None:
+            yield Finding("error", key, reason)
     elif model.startswith("/"):
-        told = f"{model!r} is not on this machine; it must be on the workers: mount it there"
-        yield Finding("warning", key, told)
+        message = f"{model!r} is not on this machine; it must be on the workers: mount it there"
+        yield Finding("warning", key, message)
     elif model.startswith(".") or model.count("/") != 1:
-        yield Finding("error", key, f"{model!r} is no folder here ({folder}) and no hub id")
+        yield Finding("error", key, f"{model!r} is neither a folder here ({folder}) nor a hub id")
 
 
-def _fault_of(folder: Path) -> str | None:
-    """Why an engine could not load a model from a folder, as far as its JSON files tell."""
+def _not_loadable(folder: Path) -> str | None:
+    """Return why an engine cannot load a model from a folder, as far as its JSON files show it."""
     if not (folder / "config.json").is_file():
-        return f"{folder} holds no config.json"
+        return f"{folder} has no config.json"
     for file in (folder / "config.json", folder / WEIGHT_INDEX):
         try:
-            read = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            data = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         except ValueError as error:
             return f"{file} is not JSON: {error}"
-        if not isinstance(read, dict):
-            return f"{file} must hold an object, found {type(read).__name__}"
+        if not isinstance(data, dict):
+            return f"{file} must hold an object, not {type(data).__name__}"
     missing = sorted(name for name in indexed_weights(folder) if not (folder / name).is_file())
     if missing:
-        return f"{folder / WEIGHT_INDEX} names {missing[0]}, which is not there: finish the download"
+        return f"{folder / WEIGHT_INDEX} names {missing[0]}, which is missing: finish the download"
     return None
 
 
 def _engine(engine: Mapping[str, Any], key: str) -> Iterator[Finding]:
     known = engine_arguments()
     for name in sorted(str(name) for name in engine if known and name not in known):
-        yield Finding("error", f"{key}.{name}", "vLLM knows no such engine argument")
+        yield Finding("error", f"{key}.{name}", "vLLM has no such engine argument")
     for name in PARALLEL:
         size = engine.get(name, 1)
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            yield Finding("error", f"{key}.{name}", f"must be a whole number of at least 1, found {size!r}")
+            yield Finding("error", f"{key}.{name}", f"must be an integer of at least 1, not {size!r}")
 
 
 def _accelerator(args: ExpertArgs, key: str) -> Iterator[Finding]:
@@ -102,20 +102,20 @@ def _accelerator(args: ExpertArgs, key: str) -> Iterator[Finding]:
         return
     folded = {name.lower(): name for name in ("cpu", "gpu", *known)}
     near = get_close_matches(args.accelerator.lower(), folded, n=1)
-    told = f"Ray knows no accelerator {args.accelerator!r}: " + (
-        f"did you mean {folded[near[0]]}?" if near else "take a type such as H100, or `gpu` for any"
+    message = f"Ray has no accelerator {args.accelerator!r}: " + (
+        f"did you mean {folded[near[0]]}?" if near else "use a type such as H100, or `gpu` for any"
     )
-    yield Finding("error", key, told)
+    yield Finding("error", key, message)
 
 
 def _stages(args: ExpertArgs, where: str) -> Iterator[Finding]:
     tensor, stages = (int(args.engine.get(name, 1)) for name in PARALLEL)
     if tensor > 1 and stages > 1:
-        told = (
+        message = (
             f"{stages} stages of {tensor} workers: Serve's PACK only tries to keep the workers of a stage on "
-            f"one node; take nodes of {tensor} GPUs, so that a stage fills one"
+            f"one node; use nodes of {tensor} GPUs, so that a stage fills one"
         )
-        yield Finding("warning", f"{where}.args.engine.pipeline_parallel_size", told)
+        yield Finding("warning", f"{where}.args.engine.pipeline_parallel_size", message)
 
 
 def _fraction(args: ExpertArgs, where: str) -> Iterator[Finding]:
@@ -123,14 +123,14 @@ def _fraction(args: ExpertArgs, where: str) -> Iterator[Finding]:
     if args.accelerator == "cpu" or share == 1:
         return
     if args.workers > 1:
-        told = (
-            f"{share:g} with {args.workers} workers: two of them may land on one GPU, where they cannot talk "
-            "to each other; give 1, or take one worker"
+        message = (
+            f"{share:g} with {args.workers} workers: two of them may share one GPU, where they cannot "
+            "communicate; use 1, or one worker"
         )
-        yield Finding("error", f"{where}.args.gpus_per_worker", told)
-    given = args.engine.get("gpu_memory_utilization")
-    memory = DEFAULT_UTILIZATION if given is None else given
+        yield Finding("error", f"{where}.args.gpus_per_worker", message)
+    configured = args.engine.get("gpu_memory_utilization")
+    memory = DEFAULT_UTILIZATION if configured is None else configured
     if isinstance(memory, int | float) and memory > share:
-        found = f"is left out, so vLLM takes {memory:g}" if given is None else f"{memory:g} is"
-        told = f"{found} of the GPU's memory, more than gpus_per_worker {share:g}: give at most {share:g}"
-        yield Finding("error", f"{where}.args.engine.gpu_memory_utilization", told)
+        start = f"is missing, so vLLM uses {memory:g}" if configured is None else f"{memory:g} is"
+        message = f"{start} of the GPU's memory, more than gpus_per_worker {share:g}: use at most {share:g}"
+        yield Finding("error", f"{where}.args.engine.gpu_memory_utilization", message)

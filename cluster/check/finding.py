@@ -1,4 +1,4 @@
-"""A fault that a check found; knows nothing of how it was found."""
+"""Result of a check; knows nothing of the check itself."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault: where it stands, what it is, what to do."""
+    """One error or warning: the key, what is wrong, and what to do."""
 
     level: Literal["error", "warning"]
     key: str
@@ -14,6 +14,7 @@ class Finding:
 
     @property
     def is_error(self) -> bool:
+        """Whether the configuration must not be deployed."""
         return self.level == "error"
 
     def __str__(self) -> str:

@@ -1,72 +1,116 @@
-"""Which keys and names the installed Ray and vLLM take, read from their sources as text.
+"""Keys and names that the installed Ray and vLLM accept, read from their sources as text.
 
-Imports neither, so that a check costs no gigabyte; an installation without them knows no keys.
+Imports neither, so that a check does not cost a gigabyte of memory. A source that is missing, or no longer
+has the class, is a warning: what it would have checked passes.
 """
 
 import ast
 import importlib.util
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+
+from cluster.check.finding import Finding
+
+
+class Source(NamedTuple):
+    """A class, or the constants of a module, in the source of an installed package."""
+
+    package: str
+    module: str
+    class_name: str | None
+    """`None` for the string constants of the module."""
+    checks: str
+    """What the check reads it for."""
+
 
 SERVE_SCHEMAS = {
-    "deploy": ("serve/schema.py", "ServeDeploySchema"),
-    "http": ("serve/schema.py", "HTTPOptionsSchema"),
-    "application": ("serve/schema.py", "ServeApplicationSchema"),
-    "deployment": ("serve/schema.py", "DeploymentSchema"),
-    "autoscaling": ("serve/config.py", "AutoscalingConfig"),
-}
-"""Where the installed Ray says which keys Serve takes; read as text, so that nothing heavy is imported."""
-ENGINE_CLASSES = (
-    ("engine/arg_utils.py", "AsyncEngineArgs"),
-    ("engine/arg_utils.py", "EngineArgs"),
-    ("entrypoints/launchers/cli_args.py", "BaseFrontendArgs"),
-    ("entrypoints/launchers/cli_args.py", "FrontendArgs"),
-)
-"""The same for the engine arguments of the installed vLLM."""
-
-
-def engine_arguments() -> frozenset[str]:
-    """Engine and front-end arguments that vLLM knows; empty where vLLM is not installed."""
-    return frozenset().union(*(fields("vllm", module, name) for module, name in ENGINE_CLASSES))
-
-
-@cache
-def fields(package: str, module: str, class_name: str) -> frozenset[str]:
-    """Annotated fields of a class, read from its source; empty where the package is not installed."""
-    file = _source(package, module)
-    if file is None:
-        return frozenset()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            return frozenset(
-                item.target.id
-                for item in node.body
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-            )
-    return frozenset()
-
-
-@cache
-def accelerators() -> frozenset[str]:
-    """Types of accelerators that Ray knows by name; empty where Ray is not installed."""
-    file = _source("ray", "util/accelerators/accelerators.py")
-    if file is None:
-        return frozenset()
-    return frozenset(
-        node.value.value
-        for node in ast.parse(file.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.Assign)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
+    name: Source("ray", f"serve/{module}.py", class_name, f"keys of {checks}")
+    for name, module, class_name, checks in (
+        ("deploy", "schema", "ServeDeploySchema", "the file's top level"),
+        ("http", "schema", "HTTPOptionsSchema", "http_options"),
+        ("application", "schema", "ServeApplicationSchema", "applications"),
+        ("deployment", "schema", "DeploymentSchema", "deployments"),
+        ("autoscaling", "config", "AutoscalingConfig", "autoscaling_config"),
     )
-
-
-def _source(package: str, module: str) -> Path | None:
-    spec = importlib.util.find_spec(package)
-    file = Path(spec.origin).parent / module if spec is not None and spec.origin is not None else None
-    return file if file is not None and file.is_file() else None
+}
+"""Serve's schema of each level of the configuration."""
+ENGINE_ARGUMENTS = tuple(
+    Source("vllm", module, class_name, "engine arguments")
+    for module, class_name in (
+        ("engine/arg_utils.py", "AsyncEngineArgs"),
+        ("engine/arg_utils.py", "EngineArgs"),
+        ("entrypoints/launchers/cli_args.py", "BaseFrontendArgs"),
+        ("entrypoints/launchers/cli_args.py", "FrontendArgs"),
+    )
+)
+ACCELERATORS = Source("ray", "util/accelerators/accelerators.py", None, "accelerator types")
 
 
 def serve_keys(schema: str) -> frozenset[str]:
-    """Keys that Serve takes at one level of its configuration, by the names in `SERVE_SCHEMAS`."""
-    return fields("ray", *SERVE_SCHEMAS[schema])
+    """Return the keys that Serve accepts at one level; empty if the source is missing."""
+    return names(SERVE_SCHEMAS[schema])
+
+
+def engine_arguments() -> frozenset[str]:
+    """Return the engine and front-end arguments of vLLM; empty if one of the sources is missing."""
+    known = [names(source) for source in ENGINE_ARGUMENTS]
+    return frozenset().union(*known) if all(known) else frozenset()
+
+
+def accelerators() -> frozenset[str]:
+    """Return Ray's accelerator types; empty if the source is missing."""
+    return names(ACCELERATORS)
+
+
+def unread_sources(*, experts: bool) -> Iterator[Finding]:
+    """Warn of each source that the check needs and cannot read.
+
+    Args:
+        experts: whether the configuration has experts, whose engine and accelerator are checked.
+    """
+    for source in (*SERVE_SCHEMAS.values(), *((*ENGINE_ARGUMENTS, ACCELERATORS) if experts else ())):
+        if not names(source):
+            name = f"{source.class_name} of " if source.class_name else ""
+            message = (
+                f"{name}{source.package}/{source.module} cannot be read from the installed {source.package}: "
+                f"{source.checks} are not checked"
+            )
+            yield Finding("warning", source.package, message)
+
+
+@cache
+def names(source: Source) -> frozenset[str]:
+    """Return the annotated fields of the class, or the string constants of the module.
+
+    Returns:
+        The names; empty if the package, the module or the class is missing.
+    """
+    file = _file(source)
+    if file is None:
+        return frozenset()
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    if source.class_name is None:
+        return frozenset(
+            node.value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        )
+    return frozenset(
+        item.target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and node.name == source.class_name
+        for item in node.body
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    )
+
+
+def _file(source: Source) -> Path | None:
+    spec = importlib.util.find_spec(source.package)
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).parent / source.module
+    return file if file.is_file() else None

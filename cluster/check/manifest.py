@@ -15,7 +15,7 @@ from router.errors import RouterError
 MEANT_TO_DIFFER = ("http_options",)
 """Pods listen on every interface of their own network: host and port are the manifest's."""
 STARTED_WITH = ("num-cpus", "num-gpus", "memory", "resources")
-"""Parameters of `ray start` that KubeRay refuses beside a group's own `resources`."""
+"""Parameters of `ray start` that KubeRay rejects beside a group's own `resources`."""
 SUFFIXES = {
     "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30,
     "Ti": 2.0**40,
@@ -23,24 +23,30 @@ SUFFIXES = {
 
 
 class ManifestUnreadable(RouterError):
-    """The file holds no RayService that could be checked."""
+    """The file holds no RayService to check."""
 
 
-def check_manifest(config: Mapping[str, Any], asks: Sequence[ReplicaDemand], file: Path) -> Iterator[Finding]:
-    """Hold the configuration against the RayService in a file of manifests."""
+def check_manifest(
+    config: Mapping[str, Any], demands: Sequence[ReplicaDemand], file: Path
+) -> Iterator[Finding]:
+    """Compare the configuration with the RayService in a file of manifests.
+
+    Raises:
+        ManifestUnreadable: the file is not YAML, or does not hold exactly one RayService.
+    """
     spec = ray_service(file).get("spec") or {}
     inside = yaml.safe_load(spec.get("serveConfigV2") or "") or {}
     for key in sorted((config.keys() | inside.keys()) - set(MEANT_TO_DIFFER)):
         if config.get(key) != inside.get(key):
-            told = f"differs from the configuration in {key}: render the manifest again"
-            yield Finding("error", "serveConfigV2", f"{told} ({file.name})")
+            message = f"differs from the configuration in {key}: render the manifest again"
+            yield Finding("error", "serveConfigV2", f"{message} ({file.name})")
     cluster = spec.get("rayClusterConfig") or {}
-    for key, told in doubled_resources(cluster):
-        yield Finding("error", key, f"{told} ({file.name})")
+    for key, message in doubled_resources(cluster):
+        yield Finding("error", key, f"{message} ({file.name})")
     head = cluster.get("headGroupSpec") or {}
     if _resources(head).get("CPU", 1.0) > 0:
-        told = 'gives the head CPUs, so replicas may land there: set its resources to CPU "0"'
-        yield Finding("warning", "headGroupSpec", f"{told} ({file.name})")
+        message = 'gives the head CPUs, so replicas may run there: set its resources to CPU "0"'
+        yield Finding("warning", "headGroupSpec", f"{message} ({file.name})")
     groups = [
         Nodes(
             name=str(group.get("groupName")),
@@ -53,13 +59,13 @@ def check_manifest(config: Mapping[str, Any], asks: Sequence[ReplicaDemand], fil
     ]
     grows = bool(cluster.get("enableInTreeAutoscaling"))
     if not grows:
-        told = "is off: worker groups never grow with Serve's replicas"
-        yield Finding("warning", "enableInTreeAutoscaling", f"{told} ({file.name})")
-    yield from check_fit(asks, groups, where=file.name)
+        message = "is off: worker groups never grow with Serve's replicas"
+        yield Finding("warning", "enableInTreeAutoscaling", f"{message} ({file.name})")
+    yield from check_fit(demands, groups, where=file.name)
 
 
 def ray_service(file: Path) -> dict[str, Any]:
-    """The one RayService of a file of manifests.
+    """Return the one RayService of a file of manifests.
 
     Raises:
         ManifestUnreadable: the file is not YAML, or does not hold exactly one RayService.
@@ -81,44 +87,44 @@ def ray_service(file: Path) -> dict[str, Any]:
 
 
 def doubled_resources(cluster: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Groups of a `rayClusterConfig` that say their resources twice, each with a word on what to do.
+    """Yield the groups of a `rayClusterConfig` that define their resources twice, each with what to do.
 
-    KubeRay refuses the whole RayService for it.
+    KubeRay rejects the whole RayService for it.
     """
     groups = [("headGroupSpec", cluster.get("headGroupSpec") or {})]
     groups += [(f"workerGroupSpecs[{g.get('groupName')}]", g) for g in cluster.get("workerGroupSpecs") or []]
     for key, group in groups:
         started = group.get("rayStartParams") or {}
         if group.get("resources") and (twice := [name for name in STARTED_WITH if started.get(name)]):
-            told = f"{', '.join(twice)} beside `resources`, which KubeRay refuses: keep `resources` alone"
-            yield f"{key}.rayStartParams", told
+            message = f"{', '.join(twice)} beside `resources`, which KubeRay rejects: keep only `resources`"
+            yield f"{key}.rayStartParams", message
 
 
 def _resources(group: Mapping[str, Any]) -> dict[str, float]:
-    """What Ray will say a pod of the group has; what is written explicitly goes before limits."""
+    """Return the resources that Ray will report for a pod of the group; explicit ones override limits."""
     containers = ((group.get("template") or {}).get("spec") or {}).get("containers") or [{}]
-    asked = containers[0].get("resources") or {}
-    limits = {**(asked.get("requests") or {}), **(asked.get("limits") or {})}
-    found = {"CPU": quantity(limits.get("cpu", 0)), "memory": quantity(limits.get("memory", 0))}
-    found["GPU"] = sum((quantity(v) for k, v in limits.items() if k.endswith("/gpu")), 0.0)
+    container = containers[0].get("resources") or {}
+    limits = {**(container.get("requests") or {}), **(container.get("limits") or {})}
+    resources = {"CPU": quantity(limits.get("cpu", 0)), "memory": quantity(limits.get("memory", 0))}
+    resources["GPU"] = sum((quantity(v) for k, v in limits.items() if k.endswith("/gpu")), 0.0)
     started = group.get("rayStartParams") or {}
     if "num-cpus" in started:
-        found["CPU"] = float(started["num-cpus"])
+        resources["CPU"] = float(started["num-cpus"])
     if "num-gpus" in started:
-        found["GPU"] = float(started["num-gpus"])
+        resources["GPU"] = float(started["num-gpus"])
     if "resources" in started:
-        # KubeRay wants this JSON in quotes of its own, since it passes through a shell.
-        found |= {
+        # KubeRay needs this JSON in further quotes, because it passes through a shell.
+        resources |= {
             k: float(v) for k, v in json.loads(started["resources"].strip("'\"").replace("\\", "")).items()
         }
-    found |= {name: quantity(value) for name, value in (group.get("resources") or {}).items()}
-    return found
+    resources |= {name: quantity(value) for name, value in (group.get("resources") or {}).items()}
+    return resources
 
 
 def quantity(text: object) -> float:
-    """A Kubernetes quantity as a number: `500m` → 0.5, `8Gi` → 8·2³⁰."""
-    written = str(text)
+    """Return a Kubernetes quantity as a number: `500m` → 0.5, `8Gi` → 8·2³⁰."""
+    number = str(text)
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if written.endswith(suffix):
-            return float(written.removesuffix(suffix)) * SUFFIXES[suffix]
-    return float(written)
+        if number.endswith(suffix):
+            return float(number.removesuffix(suffix)) * SUFFIXES[suffix]
+    return float(number)

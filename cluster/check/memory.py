@@ -1,9 +1,9 @@
-"""GPU memory of an expert from its weights and KV cache: what fits before an engine is started.
+"""GPU memory of an expert from its weights and KV cache: what fits before an engine starts.
 
     python -m cluster.check.memory CONFIG       the table that docs/deploy.md shows
 
-Facts come from the model's own folder, else from models.yaml; a model of neither is passed over.
-Arithmetic only; asks no GPU.
+Facts come from the model's own folder, else from models.yaml; a model of neither is skipped.
+Arithmetic only; uses no GPU.
 """
 
 import json
@@ -29,33 +29,33 @@ WEIGHT_BYTES = {
 }  # fmt: skip
 """Bytes per parameter by quantization; 4-bit methods keep scales and zero points beside the weights."""
 SAVED_BYTES = {"float32": 4}
-"""Bytes per parameter in a folder by its dtype, where they are not 2."""
+"""Bytes per parameter in a folder by its dtype, if not 2."""
 DEFAULT_UTILIZATION = 0.92
-"""vLLM 0.29's gpu_memory_utilization when it is left out."""
+"""vLLM 0.29's default of gpu_memory_utilization."""
 OVERHEAD_GIB = 2.0
 """Per GPU: CUDA context, activations and compiled graphs; vLLM profiles the true figure at start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a model's memory depends on."""
+    """Facts that determine a model's memory."""
 
     parameters: float
     layers: int
     kv_heads: int
     head_dim: int
     quantized_bytes: float | None = None
-    """Weights of a folder that is quantized already: no setting changes them."""
+    """Weights of a folder that is already quantized: no setting changes them."""
 
     def weights_gib(self, quantization: str | None) -> float | None:
-        """`None` where the quantization is not known here."""
+        """Return the size of the weights, or `None` if the quantization is unknown here."""
         if self.quantized_bytes is not None:
             return self.quantized_bytes / GIB
         width = WEIGHT_BYTES.get(quantization)
         return None if width is None else self.parameters * width / GIB
 
     def kv_bytes_per_token(self, kv_dtype: str) -> float:
-        """Keys and values of one token over all layers."""
+        """Return the bytes of one token's keys and values over all layers."""
         width = 1 if kv_dtype.startswith("fp8") else 2
         return 2 * self.layers * self.kv_heads * self.head_dim * width
 
@@ -70,9 +70,9 @@ class Size:
     memory: float
     weights: float
     kv: float
-    """What is left for the KV cache; may be negative."""
+    """Left for the KV cache; may be negative."""
     context: int | None
-    """`max_model_len`; `None` where vLLM is left to choose what fits."""
+    """`max_model_len`; `None` if vLLM chooses what fits."""
     kv_per_request: float
     """KV cache of one request at full context; 0 without one."""
 
@@ -89,30 +89,30 @@ def _facts() -> dict[str, Any]:
 
 
 def model_facts(model: str) -> Model | None:
-    """A model's facts, from its folder or from the table; `None` where neither knows it."""
+    """Return a model's facts from its folder or from the table; `None` if neither has them."""
     folder = resolve(model)
     if (folder / "config.json").is_file():
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if not {"num_hidden_layers", "num_attention_heads", "hidden_size"} <= config.keys():
             return None
         heads = int(config["num_attention_heads"])
-        held = _weight_bytes(folder)
-        if not held:
+        size = _weight_bytes(folder)
+        if not size:
             return None
         saved = config.get("dtype") or config.get("torch_dtype")
         return Model(
-            parameters=held / SAVED_BYTES.get(str(saved), 2),
+            parameters=size / SAVED_BYTES.get(str(saved), 2),
             layers=int(config["num_hidden_layers"]),
             kv_heads=int(config.get("num_key_value_heads") or heads),
             head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
-            quantized_bytes=held if config.get("quantization_config") else None,
+            quantized_bytes=size if config.get("quantization_config") else None,
         )
     known = _facts()["models"].get(model)
     return None if known is None else Model(**known)
 
 
 def indexed_weights(folder: Path) -> set[str]:
-    """Names of the files that a folder's index of weights names; none where it has no index."""
+    """Return the files that a folder's index of weights names; none if it has no index."""
     index = folder / WEIGHT_INDEX
     if not index.is_file():
         return set()
@@ -121,24 +121,24 @@ def indexed_weights(folder: Path) -> set[str]:
 
 
 def _weight_bytes(folder: Path) -> int:
-    """Size of the files that an engine would load: those of the index where there is one, as vLLM does."""
-    named = indexed_weights(folder)
+    """Return the size of the files that vLLM would load: those of the index if there is one."""
+    indexed = indexed_weights(folder)
     files = folder.glob("*.safetensors")
-    return sum(file.stat().st_size for file in files if not named or file.name in named)
+    return sum(file.stat().st_size for file in files if not indexed or file.name in indexed)
 
 
 def size_of(args: ExpertArgs) -> Size | None:
-    """The memory plan of an expert on GPUs of a known type, or `None` where a fact is missing."""
+    """Return the memory of an expert on GPUs of a known type, or `None` if a fact is missing."""
     memory = _facts()["accelerators_gib"].get(args.accelerator)
     facts = model_facts(args.model)
     whole = facts.weights_gib(args.engine.get("quantization")) if facts is not None else None
     if memory is None or facts is None or whole is None:
         return None
-    asked = args.engine.get("max_model_len")
-    context = asked if isinstance(asked, int) and asked > 0 else None
+    length = args.engine.get("max_model_len")
+    context = length if isinstance(length, int) and length > 0 else None
     tensor = int(args.engine.get("tensor_parallel_size", 1))
     stages = int(args.engine.get("pipeline_parallel_size", 1))
-    # A KV head is not split: beyond that many workers each keeps a copy.
+    # A KV head is not split: with more workers than heads, each keeps a copy.
     split = min(tensor, facts.kv_heads) * stages
     weights = whole / args.workers
     usable = memory * float(args.engine.get("gpu_memory_utilization", DEFAULT_UTILIZATION))
@@ -156,40 +156,40 @@ def size_of(args: ExpertArgs) -> Size | None:
 
 
 def check_memory(data: Mapping[str, Any], where: str) -> Iterator[Finding]:
-    """Whether an expert's weights, and one request at full context where one is named, fit on its GPUs."""
+    """Find whether an expert's weights, and one request at the configured context, exceed its GPUs."""
     try:
         size = size_of(ExpertArgs.model_validate(data))
     except (ValidationError, ValueError, TypeError):
-        return  # told by the check of the arguments themselves
+        return  # already an error of the schema
     if size is None:
         return
-    room = f"{size.accelerator} ({size.memory:g} GiB)"
+    gpu = f"{size.accelerator} ({size.memory:g} GiB)"
     if size.kv <= 0:
-        told = (
-            f"{size.weights:.1f} GiB of weights per GPU do not fit on {room} beside {OVERHEAD_GIB:g} GiB of "
-            "working memory: raise tensor_parallel_size, quantize, or take a larger accelerator"
+        message = (
+            f"{size.weights:.1f} GiB of weights per GPU do not fit on {gpu} beside {OVERHEAD_GIB:g} GiB of "
+            "working memory: raise tensor_parallel_size, quantize, or use a larger accelerator"
         )
-        yield Finding("error", f"{where}.args.accelerator", told)
+        yield Finding("error", f"{where}.args.accelerator", message)
     elif size.context is not None and not size.full_requests:
         most = int(size.context * size.kv / size.kv_per_request)
-        told = (
+        message = (
             f"{size.context} tokens take {size.kv_per_request:.1f} GiB of KV cache, {size.kv:.1f} GiB are "
-            f"left on {room} beside the weights: at most {most} tokens"
+            f"left on {gpu} beside the weights: at most {most} tokens"
         )
-        yield Finding("error", f"{where}.args.engine.max_model_len", told)
+        yield Finding("error", f"{where}.args.engine.max_model_len", message)
 
 
 def sizes(config: Mapping[str, Any]) -> list[Size]:
-    """The memory plans of a configuration's experts, where the facts are known."""
+    """Return the memory of a configuration's experts whose facts are known."""
     from cluster.packing import BUILD_EXPERT
 
     applications = [a for a in config.get("applications") or [] if a.get("import_path") == BUILD_EXPERT]
-    found = (size_of(ExpertArgs.model_validate(app.get("args") or {})) for app in applications)
-    return [size for size in found if size is not None]
+    every = (size_of(ExpertArgs.model_validate(app.get("args") or {})) for app in applications)
+    return [size for size in every if size is not None]
 
 
-def table(found: list[Size]) -> str:
-    """The plans as a Markdown table."""
+def table(experts: list[Size]) -> str:
+    """Return the sizes as a Markdown table."""
     rows = [
         "| expert | GPUs of one replica | weights per GPU | left for KV | full-context requests at once |",
         "|---|---|---|---|---|",
@@ -197,7 +197,7 @@ def table(found: list[Size]) -> str:
     rows += [
         f"| {s.name} | {s.workers} × {s.accelerator} | {s.weights:.1f} GiB | {s.kv:.1f} GiB "
         f"| {_requests(s)} |"
-        for s in found
+        for s in experts
     ]
     return "\n".join(rows)
 

@@ -1,6 +1,6 @@
-"""Hold a serve_config.yaml against nodes: a running cluster's, or a RayService manifest's worker groups.
+"""Whether the replicas of a serve_config.yaml fit on nodes, and the nodes of a running cluster.
 
-`--cluster` asks Ray's dashboard which nodes there are; `--kuberay` reads a file. Neither changes anything.
+Reads the nodes from Ray's dashboard; changes nothing.
 """
 
 import os
@@ -14,55 +14,57 @@ from router.errors import RouterError
 
 DASHBOARD = "http://127.0.0.1:8265"
 NODE_LIMIT = 10_000
-"""More nodes than Ray's state API lists at once."""
+"""Above the number that Ray's state API lists by default."""
 
 
 class ClusterUnreachable(RouterError):
-    """The dashboard of the cluster did not answer as Ray's does."""
+    """There is no dashboard of Ray at the cluster's address."""
 
 
 def check_fit(
-    asks: Sequence[ReplicaDemand], nodes: Sequence[Nodes], *, where: str, more_may_join: bool = False
+    demands: Sequence[ReplicaDemand], nodes: Sequence[Nodes], *, where: str, more_may_join: bool = False
 ) -> Iterator[Finding]:
-    """What of the deployments finds no place on the nodes.
+    """Find the deployments whose replicas do not fit on the nodes.
 
     Args:
-        asks: every deployment's needs.
+        demands: the needs of every deployment.
         nodes: single nodes or worker groups.
-        where: whose nodes they are, for the messages.
-        more_may_join: the nodes are those of a moment; a pool that may sleep may have none.
+        where: the source of the nodes, for the messages.
+        more_may_join: more nodes may join later, so a pool scaled to zero may have none now.
     """
     placeable: list[ReplicaDemand] = []
-    for ask in asks:
-        told = _impossible(ask, nodes)
-        if told is None:
-            placeable.append(ask)
-        elif ask.high > 0:
-            asleep = more_may_join and ask.low == 0 and not eligible(ask, nodes)
-            yield Finding("warning" if asleep else "error", ask.key, f"{told} ({where})")
-    least = unplaced([(ask, ask.low) for ask in placeable], nodes, most=True)
+    for demand in demands:
+        reason = _impossible(demand, nodes)
+        if reason is None:
+            placeable.append(demand)
+        elif demand.high > 0:
+            may_come = more_may_join and demand.low == 0 and not eligible(demand, nodes)
+            yield Finding("warning" if may_come else "error", demand.key, f"{reason} ({where})")
+    least = unplaced([(demand, demand.low) for demand in placeable], nodes, most=True)
     for key, missing in least.items():
-        ask = next(a for a in placeable if a.key == key)
-        told = f"{missing} of min_replicas {ask.low} find no room beside the others: {_wants(ask)} each"
-        yield Finding("error", key, f"{told} ({where})")
-    for key, missing in unplaced([(ask, ask.high) for ask in placeable], nodes, most=True).items():
+        demand = next(d for d in placeable if d.key == key)
+        message = (
+            f"{missing} of min_replicas {demand.low} do not fit beside the others: {_needs(demand)} each"
+        )
+        yield Finding("error", key, f"{message} ({where})")
+    for key, missing in unplaced([(demand, demand.high) for demand in placeable], nodes, most=True).items():
         if key in least:
             continue
-        ask = next(a for a in placeable if a.key == key)
-        told = (
-            f"only {ask.high - missing} of max_replicas {ask.high} find room when all are at their maximum: "
-            f"{_wants(ask)} each; raise {_growth(ask, nodes)} or lower max_replicas"
+        demand = next(d for d in placeable if d.key == key)
+        message = (
+            f"only {demand.high - missing} of max_replicas {demand.high} fit when all are at their maximum: "
+            f"{_needs(demand)} each; raise {_growth(demand, nodes)} or lower max_replicas"
         )
         grows = any(group.high > 1 for group in nodes)
-        yield Finding("error" if grows else "warning", key, f"{told} ({where})")
+        yield Finding("error" if grows else "warning", key, f"{message} ({where})")
 
 
-def _impossible(ask: ReplicaDemand, nodes: Sequence[Nodes]) -> str | None:
-    """Why not even one replica can run, or `None`."""
-    able = eligible(ask, nodes)
+def _impossible(demand: ReplicaDemand, nodes: Sequence[Nodes]) -> str | None:
+    """Return why not even one replica can run, or `None`."""
+    able = eligible(demand, nodes)
     if not able:
-        return f"no node of pool {_pool(ask)}: the nodes carry {_offers(ask, nodes)}"
-    for piece in ask.pieces:
+        return f"no node of pool {_pool(demand)}: the nodes have {_offers(demand, nodes)}"
+    for piece in demand.pieces:
         if any(holds(node.resources, piece) for node in able):
             continue
         for name, amount in piece.items():
@@ -70,22 +72,22 @@ def _impossible(ask: ReplicaDemand, nodes: Sequence[Nodes]) -> str | None:
             if largest < amount:
                 return (
                     f"one replica needs {amount:g} {name} on one node, "
-                    f"the largest node of pool {_pool(ask)} has {largest:g}"
+                    f"the largest node of pool {_pool(demand)} has {largest:g}"
                 )
-        return f"no single node of pool {_pool(ask)} has {_amounts(piece)} together"
+        return f"no single node of pool {_pool(demand)} has {_amounts(piece)} together"
     return None
 
 
-def _pool(ask: ReplicaDemand) -> str:
-    custom = {n for b in ask.bundles for n in b} - {"CPU", "GPU", "memory"}
-    named = [f"{key}={value}" for key, value in ask.labels.items()] + sorted(custom)
-    return ", ".join(named) or "any"
+def _pool(demand: ReplicaDemand) -> str:
+    custom = {n for b in demand.bundles for n in b} - {"CPU", "GPU", "memory"}
+    names = [f"{key}={value}" for key, value in demand.labels.items()] + sorted(custom)
+    return ", ".join(names) or "any"
 
 
-def _offers(ask: ReplicaDemand, nodes: Sequence[Nodes]) -> str:
-    if ask.labels:
-        seen = {f"{key}={n.labels[key]}" for n in nodes for key in ask.labels if key in n.labels}
-        return ", ".join(sorted(seen)) or f"no label {', '.join(ask.labels)}"
+def _offers(demand: ReplicaDemand, nodes: Sequence[Nodes]) -> str:
+    if demand.labels:
+        present = {f"{key}={n.labels[key]}" for n in nodes for key in demand.labels if key in n.labels}
+        return ", ".join(sorted(present)) or f"no label {', '.join(demand.labels)}"
     custom = {
         name
         for n in nodes
@@ -95,37 +97,37 @@ def _offers(ask: ReplicaDemand, nodes: Sequence[Nodes]) -> str:
     return ", ".join(sorted(custom)) or "no custom resource"
 
 
-def _wants(ask: ReplicaDemand) -> str:
-    return " + ".join(_amounts(piece) for piece in ask.pieces)
+def _needs(demand: ReplicaDemand) -> str:
+    return " + ".join(_amounts(piece) for piece in demand.pieces)
 
 
 def _amounts(piece: Mapping[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in piece.items()) or "nothing"
 
 
-def _growth(ask: ReplicaDemand, nodes: Sequence[Nodes]) -> str:
-    named = ", ".join(f"{n.name}.maxReplicas (now {n.high})" for n in eligible(ask, nodes) if n.high > 1)
-    return named or "the number of nodes"
+def _growth(demand: ReplicaDemand, nodes: Sequence[Nodes]) -> str:
+    limits = ", ".join(f"{n.name}.maxReplicas (now {n.high})" for n in eligible(demand, nodes) if n.high > 1)
+    return limits or "the number of nodes"
 
 
 def cluster_nodes(address: str, *, client: httpx.Client | None = None) -> list[Nodes]:
-    """The living nodes of a running Ray cluster, asked of its dashboard.
+    """Return the living nodes of a running Ray cluster, as its dashboard lists them.
 
     Raises:
-        ClusterUnreachable: nobody answers there, or not as Ray's dashboard does.
+        ClusterUnreachable: there is no response, or not one of Ray's dashboard.
     """
     token = os.environ.get("RAY_AUTH_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     url = f"{address.rstrip('/')}/api/v0/nodes"
     try:
-        with client or httpx.Client(timeout=15) as asking:
-            answer = asking.get(url, params={"detail": "1", "limit": str(NODE_LIMIT)}, headers=headers)
-        answer.raise_for_status()
-        rows = answer.json()["data"]["result"]["result"]
+        with client or httpx.Client(timeout=15) as session:
+            response = session.get(url, params={"detail": "1", "limit": str(NODE_LIMIT)}, headers=headers)
+        response.raise_for_status()
+        rows = response.json()["data"]["result"]["result"]
     except httpx.HTTPError as error:
         raise ClusterUnreachable(f"no Ray dashboard at {address}: {error}; is Ray started there?") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ClusterUnreachable(f"{address} does not answer as Ray's dashboard does") from error
+        raise ClusterUnreachable(f"the response of {address} is not one of Ray's dashboard") from error
     return [
         Nodes(str(row.get("node_name")), dict(row.get("labels") or {}), dict(row["resources_total"]))
         for row in rows

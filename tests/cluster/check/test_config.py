@@ -1,4 +1,4 @@
-"""`to-router check`: each fault of a configuration is named, with its key and what was found."""
+"""`to-router check`: each error of a configuration is named with its key and its value."""
 
 import json
 from collections.abc import Callable
@@ -17,19 +17,22 @@ from tests.cluster.configs import POLICY, expert, good, written
 Break = Callable[[dict[str, Any]], object]
 
 
-def door(config: dict[str, Any], deployment: int) -> dict[str, Any]:
-    found: dict[str, Any] = config["applications"][0]["deployments"][deployment]
-    return found
+def front(config: dict[str, Any], deployment: int) -> dict[str, Any]:
+    """Ingress (0) or router (1)."""
+    entry: dict[str, Any] = config["applications"][0]["deployments"][deployment]
+    return entry
 
 
 def first(config: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = config["applications"][1]
-    return found
+    """The first expert's application."""
+    entry: dict[str, Any] = config["applications"][1]
+    return entry
 
 
 def scale(config: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = first(config)["deployments"][0]
-    return found
+    """The first expert's deployment."""
+    entry: dict[str, Any] = first(config)["deployments"][0]
+    return entry
 
 
 BROKEN: dict[str, tuple[Break, str, str]] = {
@@ -37,17 +40,17 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "an unknown key of the application": (
         lambda c: first(c).update(runtime_envs={}),
         "expert-sums.runtime_envs",
-        "drop in silence",
+        "drop it silently",
     ),
     "an unknown key of a deployment": (
         lambda c: scale(c).update(max_ongoing_request=3),
         "expert-sums.deployments[Expert].max_ongoing_request",
-        "drop in silence",
+        "drop it silently",
     ),
     "an unknown key of autoscaling": (
         lambda c: scale(c)["autoscaling_config"].update(max_replica=9),
         "autoscaling_config.max_replica",
-        "drop in silence",
+        "drop it silently",
     ),
     "an unknown key of our own": (
         lambda c: c["applications"][0]["args"]["router"].update(batch=3),
@@ -57,9 +60,9 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "an unknown engine argument": (
         lambda c: first(c)["args"]["engine"].update(max_modle_len=5),
         "expert-sums.args.engine.max_modle_len",
-        "vLLM knows no such engine argument",
+        "vLLM has no such engine argument",
     ),
-    "a model that is not there": (
+    "a model that is missing": (
         lambda c: first(c)["args"].update(model="cluster/local/experts/nowhere"),
         "expert-sums.args.model",
         "nowhere",
@@ -67,27 +70,27 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "replicas fixed on an expert": (
         lambda c: scale(c).update(num_replicas=2),
         "expert-sums.deployments[Expert].num_replicas",
-        "overruled in silence",
+        "silently overridden",
     ),
     "actor options on an expert": (
         lambda c: scale(c).update(ray_actor_options={"num_gpus": 1}),
         "expert-sums.deployments[Expert].ray_actor_options",
         "environment",
     ),
-    "actor options at the door": (
-        lambda c: door(c, 0).update(ray_actor_options={"num_gpus": 1}),
+    "actor options at the ingress": (
+        lambda c: front(c, 0).update(ray_actor_options={"num_gpus": 1}),
         "to-router.deployments[Ingress].ray_actor_options",
         "use args.ingress.pool",
     ),
     "bundles of a deployment": (
         lambda c: scale(c).update(placement_group_bundles=[{"CPU": 1}]),
         "expert-sums.deployments[Expert].placement_group_bundles",
-        "take it out",
+        "remove it",
     ),
     "replicas per node of a deployment": (
-        lambda c: door(c, 1).update(max_replicas_per_node=1),
+        lambda c: front(c, 1).update(max_replicas_per_node=1),
         "to-router.deployments[Router].max_replicas_per_node",
-        "take it out",
+        "remove it",
     ),
     "no target of autoscaling": (
         lambda c: scale(c)["autoscaling_config"].pop("target_ongoing_requests"),
@@ -99,8 +102,8 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
         "expert-sums.deployments[Expert].autoscaling_config",
         "min_replicas 5 is above max_replicas 2",
     ),
-    "max_ongoing_requests left out at the door": (
-        lambda c: door(c, 0).pop("max_ongoing_requests"),
+    "max_ongoing_requests missing at the ingress": (
+        lambda c: front(c, 0).pop("max_ongoing_requests"),
         "to-router.deployments[Ingress].max_ongoing_requests",
         "default of 5",
     ),
@@ -122,32 +125,32 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "the same application twice": (
         lambda c: c["applications"].append(first(c)),
         "applications[].name",
-        "'expert-sums' stands twice",
+        "'expert-sums' is duplicated",
     ),
-    "the price of a stranger": (
-        lambda c: door(c, 1)["user_config"]["prices"].update(giant={"input": 1, "output": 1}),
+    "the price of an unknown expert": (
+        lambda c: front(c, 1)["user_config"]["prices"].update(giant={"input": 1, "output": 1}),
         "prices.giant",
         "does not score this expert",
     ),
     "a negative price": (
-        lambda c: door(c, 1)["user_config"]["prices"]["sums"].update(input=-1),
+        lambda c: front(c, 1)["user_config"]["prices"]["sums"].update(input=-1),
         "prices.sums.input",
         "-1",
     ),
     "a price without its output": (
-        lambda c: door(c, 1)["user_config"]["prices"].update(sums={"input": 1}),
+        lambda c: front(c, 1)["user_config"]["prices"].update(sums={"input": 1}),
         "prices.sums.output",
         "missing",
     ),
-    "a policy that is not there": (
-        lambda c: door(c, 1)["user_config"].update(policy="no/such/policy"),
+    "a policy that is missing": (
+        lambda c: front(c, 1)["user_config"].update(policy="no/such/policy"),
         "to-router.Router.user_config.policy",
         "no/such/policy",
     ),
     "a policy that does not cover an expert": (
         lambda c: (
             c["applications"].append(expert("new")),
-            door(c, 0)["user_config"]["experts"].update(new={"app": "expert-new"}),
+            front(c, 0)["user_config"]["experts"].update(new={"app": "expert-new"}),
         ),
         "to-router.Router.user_config.policy",
         "does not cover the experts new",
@@ -179,31 +182,31 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
 
 
 def errors(config: Any, folder: Path, **options: Any) -> list[tuple[str, str]]:
-    found = check_file(written(config, folder), **options)
-    return [(finding.key, finding.message) for finding in found if finding.is_error]
+    findings = check_file(written(config, folder), **options)
+    return [(finding.key, finding.message) for finding in findings if finding.is_error]
 
 
 def test_a_good_configuration_has_no_fault(tmp_path: Path) -> None:
     assert check_file(written(good(), tmp_path)) == []
 
 
-@pytest.mark.parametrize(("broken", "key", "told"), BROKEN.values(), ids=BROKEN.keys())
-def test_a_fault_is_named_with_its_key(broken: Break, key: str, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("broken", "key", "expected"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_fault_is_named_with_its_key(broken: Break, key: str, expected: str, tmp_path: Path) -> None:
     config = good()
     broken(config)
 
-    found = errors(config, tmp_path)
+    findings = errors(config, tmp_path)
 
-    assert any(where.endswith(key) and told in message for where, message in found), found
+    assert any(where.endswith(key) and expected in message for where, message in findings), findings
 
 
 def test_an_application_without_an_expert_is_a_warning(tmp_path: Path) -> None:
     config = good()
     config["applications"].append(expert("idle"))
 
-    found = check_file(written(config, tmp_path))
+    findings = check_file(written(config, tmp_path))
 
-    assert [(f.level, f.key) for f in found] == [("warning", "expert-idle")]
+    assert [(f.level, f.key) for f in findings] == [("warning", "expert-idle")]
 
 
 def test_an_expert_without_a_price_beside_priced_ones_is_a_warning(tmp_path: Path) -> None:
@@ -211,24 +214,24 @@ def test_an_expert_without_a_price_beside_priced_ones_is_a_warning(tmp_path: Pat
     policy = Policy.load(POLICY)
     pool = CandidatePool([replace(e, price=None) if e.name == "large" else e for e in policy.pool])
     replace(policy, pool=pool).save(tmp_path / "unpriced")
-    door(config, 1)["user_config"]["policy"] = str(tmp_path / "unpriced")
-    del door(config, 1)["user_config"]["prices"]["large"]
+    front(config, 1)["user_config"]["policy"] = str(tmp_path / "unpriced")
+    del front(config, 1)["user_config"]["prices"]["large"]
 
-    found = check_file(written(config, tmp_path))
+    findings = check_file(written(config, tmp_path))
 
-    assert [(f.level, f.key) for f in found] == [("warning", "to-router.Router.user_config.prices")]
-    assert "large has no price" in found[0].message
+    assert [(f.level, f.key) for f in findings] == [("warning", "to-router.Router.user_config.prices")]
+    assert "large has no price" in findings[0].message
 
 
 def test_a_key_of_an_expert_elsewhere_that_is_not_set_is_a_warning(tmp_path: Path) -> None:
     config = good()
     far = {"url": "https://models.example/v1", "key_env": "NO_SUCH_KEY"}
-    door(config, 0)["user_config"]["experts"]["sums"] = far
+    front(config, 0)["user_config"]["experts"]["sums"] = far
     del config["applications"][1]
 
-    found = check_file(written(config, tmp_path))
+    findings = check_file(written(config, tmp_path))
 
-    assert [(f.level, f.key) for f in found] == [
+    assert [(f.level, f.key) for f in findings] == [
         ("warning", "to-router.Ingress.user_config.experts.sums.key_env")
     ]
 
@@ -238,14 +241,14 @@ def test_what_is_no_configuration_is_one_clear_error(text: str, tmp_path: Path) 
     file = tmp_path / "serve_config.yaml"
     file.write_text(text, encoding="utf-8")
 
-    found = check_file(file)
+    findings = check_file(file)
 
-    assert any(finding.is_error for finding in found)
+    assert any(finding.is_error for finding in findings)
 
 
-def test_a_policy_that_lies_elsewhere_is_left_unchecked_when_told(tmp_path: Path) -> None:
+def test_a_policy_elsewhere_is_not_checked_on_request(tmp_path: Path) -> None:
     config = good()
-    door(config, 1)["user_config"]["policy"] = "policies/default"
+    front(config, 1)["user_config"]["policy"] = "policies/default"
 
     assert errors(config, tmp_path, policy=False) == []
 
@@ -256,15 +259,15 @@ def test_the_exit_code_and_json_are_for_programs(tmp_path: Path, capsys: pytest.
 
     code = main(["check", str(written(config, tmp_path)), "--json"])
 
-    told = json.loads(capsys.readouterr().out)
-    assert (code, told["ok"]) == (2, False)
-    assert told["findings"][0]["key"] == "expert-sums.deployments[Expert].num_replicas"
+    output = json.loads(capsys.readouterr().out)
+    assert (code, output["ok"]) == (2, False)
+    assert output["findings"][0]["key"] == "expert-sums.deployments[Expert].num_replicas"
 
 
 def test_an_application_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     config = good()
     config["applications"].append({"name": "other", "route_prefix": "/other", "import_path": "other:app"})
 
-    told = [finding for finding in check_file(written(config, tmp_path)) if "other" in finding.key]
+    findings = [finding for finding in check_file(written(config, tmp_path)) if "other" in finding.key]
 
-    assert [(finding.level, finding.key) for finding in told] == [("warning", "other.import_path")]
+    assert [(finding.level, finding.key) for finding in findings] == [("warning", "other.import_path")]

@@ -1,4 +1,4 @@
-"""An expert's arguments: where its model may lie, and how engines share GPUs."""
+"""An expert's arguments: the sources of its model, and how engines share GPUs."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from cluster.check.known_keys import accelerators
 FOLDER = "cluster/local/experts/words"
 
 
-def found(**args: Any) -> list[tuple[str, str, str]]:
+def findings(**args: Any) -> list[tuple[str, str, str]]:
     """Findings of an expert, with the key's part after `args.`."""
     data = {"name": "sums", "model": FOLDER, **args}
     return [(f.level, f.key.removeprefix("app.args."), f.message) for f in check_expert(data, "app")]
@@ -20,106 +20,106 @@ def found(**args: Any) -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("model", ["s3://bucket/model", "gs://bucket/a/b", "az://box/x", "Qwen/Qwen3-8B"])
 def test_a_model_may_lie_in_a_bucket_or_on_the_hub(model: str) -> None:
-    assert found(model=model) == []
+    assert findings(model=model) == []
 
 
 def test_a_folder_that_only_the_workers_have_is_a_warning() -> None:
-    (told,) = found(model="/models/on/a/volume")
+    (finding,) = findings(model="/models/on/a/volume")
 
-    assert told[:2] == ("warning", "model")
-    assert "'/models/on/a/volume' is not on this machine; it must be on the workers" in told[2]
+    assert finding[:2] == ("warning", "model")
+    assert "'/models/on/a/volume' is not on this machine; it must be on the workers" in finding[2]
 
 
 @pytest.mark.parametrize("model", ["ftp://host/model", "./nowhere", "a/b/c"])
 def test_a_model_that_lies_nowhere_is_an_error(model: str) -> None:
-    (told,) = found(model=model)
+    (finding,) = findings(model=model)
 
-    assert told[:2] == ("error", "model")
-    assert repr(model) in told[2]
+    assert finding[:2] == ("error", "model")
+    assert repr(model) in finding[2]
 
 
 INDEX = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "expected"),
     [
-        ({}, "holds no config.json"),
+        ({}, "has no config.json"),
         ({"config.json": "{"}, "config.json is not JSON: "),
-        ({"config.json": "[]"}, "config.json must hold an object, found list"),
+        ({"config.json": "[]"}, "config.json must hold an object, not list"),
         ({"config.json": "{}", "model.safetensors.index.json": "x"}, "index.json is not JSON: "),
-        ({"config.json": "{}", "model.safetensors.index.json": "3"}, "must hold an object, found int"),
+        ({"config.json": "{}", "model.safetensors.index.json": "3"}, "must hold an object, not int"),
         (
             {
                 "config.json": "{}",
                 "model.safetensors.index.json": json.dumps(INDEX),
                 "model-1-of-2.safetensors": "",
             },
-            "index.json names model-2-of-2.safetensors, which is not there: finish the download",
+            "index.json names model-2-of-2.safetensors, which is missing: finish the download",
         ),
     ],
 )
-def test_a_folder_that_no_engine_could_load_is_refused(
-    tmp_path: Path, files: dict[str, str], told: str
+def test_a_folder_that_no_engine_can_load_is_rejected(
+    tmp_path: Path, files: dict[str, str], expected: str
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    ((level, key, message),) = found(model=str(tmp_path), accelerator="L4")
+    ((level, key, message),) = findings(model=str(tmp_path), accelerator="L4")
 
     assert (level, key) == ("error", "model")
-    assert told in message
+    assert expected in message
     assert str(tmp_path) in message
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("h100", "did you mean H100?"), ("GPU", "mean gpu?"), ("abacus", "such as H100")]
+    ("name", "expected"), [("h100", "did you mean H100?"), ("GPU", "mean gpu?"), ("abacus", "such as H100")]
 )
-def test_an_accelerator_that_ray_does_not_know_is_refused(name: str, told: str) -> None:
-    ((level, key, message),) = found(accelerator=name)
+def test_an_accelerator_unknown_to_ray_is_rejected(name: str, expected: str) -> None:
+    ((level, key, message),) = findings(accelerator=name)
 
     assert (level, key) == ("error", "accelerator")
     assert repr(name) in message
-    assert told in message
+    assert expected in message
 
 
 def test_the_names_of_accelerators_are_those_of_the_installed_ray() -> None:
     assert {"H100", "L4", "A100-80G"} <= accelerators()
-    assert found(accelerator="H200") == []
+    assert findings(accelerator="H200") == []
 
 
-def test_memory_beyond_the_share_of_a_gpu_is_refused() -> None:
+def test_memory_beyond_the_share_of_a_gpu_is_rejected() -> None:
     key = "engine.gpu_memory_utilization"
 
-    assert found(gpus_per_worker=0.4, engine={"gpu_memory_utilization": 0.4}) == []
-    assert found(gpus_per_worker=0.95) == []
-    (given,) = found(gpus_per_worker=0.4, engine={"gpu_memory_utilization": 0.9})
-    assert given[:2] == ("error", key)
-    assert "0.9 is of the GPU's memory, more than gpus_per_worker 0.4" in given[2]
-    (default,) = found(gpus_per_worker=0.4)
+    assert findings(gpus_per_worker=0.4, engine={"gpu_memory_utilization": 0.4}) == []
+    assert findings(gpus_per_worker=0.95) == []
+    (configured,) = findings(gpus_per_worker=0.4, engine={"gpu_memory_utilization": 0.9})
+    assert configured[:2] == ("error", key)
+    assert "0.9 is of the GPU's memory, more than gpus_per_worker 0.4" in configured[2]
+    (default,) = findings(gpus_per_worker=0.4)
     assert default[:2] == ("error", key)
-    assert "left out, so vLLM takes 0.92" in default[2]
+    assert "missing, so vLLM uses 0.92" in default[2]
 
 
 @pytest.mark.parametrize("size", ["tensor_parallel_size", "pipeline_parallel_size"])
 def test_workers_of_one_replica_do_not_share_a_gpu(size: str) -> None:
-    ((level, key, message),) = found(gpus_per_worker=0.5, engine={size: 2, "gpu_memory_utilization": 0.4})
+    ((level, key, message),) = findings(gpus_per_worker=0.5, engine={size: 2, "gpu_memory_utilization": 0.4})
 
     assert (level, key) == ("error", "gpus_per_worker")
     assert "0.5 with 2 workers" in message
 
 
-def test_stages_of_several_workers_are_only_tried_to_be_kept_together() -> None:
+def test_stages_of_several_workers_may_be_separated() -> None:
     engine = {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}
-    ((level, key, message),) = found(engine=engine)
+    ((level, key, message),) = findings(engine=engine)
 
     assert (level, key) == ("warning", "engine.pipeline_parallel_size")
-    assert "take nodes of 4 GPUs" in message
-    assert found(engine={"pipeline_parallel_size": 2}) == []
+    assert "use nodes of 4 GPUs" in message
+    assert findings(engine={"pipeline_parallel_size": 2}) == []
 
 
 @pytest.mark.parametrize("size", [0, -1, "two", True, None])
 def test_sizes_of_parallelism_are_whole_numbers(size: object) -> None:
-    ((level, key, message),) = found(engine={"tensor_parallel_size": size})
+    ((level, key, message),) = findings(engine={"tensor_parallel_size": size})
 
     assert (level, key) == ("error", "engine.tensor_parallel_size")
     assert repr(size) in message

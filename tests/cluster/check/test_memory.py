@@ -1,4 +1,4 @@
-"""What an expert's memory is known to be before an engine starts, and where nothing is claimed."""
+"""An expert's memory before an engine starts, and the cases in which it is unknown."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def args(model: str, **engine: Any) -> dict[str, Any]:
 
 
 def weights(model: str, **engine: Any) -> float | None:
-    """GiB of weights per GPU, or `None` where nothing is claimed."""
+    """GiB of weights per GPU, or `None` if they are unknown."""
     size = size_of(ExpertArgs.model_validate(args(model, **engine)))
     return None if size is None else size.weights
 
@@ -34,10 +34,10 @@ def folder(path: Path, gib: float, **config: Any) -> str:
 
 @pytest.mark.parametrize("length", [{}, {"max_model_len": 0}, {"max_model_len": -1}])
 def test_weights_are_checked_without_a_context(length: dict[str, int]) -> None:
-    (found,) = check_memory(args(LARGE, **length), "app")
+    (finding,) = check_memory(args(LARGE, **length), "app")
 
-    assert found.key == "app.args.accelerator"
-    assert "61.1 GiB of weights per GPU do not fit on L4" in found.message
+    assert finding.key == "app.args.accelerator"
+    assert "61.1 GiB of weights per GPU do not fit on L4" in finding.message
     assert list(check_memory(args("Qwen/Qwen2.5-7B-Instruct", **length), "app")) == []
 
 

@@ -24,25 +24,25 @@ def test_pools_that_fit_are_passed() -> None:
     assert fit(good(), NODES) == []
 
 
-def test_a_label_that_no_node_has_is_named_with_those_there_are() -> None:
+def test_a_label_that_no_node_has_is_named_with_the_labels() -> None:
     config = good()
     first(config)["args"]["pool"] = {"labels": {"pool": "summs"}}
 
-    found = fit(config, NODES)
+    findings = fit(config, NODES)
 
-    assert [(level, key) for level, key, _ in found] == [("error", "expert-sums.Expert")]
-    assert "no node of pool pool=summs" in found[0][2]
-    assert "pool=sums" in found[0][2]
+    assert [(level, key) for level, key, _ in findings] == [("error", "expert-sums.Expert")]
+    assert "no node of pool pool=summs" in findings[0][2]
+    assert "pool=sums" in findings[0][2]
 
 
-def test_a_pool_that_may_sleep_may_have_no_node_yet() -> None:
+def test_a_pool_scaled_to_zero_may_have_no_node_yet() -> None:
     config = good()
     nodes = [node for node in NODES if node.name != "gpu-sums"]
 
     def levels(low: int, *, more_may_join: bool) -> list[str]:
         scale(config)["autoscaling_config"]["min_replicas"] = low
-        found = check_fit(demands(config), nodes, where="test", more_may_join=more_may_join)
-        return [finding.level for finding in found]
+        findings = check_fit(demands(config), nodes, where="test", more_may_join=more_may_join)
+        return [finding.level for finding in findings]
 
     assert levels(0, more_may_join=True) == ["warning"]
     assert levels(0, more_may_join=False) == ["error"]
@@ -61,9 +61,9 @@ def test_tensor_parallelism_must_fit_on_one_node() -> None:
     first(config)["args"]["engine"]["tensor_parallel_size"] = 4
     nodes = [*NODES, Nodes("gpu-sums-2", {"pool": "sums"}, {"CPU": 8.0, "GPU": 2.0})]
 
-    found = fit(config, nodes)
+    findings = fit(config, nodes)
 
-    assert "needs 4 GPU on one node, the largest node of pool pool=sums has 2" in found[0][2]
+    assert "needs 4 GPU on one node, the largest node of pool pool=sums has 2" in findings[0][2]
 
 
 def test_pipeline_stages_may_spread_over_nodes() -> None:
@@ -81,20 +81,20 @@ def test_two_experts_that_share_a_pool_are_added_up() -> None:
         app["args"]["pool"] = {"labels": {"pool": "sums"}}
         app["deployments"][0]["autoscaling_config"]["max_replicas"] = 1
 
-    found = fit(config, NODES)
+    findings = fit(config, NODES)
 
-    assert [level for level, *_ in found] == ["error"]
-    assert "find no room beside the others" in found[0][2]
+    assert [level for level, *_ in findings] == ["error"]
+    assert "do not fit beside the others" in findings[0][2]
 
 
 def test_a_maximum_that_fixed_nodes_cannot_hold_is_a_warning() -> None:
     config = good()
     scale(config)["autoscaling_config"]["max_replicas"] = 3
 
-    found = fit(config, NODES)
+    findings = fit(config, NODES)
 
-    assert [(level, key) for level, key, _ in found] == [("warning", "expert-sums.Expert")]
-    assert "only 2 of max_replicas 3" in found[0][2]
+    assert [(level, key) for level, key, _ in findings] == [("warning", "expert-sums.Expert")]
+    assert "only 2 of max_replicas 3" in findings[0][2]
 
 
 def test_the_nodes_of_a_cluster_are_the_living_ones() -> None:
@@ -102,15 +102,15 @@ def test_the_nodes_of_a_cluster_are_the_living_ones() -> None:
         {"node_name": "a", "state": "ALIVE", "labels": {"pool": "x"}, "resources_total": {"CPU": 2.0}},
         {"node_name": "b", "state": "DEAD", "labels": {}, "resources_total": {"CPU": 2.0}},
     ]
-    answer = {"result": True, "data": {"result": {"result": rows}}}
-    client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer)))
+    response = {"result": True, "data": {"result": {"result": rows}}}
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=response)))
 
     assert cluster_nodes("http://ray:8265", client=client) == [Nodes("a", {"pool": "x"}, {"CPU": 2.0})]
 
 
-@pytest.mark.parametrize("answer", [httpx.Response(503), httpx.Response(200, json={"data": None})])
-def test_a_cluster_that_does_not_answer_is_one_clear_error(answer: httpx.Response) -> None:
-    client = httpx.Client(transport=httpx.MockTransport(lambda _: answer))
+@pytest.mark.parametrize("response", [httpx.Response(503), httpx.Response(200, json={"data": None})])
+def test_a_cluster_without_a_response_is_one_clear_error(response: httpx.Response) -> None:
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: response))
 
     with pytest.raises(ClusterUnreachable, match="http://ray:8265"):
         cluster_nodes("http://ray:8265", client=client)

@@ -1,0 +1,102 @@
+"""References between the parts of a serve_config.yaml: ingress, experts, policy, prices."""
+
+import os
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from cluster.check.finding import Finding
+from cluster.check.schema import model_errors
+from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED
+from deployments.config import IngressConfig, RouterConfig, resolve
+from router.errors import RouterError
+
+
+def check_references(applications: list[dict[str, Any]], *, policy: bool) -> Iterator[Finding]:
+    """Find the errors that only the whole file shows.
+
+    Args:
+        applications: every application of the file.
+        policy: false if the policy's folder is not on this machine.
+    """
+    yield from _duplicates(applications)
+    main = next((app for app in applications if app.get("import_path") == BUILD_APP), None)
+    if main is None:
+        yield Finding("error", "applications", f"none is built by {BUILD_APP}: there is no ingress")
+        return
+    configs = {d.get("name"): d.get("user_config") for d in main.get("deployments") or []}
+    where = str(main.get("name"))
+    ingress = yield from _config(IngressConfig, configs.get("Ingress"), f"{where}.Ingress.user_config")
+    router = yield from _config(RouterConfig, configs.get("Router"), f"{where}.Router.user_config")
+    if ingress is not None:
+        yield from _experts(ingress, applications, f"{where}.Ingress.user_config.experts")
+    if router is not None and policy:
+        yield from _policy(router, ingress, f"{where}.Router.user_config")
+
+
+def _duplicates(applications: list[dict[str, Any]]) -> Iterator[Finding]:
+    for key in ("name", "route_prefix"):
+        values = [app.get(key) for app in applications if app.get(key) is not None]
+        for value in sorted({str(v) for v in values if values.count(v) > 1}):
+            yield Finding("error", f"applications[].{key}", f"{value!r} is duplicated")
+
+
+def _config(model: type[BaseModel], data: Any, where: str) -> Generator[Finding, None, Any]:
+    """Yield the findings of a user_config and return the parsed value, or `None`."""
+    if data is None:
+        yield Finding("error", where, "is missing")
+        return None
+    errors = list(model_errors(model, data, where))
+    yield from errors
+    return None if errors else model.model_validate(data)
+
+
+def _experts(config: Any, applications: list[dict[str, Any]], key: str) -> Iterator[Finding]:
+    apps = {app.get("name"): app for app in applications}
+    experts = {n for n, a in apps.items() if a.get("import_path") in {BUILD_EXPERT, BUILD_SIMULATED}}
+    referenced = {target.app: name for name, target in config.experts.items() if target.app is not None}
+    for app, name in referenced.items():
+        if app not in apps:
+            yield Finding(
+                "error", f"{key}.{name}.app", f"there is no application {app!r}: add it, or remove the expert"
+            )
+        elif (called := (apps[app].get("args") or {}).get("name", name)) != name:
+            message = f"{app!r} serves itself as {called!r}: the two names must be equal"
+            yield Finding("error", f"{key}.{name}", message)
+    for app in experts - referenced.keys():
+        yield Finding(
+            "warning", str(app), f"is an application without an expert: add it under {key}, or remove it"
+        )
+    for name, target in config.experts.items():
+        if target.key_env and target.key_env not in os.environ:
+            yield Finding(
+                "warning", f"{key}.{name}.key_env", f"{target.key_env} is not set in this environment"
+            )
+
+
+def _policy(config: Any, ingress: Any, key: str) -> Iterator[Finding]:
+    from router.policy import Policy
+
+    folder = resolve(config.policy)
+    try:
+        policy = Policy.load(folder)
+    except RouterError as error:
+        yield Finding("error", f"{key}.policy", f"{config.policy!r} cannot be served: {error}")
+        return
+    if unknown := sorted(set(config.prices) - set(policy.pool.names)):
+        yield Finding(
+            "error", f"{key}.prices.{unknown[0]}", f"policy {policy.policy_id} does not score this expert"
+        )
+    if ingress is None:
+        return
+    if missing := sorted(set(ingress.experts) - set(policy.pool.names)):
+        message = f"policy {policy.policy_id} does not cover the experts {', '.join(missing)}: retrain it"
+        yield Finding("error", f"{key}.policy", message)
+    unpriced = [e.name for e in policy.pool if e.price is None and e.name not in config.prices]
+    if unpriced and len(unpriced) < len(policy.pool):
+        yield Finding(
+            "warning",
+            f"{key}.prices",
+            f"{', '.join(unpriced)} has no price and counts as the most expensive",
+        )
