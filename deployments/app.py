@@ -12,8 +12,12 @@ from typing import Any
 from ray import serve
 
 from deployments.config import EXPERT_DEPLOYMENT, AppArgs, ExpertArgs
+from deployments.ingress.middleware import middlewares
 from deployments.placement import actor_options, simulated_options
 from deployments.simulated.args import SimulatedArgs
+
+# Serve imports `middlewares` from here, by cluster/transport.env: a name that outlives moves of files.
+__all__ = ["build_app", "build_expert", "build_simulated", "middlewares"]
 
 
 def build_app(args: AppArgs) -> Any:

@@ -1,6 +1,12 @@
-"""The one file with the environment of the fast transport."""
+"""The one file with the environment of the fast transport, and the callback that it names."""
 
-from cluster.transport import transport_flags
+import subprocess
+import sys
+from importlib import import_module
+
+from cluster.transport import CALLBACK, transport_flags
+from deployments.ingress.middleware import middlewares
+from tests.cluster.configs import ROOT
 
 
 def test_the_fast_transport_is_read_from_its_one_file() -> None:
@@ -8,3 +14,25 @@ def test_the_fast_transport_is_read_from_its_one_file() -> None:
 
     assert flags["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     assert not [name for name in flags if name.startswith("#")]
+
+
+def test_the_callback_has_a_stable_name() -> None:
+    path = transport_flags()[CALLBACK]
+    module, _, name = path.partition(":")
+
+    assert path == "deployments.app:middlewares"
+    assert getattr(import_module(module), name) is middlewares
+
+
+def test_the_module_of_the_callback_is_cheap_to_import() -> None:
+    """Serve imports it in every process that speaks HTTP."""
+    loaded, loaded_by_serve = (
+        subprocess.run(
+            [sys.executable, "-c", f"import sys; {imports}; print(*sys.modules)"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout.split()
+        for imports in ("import deployments.app", "from ray import serve")
+    )  # fmt: skip
+
+    heavy = {"torch", "vllm", "openvino", "numpy", "transformers"}
+    assert heavy & set(loaded) <= heavy & set(loaded_by_serve)
