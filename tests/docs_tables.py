@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from deployments import config
+from deployments.ingress import openapi
 from deployments.observability import metrics
 from router.cli import parser
 
@@ -82,6 +83,16 @@ def commands_table(_: str) -> str:
     return "\n".join(_command("to-router", parser()))
 
 
+def endpoints_table(_: str) -> str:
+    """Every path of the OpenAPI document."""
+    rows = [
+        f"| `{method.upper()} {path}` | {_cell(operation['summary'])} |"
+        for path, operations in openapi.document()["paths"].items()
+        for method, operation in operations.items()
+    ]
+    return _table("", "| endpoint | purpose |\n|---|---|", rows)
+
+
 def _command(name: str, command: argparse.ArgumentParser, purpose: str = "") -> Iterator[str]:
     subcommands = [action for action in command._actions if isinstance(action, argparse._SubParsersAction)]
     if not subcommands:
@@ -135,7 +146,17 @@ def _default(field: FieldInfo) -> str:
     return "empty" if value in ({}, []) else repr(value)
 
 
-TABLES = {"settings": settings_table, "modules": modules_table, "commands": commands_table}
+TABLES = {
+    "settings": settings_table,
+    "modules": modules_table,
+    "commands": commands_table,
+    "endpoints": endpoints_table,
+}
+    "settings": settings_table,
+    "modules": modules_table,
+    "commands": commands_table,
+    "endpoints": endpoints_table,
+}
 
 
 def main() -> int:
