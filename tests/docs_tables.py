@@ -152,11 +152,6 @@ TABLES = {
     "commands": commands_table,
     "endpoints": endpoints_table,
 }
-    "settings": settings_table,
-    "modules": modules_table,
-    "commands": commands_table,
-    "endpoints": endpoints_table,
-}
 
 
 def main() -> int:

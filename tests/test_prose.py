@@ -107,6 +107,7 @@ WORDS = words()
 _ANY = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in sorted(WORDS, key=len, reverse=True))
 PATTERN = re.compile(rf"(?<![\w./$-])(?:{_ANY})(?![\w/-])", re.IGNORECASE)
 CODE = re.compile(r"```.*?```|``.*?``|`[^`]*`|<!--.*?-->|\]\([^)]*\)", re.DOTALL)
+JAVASCRIPT = re.compile(r"//.*|/\*(?s:.*?)\*/|\"(?:\\.|[^\"\\\n])*\"|`(?:\\.|[^`\\])*`")
 EXCEPTIONS = re.compile("|".join(ALLOWED))
 
 
@@ -143,8 +144,10 @@ def passages(path: Path) -> Iterator[tuple[int, str]]:
     elif path.suffix == ".html":
         yield 1, re.sub(r"(?s)<(script|style).*?</\1>|<(?!/)\w+|\b[\w-]+=(?=\")|</\w+>", _blank, text)
     elif path.suffix in {".js", ".css"}:
-        for match in re.finditer(r"//.*|(?s:/\*.*?\*/)|\"[^\"\n]* [^\"\n]*\"|`[^`\n]* [^`\n]*`", text):
-            yield text.count("\n", 0, match.start()) + 1, re.sub(r"`|\$\{.*?\}", _blank, match.group())
+        for match in JAVASCRIPT.finditer(text):
+            if " " in match.group():
+                line = text.count("\n", 0, match.start()) + 1
+                yield line, re.sub(r"`|\$\{.*?\}", _blank, match.group())
     elif path.suffix in {".md", ".txt"}:
         yield 1, text
     else:
