@@ -18,7 +18,6 @@ from deployments.contracts.errors import (
     ExpertTimeout,
     ExpertUnavailable,
     Unavailable,
-    fits_elsewhere,
 )
 from deployments.contracts.messages import Headers
 from deployments.contracts.protocols import ExpertClient, ResponseStream
@@ -26,7 +25,7 @@ from deployments.contracts.requests import InferenceRequest
 from deployments.limits.admission import AdmissionQueue, Priority, acquire_any
 from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.circuit_breaker import Answer, CircuitBreaker
-from deployments.upstream.responses import begun, complete, refused
+from deployments.upstream.responses import begun, complete, fits_elsewhere, refused
 
 
 async def acquire_within(

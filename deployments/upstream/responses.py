@@ -8,9 +8,21 @@ import asyncio
 
 import orjson
 
-from deployments.contracts.errors import ApiError, ExpertBroken, ExpertError, ExpertTimeout, from_expert
+from deployments.contracts.errors import (
+    ApiError,
+    BadRequest,
+    ExpertBroken,
+    ExpertError,
+    ExpertOverloaded,
+    ExpertTimeout,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+)
 from deployments.contracts.protocols import ResponseStream
 
+CONTEXT_LENGTH = "context_length_exceeded"
+UNSUPPORTED = "not_supported_by_expert"
 MOST_ERROR_BYTES = 64 * 1024
 """An expert's refusal is read this far, no further."""
 MOST_ANSWER_BYTES = 256 * 1024 * 1024
@@ -131,3 +143,50 @@ def _retry_after_s(stream: ResponseStream) -> float | None:
         if header.lower() == b"retry-after" and value.isdigit():
             return float(value)
     return None
+
+
+def from_expert(expert: str, status: int, body: bytes) -> ApiError | ExpertError:
+    """What an expert's answer that is no 2xx means: the client's fault, or the expert's.
+
+    vLLM's envelope carries integer codes, and some answers carry none at all: the words stay, the
+    codes become our strings.
+    """
+    if status in {429, 503}:
+        return ExpertOverloaded(expert, f"answered {status}")
+    if status == 501:
+        message, param = _read_message(body)
+        return BadRequest(message or "this expert does not do that", UNSUPPORTED, param)
+    if status < 400 or status >= 500 or status in {401, 403, 407, 408}:
+        # A redirect, a fault, or our own credentials refused: nothing that the client could mend.
+        return ExpertBroken(expert, f"answered {status}")
+    message, param = _read_message(body)
+    message = message or f"the expert refused the request with status {status}"
+    error_class = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}.get(status, BadRequest)
+    code = None
+    if error_class is BadRequest and is_context_error(message):
+        code = CONTEXT_LENGTH
+    return error_class(message, code, param)
+
+
+def fits_elsewhere(error: ApiError) -> bool:
+    """Whether an expert's refusal says that *it* cannot do this, while another may."""
+    return error.status in {404, 405, 413} or error.code in {CONTEXT_LENGTH, UNSUPPORTED}
+
+
+def is_context_error(message: str) -> bool:
+    """Whether an engine's refusal says that the prompt does not fit its context window."""
+    text = message.lower()
+    return "context length" in text or "max_model_len" in text or "maximum model length" in text
+
+
+def _read_message(body: bytes) -> tuple[str, str | None]:
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return "", None
+    error = data.get("error", data) if isinstance(data, dict) else data
+    if isinstance(error, dict):
+        message = error.get("message") or error.get("detail") or ""
+        param = error.get("param")
+        return str(message)[:4000], param if isinstance(param, str) else None
+    return str(error)[:4000], None
