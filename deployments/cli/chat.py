@@ -61,7 +61,6 @@ class Chat:
         self._out = out
         self._history: list[dict[str, str]] = []
         self._prices: dict[str, dict[str, float]] = {}
-        self._default: dict[str, float | None] | None = None
         self._has_page = False
         self._policy: str | None = None
 
@@ -70,8 +69,8 @@ class Chat:
         answer = self._http.get("/page/data/ask")
         if answer.status_code == httpx.codes.OK:
             told = answer.json()
-            self._prices, self._default = told["prices"], told["preferences"]
-            self._has_page, self._policy = True, told["policy_id"]
+            self._prices, self._policy = told["prices"], told["policy_id"]
+            self._has_page = True
         elif answer.status_code != httpx.codes.NOT_FOUND:  # there may be no page: dollars are left out
             raise ChatError(_refusal(answer))
 
@@ -96,7 +95,7 @@ class Chat:
             self._say(f"\n{name}{' (would be chosen)' if name == decision['expert'] else ''}:\n")
             answer = self._stream(self._body(text, name))
             self._say(self._numbers(answer) + "\n")
-        self._say("\n" + "\n".join(table(decision, self._trade or self._default, None)) + "\n")
+        self._say("\n" + "\n".join(table(decision, None)) + "\n")
 
     def _body(self, text: str, model: str) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -163,7 +162,7 @@ class Chat:
         if answer.attempts > 1:
             silent = [name for name in decision["ranking"] if name != answer.expert][: answer.attempts - 1]
             lines.append(f"  {answer.attempts} experts were asked: {', '.join(silent)} gave no answer")
-        lines += table(decision, self._trade or self._default, answer.expert)
+        lines += table(decision, answer.expert)
         self._say("\n".join(lines) + "\n")
 
     def _numbers(self, answer: Answer) -> str:

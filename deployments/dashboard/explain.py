@@ -1,74 +1,38 @@
-"""Why an expert was chosen and the others were not, in words: as on the page, for the terminal.
+"""A decision as a table for the terminal, with the columns of the page.
 
-Reads what `/v1/route` answers; the sums are those of the contract. Pure.
+Prints what `/v1/route` returned, the reasons included; knows nothing of the rule behind them. Pure.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 
-def reasons(decision: Mapping[str, Any], trade: Mapping[str, float | None] | None) -> dict[str, str]:
-    """Expert → one sentence.
+def table(decision: Mapping[str, Any], expert: str | None) -> list[str]:
+    """Lines with each expert's predicted quality as a bar, cost, wait and reason.
 
     Args:
-        decision: the body of `/v1/route`.
-        trade: `cost_weight` or `min_quality` in force; `None` where it is not known.
+        decision: the body that `/v1/route` returned.
+        expert: the one that the answer came from; `None` marks the first of the ranking.
     """
-    views, first = decision["experts"], decision["expert"]
-    eligible = {name: view for name, view in views.items() if view["eligible"]}
-    best = max((view["score"] or 0.0 for view in eligible.values()), default=0.0)
-    dearest = max((view["cost_usd"] or 0.0 for view in eligible.values()), default=0.0)
-    weight = (trade or {}).get("cost_weight") or 0.0
-    floor = (trade or {}).get("min_quality")
-    told = {}
-    for name, view in views.items():
-        if not view["eligible"]:
-            told[name] = f"excluded: {view['excluded_because'] or 'not eligible'}"
-        elif decision["reason"] == "named":
-            told[name] = "named by the request" if name == first else "not asked for"
-        elif view["score"] is None:
-            told[name] = f"{'first' if name == first else 'later'} in the static ranking"
-        elif floor is not None and view["score"] < floor * best:
-            told[name] = f"not good enough: {view['score']:.2f}, needed {floor * best:.2f}"
-        elif floor is not None:
-            told[name] = (
-                "cheapest that is good enough" if name == first else "good enough, but dearer or later"
-            )
-        elif weight:
-            cost = weight * (view["cost_usd"] or 0.0) / dearest if dearest else 0.0
-            worth = f"{view['score']:.2f} − {cost:.2f} for cost = {view['score'] - cost:.2f}"
-            told[name] = f"{'best worth' if name == first else 'worth less'}: {worth}"
-        elif name == first:
-            told[name] = "chosen" if trade is None else "best predicted quality"
-        else:
-            told[name] = "ranked lower" if trade is None else "lower predicted quality"
-    return told
-
-
-def table(
-    decision: Mapping[str, Any], trade: Mapping[str, float | None] | None, answered: str | None
-) -> list[str]:
-    """Lines with each expert's predicted quality as a bar, cost, wait and reason."""
-    told = reasons(decision, trade)
-    ranking = [*decision["ranking"], *(name for name in told if name not in decision["ranking"])]
-    width = max(map(len, ranking), default=0)
+    views = decision["experts"]
+    ranking = [name for name in decision["ranking"] if name in views]
+    names = [*ranking, *(name for name in views if name not in ranking)]
+    width = max(map(len, names), default=0)
     lines = []
-    for name in ranking:
-        if name not in told:
-            continue
-        view = decision["experts"][name]
+    for name in names:
+        view = views[name]
         score = view["score"]
         bar = "-" * 10 if score is None else ("█" * round(10 * score)).ljust(10, "·")
         quality = "   –" if score is None else f"{score:.2f}"
         wait = "–" if view["ttft_ms"] is None else f"{view['ttft_ms']:.0f} ms"
-        mark = "→" if name == (answered or decision["expert"]) else " "
+        mark = "→" if name == (expert or decision["expert"]) else " "
         cost = dollars(view["cost_usd"])
-        lines.append(f"{mark} {name:<{width}}  {bar} {quality}  {cost:>12}  {wait:>8}  {told[name]}")
+        lines.append(f"{mark} {name:<{width}}  {bar} {quality}  {cost:>12}  {wait:>8}  {view['reason']}")
     return lines
 
 
 def dollars(value: float | None) -> str:
-    """An amount with three digits that count."""
+    """An amount with three significant digits."""
     if value is None:
         return "no price"
     if value == 0 or value >= 0.001:

@@ -66,7 +66,7 @@ function showDecision(decision) {
   const line = `${decision.expert} would answer (${how}).`;
   if ($("live").textContent !== line) $("live").textContent = line;
   $("live").dataset.expert = decision.expert;
-  $("live-experts").replaceChildren(...expertItems(decision, trade()));
+  $("live-experts").replaceChildren(...expertItems(decision));
 }
 
 const told = (error) => error instanceof Refused
@@ -110,7 +110,6 @@ async function one(place, body, signal, decided, name) {
   const why = h("div", { class: "why" });
   place.append(h("section", { class: "answer", "data-expert": name || "" }, h("div", {}, by, thinking, said, facts_), why));
   const options = { ...body, stream: true, stream_options: { include_usage: true } };
-  const chosen = chosenTrade();
   try {
     const answer = await answerOf(options, signal, (text) => said.append(text), (text) => { thinking.hidden = false; thought.append(text); }, (headers) => {
       by.textContent = headers.expert;
@@ -119,7 +118,7 @@ async function one(place, body, signal, decided, name) {
     await decided.catch(() => null); // prices may be those of a new policy
     facts_.textContent = numbers(answer);
     if (!answer.error && answer.headers.id) facts_.after(rating(answer.headers.id));
-    await beside(why, decided, chosen || facts.preferences, answer, name);
+    await beside(why, decided, answer, name);
     if (answer.error) said.append(h("span", { class: "error" }, ` ${answer.error}`));
     return answer.error ? null : answer.text;
   } catch (error) {
@@ -159,7 +158,7 @@ function numbers(answer) {
   return parts.join(" · ");
 }
 
-async function beside(why, decided, inForce, answer, name) {
+async function beside(why, decided, answer, name) {
   const { attempts, reason, expert } = answer.headers;
   const lines = [];
   if (reason === "fallback_router") lines.push("The router gave no decision in time: the policy's static ranking was used.");
@@ -174,7 +173,7 @@ async function beside(why, decided, inForce, answer, name) {
   why.append(...lines.map((line) => h("p", { class: "error" }, line)));
   if (!decision) return;
   if (!name) {
-    why.append(h("ol", { class: "experts" }, ...expertItems(decision, inForce, expert)));
+    why.append(h("ol", { class: "experts" }, ...expertItems(decision, expert)));
     return;
   }
   const view = decision.experts[name];

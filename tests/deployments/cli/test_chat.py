@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from deployments.cli.chat import printable
-from deployments.dashboard.explain import dollars, reasons
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from router.cli import main
 from router.experts import Price
@@ -25,8 +24,8 @@ def test_the_answer_comes_with_the_reasons(graph: Graph, capsys: pytest.CaptureF
     told = capsys.readouterr().out
     assert told.startswith("this is arithmetic speaking\n— arithmetic · first byte")
     assert "20 + 4 tokens · $0.0000014" in told
-    assert "best worth: 0.86 − 0.05 for cost = 0.81" in told
-    assert "worth less: 0.90 − 0.30 for cost = 0.60" in told
+    assert "highest utility: 0.86 − 0.05 for cost = 0.81" in told
+    assert "lower utility: 0.90 − 0.30 for cost = 0.60" in told
 
 
 def test_a_preference_changes_who_answers(graph: Graph, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,46 +158,4 @@ def test_without_a_page_it_still_explains(capsys: pytest.CaptureFixture[str]) ->
 
     told = capsys.readouterr().out
     assert "20 + 4 tokens\n" in told
-    assert "ranked lower" in told
-
-
-def view(score: float | None, cost: float | None, excluded: str | None = None) -> dict[str, object]:
-    return {
-        "score": score,
-        "cost_usd": cost,
-        "ttft_ms": None,
-        "eligible": excluded is None,
-        "excluded_because": excluded,
-    }
-
-
-def test_every_kind_of_decision_has_its_words() -> None:
-    experts = {
-        "a": view(0.9, 2.0),
-        "b": view(0.8, 1.0),
-        "c": view(0.5, 0.5),
-        "d": view(0.9, 1.0, "too small"),
-    }
-    decision = {"expert": "b", "ranking": ["b", "a", "c"], "reason": "routed", "experts": experts}
-
-    told = reasons(decision, {"min_quality": 0.85})
-
-    assert told == {
-        "a": "good enough, but dearer or later",
-        "b": "cheapest that is good enough",
-        "c": "not good enough: 0.50, needed 0.77",
-        "d": "excluded: too small",
-    }
-    assert reasons({**decision, "expert": "a"}, {"cost_weight": 0.0})["a"] == "best predicted quality"
-    assert reasons({**decision, "reason": "named"}, None)["b"] == "named by the request"
-    blank = {"a": view(None, None), "b": view(None, None)}
-    fallback = {"expert": "a", "ranking": ["a", "b"], "reason": "fallback_router", "experts": blank}
-    assert reasons(fallback, None) == {"a": "first in the static ranking", "b": "later in the static ranking"}
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [(None, "no price"), (0.0, "$0.0000"), (1.5, "$1.5000"), (0.00000140001, "$0.0000014")],
-)
-def test_dollars_keep_the_digits_that_count(value: float | None, expected: str) -> None:
-    assert dollars(value) == expected
+    assert "lower utility: 0.90 − 0.30 for cost = 0.60" in told

@@ -55,7 +55,7 @@ def test_an_answer_streams_and_says_who_gave_it_and_why(graph: Graph, tab: Any) 
     assert turn.locator(".by").inner_text() == "arithmetic"
     why = turn.locator(".why").inner_text()
     assert "quality 0.86" in why
-    assert "worth less: 0.9 − 0.3 for cost = 0.6" in why
+    assert "lower utility: 0.90 − 0.30 for cost = 0.60" in why
     cost = PRICES["arithmetic"].cost_usd(PROMPT_TOKENS, ANSWER_TOKENS)
     assert f"20 + 4 tokens · ${cost:.7f}" in turn.inner_text()
 
@@ -85,7 +85,7 @@ def test_while_one_types_the_decision_is_shown_and_a_slider_moves_it(graph: Grap
     tab.wait_for_selector("#live[data-expert=arithmetic]")
     tab.locator("#quality").fill("0.99")
     tab.wait_for_selector("#live[data-expert=generalist]")
-    assert "not good enough" in tab.inner_text("#live-experts [data-expert=arithmetic]")
+    assert "below the required quality" in tab.inner_text("#live-experts [data-expert=arithmetic]")
 
     body = tab.locator("#code-python").inner_text() if tab.locator("#copy[open]").count() else None
     assert body is None
