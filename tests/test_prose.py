@@ -199,14 +199,31 @@ def test_prose_uses_the_words_of_the_glossary(area: str) -> None:
     assert not found, "\n".join(found)
 
 
-def test_words_that_are_not_used_are_found(tmp_path: Path) -> None:
-    assert [match.group() for match in PATTERN.finditer("The door refuses whoever asks.")] == [
-        "door",
-        "refuses",
-        "whoever",
-        "asks",
-    ]
-    assert PATTERN.search("a stand-alone place_group, in-place, /health") is None
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.py", '"""The door."""'),
+        ("a.py", 'class A:\n    size: int = 0\n    """Of the door."""\n'),
+        ("a.py", "size = 0  # of the door\n"),
+        ("a.py", 'raise ValueError(f"the door is {1}")'),
+        ("a.html", "<p class='x'>The door</p>"),
+        ("a.js", 'text("the door");'),
+        ("a.js", "// the door\n"),
+        ("a.yaml", "key: 1 # the door\n"),
+        ("a.md", "The door.\n"),
+    ],
+)
+def test_prose_is_found_in_every_kind_of_file(tmp_path: Path, name: str, text: str) -> None:
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8")
+
+    assert [match for _, prose in passages(file) for match in PATTERN.findall(prose)] == ["door"]
+
+
+def test_only_whole_words_outside_code_are_found() -> None:
+    text = "The door refuses `door` and whoever asks; a stand-alone place_group, /door, in-place."
+
+    assert PATTERN.findall(CODE.sub(_blank, text)) == ["door", "refuses", "whoever", "asks"]
 
 
 if __name__ == "__main__":
