@@ -1,9 +1,9 @@
 """The ingress' application in one process, without Ray: for profiles of our own code.
 
     python -m load_tests.mock --port 9100 &
-    python -m experiments.door_alone --port 9000 --back-end http://127.0.0.1:9100/v1 &
+    python -m experiments.ingress_alone --port 9000 --back-end http://127.0.0.1:9100/v1 &
     python -m load_tests --url http://127.0.0.1:9000 --concurrency 16
-    py-spy record --pid … --format raw --output door.txt
+    py-spy record --pid … --format raw --output ingress.txt
 
 Parsing, eligibility, admission, dispatch, relay and accounting are the real ones; the router is one
 that answers a constant at once, the expert an endpoint over HTTP.
