@@ -7,19 +7,23 @@ Prompt tokens follow the query's length, by a factor for each expert's tokenizer
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Literal, Self
 
 import numpy as np
+from pydantic import BaseModel
 
 from router.core import FloatArray
 from router.errors import WeightsError
 from router.experts import CandidatePool, Price
+from router.validation import AmountUSD
 
 BYTES_PER_TOKEN = 4
 TOKENS_AROUND = 4
 """Tokens of a chat template around one message."""
 ASSUMED_COMPLETION_TOKENS = 256.0
 """Length of an answer where no outcome ever told one: prices then still weigh against each other."""
+PARTS: tuple[Literal["tokens", "prompt_factor", "usd"], ...] = ("tokens", "prompt_factor", "usd")
+"""Parts of a cost model that are stored as arrays, where it has them."""
 RIDGE = 30.0
 """Penalty of the regression; chosen once on recorded outcomes, see docs/research-log.md."""
 
@@ -27,6 +31,15 @@ RIDGE = 30.0
 def estimated_prompt_tokens(text: str) -> int:
     """Tokens of a prompt before any tokenizer has seen it; `CostModel` learns each expert's factor to it."""
     return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN) + TOKENS_AROUND
+
+
+class CostFacts(BaseModel):
+    """What a manifest holds of a cost model; the rest is arrays."""
+
+    prices_per_mtok: list[tuple[AmountUSD | None, AmountUSD | None]]
+    """(input, output) of each expert, US$; `None` where unknown."""
+    parts: list[Literal["tokens", "prompt_factor", "usd"]]
+    """The parts that are stored."""
 
 
 @dataclass(frozen=True)
@@ -162,11 +175,14 @@ class CostModel:
         tokens: FloatArray = base[:, None] * factor
         return tokens
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "prices_per_mtok": [[_number(value) for value in row] for row in self.prices],
-            "parts": [name for name in ("tokens", "prompt_factor", "usd") if getattr(self, name) is not None],
-        }
+    def facts(self) -> CostFacts:
+        """What a manifest holds of it."""
+        return CostFacts.model_validate(
+            {
+                "prices_per_mtok": [[_number(value) for value in row] for row in self.prices],
+                "parts": [part for part in PARTS if getattr(self, part) is not None],
+            }
+        )
 
     def arrays(self) -> dict[str, FloatArray]:
         found: dict[str, FloatArray] = {}
@@ -179,22 +195,23 @@ class CostModel:
         return found
 
     @classmethod
-    def restore(cls, data: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Self:
-        if strangers := sorted(set(data["parts"]) - {"tokens", "prompt_factor", "usd"}):
-            raise WeightsError(f"the cost model names a part {strangers[0]!r} that this build does not know")
+    def restore(cls, facts: CostFacts, arrays: Mapping[str, FloatArray]) -> Self:
+        """The model again, from its facts and arrays.
+
+        Raises:
+            WeightsError: an array of a named part is missing.
+        """
         parts = {
             name: Regression.restore(
                 {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(f"{name}.")}
             )
             for name in ("tokens", "usd")
-            if name in data["parts"]
+            if name in facts.parts
         }
-        prices = np.array(
-            [[np.nan if v is None else v for v in row] for row in data["prices_per_mtok"]], dtype=float
-        )
-        if prices.ndim != 2 or prices.shape[1] != 2 or (prices < 0).any():
-            raise WeightsError("the cost model needs two prices of at least 0 for every expert")
-        factor = arrays["prompt_factor"] if "prompt_factor" in data["parts"] else None
+        prices = np.array([[np.nan if v is None else v for v in row] for row in facts.prices_per_mtok])
+        if "prompt_factor" in facts.parts and "prompt_factor" not in arrays:
+            raise WeightsError("the cost model lacks the array prompt_factor")
+        factor = arrays["prompt_factor"] if "prompt_factor" in facts.parts else None
         return cls(prices, parts.get("tokens"), factor, parts.get("usd"))
 
 

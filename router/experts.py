@@ -1,18 +1,23 @@
 """Who may answer: expert profiles and the candidate pool, the order of all score columns."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from router.errors import PoolError
+from router.validation import AmountUSD, Count, Name, explain
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
     """US dollars per million tokens."""
 
-    input: float
-    output: float
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    input: AmountUSD
+    output: AmountUSD
 
     def __post_init__(self) -> None:
         for name in ("input", "output"):
@@ -32,11 +37,13 @@ class Price:
 class ExpertProfile:
     """What is known of an expert before any query."""
 
-    name: str
-    price: Price | None = None
-    context_window: int | None = None
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: Name
+    price: Annotated[Price | None, Field(alias="price_per_mtok")] = None
+    context_window: Count | None = None
     """Tokens of prompt and answer together; `None` when unknown."""
-    capabilities: frozenset[str] = field(default_factory=frozenset)
+    capabilities: Annotated[frozenset[str], BeforeValidator(lambda value: value or ())] = frozenset()
     """Such as `tools`, `vision`."""
 
     def to_json(self) -> dict[str, Any]:
@@ -56,31 +63,13 @@ class ExpertProfile:
         Raises:
             PoolError: a key is unknown or missing, or a value has the wrong type or range.
         """
-        known = {"name", "price_per_mtok", "context_window", "capabilities"}
-        name = data.get("name")
-        if not isinstance(name, str) or not name:
-            raise PoolError(f"an expert needs a name, found {name!r}")
-        if strangers := sorted(str(key) for key in data.keys() - known):
+        try:
+            return TypeAdapter(cls).validate_python(dict(data))
+        except ValidationError as error:
             raise PoolError(
-                f"expert {name!r}: {strangers[0]!r} is unknown; known: {', '.join(sorted(known))}"
-            )
-        window = data.get("context_window")
-        if window is not None and (not isinstance(window, int) or isinstance(window, bool) or window < 1):
-            raise PoolError(
-                f"expert {name!r}: context_window must be a whole number of tokens, found {window!r}"
-            )
-        capabilities = data.get("capabilities") or ()
-        if isinstance(capabilities, str) or not all(isinstance(item, str) for item in capabilities):
-            raise PoolError(f"expert {name!r}: capabilities must be a list of names, found {capabilities!r}")
-        price = data.get("price_per_mtok")
-        if price is not None and (not isinstance(price, Mapping) or set(price) != {"input", "output"}):
-            raise PoolError(f"expert {name!r}: price_per_mtok must be {{input, output}}, found {price!r}")
-        return cls(
-            name=name,
-            price=None if price is None else Price(input=price["input"], output=price["output"]),
-            context_window=window,
-            capabilities=frozenset(capabilities),
-        )
+                f"expert {data.get('name', 'without a name')!r}: {explain(error)}. An expert has a `name`, "
+                "and if known `price_per_mtok: {input, output}`, `context_window`, `capabilities`"
+            ) from error
 
 
 class CandidatePool:

@@ -18,15 +18,14 @@ from router.core import BoolArray, Decision, FloatArray, Preferences, QueryBatch
 from router.costs import CostModel, Regression
 from router.decide import as_decisions, decide
 from router.encoders import EncoderSpec
-from router.errors import ManifestError, PoolError, PreferenceError, WeightsError
-from router.experts import CandidatePool, ExpertProfile, Price
+from router.errors import ManifestError, PoolError, WeightsError
+from router.experts import CandidatePool, Price
 from router.guard import NoveltyGuard
+from router.manifest import TRAINING_FACTS, Manifest, MethodFacts, read_manifest
 from router.methods.contract import RoutingMethod
 from router.methods.registry import method_class
 
 logger = logging.getLogger(__name__)
-MANIFEST_FACTS = ("data_sha256", "seed", "metrics")
-"""Facts of the training that stand at the manifest's top, for programs that only read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +155,14 @@ class Policy:
         facts_of_training = dict(self.training)
         facts = {
             "router": {"name": self.method.name, "params": self.method.params},
-            "encoder": self.encoder.to_json(),
+            "encoder": asdict(self.encoder),
             "pool": [expert.to_json() for expert in self.pool],
-            "cost_model": self.costs.to_json(),
+            "cost_model": self.costs.facts().model_dump(mode="json"),
             "calibration": None if self.calibration is None else self.calibration.to_json(),
             "wait_model": None if self.waits is None else {"kind": "log_ridge", "unit": "ms"},
             "static_ranking": list(self.static_ranking),
             "preferences": asdict(self.preferences),
-            **{name: facts_of_training.pop(name, None) for name in MANIFEST_FACTS},
+            **{name: facts_of_training.pop(name, None) for name in TRAINING_FACTS},
             "training": facts_of_training,
         }
         parts = {"method": self.method.arrays(), "cost": self.costs.arrays(), "guard": self.guard.arrays()}
@@ -185,44 +184,35 @@ class Policy:
             ArtifactError: it cannot be trusted or read.
             MethodError: its method is not installed here.
         """
-        found, policy_id = artifact.load(folder)
-        manifest = folder / artifact.MANIFEST
+        stored, policy_id = artifact.load(folder)
         try:
-            policy = cls._from_facts(found, policy_id)
-        except KeyError as error:
-            raise ManifestError(f"{manifest} lacks {error}") from error
-        except (TypeError, AttributeError, ValueError, IndexError) as error:
-            raise ManifestError(f"{manifest} misstates what it says: {error}") from error
-        except (PoolError, PreferenceError) as error:
-            raise ManifestError(f"{manifest}: {error}") from error
+            policy = cls._restored(read_manifest(stored.facts), stored, policy_id)
+        except PoolError as error:
+            raise ManifestError(f"{folder}: {error}") from error
+        except (ManifestError, WeightsError) as error:
+            raise type(error)(f"{folder}: {error}") from error
         policy._check(folder)
         return policy
 
     @classmethod
-    def _from_facts(cls, found: artifact.Artifact, policy_id: str) -> Self:
-        facts, arrays = found.facts, found.arrays
-        calibrated, waits = facts["calibration"] is not None, facts.get("wait_model") is not None
+    def _restored(cls, facts: Manifest, stored: artifact.Artifact, policy_id: str) -> Self:
+        arrays = stored.arrays
+        calibrated, waits = facts.calibration is not None, facts.wait_model is not None
         known = ["method", "cost", "guard", *["calibration"] * calibrated, *["wait"] * waits]
         if strangers := sorted(name for name in arrays if name.split("/")[0] not in known):
             raise WeightsError(f"a stored array {strangers[0]!r} belongs to no part of the policy")
-        pool = CandidatePool([ExpertProfile.from_json(data) for data in facts["pool"]])
-        ranking = tuple(facts["static_ranking"])
-        if len(ranking) != len(pool) or set(ranking) != set(pool.names):
-            raise ValueError("static_ranking does not hold just the pool's experts")
         return cls(
-            pool=pool,
-            encoder=EncoderSpec.from_json(facts["encoder"]),
-            method=method_class(facts["router"]["name"]).restore(
-                facts["router"]["params"], _part(arrays, "method")
-            ),
-            costs=CostModel.restore(facts["cost_model"], _part(arrays, "cost")),
+            pool=CandidatePool(facts.pool),
+            encoder=facts.encoder,
+            method=_restored_method(facts.router, _part(arrays, "method")),
+            costs=CostModel.restore(facts.cost_model, _part(arrays, "cost")),
             guard=NoveltyGuard.restore(_part(arrays, "guard")),
-            static_ranking=ranking,
-            preferences=Preferences(**facts["preferences"]),
+            static_ranking=tuple(facts.static_ranking),
+            preferences=Preferences(**facts.preferences),
             calibration=Calibration.restore(_part(arrays, "calibration")) if calibrated else None,
             waits=Regression.restore(_part(arrays, "wait")) if waits else None,
-            training={**facts["training"], **{name: facts[name] for name in MANIFEST_FACTS}},
-            card=found.card,
+            training={**facts.training, **{name: getattr(facts, name) for name in TRAINING_FACTS}},
+            card=stored.card,
             policy_id=policy_id,
         )
 
@@ -270,6 +260,18 @@ class Policy:
                     f"expected wait {waits[column]:.0f} ms is above max_ttft_ms {wanted.max_ttft_ms:.0f}",
                 )
         return reasons
+
+
+def _restored_method(facts: MethodFacts, arrays: dict[str, FloatArray]) -> RoutingMethod:
+    method = method_class(facts.name)
+    try:
+        return method.restore(facts.params, arrays)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        # A method checks its arrays; parameters that its constructor does not take end here.
+        raise ManifestError(
+            f"method {facts.name!r} cannot be restored from its parameters and arrays: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _part(arrays: Mapping[str, FloatArray], part: str) -> dict[str, FloatArray]:

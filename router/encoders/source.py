@@ -3,13 +3,15 @@
 import hashlib
 import importlib.util
 import json
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field
 
 from router.errors import EncoderError
+from router.validation import Count, Name
 
 MOST_DIMENSIONS, MOST_TOKENS = 65_536, 1_048_576
 SUPPORTED = {"bert"}
@@ -20,34 +22,14 @@ SUPPORTED = {"bert"}
 class EncoderSpec:
     """An encoder as a policy records it."""
 
-    id: str
-    sha256: str
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    id: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Of model.safetensors."""
-    dimension: int
-    max_tokens: int
+    dimension: Annotated[Count, Field(le=MOST_DIMENSIONS)]
+    max_tokens: Annotated[Count, Field(le=MOST_TOKENS)]
     """Longer texts are cut to this many tokens."""
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "EncoderSpec":
-        """Raises ValueError for what `to_json` cannot have written."""
-        spec = cls(**data)
-        if not (isinstance(spec.id, str) and spec.id):
-            raise ValueError(f"encoder id must be a text, found {spec.id!r}")
-        if not (isinstance(spec.sha256, str) and re.fullmatch(r"[0-9a-f]{64}", spec.sha256)):
-            raise ValueError(f"encoder sha256 must be 64 hex digits, found {spec.sha256!r}")
-        for name, most in (("dimension", MOST_DIMENSIONS), ("max_tokens", MOST_TOKENS)):
-            value = getattr(spec, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-                raise ValueError(f"encoder {name} must be a whole number from 1 to {most}, found {value!r}")
-        return spec
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "sha256": self.sha256,
-            "dimension": self.dimension,
-            "max_tokens": self.max_tokens,
-        }
 
 
 DEFAULT = EncoderSpec(

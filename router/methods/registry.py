@@ -1,14 +1,18 @@
 """Find a routing method by name: ours, or a user's through the entry-point group `to_router.methods`."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
 from router.errors import MethodError
 from router.methods.contract import RoutingMethod
+from router.validation import explain
 
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 GROUP = "to_router.methods"
 OURS = {
     "auto": "router.methods.ensemble:AutoRouter",
@@ -26,16 +30,7 @@ OURS = {
     "bert": "router.methods.bert:BertRouter",
     "added": "router.methods.added:AddedRouter",
 }
-"""Name → class; imported when asked for."""
-KINDS: tuple[tuple[Any, tuple[type, ...], str], ...] = (
-    (int, (int,), "a whole number"),
-    (int | None, (int, type(None)), "a whole number"),
-    (float, (float, int), "a number"),
-    (bool, (bool,), "true or false"),
-    (str, (str,), "a text"),
-    (Sequence[Any] | None, (list, tuple, type(None)), "a list"),
-)
-"""A parameter's annotation, the types that a recipe may give it, and how they are called."""
+"""Name → class; imported when it is needed."""
 
 
 def names() -> tuple[str, ...]:
@@ -74,20 +69,28 @@ def make(name: str, params: Mapping[str, Any] | None = None) -> RoutingMethod:
     """
     found = method_class(name)
     given = {str(item): value for item, value in (params or {}).items()}
-    signature = inspect.signature(found).parameters
+    try:
+        signature = inspect.signature(found, eval_str=True).parameters
+    except NameError:  # an annotation in quotes that names nothing at run time
+        signature = inspect.signature(found).parameters
     taken = [item for item in signature if item != "self"]
     if strangers := sorted(given.keys() - set(taken)):
         raise MethodError(
             f"method {name!r} takes {', '.join(taken) or 'no parameters'}, found {strangers[0]!r}"
         )
     for item, value in given.items():
-        _check_kind(f"method {name!r}: {item}", value, signature[item].annotation)
+        if signature[item].annotation is not inspect.Parameter.empty:
+            _check_type(f"method {name!r}: {item}", value, signature[item].annotation)
     return found(**given)
 
 
-def _check_kind(what: str, value: Any, annotation: Any) -> None:
-    """By the constructor's annotation; one that is not listed takes what it is given."""
-    for known, kinds, told in KINDS:
-        fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-        if annotation == known and (not fits or value != value):  # NaN alone differs from itself
-            raise MethodError(f"{what} must be {told}, found {value!r}")
+def _check_type(what: str, value: Any, annotation: Any) -> None:
+    """Check a value against a constructor's annotation, without conversions such as "10" to 10."""
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=STRICT)
+    except (PydanticUserError, NameError):
+        return  # an annotation that pydantic does not know: the constructor takes what it is given
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        raise MethodError(explain(error, what)) from error

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from router.costs import ASSUMED_COMPLETION_TOKENS, CostModel, estimated_prompt_tokens
+from router.costs import ASSUMED_COMPLETION_TOKENS, CostFacts, CostModel, estimated_prompt_tokens
 from router.errors import WeightsError
 from router.experts import CandidatePool, ExpertProfile, Price
 from tests.router.data_sets import POOL, dataset, embeddings
@@ -125,19 +126,21 @@ def test_an_expert_more_answers_at_length_where_the_others_do() -> None:
 
 def test_a_model_comes_back_from_its_facts_and_arrays() -> None:
     model = fitted(completion_tokens=tokens(), prompt_tokens=tokens(), costs_usd=None)
-    back = CostModel.restore(model.to_json(), model.arrays())
+    back = CostModel.restore(model.facts(), model.arrays())
 
     np.testing.assert_array_equal(back.predict(X, DATA.texts), model.predict(X, DATA.texts))
 
 
-def test_a_model_that_does_not_fit_is_refused() -> None:
+def test_a_model_that_does_not_fit_is_rejected() -> None:
     model = fitted(completion_tokens=tokens())
     for facts in (
         {"parts": ["magic"], "prices_per_mtok": [[1, 1]]},
         {"parts": [], "prices_per_mtok": [[1, -1]]},
         {"parts": [], "prices_per_mtok": [[1]]},
-        {"parts": ["tokens"], "prices_per_mtok": [[1, 1]]},
     ):
+        with pytest.raises(ValidationError):
+            CostFacts.model_validate(facts)
+    for part in ("tokens", "prompt_factor"):
         with pytest.raises(WeightsError):
-            CostModel.restore(facts, {})
-    assert CostModel.restore(model.to_json(), model.arrays()).tokens is not None
+            CostModel.restore(CostFacts(parts=[part], prices_per_mtok=[(1.0, 1.0)]), {})
+    assert CostModel.restore(model.facts(), model.arrays()).tokens is not None

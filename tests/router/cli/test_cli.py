@@ -287,7 +287,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
          "--out", "new"),
         "knn must hold an object of parameters, found str",
     ),
-    "kind": ((*TRAIN, "--recipe", "kind.yaml"), "method 'knn': k must be a whole number, found 5.5"),
+    "kind": ((*TRAIN, "--recipe", "kind.yaml"), "'knn': k: Input should be a valid integer, found 5.5"),
     "long number": ((*TRAIN, "--recipe", "long.yaml"), "cannot be read as YAML or JSON"),
     "url": (
         ("collect", "--endpoint", "http://host:port", "--queries", "one.jsonl", "--experts", "a",

@@ -118,7 +118,7 @@ def test_a_pool_file_gives_prices_windows_and_order(tmp_path: Path) -> None:
         ("experts: {", "cannot be read as YAML"),
         ("[]", "must hold a list `experts`"),
         ("experts: [a, b]", "must hold a list `experts`"),
-        ("experts: [{name: a, prise: 3}]", "'prise' is unknown"),
+        ("experts: [{name: a, prise: 3}]", "prise: unknown key"),
         ("experts: []", "at least one expert"),
         ("experts: [{name: a}, {name: a}]", "found twice: a"),
     ],

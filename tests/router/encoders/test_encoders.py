@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.encoders import DEFAULT, Encoder, EncoderSpec, load_encoder
+from router.encoders import DEFAULT, Encoder, load_encoder
 from router.encoders.source import find
 from router.errors import EncoderError
 
@@ -155,19 +155,3 @@ def test_an_encoder_that_is_nowhere_says_where_it_was_sought(monkeypatch: pytest
 def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(EncoderError, match="auto, cpu or cuda, found 'tpu'"):
         load_encoder(device="tpu")
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"id": ""},
-        {"sha256": "xyz"},
-        {"dimension": 0},
-        {"dimension": True},
-        {"dimension": 10**12},
-        {"max_tokens": "many"},
-    ],
-)
-def test_a_recorded_encoder_that_misstates_is_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="encoder"):
-        EncoderSpec.from_json(DEFAULT.to_json() | wrong)

@@ -11,20 +11,20 @@ from router.methods.registry import make
 @pytest.mark.parametrize(
     ("method", "params", "told"),
     [
-        ("knn", {"k": "abc"}, "method 'knn': k must be a whole number, found 'abc'"),
-        ("knn", {"k": 5.5}, "k must be a whole number, found 5.5"),
-        ("knn", {"k": True}, "k must be a whole number, found True"),
-        ("knn", {"k": None}, "k must be a whole number, found None"),
-        ("linear", {"penalty": "10"}, "penalty must be a number, found '10'"),
-        ("linear", {"penalty": float("nan")}, "penalty must be a number, found nan"),
-        ("linear", {"surface": 1}, "surface must be true or false, found 1"),
-        ("lexical", {"hashing": 3}, "hashing must be a text, found 3"),
-        ("fixed", {"column": "large"}, "column must be a whole number, found 'large'"),
-        ("ensemble", {"members": 5}, "members must be a list, found 5"),
+        ("knn", {"k": "abc"}, "method 'knn': k: Input should be a valid integer, found 'abc'"),
+        ("knn", {"k": 5.5}, "k: Input should be a valid integer, found 5.5"),
+        ("knn", {"k": True}, "k: Input should be a valid integer, found True"),
+        ("knn", {"k": None}, "k: Input should be a valid integer, found None"),
+        ("linear", {"penalty": "10"}, "penalty: Input should be a valid number, found '10'"),
+        ("linear", {"penalty": float("nan")}, "penalty: Input should be a finite number, found nan"),
+        ("linear", {"surface": 1}, "surface: Input should be a valid boolean, found 1"),
+        ("lexical", {"hashing": 3}, "hashing: Input should be a valid string, found 3"),
+        ("fixed", {"column": "large"}, "column: Input should be a valid integer, found 'large'"),
+        ("ensemble", {"members": 5}, "members: Input should be an instance of Sequence, found 5"),
         ("knn", {7: 1}, "found '7'"),
     ],
 )
-def test_a_parameter_of_another_type_is_refused(method: str, params: dict[Any, Any], told: str) -> None:
+def test_a_parameter_of_another_type_is_rejected(method: str, params: dict[Any, Any], told: str) -> None:
     with pytest.raises(MethodError) as caught:
         make(method, params)
 
