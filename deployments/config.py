@@ -1,20 +1,18 @@
 """Every setting of the graph, one home each: builder `args` (shape) and `user_config` (what runs).
 
-Pure pydantic: knows nothing of Ray. Unknown keys are refused at every level. Replicas and
+Pure pydantic: knows nothing of Ray. Unknown keys are rejected at every level. Replicas and
 autoscaling stand in Serve's own `deployments[]` and are never set here.
 """
 
-import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from deployments.settings import Settings, resolve
 from router.core import Preferences
 from router.errors import PreferenceError
 from router.experts import Price
 
-ROOT_VARIABLE = "TO_ROUTER_ROOT"
 AUTO = "auto"
 """The model name that asks the policy to choose."""
 EXPERT_DEPLOYMENT = "Expert"
@@ -24,24 +22,6 @@ PageWhen = bool | Literal["loopback"]
 """Whether there is a page: for everyone, for nobody, or for requests addressed to loopback."""
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 ExpertName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
-
-
-def project_root() -> Path:
-    """Where relative paths of the configuration start: `TO_ROUTER_ROOT`, else beside the packages."""
-    return Path(os.environ.get(ROOT_VARIABLE) or Path(__file__).resolve().parent.parent)
-
-
-def resolve(path: str) -> Path:
-    """A configured path, absolute; never relative to a worker's current folder."""
-    return (project_root() / path).resolve()
-
-
-class Settings(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True
-    )
 
 
 class PoolArgs(Settings):
@@ -306,22 +286,3 @@ class RouterConfig(Settings):
     """Expert → its price; overrides the policy's."""
     experts: list[str] | None = None
     """Experts that the policy must cover; left out, the ingress' experts are compared at `/ready`."""
-
-
-def explain(error: ValidationError, where: str) -> str:
-    """A pydantic error as one line a person can act on: the key, what was found, what was expected."""
-    lines = []
-    for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in (where, *item["loc"]) if str(part))
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key")
-        elif item["type"] == "missing":
-            lines.append(f"{key}: missing")
-        else:
-            lines.append(f"{key}: {item['msg']}, found {_short(item.get('input'))}")
-    return "; ".join(lines)
-
-
-def _short(value: Any, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from deployments import config
 from deployments.ingress import openapi
 from deployments.observability import metrics
+from deployments.settings import Settings
 from router.cli import parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,8 +29,9 @@ SETTINGS = {
     name: value
     for name, value in vars(config).items()
     if isinstance(value, type)
-    and issubclass(value, config.Settings)
-    and value not in (config.Settings, config.AppArgs)
+    and issubclass(value, Settings)
+    and value.__module__ == config.__name__
+    and value is not config.AppArgs
 }
 
 

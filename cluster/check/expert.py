@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from cluster.check.finding import Finding
 from cluster.check.known_keys import accelerators, engine_arguments
 from cluster.check.memory import DEFAULT_UTILIZATION, WEIGHT_INDEX, check_memory, indexed_weights
-from deployments.config import ExpertArgs, resolve
+from deployments.config import ExpertArgs
+from deployments.settings import resolve
 
 BUCKETS = ("s3://", "gs://", "az://", "azure://", "abfss://")
 """Sources of models for vLLM and Ray, besides folders and the hub."""

@@ -18,7 +18,8 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.check.finding import Finding
-from deployments.config import ExpertArgs, resolve
+from deployments.config import ExpertArgs
+from deployments.settings import resolve
 
 WEIGHT_INDEX = "model.safetensors.index.json"
 FACTS = Path(__file__).with_name("models.yaml")

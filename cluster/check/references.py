@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from cluster.check.finding import Finding
 from cluster.check.schema import model_errors
 from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED
-from deployments.config import IngressConfig, RouterConfig, resolve
+from deployments.config import IngressConfig, RouterConfig
+from deployments.settings import resolve
 from router.errors import RouterError
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
-from deployments.config import Settings, explain
+from deployments.settings import Settings, explain
 from router.errors import RouterError
 
 Positive = Annotated[float, Field(gt=0)]

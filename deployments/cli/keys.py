@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from deployments.config import explain
 from deployments.limits.keys import (
     KeyFile,
     KeyFileError,
@@ -22,6 +21,7 @@ from deployments.limits.keys import (
     read_keys,
     write_keys,
 )
+from deployments.settings import explain
 
 DEFAULT_FILE = "var/keys.json"
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deployments.config import resolve
+from deployments.settings import resolve
 from deployments.upstream.eligibility import Directory
 
 TOLD = ("router", "encoder", "pool", "data_sha256", "seed", "metrics", "training", "schema_version")

@@ -12,7 +12,7 @@ from ray import serve
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings, explain, resolve
+from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings
 from deployments.contracts.errors import ExpertError
 from deployments.ingress import middleware
 from deployments.ingress.api import Api
@@ -24,6 +24,7 @@ from deployments.observability import tracing
 from deployments.observability.broadcast import Replicas
 from deployments.observability.decision_log import DecisionLog, log_files
 from deployments.replica import name_of_replica
+from deployments.settings import explain, resolve
 from deployments.upstream.discovery import applications, see
 from deployments.upstream.eligibility import ExpertState
 from deployments.upstream.serve_client import RouterClient, ServeExpert

@@ -19,8 +19,8 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from deployments.config import Settings, explain
 from deployments.contracts.errors import NotAuthenticated, Unavailable
+from deployments.settings import Settings, explain
 from router.errors import InputError
 from router.files import write_atomically
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import orjson
 
-from deployments.config import LogSettings, resolve
+from deployments.config import LogSettings
 from deployments.observability import metrics
+from deployments.settings import resolve
 
 logger = logging.getLogger("ray.serve")
 

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from deployments.config import RouterArgs, RouterConfig, explain, resolve
+from deployments.config import RouterArgs, RouterConfig
 from deployments.contracts.messages import NO_TRACE, PolicyView, RouterResponse, RouterState, TraceContext
 from deployments.observability import metrics, tracing
 from deployments.replica import name_of_replica
 from deployments.routing.batching import Batcher
+from deployments.settings import explain, resolve
 from router.core import FloatArray, QueryBatch, RouteRequest
 from router.encoders import Encoder, EncoderSpec, load_encoder
 from router.errors import PoolError, RouterError

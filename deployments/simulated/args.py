@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from deployments.config import ExpertName, PoolArgs, Settings
+from deployments.config import ExpertName, PoolArgs
+from deployments.settings import Settings
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Mode = Literal["status", "raise", "hang", "garbage", "half_stream", "stall", "die"]

@@ -17,12 +17,12 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from deployments.config import explain
 from deployments.contracts.errors import BadRequest
 from deployments.contracts.messages import Head, Headers, TraceContext
 from deployments.contracts.requests import KINDS, InferenceRequest, parse
 from deployments.observability.tracing import CONTEXT_HEADERS, tracer
 from deployments.replica import name_of_replica
+from deployments.settings import explain
 from deployments.simulated import bodies as answers
 from deployments.simulated.args import Behaviour, Failure, SimulatedArgs
 from deployments.simulated.pace import Pace, Slots

@@ -16,11 +16,12 @@ import ray.exceptions
 from ray import serve
 from ray.serve import exceptions as serve_exceptions
 
-from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget, resolve
+from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget
 from deployments.contracts.deadlines import within
 from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 from deployments.contracts.messages import NO_TRACE, Head, Headers, RouterResponse, RouterState, TraceContext
 from deployments.contracts.protocols import ExpertClient, ResponseStream
+from deployments.settings import resolve
 from router.core import RouteRequest
 
 PICKLED = {"request_serialization": "pickle", "response_serialization": "pickle"}

@@ -9,17 +9,10 @@ import yaml
 from pydantic import ValidationError
 
 from deployments.app import build_app, build_expert
-from deployments.config import (
-    AppArgs,
-    ExpertArgs,
-    IngressConfig,
-    RouterConfig,
-    explain,
-    project_root,
-    resolve,
-)
+from deployments.config import AppArgs, ExpertArgs, IngressConfig, RouterConfig
 from deployments.contracts import errors
 from deployments.placement import actor_options, bundle_selector, engine_environment, placement_group
+from deployments.settings import explain, project_root, resolve
 from router import errors as router_errors
 
 ROOT = Path(__file__).resolve().parents[2]
