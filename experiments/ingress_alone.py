@@ -47,9 +47,9 @@ def main() -> None:
     experts = {name: {"url": options.back_end, "model": "mock", "context_window": 8192} for name in NAMES}
     config = IngressConfig.model_validate({"experts": experts})
     api = Api(IngressArgs(), config, ConstantRouter())
-    api.directory.saw_router(STATE)
-    for state in api.directory.experts.values():
-        state.why_not_ready = None
+    api.registry.update_router(STATE)
+    for expert in api.registry.experts.values():
+        expert.state.why_not_ready = None
     uvicorn.run(api.app(), host="127.0.0.1", port=options.port, access_log=False, log_level="warning")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.settings import resolve
-from deployments.upstream.eligibility import Directory
+from deployments.upstream.registry import ExpertRegistry
 
 TOLD = ("router", "encoder", "pool", "data_sha256", "seed", "metrics", "training", "schema_version")
 """What of the manifest is shown."""
@@ -26,8 +26,8 @@ REPORT_AT_MOST_BYTES = 4 * 1024 * 1024
 class PolicyCard:
     """What can be told of the policy in force."""
 
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
+    def __init__(self, registry: ExpertRegistry) -> None:
+        self._registry = registry
 
     def prices(self, allowed: Collection[str] | None) -> dict[str, Any]:
         """US$ per million tokens by expert, and the default preference.
@@ -35,7 +35,7 @@ class PolicyCard:
         Args:
             allowed: the experts that may be told of; `None` for all.
         """
-        policy = self._directory.policy
+        policy = self._registry.policy
         if policy is None:
             return {"policy_id": None, "prices": {}, "preferences": None}
         return {
@@ -50,9 +50,9 @@ class PolicyCard:
 
     async def read(self) -> dict[str, Any]:
         """Everything that is known; `why` says what is missing."""
-        policy = self._directory.policy
+        policy = self._registry.policy
         if policy is None:
-            return {**self.prices(None), "why": [self._directory.router_error or "no policy is served yet"]}
+            return {**self.prices(None), "why": [self._registry.router_error or "no policy is served yet"]}
         known = {
             **self.prices(None),
             "folder": policy.folder,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from deployments.upstream.eligibility import Directory
+from deployments.upstream.eligibility import readiness
+from deployments.upstream.registry import ExpertRegistry
 
 FRESH_S = 1.0
 """A gathered view younger than this is sent again."""
@@ -47,12 +48,12 @@ class MetricsSnapshots:
 
     def __init__(
         self,
-        directory: Directory,
+        registry: ExpertRegistry,
         gather: Callable[[], Awaitable[bytes]],
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._directory = directory
+        self._registry = registry
         self._gather = gather
         self._clock, self._now = clock, now
         self._lock = asyncio.Lock()
@@ -70,9 +71,8 @@ class MetricsSnapshots:
 
     def _view(self) -> dict[str, object]:
         """What is known of the experts beside the numbers."""
-        directory = self._directory
-        parts = directory.parts()
-        policy = directory.policy
+        parts = readiness(self._registry)
+        policy = self._registry.policy
         return {
             "policy_id": None if policy is None else policy.policy_id,
             "best_single": None if policy is None else policy.best_single,
@@ -81,12 +81,12 @@ class MetricsSnapshots:
                 name: {
                     "ready": parts[name].ready,
                     "why": parts[name].why,
-                    "running": state.running,
-                    "starting": state.starting,
-                    "stopping": state.stopping,
-                    "asleep": state.asleep,
+                    "running": expert.state.running,
+                    "starting": expert.state.starting,
+                    "stopping": expert.state.stopping,
+                    "asleep": expert.state.scaled_to_zero,
                 }
-                for name, state in directory.experts.items()
+                for name, expert in self._registry.experts.items()
             },
         }
 

@@ -21,7 +21,7 @@ from deployments.limits.keys import Caller
 from deployments.observability import metrics
 from deployments.observability.tracing import NoTracer, Span, Tracer
 from deployments.upstream.attempts import Attempt, OpenedResponse
-from deployments.upstream.eligibility import Directory
+from deployments.upstream.registry import ExpertRegistry
 from router.experts import Price
 
 logger = logging.getLogger("ray.serve")
@@ -68,11 +68,11 @@ class Accounting:
 
     def __init__(
         self,
-        directory: Directory,
+        registry: ExpertRegistry,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._directory = directory
+        self._registry = registry
         self._clock, self._now = clock, now
         self.log: KeepsRecords | None = None
         self.memory: RemembersRequests | None = None
@@ -96,12 +96,12 @@ class Accounting:
         return None if price is None else price.cost_usd(usage.prompt, usage.completion)
 
     def prices(self) -> dict[str, Price]:
-        policy = self._directory.policy
+        policy = self._registry.policy
         return {} if policy is None else dict(policy.prices)
 
     def best_single(self) -> str | None:
         """The expert that was best on the policy's training data."""
-        policy = self._directory.policy
+        policy = self._registry.policy
         return None if policy is None else policy.best_single or policy.static_ranking[0]
 
 

@@ -42,10 +42,8 @@ from deployments.limits.keys import Caller, KeyRing
 from deployments.limits.ledger_client import LedgerClient, Reservation
 from deployments.observability import metrics
 from deployments.upstream.attempts import Attempt, OpenedResponse
-from deployments.upstream.circuit_breaker import CircuitBreaker
-from deployments.upstream.dispatcher import acquire_within
-from deployments.upstream.eligibility import Directory
-from deployments.upstream.registry import Fleet
+from deployments.upstream.dispatcher import Dispatcher, acquire_within
+from deployments.upstream.registry import ExpertRegistry
 from deployments.upstream.serve_client import expert_client
 
 ASSUMED_ANSWER_TOKENS = 512
@@ -68,7 +66,7 @@ class Api:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.args = args
-        self.directory = Directory(config)
+        self.registry = ExpertRegistry(config, client_for, clock=clock)
         self.config_error: str | None = None
         self.keys: KeyRing | None = None
         self.ledger: LedgerClient | None = None
@@ -77,24 +75,17 @@ class Api:
         """Asks the other replicas whether they answered a request; put in by whoever can reach them."""
         self._router = router
         self._clock = clock
-        self.fleet = Fleet(self.directory, client_for, _observe_attempt, clock)
+        self._dispatcher = Dispatcher(self.registry, clock=clock, observe=_observe_attempt)
         self.gate = _gate(config, clock)
-        self.accounting = Accounting(self.directory, clock)
+        self.accounting = Accounting(self.registry, clock)
         self.memory = RecentAnswers()
         self.accounting.memory = self.memory
         self._gather_metrics = gather_metrics or self._own_metrics
-        self.apply(config)
-
-    @property
-    def health(self) -> dict[str, CircuitBreaker]:
-        """Each expert's breaker and usual wait."""
-        return self.fleet.health
 
     def apply(self, config: IngressConfig) -> None:
         """Put a configuration in force; what is known of unchanged experts stays."""
         limits = config.limits
-        self.directory.reconfigure(config)
-        self.fleet.apply(config)
+        self.registry.reconfigure(config)
         self.gate.resize(
             limits.max_in_flight, max_queued=limits.max_queued, max_wait_s=limits.max_queue_wait_s
         )
@@ -102,14 +93,14 @@ class Api:
     def app(self) -> ASGIApp:
         """The ASGI app; only these paths are served."""
         pages = Pages(
-            self.directory,
+            self.registry,
             caller=self._caller,
             troubles=self._troubles,
             gather_metrics=self._gather_metrics,
         )
-        card = PolicyCard(self.directory)
+        card = PolicyCard(self.registry)
         door = DashboardRoutes(
-            self.args.page, MetricsSnapshots(self.directory, self._gather_metrics), card, self._caller
+            self.args.page, MetricsSnapshots(self.registry, self._gather_metrics), card, self._caller
         )
         feedback = Feedback(
             self.accounting,
@@ -130,7 +121,7 @@ class Api:
         )
         # A trailing slash is another path, not a hidden redirect of a POST.
         app.router.redirect_slashes = False
-        return Cors(app, lambda: self.directory.config.cors)
+        return Cors(app, lambda: self.registry.config.cors)
 
     async def generate(self, request: Request) -> Response:
         """Every endpoint that an expert answers."""
@@ -177,14 +168,14 @@ class Api:
         with account.stage("route"):
             account.choice = choice = await self._choose(ask, caller, account.span.context)
         for name in choice.scale_up:
-            self.fleet.wake(name)
+            self.registry.scale_up(name)
         began = self._clock()
-        opened = await self.fleet.dispatcher.open(
+        opened = await self._dispatcher.open(
             ask,
             choice,
             headers.forwarded(request, account.request_id, account.span.context),
             deadline,
-            attempts_at_most=ATTEMPTS.get(headers.retries(request), 1),
+            max_attempts=ATTEMPTS.get(headers.retries(request), 1),
         )
         undo.callback(opened.slot.release)
         account.answered(opened, began)
@@ -200,13 +191,13 @@ class Api:
             name: {
                 "score": view.score,
                 "cost_usd": view.cost_usd,
-                "ttft_ms": view.ttft_ms if view.ttft_ms is not None else self.health[name].ttft_ms,
+                "ttft_ms": view.ttft_ms if view.ttft_ms is not None else expert.latency.ttft_ms,
                 "eligible": view.eligible,
                 "excluded_because": view.excluded_because,
                 "utility": view.utility,
                 "reason": sentences[name],
             }
-            for name in self.directory.config.experts
+            for name, expert in self.registry.experts.items()
             if (view := choice.views.get(name)) is not None
         }
         body = {
@@ -234,13 +225,13 @@ class Api:
         raw = await read_body(request, limit, self.args.upload_timeout_s)
         with nullcontext() if account is None else account.stage("parse"):
             path = _path_of(raw) if guess else request.url.path
-            return parse(path, raw, max_messages=self.directory.config.limits.max_messages)
+            return parse(path, raw, max_messages=self.registry.config.limits.max_messages)
 
     async def _reserve(self, caller: Caller | None, ask: InferenceRequest) -> Reservation:
         if caller is None or self.ledger is None:
             return Reservation(None, None, 0.0)
         answer = ASSUMED_ANSWER_TOKENS if ask.max_tokens is None else ask.max_tokens
-        policy = self.directory.policy
+        policy = self.registry.policy
         prices = () if policy is None else policy.prices.values()
         usd = max((price.cost_usd(ask.prompt_tokens, answer) for price in prices), default=0.0)
         return await self.ledger.reserve(caller, ask.prompt_tokens + answer, usd)
@@ -249,18 +240,15 @@ class Api:
         try:
             choice = await choose(
                 ask,
-                self.directory,
+                self.registry,
                 self._router,
-                unavailable=self.fleet.unavailable(),
-                ttft_ms=self.fleet.ttft_ms(),
                 deadline_s=self.args.router_deadline_ms / 1000,
                 allowed=None if caller is None else caller.experts,
-                passed_over=self.fleet.passed_over(),
                 preset=None if caller is None else caller.preset,
                 trace=trace,
             )
         except Unavailable as error:
-            wait_s = error.retry_after_s or self.fleet.retry_after_s()
+            wait_s = error.retry_after_s or self.registry.retry_after_s()
             raise Unavailable(error.message, error.code, error.param, wait_s) from error
         if choice.cause is not None:
             metrics.static_rankings.labels(choice.cause).inc()
@@ -272,7 +260,7 @@ class Api:
 
     def exposition(self) -> bytes:
         """This replica's metrics, its gauges set to what is now."""
-        observe(self.directory, self.fleet, self.gate, self.config_error, self.ledger)
+        observe(self.registry, self.gate, self.config_error, self.ledger)
         return metrics.exposition()
 
     async def _own_metrics(self) -> bytes:

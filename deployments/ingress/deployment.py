@@ -26,7 +26,7 @@ from deployments.observability.decision_log import DecisionLog, log_files
 from deployments.replica import name_of_replica
 from deployments.settings import explain, resolve
 from deployments.upstream.discovery import applications, see
-from deployments.upstream.eligibility import ExpertState
+from deployments.upstream.registry import ExpertState
 from deployments.upstream.serve_client import RouterClient, ServeExpert
 
 logger = logging.getLogger("ray.serve")
@@ -102,9 +102,11 @@ class Ingress:
         """Experts with a replica in this cluster: those have engines to ask."""
         if self._api is None:
             return {}
-        directory = self._api.directory
-        targets = directory.config.experts.items()
-        return {name: t.app for name, t in targets if t.app is not None and directory.experts[name].running}
+        return {
+            name: expert.target.app
+            for name, expert in self._api.registry.experts.items()
+            if expert.target.app is not None and expert.state.running
+        }
 
     async def _use_log(self, settings: LogSettings | None) -> None:
         """Keep the decision log as configured."""
@@ -176,23 +178,23 @@ class Ingress:
         api = self._api
         if api is None:
             return
-        directory = api.directory
+        registry = api.registry
         try:
             state = await self._router.describe(DESCRIBE_TIMEOUT_S)
         except (TimeoutError, ConnectionError) as error:
-            directory.lost_router(f"the router does not answer ({type(error).__name__})")
+            registry.lose_router(f"the router does not answer ({type(error).__name__})")
         else:
-            directory.saw_router(state)
+            registry.update_router(state)
         known = await asyncio.wait_for(asyncio.to_thread(applications), STATUS_TIMEOUT_S)
         stale: list[tuple[str, str, ExpertState]] = []
-        for name, target in directory.config.experts.items():
-            if target.app is None:
-                directory.experts[name].why_not_ready = None
+        for name, expert in registry.experts.items():
+            app, seen = expert.target.app, expert.state
+            if app is None:
+                seen.why_not_ready = None
                 continue
-            expert = directory.experts[name]
-            see(expert, known.get(target.app), target.app)
-            if expert.running and expert.window_is_stale:
-                stale.append((name, target.app, expert))
+            see(seen, known.get(app), app)
+            if seen.running and seen.window_is_stale:
+                stale.append((name, app, seen))
         # Side by side: an expert that hangs shall not keep the next look from the others.
         await asyncio.gather(*(_refresh_window(*one) for one in stale))
 

@@ -5,22 +5,21 @@ import asyncio
 from deployments.limits.admission import AdmissionQueue
 from deployments.limits.ledger_client import LedgerClient
 from deployments.observability import metrics
-from deployments.upstream.eligibility import Directory
-from deployments.upstream.registry import Fleet
+from deployments.upstream.eligibility import readiness
+from deployments.upstream.registry import ExpertRegistry
 
 BREAKER_VALUES = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
 
 
 def observe(
-    directory: Directory,
-    fleet: Fleet,
+    registry: ExpertRegistry,
     gate: AdmissionQueue,
     config_error: str | None,
     ledger: LedgerClient | None,
 ) -> None:
     """Set them all; those of experts and policies that are gone go too."""
     metrics.tasks.set(len(asyncio.all_tasks()))
-    limits = directory.config.limits
+    limits = registry.config.limits
     metrics.in_flight.set(gate.held)
     metrics.queued.set(gate.queued)
     metrics.limit.labels("in_flight").set(limits.max_in_flight)
@@ -35,12 +34,12 @@ def observe(
         metrics.policy_info,
     ):
         gauge.clear()
-    for name, part in directory.parts().items():
+    for name, part in readiness(registry).items():
         metrics.ready.labels(name).set(part.ready)
-    for name, state in directory.experts.items():
-        metrics.expert_in_flight.labels(name).set(fleet.gates[name].held)
-        metrics.breaker_state.labels(name).set(BREAKER_VALUES[fleet.health[name].state])
-        if state.running is not None:
-            metrics.expert_replicas.labels(name).set(state.running)
-    if directory.policy is not None:
-        metrics.policy_info.labels(directory.policy.policy_id).set(1)
+    for name, expert in registry.experts.items():
+        metrics.expert_in_flight.labels(name).set(expert.slots.held)
+        metrics.breaker_state.labels(name).set(BREAKER_VALUES[expert.breaker.state])
+        if expert.state.running is not None:
+            metrics.expert_replicas.labels(name).set(expert.state.running)
+    if registry.policy is not None:
+        metrics.policy_info.labels(registry.policy.policy_id).set(1)

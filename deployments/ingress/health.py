@@ -12,11 +12,12 @@ from deployments.contracts.errors import NotFound
 from deployments.ingress.error_handlers import JsonResponse
 from deployments.ingress.openapi import document
 from deployments.limits.keys import Caller
-from deployments.upstream.eligibility import Directory
+from deployments.upstream.eligibility import context_window, readiness
+from deployments.upstream.registry import ExpertRegistry
 
 
 class Pages:
-    """Handlers over what the directory knows.
+    """Handlers over the registry.
 
     Args:
         caller: whose request it is; raises where a key is needed and missing.
@@ -26,13 +27,13 @@ class Pages:
 
     def __init__(
         self,
-        directory: Directory,
+        registry: ExpertRegistry,
         *,
         caller: Callable[[Request], Caller | None],
         troubles: Callable[[], dict[str, str]],
         gather_metrics: Callable[[], Awaitable[bytes]],
     ) -> None:
-        self._directory = directory
+        self._registry = registry
         self._caller = caller
         self._troubles = troubles
         self._gather_metrics = gather_metrics
@@ -67,7 +68,7 @@ class Pages:
     async def ready(self, request: Request) -> Response:
         """200 when the router and every expert that should run can answer."""
         parts = {
-            name: {"ready": part.ready, "why": part.why} for name, part in self._directory.parts().items()
+            name: {"ready": part.ready, "why": part.why} for name, part in readiness(self._registry).items()
         }
         parts |= {name: {"ready": False, "why": why} for name, why in self._troubles().items()}
         ready = all(part["ready"] for part in parts.values())
@@ -82,17 +83,19 @@ class Pages:
         return JsonResponse(document())
 
     def _names(self, caller: Caller | None) -> list[str]:
-        config = self._directory.config
+        config = self._registry.config
         allowed = None if caller is None else caller.experts
         experts = [name for name in config.experts if allowed is None or name in allowed]
         return [AUTO, *config.presets, *experts]
 
     def _card(self, name: str) -> dict[str, Any]:
-        config = self._directory.config
+        config = self._registry.config
         if name in config.experts:
-            window = self._directory.context_window(name)
+            window = context_window(self._registry, name)
         else:
-            window = max(filter(None, map(self._directory.context_window, config.experts)), default=None)
+            window = max(
+                filter(None, (context_window(self._registry, name) for name in config.experts)), default=None
+            )
         return {
             "id": name,
             "object": "model",

@@ -1,4 +1,4 @@
-"""How each expert has been doing: a circuit breaker, and the waits to connect and for a first byte, learnt.
+"""The circuit breaker of one expert: which failures count, when it opens, when it lets a probe through.
 
 Pure state machine with a clock passed in; one per expert and ingress replica.
 """
@@ -7,53 +7,21 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from deployments.contracts.errors import ApiError, ExpertBroken, ExpertOverloaded, ExpertUnavailable
+
 FAILURES_TO_OPEN = 5
 """Failures in a row before the breaker opens."""
 OPEN_S = 2.0
 """How long it stays open the first time; doubled with every failed probe."""
-OPEN_AT_MOST_S = 30.0
+MAX_OPEN_S = 30.0
 PROBE_LOST_S = 60.0
-"""A probe that never reported is forgotten after this long."""
-SMOOTHING = 0.1
-"""Weight of the newest observation in the running means."""
-PATIENCE = 8.0
-"""An expert may take this many times its usual wait before the next is asked…"""
-LEAST_PATIENCE_S = {"stream": 5.0, "whole": 30.0}
-"""…but never less than this: short waits are noisy, and whole answers differ in length."""
-LEAST_CONNECT_S = 3.0
-"""A replica that lives takes a request within milliseconds; so long is a busy machine given."""
-LEARNT_AFTER = 20
-"""Answers before the learnt limit replaces the configured one."""
+"""A probe without a result is forgotten after this long."""
 
-Answer = Literal["stream", "whole"]
-"""What is waited for: the first byte of a stream, or a whole answer."""
 BreakerState = Literal["closed", "open", "half_open"]
 
 
-class UsualWait:
-    """Running mean and mean deviation of a wait, in seconds."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean_s = 0.0
-        self.deviation_s = 0.0
-
-    @property
-    def patience_s(self) -> float:
-        """Longer than this is unusual."""
-        return PATIENCE * (self.mean_s + 2 * self.deviation_s)
-
-    def observe(self, seconds: float) -> None:
-        self.count += 1
-        if self.count == 1:
-            self.mean_s = seconds
-            return
-        self.deviation_s += SMOOTHING * (abs(seconds - self.mean_s) - self.deviation_s)
-        self.mean_s += SMOOTHING * (seconds - self.mean_s)
-
-
 class CircuitBreaker:
-    """One expert's breaker and its usual time to first byte."""
+    """Counts failures of one expert, and stops requests to it for a while after too many."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -61,23 +29,16 @@ class CircuitBreaker:
         self._opened_at: float | None = None
         self._open_s = OPEN_S
         self._probe_at: float | None = None
-        self._waits: dict[Answer, UsualWait] = {"stream": UsualWait(), "whole": UsualWait()}
-        self._connects = UsualWait()
 
     @property
     def state(self) -> BreakerState:
+        """`closed`, `open`, or `half_open` once a probe may go through."""
         if self._opened_at is None:
             return "closed"
         return "open" if self._clock() < self._opened_at + self._open_s else "half_open"
 
-    @property
-    def ttft_ms(self) -> float | None:
-        """The usual wait for a stream's first byte, in milliseconds; `None` before any."""
-        wait = self._waits["stream"]
-        return wait.mean_s * 1000 if wait.count else None
-
     def available(self) -> bool:
-        """Whether a request may go there; half-open lets one probe through at a time."""
+        """Whether a request may be sent; a half-open breaker lets one probe through at a time."""
         if self.state == "closed":
             return True
         if self.state == "open":
@@ -88,46 +49,48 @@ class CircuitBreaker:
         """Seconds until the breaker lets a probe through; 0 when it is not open."""
         return 0.0 if self._opened_at is None else max(0.0, self._opened_at + self._open_s - self._clock())
 
-    def limit_s(self, answer: Answer, configured_s: float) -> float:
-        """How long to wait for this expert before the next in the ranking is asked."""
-        wait = self._waits[answer]
-        if wait.count < LEARNT_AFTER:
-            return configured_s
-        return min(configured_s, max(LEAST_PATIENCE_S[answer], wait.patience_s))
-
-    def connect_limit_s(self) -> float:
-        """How long a replica may take to accept a request before the next in the ranking is asked."""
-        return max(LEAST_CONNECT_S, self._connects.patience_s)
-
-    def started(self) -> None:
-        """A request is on its way."""
+    def record_start(self) -> None:
+        """A request is sent."""
         if self.state == "half_open":
             self._probe_at = self._clock()
 
-    def succeeded(self, answer: Answer, seconds: float, connected_s: float = 0.0) -> None:
-        """It answered after so many seconds, and had taken the request after `connected_s`."""
-        self.alive()
-        self._waits[answer].observe(seconds)
-        self._connects.observe(connected_s)
-
-    def alive(self) -> None:
-        """It spoke, if only to refuse the request."""
+    def record_success(self) -> None:
+        """The expert responded."""
         self._failures = 0
         self._opened_at = None
         self._open_s = OPEN_S
         self._probe_at = None
 
-    def failed(self) -> None:
-        """It failed or was too slow."""
+    def record_error(self, error: BaseException, *, timed_out: bool) -> None:
+        """The attempt ended in an error.
+
+        Args:
+            error: what the attempt raised, a cancellation included.
+            timed_out: whether the expert had all the time that it usually needs.
+        """
+        if isinstance(error, ExpertOverloaded):
+            self.record_abandonment()  # an overloaded expert works
+        elif isinstance(error, ExpertUnavailable | ExpertBroken):
+            self.record_failure()
+        elif isinstance(error, ApiError):
+            self.record_success()  # the expert works: it rejected the request itself
+        elif timed_out:
+            self.record_failure()
+        else:
+            # The request's own deadline was short, or the client left: no fault of the expert.
+            self.record_abandonment()
+
+    def record_failure(self) -> None:
+        """The expert failed or was too slow."""
         self._failures += 1
         if self.state == "half_open":
-            self._open_s = min(OPEN_AT_MOST_S, self._open_s * 2)
+            self._open_s = min(MAX_OPEN_S, self._open_s * 2)
             self._open()
         elif self.state == "closed" and self._failures >= FAILURES_TO_OPEN:
             self._open()
 
-    def abandoned(self) -> None:
-        """The caller left before anything could be learnt; a probe's place is free again."""
+    def record_abandonment(self) -> None:
+        """The attempt ended without evidence for or against the expert; the next may be the probe."""
         self._probe_at = None
 
     def _open(self) -> None:

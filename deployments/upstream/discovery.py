@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.serve import context
 
-from deployments.upstream.eligibility import ExpertState
+from deployments.upstream.registry import ExpertState
 
 COMING = ("STARTING", "UPDATING", "RECOVERING")
 LONGEST_WHY = 400
@@ -31,7 +31,7 @@ def applications() -> Mapping[str, Any]:
 def see(state: ExpertState, application: Mapping[str, Any] | None, app: str) -> None:
     """Put what is said of an expert's application into its state."""
     if application is None:
-        state.running, state.asleep = 0, False
+        state.running, state.scaled_to_zero = 0, False
         state.starting = state.stopping = 0
         state.phase, state.context_window = "", None
         state.why_not_ready = f"application {app!r} is not deployed"
@@ -45,7 +45,9 @@ def see(state: ExpertState, application: Mapping[str, Any] | None, app: str) -> 
     if phase != state.phase:
         state.phase, state.window_is_stale = phase, True
     told = "; ".join(filter(None, (application.get("message"), *(d.get("message") for d in deployments))))
-    state.asleep = state.running == 0 and phase == "RUNNING"
+    state.scaled_to_zero = state.running == 0 and phase == "RUNNING"
     state.why_not_ready = (
-        None if state.running or state.asleep else f"{phase.lower()}: {told}"[:LONGEST_WHY].rstrip(": ")
+        None
+        if state.running or state.scaled_to_zero
+        else f"{phase.lower()}: {told}"[:LONGEST_WHY].rstrip(": ")
     )

@@ -1,10 +1,10 @@
-"""Ask the experts of a ranking in turn until one answers; before the first byte only.
+"""Call the experts of a ranking in turn until one responds; before the first byte only.
 
-Knows nothing of HTTP clients: it returns an opened stream, or raises what the client shall see.
+Knows nothing of HTTP clients: it returns an opened response, or raises the error for the client.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from deployments.contracts.call_order import STARTING_RETRY_S, CallOrder
@@ -20,216 +20,220 @@ from deployments.contracts.errors import (
     Unavailable,
 )
 from deployments.contracts.messages import Headers
-from deployments.contracts.protocols import ExpertClient, ResponseStream
+from deployments.contracts.protocols import ResponseStream
 from deployments.contracts.requests import InferenceRequest
 from deployments.limits.admission import AdmissionQueue, Priority, acquire_any
 from deployments.upstream.attempts import Attempt, OpenedResponse
-from deployments.upstream.circuit_breaker import Answer, CircuitBreaker
+from deployments.upstream.latency import ResponseForm
+from deployments.upstream.registry import Expert, ExpertRegistry
 from deployments.upstream.responses import begun, complete, fits_elsewhere, refused
 
 
 async def acquire_within(
-    deadline: Deadline, gates: Sequence[AdmissionQueue], priority: Priority
+    deadline: Deadline, queues: Sequence[AdmissionQueue], priority: Priority
 ) -> AdmissionQueue:
-    """Take a place at the first of several gates that has one; errors as `acquire_any` has them.
+    """Acquire a slot of the first queue that has one; errors as `acquire_any` has them.
 
     Raises:
-        DeadlineExceeded: no place came free within the deadline.
+        DeadlineExceeded: no slot came free within the deadline.
     """
     try:
-        return await acquire_any(gates, priority, deadline.left_s())
+        return await acquire_any(queues, priority, deadline.left_s())
     except Unavailable as error:
         if deadline.left_s() <= 0:
-            why = f"no place came free within the deadline of {deadline.seconds:g} s"
+            why = f"no slot came free within the deadline of {deadline.seconds:g} s"
             raise DeadlineExceeded(why) from error
         raise
 
 
 class Dispatcher:
-    """Asks experts, and learns how they do."""
+    """Calls experts, and records how they respond.
+
+    Args:
+        registry: the experts.
+        clock: monotonic seconds.
+        observe: called with every attempt.
+    """
 
     def __init__(
         self,
-        clients: Mapping[str, ExpertClient],
-        health: Mapping[str, CircuitBreaker],
+        registry: ExpertRegistry,
         *,
-        gates: Mapping[str, AdmissionQueue],
-        cold: Callable[[str], bool] = lambda _: False,
-        first_byte_limit_s: float,
         clock: Callable[[], float] = time.monotonic,
         observe: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
-        self.clients = clients
-        self.health = health
-        self.gates = gates
-        self._cold = cold
-        self.first_byte_limit_s = first_byte_limit_s
+        self._registry = registry
         self._clock = clock
         self._observe = observe
 
     async def open(
         self,
-        ask: InferenceRequest,
-        choice: CallOrder,
+        request: InferenceRequest,
+        order: CallOrder,
         headers: Headers,
         deadline: Deadline,
         *,
-        attempts_at_most: int | None = None,
+        max_attempts: int | None = None,
     ) -> OpenedResponse:
-        """The first answer that a ranking's experts give.
+        """Open the first 2xx response that the experts of a ranking give.
 
         Args:
-            attempts_at_most: experts that may be asked; `None` for all of the ranking.
+            request: the request.
+            order: the experts to call.
+            headers: request headers for the expert.
+            deadline: the request's deadline, until its first byte.
+            max_attempts: experts that may be called; `None` for all of the ranking.
 
         Raises:
-            ApiError: an expert refused the request itself (its 4xx, in our envelope), or none could
-                answer within the deadline.
+            ApiError: an expert rejected the request itself (its 4xx, in our envelope), or none
+                responded within the deadline.
         """
-        asking = _Asking(ask, choice, headers, deadline, attempts_at_most)
-        candidates = choice.ranking if choice.fallback else choice.ranking[:1]
-        full: list[str] = []
-        for position, name in enumerate(candidates):
-            if asking.over():
+        # A new configuration replaces the mapping: this request keeps the experts that it began with.
+        experts = self._registry.experts
+        ranking = order.ranking if order.fallback else order.ranking[:1]
+        candidates = [experts[name] for name in ranking if name in experts]
+        call = _Call(request, order, headers, deadline, candidates, max_attempts)
+        full: list[Expert] = []
+        for position, expert in enumerate(candidates):
+            if call.is_over():
                 break
-            if not self.health[name].available():
+            if not expert.breaker.available():
                 continue
-            if not self.gates[name].try_acquire():
-                full.append(name)
+            if not expert.slots.try_acquire():
+                full.append(expert)
                 continue
             alone = position == len(candidates) - 1 and not full
-            if (opened := await self._ask_within_place(name, asking, alone=alone)) is not None:
+            if (opened := await self._call_within_slot(expert, call, alone=alone)) is not None:
                 return opened
-        # All that could answer are full or failed: wait for a place at any that is full.
-        while full and not asking.over():
-            slot = await acquire_within(deadline, [self.gates[name] for name in full], ask.routing.priority)
-            name = next(name for name in full if self.gates[name] is slot)
-            full.remove(name)
-            if not self.health[name].available():  # it failed in the meantime
+        # Every available expert is full or failed: wait for a slot at any that is full.
+        while full and not call.is_over():
+            slot = await acquire_within(deadline, [expert.slots for expert in full], request.routing.priority)
+            expert = next(expert for expert in full if expert.slots is slot)
+            full.remove(expert)
+            if not expert.breaker.available():  # it failed in the meantime
                 slot.release()
                 continue
-            if (opened := await self._ask_within_place(name, asking, alone=not full)) is not None:
+            if (opened := await self._call_within_slot(expert, call, alone=not full)) is not None:
                 return opened
-        raise self._give_up(asking)
+        raise _no_response(call)
 
-    async def _ask_within_place(self, name: str, asking: "_Asking", *, alone: bool) -> OpenedResponse | None:
-        """Ask one expert in whose gate a place is held; `None` if the next may be asked."""
-        gate = self.gates[name]
+    async def _call_within_slot(self, expert: Expert, call: "_Call", *, alone: bool) -> OpenedResponse | None:
+        """Call one expert of which a slot is held; `None` if the next may be called."""
         started = self._clock()
-        left_s = asking.deadline.left_s()
-        patient = alone or asking.is_last_attempt() or self._cold(name)
-        limit_s = left_s if patient else min(left_s, self._patience_s(name, asking.ask))
-        connect_s = None if patient else self.health[name].connect_limit_s()
+        left_s = call.deadline.left_s()
+        unhurried = alone or call.is_last_attempt() or expert.state.is_cold
+        limit_s = left_s if unhurried else min(left_s, self._timeout_s(expert, call.request))
+        connect_s = None if unhurried else expert.latency.connect_timeout_s()
         opened = None
         try:
-            stream = await self._attempt(name, asking.ask, asking.headers, limit_s, connect_s)
+            stream = await self._attempt(expert, call, limit_s, connect_s)
         except ExpertError as error:
-            asking.last = error
-            asking.attempts.append(self._note(name, _outcome(error), started))
+            call.last_error = error
+            call.attempts.append(self._record(expert, _outcome(error), started))
         except ApiError as error:
-            if not fits_elsewhere(error) or not asking.choice.fallback:
+            if not fits_elsewhere(error) or not call.order.fallback:
                 raise
-            # Its window is smaller than the estimate said, say: as good as ineligible.
-            asking.last = error
-            asking.attempts.append(self._note(name, "ineligible", started))
+            # For instance, its context window is smaller than estimated: as good as ineligible.
+            call.last_error = error
+            call.attempts.append(self._record(expert, "ineligible", started))
         else:
-            answered = self._note(name, "answered", started)
-            opened = OpenedResponse(name, stream, (*asking.attempts, answered), answered.seconds, gate)
+            attempt = self._record(expert, "answered", started)
+            attempts = (*call.attempts, attempt)
+            opened = OpenedResponse(expert.name, stream, attempts, attempt.seconds, expert.slots)
         finally:
             if opened is None:
-                gate.release()
+                expert.slots.release()
         return opened
 
-    def _patience_s(self, name: str, ask: InferenceRequest) -> float:
-        return self.health[name].limit_s(_waited_for(ask), self.first_byte_limit_s)
+    def _timeout_s(self, expert: Expert, request: InferenceRequest) -> float:
+        configured_s = self._registry.config.limits.first_token_timeout_s
+        return expert.latency.attempt_timeout_s(_form(request), configured_s)
 
     async def _attempt(
-        self, name: str, ask: InferenceRequest, headers: Headers, limit_s: float, connect_s: float | None
+        self, expert: Expert, call: "_Call", limit_s: float, connect_s: float | None
     ) -> ResponseStream:
-        client, health = self.clients[name], self.health[name]
+        request, name = call.request, expert.name
         started = self._clock()
-        health.started()
+        expert.breaker.record_start()
         try:
-            body = ask.body_for(client.model)
-            stream = await client.open("POST", ask.path, headers, body, limit_s, connect_s)
+            body = request.body_for(expert.client.model)
+            stream = await expert.client.open("POST", request.path, call.headers, body, limit_s, connect_s)
+            left_s = limit_s - (self._clock() - started)
             if not 200 <= stream.head.status < 300:
-                raise await refused(name, stream, limit_s - (self._clock() - started))
-            if ask.stream:
-                await begun(name, stream, limit_s - (self._clock() - started))
+                raise await refused(name, stream, left_s)
+            if request.stream:
+                await begun(name, stream, left_s)
             else:
-                await complete(name, stream, limit_s - (self._clock() - started))
-        except ExpertOverloaded:
-            health.abandoned()  # busy is not broken
+                await complete(name, stream, left_s)
+        except BaseException as error:
+            timed_out = self._clock() - started >= self._timeout_s(expert, request)
+            expert.breaker.record_error(error, timed_out=timed_out and not expert.state.is_cold)
             raise
-        except (ExpertUnavailable, ExpertBroken):
-            health.failed()
-            raise
-        except ApiError:
-            health.alive()  # it found fault with the request
-            raise
-        except BaseException:
-            # Out of time, or the client left: the expert's fault only where it was given its time.
-            if self._clock() - started >= self._patience_s(name, ask) and not self._cold(name):
-                health.failed()
-            else:
-                health.abandoned()
-            raise
-        health.succeeded(_waited_for(ask), self._clock() - started, stream.connected_s)
+        expert.breaker.record_success()
+        expert.latency.observe(_form(request), self._clock() - started, stream.connected_s)
         return stream
 
-    def _note(self, name: str, outcome: str, started: float) -> Attempt:
-        attempt = Attempt(name, outcome, self._clock() - started)
+    def _record(self, expert: Expert, outcome: str, started: float) -> Attempt:
+        attempt = Attempt(expert.name, outcome, self._clock() - started)
         self._observe(attempt)
         return attempt
 
-    def _give_up(self, asking: "_Asking") -> ApiError:
-        last, attempts, deadline = asking.last, asking.attempts, asking.deadline
-        told = ", ".join(f"{attempt.expert} ({attempt.outcome})" for attempt in attempts) or "none"
-        if isinstance(last, ExpertTimeout) and self._cold(last.expert):
-            return Unavailable(
-                f"the expert {last.expert} is still starting; asked: {told}",
-                "expert_starting",
-                None,
-                STARTING_RETRY_S,
-            )
-        if deadline.left_s() <= 0 or isinstance(last, ExpertTimeout):
-            return DeadlineExceeded(f"no expert answered within {deadline.seconds:g} s; asked: {told}")
-        if isinstance(last, ApiError):
-            return last
-        if last is None:
-            ranking = asking.choice.ranking
-            wait_s = min(self.health[name].retry_after_s() for name in ranking)
-            names = ", ".join(ranking)
-            return Unavailable(
-                f"circuit breaker open for {names}", "expert_unavailable", None, max(1.0, wait_s)
-            )
-        wait_s = max((self.health[attempt.expert].retry_after_s() for attempt in attempts), default=0.0)
-        code = "expert_overloaded" if isinstance(last, ExpertOverloaded) else "expert_unavailable"
-        return Unavailable(
-            f"no expert could answer; asked: {told}", code, None, max(1.0, wait_s, last.retry_after_s or 0.0)
-        )
-
 
 @dataclass(slots=True)
-class _Asking:
+class _Call:
     """One request on its way through the ranking."""
 
-    ask: InferenceRequest
-    choice: CallOrder
+    request: InferenceRequest
+    order: CallOrder
     headers: Headers
     deadline: Deadline
-    attempts_at_most: int | None
+    candidates: Sequence[Expert]
+    max_attempts: int | None
     attempts: list[Attempt] = field(default_factory=list)
-    last: ExpertError | ApiError | None = None
+    last_error: ExpertError | ApiError | None = None
 
-    def over(self) -> bool:
-        return self.deadline.left_s() <= 0 or len(self.attempts) == self.attempts_at_most
+    def is_over(self) -> bool:
+        return self.deadline.left_s() <= 0 or len(self.attempts) == self.max_attempts
 
     def is_last_attempt(self) -> bool:
-        return len(self.attempts) + 1 == self.attempts_at_most
+        return len(self.attempts) + 1 == self.max_attempts
+
+    def retry_after_s(self, name: str) -> float:
+        """Seconds until an expert's breaker lets a request through."""
+        return next(expert.breaker.retry_after_s() for expert in self.candidates if expert.name == name)
+
+    def is_cold(self, name: str) -> bool:
+        return any(expert.state.is_cold for expert in self.candidates if expert.name == name)
 
 
-def _waited_for(ask: InferenceRequest) -> Answer:
-    return "stream" if ask.stream else "whole"
+def _no_response(call: _Call) -> ApiError:
+    """The error of a request that no expert responded to."""
+    error, attempts, deadline = call.last_error, call.attempts, call.deadline
+    tried = ", ".join(f"{attempt.expert} ({attempt.outcome})" for attempt in attempts) or "none"
+    if isinstance(error, ExpertTimeout) and call.is_cold(error.expert):
+        return Unavailable(
+            f"the expert {error.expert} is still starting; attempts: {tried}",
+            "expert_starting",
+            None,
+            STARTING_RETRY_S,
+        )
+    if deadline.left_s() <= 0 or isinstance(error, ExpertTimeout):
+        return DeadlineExceeded(f"no expert responded within {deadline.seconds:g} s; attempts: {tried}")
+    if isinstance(error, ApiError):
+        return error
+    if error is None:
+        wait_s = min((expert.breaker.retry_after_s() for expert in call.candidates), default=0.0)
+        names = ", ".join(call.order.ranking)
+        return Unavailable(f"circuit breaker open for {names}", "expert_unavailable", None, max(1.0, wait_s))
+    wait_s = max((call.retry_after_s(attempt.expert) for attempt in attempts), default=0.0)
+    code = "expert_overloaded" if isinstance(error, ExpertOverloaded) else "expert_unavailable"
+    return Unavailable(
+        f"no expert responded; attempts: {tried}", code, None, max(1.0, wait_s, error.retry_after_s or 0.0)
+    )
+
+
+def _form(request: InferenceRequest) -> ResponseForm:
+    return "streaming" if request.stream else "non_streaming"
 
 
 def _outcome(error: ExpertError) -> str:

@@ -1,127 +1,160 @@
-"""The experts as one ingress replica deals with them: clients, health, places, and waking the sleeping.
+"""One record per expert, and the router's last state: what an ingress replica knows of the graph.
 
-Knows nothing of HTTP requests or of how experts are chosen.
+Holds state only. `discovery` refreshes it from Serve, `dispatcher` calls the experts, `eligibility`
+has the rules over it. The last good view of the policy stays while the router does not respond.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from deployments.config import ExpertTarget, IngressConfig
 from deployments.contracts.errors import ExpertError
+from deployments.contracts.messages import PolicyView, RouterState
 from deployments.contracts.protocols import ExpertClient
 from deployments.limits.admission import AdmissionQueue
-from deployments.upstream.attempts import Attempt
 from deployments.upstream.circuit_breaker import CircuitBreaker
-from deployments.upstream.dispatcher import Dispatcher
-from deployments.upstream.eligibility import Directory
+from deployments.upstream.latency import LatencyEstimate
 
 logger = logging.getLogger("ray.serve")
 
 UNBOUNDED = 1_000_000
-WAKE_TIMEOUT_S = 300.0
-"""How long one wake-up request stays, and with it the demand that Serve's autoscaler sees."""
+SCALE_UP_TIMEOUT_S = 300.0
+"""How long a request that scales from zero stays, and with it the demand that Serve's autoscaler sees."""
 
 
-class Fleet:
-    """Every configured expert, and what was learnt of it."""
+@dataclass(slots=True)
+class ExpertState:
+    """An expert's replicas and application, as last seen."""
+
+    running: int | None = None
+    """Running replicas; `None` before anything is known, or for an expert elsewhere."""
+    starting: int = 0
+    """Replicas that start."""
+    stopping: int = 0
+    """Replicas that stop."""
+    scaled_to_zero: bool = False
+    """No replica by intent: a request starts one."""
+    why_not_ready: str | None = "not seen yet"
+    phase: str = ""
+    """Status of its Serve application."""
+    context_window: int | None = None
+    """The engine's own limit."""
+    window_is_stale: bool = False
+    """Whether the engine may have been replaced since `context_window` was read."""
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether no replica is known to run."""
+        return self.running == 0
+
+
+@dataclass(slots=True)
+class Expert:
+    """Everything that an ingress replica has for one expert."""
+
+    name: str
+    target: ExpertTarget
+    client: ExpertClient
+    slots: AdmissionQueue
+    """One for each request in flight."""
+    breaker: CircuitBreaker
+    latency: LatencyEstimate = field(default_factory=LatencyEstimate)
+    state: ExpertState = field(default_factory=ExpertState)
+
+
+class ExpertRegistry:
+    """The experts of the configuration in effect, and the policy that the router serves.
+
+    Args:
+        config: the first configuration.
+        client_for: makes the client of an expert from its name and target.
+        clock: monotonic seconds.
+    """
 
     def __init__(
         self,
-        directory: Directory,
+        config: IngressConfig,
         client_for: Callable[[str, ExpertTarget], ExpertClient],
-        observe: Callable[[Attempt], None],
+        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.directory = directory
         self._client_for = client_for
-        self._observe = observe
         self._clock = clock
-        self._targets: Mapping[str, ExpertTarget] = {}
-        self._clients: dict[str, ExpertClient] = {}
-        self.health: dict[str, CircuitBreaker] = {}
-        self.gates: dict[str, AdmissionQueue] = {}
-        self._waking: dict[str, asyncio.Task[None]] = {}
-        self.dispatcher: Dispatcher
+        self._scaling_up: dict[str, asyncio.Task[None]] = {}
+        self.config = config
+        self.policy: PolicyView | None = None
+        self.router_error: str | None = "the router has not responded yet"
+        self.experts: Mapping[str, Expert] = {}
+        """Replaced as a whole with each configuration: a request keeps the experts that it began with."""
+        self.reconfigure(config)
 
-    def apply(self, config: IngressConfig) -> None:
-        """Put a configuration in force; clients, health and places of unchanged experts stay."""
-        self._clients = {
-            name: self._clients[name]
-            if name in self._clients and self._targets.get(name) == target
-            else self._client_for(name, target)
-            for name, target in config.experts.items()
-        }
-        self._targets = dict(config.experts)
-        self.health = {name: self.health.get(name) or CircuitBreaker(self._clock) for name in config.experts}
-        self.gates = {
-            name: self._gate(name, target.max_in_flight, config) for name, target in config.experts.items()
-        }
-        self.dispatcher = Dispatcher(
-            self._clients,
-            self.health,
-            gates=self.gates,
-            cold=self.is_cold,
-            first_byte_limit_s=config.limits.first_token_timeout_s,
-            clock=self._clock,
-            observe=self._observe,
-        )
+    def reconfigure(self, config: IngressConfig) -> None:
+        """Put a configuration into effect; what was learnt of an expert is kept while its name stays."""
+        self.config = config
+        self.experts = {name: self._expert(name, target, config) for name, target in config.experts.items()}
 
-    def unavailable(self) -> dict[str, str]:
-        """Expert → why it may not be asked now."""
+    def update_router(self, state: RouterState) -> None:
+        """Take over the state that a router replica reported."""
+        if state.policy is not None:
+            self.policy = state.policy
+        self.router_error = state.error
+
+    def lose_router(self, why: str) -> None:
+        """Note that the router did not respond; its last policy view stays."""
+        self.router_error = why
+
+    def ttft_ms(self) -> dict[str, float]:
+        """Expert → usual time to a stream's first byte, where it is known."""
         return {
-            name: "circuit breaker open" for name, health in self.health.items() if not health.available()
+            name: ttft_ms
+            for name, expert in self.experts.items()
+            if (ttft_ms := expert.latency.ttft_ms) is not None
         }
 
     def retry_after_s(self) -> float:
-        """When the first of the open breakers lets a request through; at least a second."""
-        return max(1.0, min((health.retry_after_s() for health in self.health.values()), default=1.0))
+        """Seconds until the first open breaker lets a request through; at least one."""
+        waits = (expert.breaker.retry_after_s() for expert in self.experts.values())
+        return max(1.0, min(waits, default=1.0))
 
-    def ttft_ms(self) -> dict[str, float]:
-        """Expert → its usual wait for a stream's first byte, where it is known."""
-        return {name: health.ttft_ms for name, health in self.health.items() if health.ttft_ms is not None}
+    def scale_up(self, name: str) -> None:
+        """Show Serve demand for an expert at zero replicas: one small request waits there, never more.
 
-    def is_cold(self, name: str) -> bool:
-        """Whether no replica of it runs, as far as is known."""
-        state = self.directory.experts.get(name)
-        return state is not None and state.running == 0
-
-    def passed_over(self) -> frozenset[str]:
-        """Cold experts whose queries go to the next in the ranking."""
-        return frozenset(
-            name for name, target in self._targets.items() if target.cold == "next" and self.is_cold(name)
-        )
-
-    def wake(self, name: str) -> None:
-        """Let Serve see demand for a sleeping expert: one small request waits there, never more.
-
-        An expert that is passed over would otherwise sleep for ever.
+        Without it, an expert that other experts stand in for would stay at zero forever.
         """
-        if name in self._waking or not self.is_cold(name):
+        expert = self.experts.get(name)
+        if expert is None or name in self._scaling_up or not expert.state.is_cold:
             return
-        task = asyncio.create_task(self._wake(name))
-        self._waking[name] = task
-        task.add_done_callback(lambda _: self._waking.pop(name, None))
+        task = asyncio.create_task(_scale_up(expert))
+        self._scaling_up[name] = task
+        task.add_done_callback(lambda _: self._scaling_up.pop(name, None))
 
-    async def _wake(self, name: str) -> None:
-        logger.info("waking expert %s", name)
-        try:
-            stream = await self._clients[name].open("GET", "/v1/models", (), b"", WAKE_TIMEOUT_S)
-            await stream.aclose()
-        except ExpertError as error:
-            logger.info("expert %s did not wake up: %s", name, error.why)
-
-    def _gate(self, name: str, slots: int | None, config: IngressConfig) -> AdmissionQueue:
+    def _expert(self, name: str, target: ExpertTarget, config: IngressConfig) -> Expert:
+        slots = target.max_in_flight or UNBOUNDED
         queued, wait_s = config.limits.max_queued, config.limits.max_queue_wait_s
-        if (gate := self.gates.get(name)) is not None:
-            gate.resize(slots or UNBOUNDED, max_queued=queued, max_wait_s=wait_s)
-            return gate
-        return AdmissionQueue(
-            slots or UNBOUNDED,
-            max_queued=queued,
-            max_wait_s=wait_s,
-            full_code="expert_overloaded",
-            what=f"the expert {name}",
-            clock=self._clock,
-        )
+        known = self.experts.get(name)
+        if known is None:
+            queue = AdmissionQueue(
+                slots,
+                max_queued=queued,
+                max_wait_s=wait_s,
+                full_code="expert_overloaded",
+                what=f"the expert {name}",
+                clock=self._clock,
+            )
+            client = self._client_for(name, target)
+            return Expert(name, target, client, queue, CircuitBreaker(self._clock))
+        known.slots.resize(slots, max_queued=queued, max_wait_s=wait_s)
+        client = known.client if known.target == target else self._client_for(name, target)
+        return replace(known, target=target, client=client)
+
+
+async def _scale_up(expert: Expert) -> None:
+    logger.info("scaling expert %s from zero", expert.name)
+    try:
+        stream = await expert.client.open("GET", "/v1/models", (), b"", SCALE_UP_TIMEOUT_S)
+        await stream.aclose()
+    except ExpertError as error:
+        logger.info("expert %s did not start: %s", expert.name, error.why)

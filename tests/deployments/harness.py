@@ -52,9 +52,9 @@ class IngressHarness:
         )
         prices = dict.fromkeys(names, price)
         view = PolicyView("0123456789ab", tuple(names), tuple(ranking or names), {}, prices)
-        self.api.directory.saw_router(RouterState(view, None))
-        for state in self.api.directory.experts.values():
-            state.running, state.why_not_ready = 1, None
+        self.api.registry.update_router(RouterState(view, None))
+        for expert in self.api.registry.experts.values():
+            expert.state.running, expert.state.why_not_ready = 1, None
         self.app = self.api.app()
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://ingress")
@@ -67,8 +67,8 @@ class IngressHarness:
 
     def sleeping(self, *names: str) -> None:
         for name in names:
-            state = self.api.directory.experts[name]
-            state.running, state.asleep = 0, True
+            state = self.api.registry.experts[name].state
+            state.running, state.scaled_to_zero = 0, True
 
 
 async def settle() -> None:

@@ -117,15 +117,15 @@ class Graph:
             self.router,
             client_for=lambda name, target: self.experts[name],
         )
-        self.api.directory.saw_router(RouterState(policy_view(), None))
-        for state in self.api.directory.experts.values():
-            state.running, state.why_not_ready = 1, None
+        self.api.registry.update_router(RouterState(policy_view(), None))
+        for expert in self.api.registry.experts.values():
+            expert.state.running, expert.state.why_not_ready = 1, None
         self.url = ""
 
     def swap_policy(self, policy_id: str, prices: dict[str, Price]) -> None:
         """Router and ingress have another policy from now on."""
         self.router.policy_id = policy_id
-        self.api.directory.saw_router(RouterState(replace(policy_view(policy_id), prices=prices), None))
+        self.api.registry.update_router(RouterState(replace(policy_view(policy_id), prices=prices), None))
 
     def ask_for_keys(self, ring: KeyRing | None) -> None:
         """From now on, or no longer."""

@@ -51,7 +51,7 @@ def main() -> int:
         with stand_ins() as graph:
             policy_id = hashlib.sha256((POLICY / "manifest.json").read_bytes()).hexdigest()[:12]
             view = policy_view(policy_id, str(POLICY.relative_to(ROOT)))
-            graph.api.directory.saw_router(RouterState(view, None))
+            graph.api.registry.update_router(RouterState(view, None))
             _photograph(
                 graph.url, ["What is 17 plus 25?", "What is 9 times 8?", "mirror the word stone"], options.out
             )

@@ -149,7 +149,7 @@ async def test_many_boards_gather_once_a_second() -> None:
         gathered.append(clock())
         return b'to_router_requests_total{kind="chat",outcome="200",replica="a"} 3.0\n'
 
-    board = MetricsSnapshots(Graph().api.directory, gather, clock, now=lambda: 12.0)
+    board = MetricsSnapshots(Graph().api.registry, gather, clock, now=lambda: 12.0)
 
     first = await board.snapshot()
     assert await board.snapshot() is first
@@ -168,7 +168,7 @@ async def test_what_is_counted_by_key_does_not_leave() -> None:
             b'to_router_stage_seconds_sum{stage="parse"} 1\nto_router_stage_seconds_sum{stage="whole"} 1\n'
         )
 
-    board = MetricsSnapshots(Graph().api.directory, gather)
+    board = MetricsSnapshots(Graph().api.registry, gather)
 
     told = json.loads((await board.snapshot()).plain)
 
@@ -203,7 +203,7 @@ async def test_the_card_tells_of_the_policy_in_force_and_of_no_other(
     graph, http = opened
     folder = Folder(tmp_path, monkeypatch)
 
-    graph.api.directory.saw_router(RouterState(policy_view(folder.policy_id, "policy"), None))
+    graph.api.registry.update_router(RouterState(policy_view(folder.policy_id, "policy"), None))
     told = (await http.get("/page/data/policy")).json()
     assert told["manifest"]["seed"] == 7
     assert told["card"] == "# a card"
@@ -216,7 +216,7 @@ async def test_the_card_tells_of_the_policy_in_force_and_of_no_other(
     assert told["report"] is None
     assert "tells of another policy" in told["why"][0]
 
-    graph.api.directory.saw_router(RouterState(policy_view("ffffffffffff", "policy"), None))
+    graph.api.registry.update_router(RouterState(policy_view("ffffffffffff", "policy"), None))
     told = (await http.get("/page/data/policy")).json()
     assert (told["manifest"], told["card"]) == (None, None)
     assert "holds another policy than the one in force" in told["why"][0]

@@ -94,7 +94,7 @@ async def test_a_routed_answer_is_counted_with_its_cost_and_what_it_saved(
 
 async def test_a_keys_savings_are_what_the_dearest_expert_would_have_cost_more(tmp_path: Path) -> None:
     harness = IngressHarness()
-    harness.api.directory.saw_router(
+    harness.api.registry.update_router(
         RouterState(
             PolicyView("0123456789ab", NAMES, NAMES, {}, {"small": Price(1, 2), "large": Price(10, 20)}), None
         )

@@ -91,8 +91,7 @@ async def test_a_preset_stands_for_preferences_and_the_body_outweighs_it(door: I
 async def test_a_stream_passes_byte_for_byte(door: IngressHarness) -> None:
     parts = [event("arithmetic", "4"), event("arithmetic", "2"), b"data: [DONE]\n\n"]
     door.experts["arithmetic"] = FakeExpert("arithmetic", *parts, headers=EVENTS)
-    door.api.apply(door.api.directory.config)
-    door.api.fleet.dispatcher.clients["arithmetic"] = door.experts["arithmetic"]
+    door.api.registry.experts["arithmetic"].client = door.experts["arithmetic"]
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "stream": True})
 
     assert response.content == b"".join(parts)
@@ -134,7 +133,7 @@ async def test_no_fallback_after_the_first_byte(door: IngressHarness) -> None:
     broken = FakeExpert(
         "arithmetic", event("arithmetic", "4"), ExpertUnavailable("arithmetic", "gone"), headers=EVENTS
     )
-    door.api.fleet.dispatcher.clients["arithmetic"] = broken
+    door.api.registry.experts["arithmetic"].client = broken
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "stream": True})
 
     assert response.status_code == 200
@@ -145,7 +144,7 @@ async def test_no_fallback_after_the_first_byte(door: IngressHarness) -> None:
 
 
 async def test_a_stream_that_ends_early_is_told(door: IngressHarness) -> None:
-    door.api.fleet.dispatcher.clients["arithmetic"] = FakeExpert(
+    door.api.registry.experts["arithmetic"].client = FakeExpert(
         "arithmetic", event("arithmetic", "4"), event("arithmetic", "2"), headers=EVENTS
     )
     response = await door.http.post("/v1/chat/completions", json={**CHAT, "stream": True})
@@ -258,7 +257,7 @@ async def test_models_lists_auto_presets_experts(door: IngressHarness) -> None:
 
 async def test_ready_is_503_while_a_part_cannot_answer(door: IngressHarness) -> None:
     ready = await door.http.get("/ready")
-    door.api.directory.lost_router("the router does not answer")
+    door.api.registry.lose_router("the router does not answer")
     waiting = await door.http.get("/ready")
 
     assert ready.status_code == 200
@@ -268,7 +267,7 @@ async def test_ready_is_503_while_a_part_cannot_answer(door: IngressHarness) -> 
 
 
 async def test_ready_names_experts_that_the_policy_does_not_cover(door: IngressHarness) -> None:
-    door.api.directory.saw_router(RouterState(PolicyView("ffffffffffff", ("words",), ("words",)), None))
+    door.api.registry.update_router(RouterState(PolicyView("ffffffffffff", ("words",), ("words",)), None))
     waiting = await door.http.get("/ready")
 
     assert waiting.status_code == 503
@@ -338,7 +337,7 @@ async def test_metrics_count_what_was_answered(door: IngressHarness) -> None:
 
 async def test_an_open_breaker_takes_an_expert_out_of_the_choice(door: IngressHarness) -> None:
     for _ in range(5):
-        door.api.health["arithmetic"].failed()
+        door.api.registry.experts["arithmetic"].breaker.record_failure()
     response = await door.http.post("/v1/chat/completions", json=CHAT)
     only = await door.http.post("/v1/chat/completions", json={**CHAT, "routing": {"experts": ["arithmetic"]}})
 

@@ -155,7 +155,7 @@ def attack(path: str, body: bytes, headers: list[tuple[bytes, bytes]], method: s
         assert orjson.loads(told)["error"].keys() == ENVELOPE
         assert isinstance(orjson.loads(told)["error"]["code"], str)
     assert harness.api.gate.held == harness.api.gate.queued == 0
-    assert {gate.held for gate in harness.api.fleet.gates.values()} == {0}
+    assert {expert.slots.held for expert in harness.api.registry.experts.values()} == {0}
 
 
 def stream(pieces: list[bytes], kind: str) -> None:

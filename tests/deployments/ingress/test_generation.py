@@ -59,7 +59,10 @@ async def test_every_refusal_gives_its_place_back(harness: IngressHarness, statu
 
     assert response.status_code == status
     assert harness.api.gate.held == 0
-    assert {name: gate.held for name, gate in harness.api.fleet.gates.items()} == {"small": 0, "large": 0}
+    assert {name: expert.slots.held for name, expert in harness.api.registry.experts.items()} == {
+        "small": 0,
+        "large": 0,
+    }
 
 
 async def test_a_place_is_held_until_the_last_byte_of_a_stream(harness: IngressHarness) -> None:
@@ -76,11 +79,11 @@ async def test_a_place_is_held_until_the_last_byte_of_a_stream(harness: IngressH
     harness.experts["small"]._rest = slow  # type: ignore[method-assign]
     exchange = harness.exchange(stream=True)
     await exchange.body_began.wait()
-    assert (harness.api.gate.held, harness.api.fleet.gates["small"].held) == (1, 1)
+    assert (harness.api.gate.held, harness.api.registry.experts["small"].slots.held) == (1, 1)
     more.set()
     await exchange.task
 
-    assert (harness.api.gate.held, harness.api.fleet.gates["small"].held) == (0, 0)
+    assert (harness.api.gate.held, harness.api.registry.experts["small"].slots.held) == (0, 0)
     assert exchange.body.endswith(b"data: [DONE]\n\n")
 
 
@@ -123,7 +126,7 @@ async def test_a_client_that_leaves_before_the_first_byte_leaves_nothing_behind(
     assert exchange.sent == []
     assert harness.api.gate.held == (1 if phase == "queue" else 0)
     assert harness.api.gate.queued == 0
-    assert harness.api.fleet.gates["small"].held == 0
+    assert harness.api.registry.experts["small"].slots.held == 0
 
 
 async def test_a_client_that_leaves_midway_closes_the_experts_stream(harness: IngressHarness) -> None:
@@ -138,7 +141,7 @@ async def test_a_client_that_leaves_midway_closes_the_experts_stream(harness: In
                 self.closed += 1
 
     harness.experts["small"] = Endless("small", event("small", "x"), b"more", headers=EVENTS)
-    harness.api.fleet.dispatcher.clients["small"] = harness.experts["small"]  # type: ignore[index]
+    harness.api.registry.experts["small"].client = harness.experts["small"]
     exchange = harness.exchange(stream=True)
     await exchange.body_began.wait()
     await settle()
@@ -205,7 +208,7 @@ async def test_an_expert_that_does_not_wake_up_in_time_is_503_starting(harness: 
 async def test_a_named_expert_on_its_way_up_is_503_starting_at_once(
     harness: IngressHarness, why: str
 ) -> None:
-    state = harness.api.directory.experts["small"]
+    state = harness.api.registry.experts["small"].state
     state.running, state.why_not_ready = 0, why
     response = await harness.ask(model="small")
 
@@ -314,13 +317,13 @@ async def test_hostile_header_bytes_reach_no_expert(harness: IngressHarness) -> 
 
 
 async def test_a_new_configuration_keeps_what_was_learnt(harness: IngressHarness) -> None:
-    harness.api.health["small"].succeeded("stream", 0.5)
+    harness.api.registry.experts["small"].latency.observe("streaming", 0.5)
     gate = harness.api.gate
-    raw = harness.api.directory.config.model_dump()
+    raw = harness.api.registry.config.model_dump()
     raw["limits"]["max_in_flight"] = 3
     harness.api.apply(IngressConfig.model_validate(raw))
 
-    assert harness.api.health["small"].ttft_ms == 500
+    assert harness.api.registry.experts["small"].latency.ttft_ms == 500
     assert harness.api.gate is gate
     assert gate.try_acquire()
     assert gate.try_acquire()

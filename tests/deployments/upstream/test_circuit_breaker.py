@@ -1,87 +1,98 @@
-"""The breaker and the learnt waits, on a clock that passes when told."""
+"""The circuit breaker, on a clock that the test moves."""
+
+import asyncio
 
 import pytest
 
-from deployments.upstream.circuit_breaker import (
-    FAILURES_TO_OPEN,
-    LEARNT_AFTER,
-    LEAST_CONNECT_S,
-    OPEN_S,
-    PATIENCE,
-    CircuitBreaker,
+from deployments.contracts.errors import (
+    BadRequest,
+    ExpertBroken,
+    ExpertOverloaded,
+    ExpertTimeout,
+    ExpertUnavailable,
 )
+from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN, OPEN_S, CircuitBreaker
 from tests.deployments.fakes import Clock
 
 
 def opened(clock: Clock) -> CircuitBreaker:
-    health = CircuitBreaker(clock)
+    breaker = CircuitBreaker(clock)
     for _ in range(FAILURES_TO_OPEN):
-        health.failed()
-    return health
+        breaker.record_failure()
+    return breaker
 
 
-def test_failures_in_a_row_open_it_and_an_answer_between_does_not() -> None:
-    health = CircuitBreaker(Clock())
+def test_failures_in_a_row_open_it_unless_a_success_intervenes() -> None:
+    breaker = CircuitBreaker(Clock())
     for _ in range(3 * FAILURES_TO_OPEN):
-        health.failed()
-        health.succeeded("stream", 0.1)
+        breaker.record_failure()
+        breaker.record_success()
 
-    assert health.state == "closed"
+    assert breaker.state == "closed"
     assert opened(Clock()).state == "open"
 
 
 def test_it_half_opens_for_one_probe_at_a_time() -> None:
     clock = Clock()
-    health = opened(clock)
-    assert not health.available()
+    breaker = opened(clock)
+    assert not breaker.available()
     clock.now += OPEN_S
-    assert health.state == "half_open"
-    assert health.available()
-    health.started()
+    assert breaker.state == "half_open"
+    assert breaker.available()
+    breaker.record_start()
 
-    assert not health.available()
-    health.succeeded("stream", 0.1)
-    assert health.state == "closed"
+    assert not breaker.available()
+    breaker.record_success()
+    assert breaker.state == "closed"
 
 
 def test_a_failed_probe_doubles_the_wait() -> None:
     clock = Clock()
-    health = opened(clock)
+    breaker = opened(clock)
     clock.now += OPEN_S
-    health.started()
-    health.failed()
+    breaker.record_start()
+    breaker.record_failure()
 
-    assert health.retry_after_s() == 2 * OPEN_S
+    assert breaker.retry_after_s() == 2 * OPEN_S
 
 
-def test_a_probe_whose_caller_left_frees_its_place() -> None:
+def test_an_abandoned_probe_lets_the_next_one_through() -> None:
     clock = Clock()
-    health = opened(clock)
+    breaker = opened(clock)
     clock.now += OPEN_S
-    health.started()
-    health.abandoned()
+    breaker.record_start()
+    breaker.record_abandonment()
 
-    assert health.available()
-
-
-def test_the_limit_is_configured_until_it_is_learnt() -> None:
-    health = CircuitBreaker(Clock())
-    for _ in range(LEARNT_AFTER - 1):
-        health.succeeded("stream", 1.0)
-    before = health.limit_s("stream", 120)
-    health.succeeded("stream", 1.0)
-
-    assert before == 120
-    assert health.limit_s("stream", 120) == 8.0
-    assert health.limit_s("whole", 120) == 120
-    assert health.ttft_ms == 1000
+    assert breaker.available()
 
 
-def test_a_replica_has_a_moment_to_take_a_request_and_longer_where_it_was_seen_to_need_it() -> None:
-    health = CircuitBreaker(Clock())
-    assert health.connect_limit_s() == LEAST_CONNECT_S
+@pytest.mark.parametrize(
+    ("error", "timed_out", "state"),
+    [
+        (ExpertUnavailable("a", "gone"), False, "open"),
+        (ExpertBroken("a", "500"), False, "open"),
+        (ExpertTimeout("a", "late"), True, "open"),
+        (ExpertTimeout("a", "late"), False, "closed"),
+        (asyncio.CancelledError(), False, "closed"),
+        (ExpertOverloaded("a", "full"), True, "closed"),
+        (BadRequest("no"), True, "closed"),
+    ],
+)
+def test_only_an_experts_own_fault_counts_as_failure(
+    error: BaseException, timed_out: bool, state: str
+) -> None:
+    breaker = CircuitBreaker(Clock())
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.record_error(error, timed_out=timed_out)
 
-    for _ in range(50):
-        health.succeeded("stream", 4.0, connected_s=2.0)
+    assert breaker.state == state
 
-    assert health.connect_limit_s() == pytest.approx(PATIENCE * 2.0)
+
+def test_a_rejected_request_closes_a_half_open_breaker() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += OPEN_S
+    breaker.record_start()
+    breaker.record_error(BadRequest("no"), timed_out=False)
+
+    assert breaker.state == "closed"

@@ -11,7 +11,8 @@ from deployments.config import IngressConfig
 from deployments.contracts.messages import RouterState
 from deployments.ingress import deployment
 from deployments.upstream.discovery import see
-from deployments.upstream.eligibility import Directory, ExpertState
+from deployments.upstream.registry import ExpertRegistry, ExpertState
+from tests.deployments.fakes import FakeExpert
 
 
 def application(status: str, *replicas: str, message: str = "", told: str = "") -> dict[str, Any]:
@@ -30,14 +31,14 @@ def test_replicas_are_counted_by_what_they_are_about() -> None:
 
     assert (state.running, state.starting, state.stopping) == (1, 2, 1)
     assert state.why_not_ready is None
-    assert not state.asleep
+    assert not state.scaled_to_zero
 
 
 def test_a_running_application_without_a_replica_sleeps() -> None:
     state = ExpertState()
     see(state, application("RUNNING"), "expert-a")
 
-    assert state.asleep
+    assert state.scaled_to_zero
     assert state.why_not_ready is None
 
 
@@ -45,15 +46,15 @@ def test_an_application_that_does_not_come_up_says_why() -> None:
     state = ExpertState()
     see(state, application("DEPLOY_FAILED", message="no room", told="pool is full"), "expert-a")
 
-    assert not state.asleep
+    assert not state.scaled_to_zero
     assert state.why_not_ready == "deploy_failed: no room; pool is full"
 
 
 def test_an_expert_without_an_application_is_not_ready() -> None:
-    state = ExpertState(running=3, asleep=True)
+    state = ExpertState(running=3, scaled_to_zero=True)
     see(state, None, "expert-a")
 
-    assert (state.running, state.asleep) == (0, False)
+    assert (state.running, state.scaled_to_zero) == (0, False)
     assert state.why_not_ready == "application 'expert-a' is not deployed"
 
 
@@ -80,7 +81,7 @@ async def test_an_expert_that_hangs_keeps_no_other_from_telling_its_window(
 ) -> None:
     names = ("hangs", "answers", "answers-too")
     config = IngressConfig.model_validate({"experts": {name: {"app": name} for name in names}})
-    directory, told = Directory(config), asyncio.Event()
+    registry, told = ExpertRegistry(config, lambda name, _: FakeExpert(name)), asyncio.Event()
 
     async def window(name: str, _app: str) -> int | None:
         if name == "hangs":
@@ -97,9 +98,9 @@ async def test_an_expert_that_hangs_keeps_no_other_from_telling_its_window(
     )
     monkeypatch.setattr(deployment, "_context_window", window)
     looking = SimpleNamespace(
-        _api=SimpleNamespace(directory=directory), _router=SimpleNamespace(describe=describe)
+        _api=SimpleNamespace(registry=registry), _router=SimpleNamespace(describe=describe)
     )
     await asyncio.wait_for(deployment.Ingress._look(looking), 5)
 
-    assert [directory.experts[name].context_window for name in names] == [None, 512, 512]
-    assert [directory.experts[name].window_is_stale for name in names] == [True, False, False]
+    assert [registry.experts[name].state.context_window for name in names] == [None, 512, 512]
+    assert [registry.experts[name].state.window_is_stale for name in names] == [True, False, False]

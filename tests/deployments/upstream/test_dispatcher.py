@@ -1,12 +1,13 @@
 """Who is asked, in which order, for how long, and what the client is told when none answers."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 import pytest
 
+from deployments.config import IngressConfig
 from deployments.contracts.call_order import CallOrder
 from deployments.contracts.deadlines import Deadline
 from deployments.contracts.errors import (
@@ -22,57 +23,52 @@ from deployments.contracts.errors import (
     Unavailable,
 )
 from deployments.contracts.requests import InferenceRequest, parse
-from deployments.limits.admission import AdmissionQueue
 from deployments.upstream.attempts import OpenedResponse
-from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN, LEARNT_AFTER, CircuitBreaker
+from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN
 from deployments.upstream.dispatcher import Dispatcher
+from deployments.upstream.latency import MIN_OBSERVATIONS
+from deployments.upstream.registry import ExpertRegistry
 from router.core import Decision
 from tests.deployments.fakes import EVENTS, Clock, FakeExpert, answer, event
 
 DONE = b"data: [DONE]\n\n"
 
 
-def an_ask(*, stream: bool = False) -> InferenceRequest:
+def a_request(*, stream: bool = False) -> InferenceRequest:
     body = {"model": "auto", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
     return parse("/v1/chat/completions", orjson.dumps(body), max_messages=8)
 
 
 class Field:
-    """Experts, their health and places, and a dispatcher over them."""
+    """Experts in a registry, and a dispatcher over them."""
 
     def __init__(
-        self,
-        *experts: FakeExpert,
-        slots: int = 100,
-        max_queued: int = 4,
-        cold: Callable[[str], bool] = lambda _: False,
+        self, *experts: FakeExpert, slots: int | None = None, max_queued: int = 4, cold: bool = False
     ) -> None:
         self.clock = Clock()
-        self.experts = {expert.model: expert for expert in experts}
-        self.health = {name: CircuitBreaker(self.clock) for name in self.experts}
-        self.gates = {
-            name: AdmissionQueue(slots, max_queued=max_queued, max_wait_s=60, full_code="expert_overloaded")
-            for name in self.experts
-        }
-        self.dispatcher = Dispatcher(
-            self.experts,
-            self.health,
-            gates=self.gates,
-            cold=cold,
-            first_byte_limit_s=120,
-            clock=self.clock,
+        self.fakes = {expert.model: expert for expert in experts}
+        config = IngressConfig.model_validate(
+            {
+                "experts": {name: {"app": name, "max_in_flight": slots} for name in self.fakes},
+                "limits": {"max_queued": max_queued, "max_queue_wait_s": 60, "first_token_timeout_s": 120},
+            }
         )
+        self.registry = ExpertRegistry(config, lambda name, _: self.fakes[name], clock=self.clock)
+        self.experts = self.registry.experts
+        for expert in self.experts.values():
+            expert.state.running = 0 if cold else 1
+        self.dispatcher = Dispatcher(self.registry, clock=self.clock)
 
     async def open(
         self, *, stream: bool = False, fallback: bool = True, seconds: float = 30.0, **options: Any
     ) -> OpenedResponse:
-        ranking = tuple(self.experts)
-        choice = CallOrder(ranking, "routed", fallback, Decision(ranking, {}, "0123456789ab"))
+        ranking = tuple(self.fakes)
+        order = CallOrder(ranking, "routed", fallback, Decision(ranking, {}, "0123456789ab"))
         deadline = Deadline(seconds, self.clock)
-        return await self.dispatcher.open(an_ask(stream=stream), choice, (), deadline, **options)
+        return await self.dispatcher.open(a_request(stream=stream), order, (), deadline, **options)
 
     def held(self) -> Mapping[str, int]:
-        return {name: gate.held for name, gate in self.gates.items()}
+        return {name: expert.slots.held for name, expert in self.experts.items()}
 
 
 def failing(name: str, error: Exception) -> FakeExpert:
@@ -134,7 +130,7 @@ async def test_which_refusals_of_an_expert_are_tried_elsewhere(status: int, aske
     else:
         with pytest.raises(BadRequest, match="no"):
             await field.open()
-    assert field.gates["a"].held == 0
+    assert field.experts["a"].slots.held == 0
 
 
 async def test_an_experts_404_is_the_clients_when_nobody_else_may_answer() -> None:
@@ -176,8 +172,8 @@ async def test_a_retrying_client_gets_fewer_attempts() -> None:
     field = Field(*(failing(name, ExpertUnavailable(name, "x")) for name in "abc"))
 
     with pytest.raises(Unavailable):
-        await field.open(attempts_at_most=2)
-    assert [len(expert.asked) for expert in field.experts.values()] == [1, 1, 0]
+        await field.open(max_attempts=2)
+    assert [len(expert.asked) for expert in field.fakes.values()] == [1, 1, 0]
 
 
 async def test_an_open_breaker_is_not_asked_and_tells_when_to_come_back() -> None:
@@ -185,14 +181,14 @@ async def test_an_open_breaker_is_not_asked_and_tells_when_to_come_back() -> Non
     for _ in range(FAILURES_TO_OPEN):
         with pytest.raises(Unavailable):
             await field.open()
-    asked = len(field.experts["a"].asked)
+    asked = len(field.fakes["a"].asked)
 
     with pytest.raises(Unavailable, match="circuit breaker") as caught:
         await field.open()
-    assert len(field.experts["a"].asked) == asked
+    assert len(field.fakes["a"].asked) == asked
     assert (caught.value.retry_after_s or 0) >= 1
     field.clock.now += 3
-    field.experts["a"].parts = []
+    field.fakes["a"].parts = []
     assert (await field.open()).expert == "a"
 
 
@@ -201,7 +197,7 @@ async def test_busy_is_not_broken() -> None:
     for _ in range(FAILURES_TO_OPEN + 1):
         await field.open()
 
-    assert field.health["a"].state == "closed"
+    assert field.experts["a"].breaker.state == "closed"
 
 
 async def test_a_clients_own_short_deadline_does_not_open_a_breaker() -> None:
@@ -210,7 +206,7 @@ async def test_a_clients_own_short_deadline_does_not_open_a_breaker() -> None:
         with pytest.raises(DeadlineExceeded):
             await field.open(seconds=0.001)
 
-    assert field.health["a"].state == "closed"
+    assert field.experts["a"].breaker.state == "closed"
 
 
 async def test_an_expert_slower_than_it_was_ever_seen_to_be_opens_its_breaker() -> None:
@@ -221,12 +217,12 @@ async def test_an_expert_slower_than_it_was_ever_seen_to_be_opens_its_breaker() 
             raise ExpertTimeout("a", "late")
 
     field = Field(Slow("a"), FakeExpert("b"))
-    for _ in range(LEARNT_AFTER):
-        field.health["a"].succeeded("whole", 0.1)
+    for _ in range(MIN_OBSERVATIONS):
+        field.experts["a"].latency.observe("non_streaming", 0.1)
     for _ in range(FAILURES_TO_OPEN):
         assert (await field.open(seconds=600)).expert == "b"
 
-    assert field.health["a"].state == "open"
+    assert field.experts["a"].breaker.state == "open"
 
 
 async def test_a_full_expert_gives_way_to_the_next() -> None:
@@ -249,13 +245,13 @@ async def test_when_all_are_full_whoever_has_a_place_first_is_asked() -> None:
 
 async def test_who_waited_for_an_expert_that_fails_waits_for_the_others() -> None:
     field = Field(failing("a", ExpertUnavailable("a", "gone")), FakeExpert("b"), slots=1)
-    for slot in field.gates.values():
-        await slot.acquire("interactive", 1)
+    for expert in field.experts.values():
+        await expert.slots.acquire("interactive", 1)
     asking = asyncio.create_task(field.open())
     await asyncio.sleep(0)
-    field.gates["a"].release()
+    field.experts["a"].slots.release()
     await asyncio.sleep(0)
-    field.gates["b"].release()
+    field.experts["b"].slots.release()
     opened = await asking
 
     assert [(a.expert, a.outcome) for a in opened.attempts] == [("a", "unavailable"), ("b", "answered")]
@@ -281,18 +277,18 @@ async def test_a_client_that_leaves_while_an_expert_is_asked_frees_the_place() -
     await asyncio.gather(leaver, return_exceptions=True)
 
     assert field.held() == {"a": 0}
-    assert field.health["a"].state == "closed"
+    assert field.experts["a"].breaker.state == "closed"
 
 
 async def test_an_expert_without_a_replica_that_does_not_come_up_in_time_is_503_starting() -> None:
-    field = Field(failing("a", ExpertTimeout("a", "late")), cold=lambda name: True)
+    field = Field(failing("a", ExpertTimeout("a", "late")), cold=True)
     for _ in range(FAILURES_TO_OPEN + 1):
         with pytest.raises(Unavailable) as caught:
             await field.open()
 
     assert caught.value.code == "expert_starting"
     assert (caught.value.retry_after_s or 0) >= 1
-    assert field.health["a"].state == "closed"
+    assert field.experts["a"].breaker.state == "closed"
 
 
 async def test_an_answer_that_is_no_object_is_answered_by_the_next() -> None:
@@ -304,25 +300,25 @@ async def test_an_answer_that_is_no_object_is_answered_by_the_next() -> None:
 
 async def test_an_expert_that_failed_while_one_waited_for_it_is_not_asked() -> None:
     field = Field(FakeExpert("a"), FakeExpert("b"), slots=1)
-    for gate in field.gates.values():
-        await gate.acquire("interactive", 1)
+    for expert in field.experts.values():
+        await expert.slots.acquire("interactive", 1)
     waiting = asyncio.create_task(field.open())
     await asyncio.sleep(0)
     for _ in range(FAILURES_TO_OPEN):
-        field.health["a"].failed()
-    field.gates["a"].release()
+        field.experts["a"].breaker.record_failure()
+    field.experts["a"].slots.release()
     await asyncio.sleep(0)
-    field.gates["b"].release()
+    field.experts["b"].slots.release()
     opened = await waiting
 
     assert opened.expert == "b"
-    assert field.experts["a"].asked == []
+    assert field.fakes["a"].asked == []
     assert field.held() == {"a": 0, "b": 1}
 
 
 async def test_a_deadline_that_passes_in_an_experts_queue_is_504() -> None:
     field = Field(FakeExpert("a"), slots=1)
-    await field.gates["a"].acquire("interactive", 1)
+    await field.experts["a"].slots.acquire("interactive", 1)
     waiting = asyncio.create_task(field.open(seconds=0.01))
     await asyncio.sleep(0)
     field.clock.now += 1.0
