@@ -30,6 +30,7 @@ from router.data.dataset import Dataset
 from router.encoders import DEFAULT, load_encoder
 from router.errors import RouterError
 from router.experts import CandidatePool, ExpertProfile, Price
+from router.training.card import card
 from router.training.train import train
 
 REQUESTS = 100
@@ -96,7 +97,8 @@ def policy(count: int, folder: Path) -> Path:
     ids = tuple(f"q{row}" for row in range(TRAINED_ON))
     encoder = load_encoder("default", device="cpu", threads=1)
     dataset = Dataset(pool, ids, queries, measured, ("sums",) * TRAINED_ON, None)
-    train(dataset, encoder.encode(queries), DEFAULT, method="auto").save(folder)
+    policy = train(dataset, encoder.encode(queries), DEFAULT, method="auto")
+    policy.save(folder, card(policy))
     return folder
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from experiments.data import Recorded, arguments, recorded
 from router.data.dataset import Dataset, split_by_query
 from router.errors import OutcomesError
-from router.evaluation import metrics
 from router.evaluation.evaluate import curve, judge
+from router.methods.hull import area
 from router.policy import Policy
 from router.training.add_expert import add_expert
 from router.training.train import train
@@ -60,8 +60,8 @@ def _added(
     rows = np.sort(np.random.default_rng(draw).permutation(len(known.dataset))[:count])
     probes: Dataset = known.dataset.take(rows)
     grown = add_expert(base, probes, known.embeddings[rows], name=name)
-    quality, area = _figures(grown, asked)
-    return 100 * (quality - full[0]), area - full[1]
+    quality, aiq = _figures(grown, asked)
+    return 100 * (quality - full[0]), aiq - full[1]
 
 
 def _figures(policy: Policy, asked: Recorded) -> tuple[float, float]:
@@ -73,8 +73,8 @@ def _figures(policy: Policy, asked: Recorded) -> tuple[float, float]:
         raise OutcomesError("leaving one expert out compares AIQ: the outcomes need costs")
     single = paid.mean(axis=0)
     ours = np.array([[point["cost_usd"], point["quality"]] for point in points])
-    area = metrics.area(ours[:, 0], ours[:, 1], float(single.min()), float(single.max()))
-    return float(points[0]["quality"]), area
+    aiq = area(ours[:, 0], ours[:, 1], float(single.min()), float(single.max()))
+    return float(points[0]["quality"]), aiq
 
 
 def _spread(values: list[float], digits: int) -> str:

@@ -150,8 +150,18 @@ class Policy:
             preferences=self.preferences if preferences is None else preferences.over(self.preferences),
         )
 
-    def save(self, folder: Path) -> Self:
-        """Write the policy folder; returns the policy with its id. Raises as `artifact.save`."""
+    def save(self, folder: Path, card: str) -> Self:
+        """Write the policy folder; returns the policy with its id.
+
+        Args:
+            folder: a new folder.
+            card: the text of its CARD.md; `router.training.card` writes one.
+
+        Raises:
+            FileExistsError: something exists at `folder`.
+            WeightsError: an array is not finite.
+            ManifestError: a fact is not JSON.
+        """
         facts_of_training = dict(self.training)
         facts = {
             "router": {"name": self.method.name, "params": self.method.params},
@@ -170,11 +180,8 @@ class Policy:
             if part is not None:
                 parts[name] = part.arrays()
         arrays = {f"{part}/{name}": value for part, found in parts.items() for name, value in found.items()}
-        from router.training.card import card
-
-        told = self.card or card(self)
-        saved = artifact.save(folder, artifact.Artifact(facts, arrays, told))
-        return replace(self, card=told, policy_id=saved)
+        policy_id = artifact.save(folder, artifact.Artifact(facts, arrays, card))
+        return replace(self, card=card, policy_id=policy_id)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +73,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from router.training.card import card
     from router.training.train import check_trainable, train
 
     require_absent(options.out)  # before long work, not after it
@@ -90,7 +90,7 @@ def _train(options: argparse.Namespace) -> int:
         seed=options.seed,
         tell=say,
     )
-    policy = policy.save(options.out)
+    policy = policy.save(options.out, card(policy))
     _tell_made(options, policy)
     return 0
 
@@ -145,7 +145,7 @@ def _add_expert(options: argparse.Namespace) -> int:
     probes = outcomes_of(options)
     encoder = encoder_of(policy.encoder)
     grown = add_expert(policy, probes, embed(encoder, probes.texts), name=options.expert)
-    grown = replace(grown, card=card(grown, _note_of_probes(policy, options.expert, grown))).save(options.out)
+    grown = grown.save(options.out, card(grown, _note_of_probes(policy, options.expert, grown)))
     _tell_made(options, grown)
     return 0
 

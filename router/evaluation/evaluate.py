@@ -14,8 +14,9 @@ from router.data.dataset import Dataset
 from router.decide import decide
 from router.errors import OutcomesError
 from router.evaluation import metrics
+from router.methods.hull import area
 from router.policy import Policy
-from router.training.train import COST_WEIGHTS
+from router.training.preference import COST_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,8 @@ def _areas(judged: EvaluatedPolicy, points: list[dict[str, Any]]) -> dict[str, f
         return {"aiq": None, "zero_router_aiq": None}
     ours = np.array([[point["cost_usd"], point["quality"]] for point in points])
     return {
-        "aiq": metrics.area(ours[:, 0], ours[:, 1], low, high),
-        "zero_router_aiq": metrics.area(single_cost, single_quality, low, high),
+        "aiq": area(ours[:, 0], ours[:, 1], low, high),
+        "zero_router_aiq": area(single_cost, single_quality, low, high),
     }
 
 

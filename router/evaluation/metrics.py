@@ -1,7 +1,7 @@
 """Figures of routing: areas, gaps, intervals, calibration. Arrays in, numbers out.
 
-AIQ is RouterBench's (arXiv 2403.12031), APGR and CPT are RouteLLM's (arXiv 2406.18665), the expected
-calibration error is Naeini et al.'s (AAAI 2015).
+APGR and CPT are RouteLLM's (arXiv 2406.18665), the expected calibration error is Naeini et al.'s (AAAI
+2015); AIQ is in `router.methods.hull`, for a method needs it too.
 """
 
 from collections.abc import Callable
@@ -12,33 +12,6 @@ from router.core import FloatArray, IntArray
 
 RESAMPLES = 2000
 BINS = 10
-
-
-def hull(costs: FloatArray, quality: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The non-decreasing upper convex hull of points: (costs, quality), by rising cost."""
-    order = np.lexsort((-quality, costs))
-    kept: list[tuple[float, float]] = []
-    for x, y in zip(costs[order], quality[order], strict=True):
-        if kept and y <= kept[-1][1]:
-            continue  # dearer and no better
-        while len(kept) >= 2 and _below(kept[-2], kept[-1], (x, y)):
-            kept.pop()
-        kept.append((float(x), float(y)))
-    points = np.array(kept)
-    return points[:, 0], points[:, 1]
-
-
-def area(costs: FloatArray, quality: FloatArray, low: float, high: float) -> float:
-    """AIQ: the mean height of the points' hull between two costs.
-
-    Beyond its dearest point a hull goes on level; below its cheapest it is taken as level too, for
-    nothing cheaper than its cheapest point is known of it.
-    """
-    if high <= low:
-        return float(np.max(quality))
-    x, y = hull(costs, quality)
-    at = np.unique(np.concatenate([x[(x > low) & (x < high)], [low, high]]))
-    return float(np.trapezoid(np.interp(at, x, y), at) / (high - low))
 
 
 def interval(statistic: Callable[[FloatArray], FloatArray], n: int, *, seed: int = 0) -> list[float]:
@@ -102,8 +75,3 @@ def call_share(share: FloatArray, recovered: FloatArray, target: float) -> float
     """CPT: the least share of strong calls that recovers `target` of the gap; `None` if none does."""
     reached = np.flatnonzero(recovered >= target)
     return float(share[reached[0]]) if len(reached) else None
-
-
-def _below(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    """Whether b lies on or under the line from a to c."""
-    return bool((b[1] - a[1]) * (c[0] - a[0]) <= (c[1] - a[1]) * (b[0] - a[0]))

@@ -9,6 +9,7 @@ import numpy as np
 from router.errors import InputError
 from router.evaluation import metrics
 from router.evaluation.evaluate import EvaluatedPolicy
+from router.methods.hull import hull
 
 INK, PALE = "#1f2430", "#9aa3b2"
 LINES = ("#c2410c", "#1d4ed8", "#047857", "#7c3aed", "#b45309", "#be185d", "#0e7490", "#4d7c0f")
@@ -32,7 +33,7 @@ def plot_curves(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
     experts = figures["experts"]
     cost = np.array([1000 * expert["cost_usd"] for expert in experts.values()])
     quality = np.array([expert["quality"] for expert in experts.values()])
-    x, y = metrics.hull(cost, quality)
+    x, y = hull(cost, quality)
     along = np.geomspace(
         max(cost.min(), 1e-9), cost.max(), 400
     )  # a mixture is no straight line on a log axis

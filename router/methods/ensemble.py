@@ -14,8 +14,8 @@ import numpy as np
 
 from router.core import FloatArray, IntArray, QueryBatch, TrainingSet
 from router.errors import MethodError, WeightsError
-from router.evaluation import metrics
 from router.methods.contract import RoutingMethod
+from router.methods.hull import area
 from router.methods.registry import make, method_class
 from router.methods.shrink import filled, global_means
 
@@ -172,8 +172,8 @@ class _Worth:
         picked = [(scores - weight * alone / alone.max()).argmax(axis=1) for weight in TRIED_WEIGHTS]
         quality = np.array([self._quality[each, chosen].mean() for chosen in picked])
         costs = np.array([self._paid[each, chosen].mean() for chosen in picked])
-        area = metrics.area(costs, quality, float(alone.min()), float(alone.max()))
-        return area + BEST_QUALITY * float(quality[0])
+        aiq = area(costs, quality, float(alone.min()), float(alone.max()))
+        return aiq + BEST_QUALITY * float(quality[0])
 
     def error(self, contrast: FloatArray) -> float:
         """Mean squared error of contrasts [n, experts], as contrasts."""

@@ -201,8 +201,8 @@ def test_a_policy_is_swapped_under_load_and_a_corrupt_one_refused(
         return change
 
     old = Policy.load(ROOT / "cluster" / "local" / "policy")
-    new = replace(old, preferences=Preferences(cost_weight=0.11)).save(tmp_path / "new")
-    replace(old, preferences=Preferences(cost_weight=0.12)).save(tmp_path / "corrupt")
+    new = replace(old, preferences=Preferences(cost_weight=0.11)).save(tmp_path / "new", old.card)
+    replace(old, preferences=Preferences(cost_weight=0.12)).save(tmp_path / "corrupt", old.card)
     weights = tmp_path / "corrupt" / "router.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8] + b"tampered")
     before = processes(INGRESS, ROUTER)

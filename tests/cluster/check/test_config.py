@@ -213,7 +213,7 @@ def test_an_expert_without_a_price_beside_priced_ones_is_a_warning(tmp_path: Pat
     config = good()
     policy = Policy.load(POLICY)
     pool = CandidatePool([replace(e, price=None) if e.name == "large" else e for e in policy.pool])
-    replace(policy, pool=pool).save(tmp_path / "unpriced")
+    replace(policy, pool=pool).save(tmp_path / "unpriced", policy.card)
     front(config, 1)["user_config"]["policy"] = str(tmp_path / "unpriced")
     del front(config, 1)["user_config"]["prices"]["large"]
 

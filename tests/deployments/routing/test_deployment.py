@@ -32,7 +32,7 @@ def policy(encoder: Encoder, folder: Path, method: str = "knn", n: int = 120) ->
     """A trained policy, saved in `folder`."""
     data = dataset(n)
     trained = train(data, encoder.encode(list(data.texts)), encoder.spec, method=method)
-    trained.save(folder)
+    trained.save(folder, "# Card\n")
     return Policy.load(folder)
 
 

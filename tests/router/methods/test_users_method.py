@@ -30,7 +30,7 @@ def test_it_is_known_by_name() -> None:
 
 def test_it_trains_saves_loads_and_decides_as_ours_do(tmp_path: Path) -> None:
     data = dataset(300)
-    train(data, embeddings(data.texts), SPEC, method="spelling").save(tmp_path / "policy")
+    train(data, embeddings(data.texts), SPEC, method="spelling").save(tmp_path / "policy", "# Card\n")
 
     served = Policy.load(tmp_path / "policy")
     texts = ("What is 1 plus 1?", "Spell the word cab backwards")

@@ -100,12 +100,14 @@ def test_figures_stay_where_the_best_expert_stays(policy: Policy, probes: Datase
 def test_it_is_saved_and_loaded_and_takes_another_one_in(
     policy: Policy, probes: Dataset, tmp_path: Path
 ) -> None:
-    saved = grown(policy, probes).save(tmp_path / "p")
+    saved = grown(policy, probes).save(tmp_path / "p", "# Card\n")
     loaded, fresh = Policy.load(tmp_path / "p"), batch(dataset(30, seed=8))
     fourth = to_dataset(
         [row | {"expert": "fourth"} for row in rows(60, seed=6) if row["expert"] == "large"],
     )
-    twice = add_expert(loaded, fourth, embeddings(fourth.texts), name="fourth").save(tmp_path / "q")
+    twice = add_expert(loaded, fourth, embeddings(fourth.texts), name="fourth").save(
+        tmp_path / "q", "# Card\n"
+    )
 
     np.testing.assert_array_equal(loaded.score(fresh).quality, saved.score(fresh).quality)
     assert Policy.load(tmp_path / "q").pool.names == ("sums", "large", "words", "fourth")

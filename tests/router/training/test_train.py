@@ -13,7 +13,8 @@ from router.decide import decide
 from router.encoders import EncoderSpec
 from router.errors import MethodError, OutcomesError
 from router.guard import NoveltyGuard
-from router.training.train import COST_WEIGHTS, MOST_LOSS, check_trainable, choose_preference, fold_of, train
+from router.training.preference import COST_WEIGHTS, MOST_LOSS, choose_preference
+from router.training.train import check_trainable, fold_of, train
 from tests.router.data_sets import POOL, dataset, embeddings, rows
 
 SPEC = EncoderSpec("test", "0" * 64, 16, 128)

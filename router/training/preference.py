@@ -1,0 +1,120 @@
+"""Choose the cost weights that a policy records: they must hold on queries that the scores did not see."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from router.core import FloatArray, IntArray, Preferences
+from router.data.dataset import Dataset
+from router.decide import decide
+
+LEAST_QUERIES = 20
+"""Different queries that training, and the choice of a cost weight, need."""
+COST_WEIGHTS = (0.0, *np.geomspace(0.003, 30.0, 60).round(6).tolist(), 1e6)
+"""Preferences that are tried and that the cost–quality curve shows."""
+MOST_LOSS = 0.01
+"""Quality that the default preference may give up for a saving."""
+CONFIDENCE_Z = 0.7
+"""Standard errors by which the chosen preference must not fall below the best single expert."""
+
+
+@dataclass(frozen=True)
+class PreferenceTrial:
+    """What one cost weight gives on queries that the scores did not see."""
+
+    cost_weight: float
+    gain: float
+    """Mean quality over the best single expert's."""
+    margin: float
+    """That gain less `CONFIDENCE_Z` standard errors of the paired differences."""
+    loss: float
+    """Mean quality under cost weight 0's."""
+    tolerated: float
+    """Loss that is worth the saving: within a standard error, and within `MOST_LOSS`."""
+    saved: float
+    """Share of the best single expert's cost; 0 where no cost is known."""
+
+    def to_json(self) -> dict[str, float]:
+        names = ("cost_weight", "gain", "margin", "saved")
+        return {name: float(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class PreferenceChoice:
+    """The preferences that training settles on, all by what was saved out of fold."""
+
+    best_quality: PreferenceTrial
+    """Cost weight 0."""
+    default: PreferenceTrial
+    """The greatest saving that gives up next to nothing of the best quality."""
+    equal_quality: PreferenceTrial | None
+    """The greatest saving that keeps the best single expert's quality, with a margin; `None` where no
+    safe weight saves anything: then the best single expert itself is the choice."""
+
+
+def choose_preference(
+    scores: FloatArray, expected: FloatArray | None, dataset: Dataset, *, best: int
+) -> PreferenceChoice:
+    """Cost weights that hold out of sample, chosen by a lower confidence bound.
+
+    A weight is safe when its `margin` over the best single expert is not negative. With none safe, or
+    with costs of fewer than 20 complete queries, the default is weight 0.
+
+    Args:
+        scores: [n, experts], each row by a method that never saw it.
+        expected: [n, experts] US$, as the policy will expect them.
+        best: column of the best single expert.
+    """
+    rows, costs = _priced(dataset, expected), dataset.costs_usd
+    if costs is None or len(rows) < LEAST_QUERIES or not costs[rows, best].mean() > 0:
+        tried = [_tried(0.0, scores, None, dataset, dataset.complete(), best)]
+    else:
+        tried = [_tried(weight, scores, expected, dataset, rows, best) for weight in COST_WEIGHTS]
+    safe = [one for one in tried if one.margin >= 0] if len(tried) > 1 else []
+    near = [one for one in safe if one.loss <= one.tolerated]
+    return PreferenceChoice(
+        tried[0],
+        max(near, key=lambda one: one.saved, default=tried[0]),
+        max((one for one in safe if one.saved > 0), key=lambda one: one.saved, default=None),
+    )
+
+
+def _priced(dataset: Dataset, expected: FloatArray | None) -> IntArray:
+    """Complete rows in which every expert's cost is known, both the measured and the expected one."""
+    rows, costs = dataset.complete(), dataset.costs_usd
+    if costs is None or expected is None:
+        return rows[:0]
+    return rows[np.isfinite(costs[rows] + expected[rows]).all(axis=1)]
+
+
+def _tried(
+    weight: float,
+    scores: FloatArray,
+    expected: FloatArray | None,
+    dataset: Dataset,
+    rows: IntArray,
+    best: int,
+) -> PreferenceTrial:
+    if not len(rows):
+        return PreferenceTrial(weight, 0.0, 0.0, 0.0, 0.0, 0.0)
+    quality, each = dataset.quality[rows], np.arange(len(rows))
+    wanted = None if expected is None else expected[rows]
+    picked = decide(scores[rows], wanted, preferences=Preferences(cost_weight=weight)).best
+    at_zero = decide(scores[rows], wanted, preferences=Preferences(cost_weight=0.0)).best
+    gain = quality[each, picked] - quality[:, best]
+    loss = quality[each, at_zero] - quality[each, picked]
+    paid = None if dataset.costs_usd is None else dataset.costs_usd[rows]
+    known = paid is not None and bool(np.isfinite(paid).all())
+    alone = 0.0 if paid is None or not known else float(paid[:, best].mean())
+    return PreferenceTrial(
+        cost_weight=float(weight),
+        gain=float(gain.mean()),
+        margin=float(gain.mean() - CONFIDENCE_Z * _standard_error(gain)),
+        loss=float(loss.mean()),
+        tolerated=min(_standard_error(loss), MOST_LOSS),
+        saved=0.0 if paid is None or alone <= 0 else 1 - float(paid[each, picked].mean()) / alone,
+    )
+
+
+def _standard_error(differences: FloatArray) -> float:
+    return float(differences.std() / np.sqrt(len(differences)))
