@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,7 +22,6 @@ from deployments.config import PageWhen
 from deployments.contracts.errors import NotAllowed, NotFound
 from deployments.dashboard.policy_card import PolicyCard
 from deployments.dashboard.snapshot import MetricsSnapshots
-from deployments.ingress.error_handlers import JsonResponse
 from deployments.limits.keys import Caller
 
 STATIC = Path(__file__).parent / "static"
@@ -142,8 +143,7 @@ class DashboardRoutes:
         """Prices and the default preference, for the experts that the caller may use."""
         self._admit(request)
         caller = self._caller(request)
-        told = self._card.prices(None if caller is None else caller.experts)
-        return JsonResponse(told, headers={**SECURITY, **NO_STORE})
+        return _data(self._card.prices(None if caller is None else caller.experts))
 
     async def board_data(self, request: Request) -> Response:
         """What the whole application measures, at most one second old."""
@@ -158,7 +158,7 @@ class DashboardRoutes:
     async def policy_data(self, request: Request) -> Response:
         """The card of the policy that is served."""
         self._whole_view(request)
-        return JsonResponse(await self._card.read(), headers={**SECURITY, **NO_STORE})
+        return _data(await self._card.read())
 
     def _admit(self, request: Request) -> None:
         if self._when == "loopback" and not is_loopback(request.headers.get("host", "")):
@@ -185,6 +185,12 @@ def _sent(request: Request, file: StaticFile) -> Response:
     if _takes_gzip(request):
         return Response(file.zipped, headers={**headers, "content-encoding": "gzip"})
     return Response(file.body, headers=headers)
+
+
+def _data(content: dict[str, Any]) -> Response:
+    """JSON by orjson, which writes `null` where a report holds NaN; Starlette's own response would fail."""
+    headers = {**SECURITY, **NO_STORE}
+    return Response(orjson.dumps(content), media_type="application/json", headers=headers)
 
 
 def _takes_gzip(request: Request) -> bool:

@@ -233,3 +233,17 @@ async def test_a_policy_whose_folder_is_not_here_is_told_without_it(
     assert told["manifest"] is None
     assert any("cannot be read here" in line for line in told["why"])
     assert any("to-router evaluate --policy" in line for line in told["why"])
+
+
+async def test_report_with_nan_is_sent_as_null(
+    opened: tuple[Graph, httpx.AsyncClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, http = opened
+    folder = Folder(tmp_path, monkeypatch)
+    folder.report(policy_id=folder.policy_id, aiq=float("nan"))
+    graph.api.directory.saw_router(RouterState(policy_view(folder.policy_id, "policy"), None))
+
+    response = await http.get("/page/data/policy")
+
+    assert response.headers["content-type"] == "application/json"
+    assert response.json()["report"]["aiq"] is None
