@@ -1,7 +1,7 @@
-"""The card of the policy that is served: what its folder and its last evaluation say of it.
+"""The card of the policy in effect: facts from its folder and from its last evaluation.
 
-Reads only; a folder that is not the one in force, or a report of another policy, is said to be so
-and not shown. Knows nothing of HTTP.
+Reads only. A folder or a report of another policy is reported as such and not shown.
+Knows nothing of HTTP.
 """
 
 import asyncio
@@ -16,24 +16,24 @@ from typing import Any
 from deployments.settings import resolve
 from deployments.upstream.registry import ExpertRegistry
 
-TOLD = ("router", "encoder", "pool", "data_sha256", "seed", "metrics", "training", "schema_version")
-"""What of the manifest is shown."""
+MANIFEST_FACTS = ("router", "encoder", "pool", "data_sha256", "seed", "metrics", "training", "schema_version")
+"""The fields of the manifest that are shown."""
 REPORT_SUFFIX = "-report"
-"""`to-router evaluate --policy X --out X-report` puts an evaluation where it is found."""
-REPORT_AT_MOST_BYTES = 4 * 1024 * 1024
+"""`to-router evaluate --policy X --out X-report` writes an evaluation to where the card reads it."""
+MAX_REPORT_BYTES = 4 * 1024 * 1024
 
 
 class PolicyCard:
-    """What can be told of the policy in force."""
+    """Everything that is known about the policy in effect."""
 
     def __init__(self, registry: ExpertRegistry) -> None:
         self._registry = registry
 
     def prices(self, allowed: Collection[str] | None) -> dict[str, Any]:
-        """US$ per million tokens by expert, and the default preference.
+        """Prices in US$ per million tokens by expert, and the default preference.
 
         Args:
-            allowed: the experts that may be told of; `None` for all.
+            allowed: the experts that the caller may use; `None` for all.
         """
         policy = self._registry.policy
         if policy is None:
@@ -49,7 +49,7 @@ class PolicyCard:
         }
 
     async def read(self) -> dict[str, Any]:
-        """Everything that is known; `why` says what is missing."""
+        """Read folder and evaluation; `why` lists what is missing, and the reason."""
         policy = self._registry.policy
         if policy is None:
             return {**self.prices(None), "why": [self._registry.router_error or "no policy is served yet"]}
@@ -66,40 +66,40 @@ class PolicyCard:
 def _with_files(known: dict[str, Any]) -> dict[str, Any]:
     folder = resolve(known["folder"])
     why: list[str] = []
-    told: dict[str, Any] = {"manifest": None, "written": None, "card": None, "report": None}
+    facts: dict[str, Any] = {"manifest": None, "written": None, "card": None, "report": None}
     try:
         raw = (folder / "manifest.json").read_bytes()
         if hashlib.sha256(raw).hexdigest()[:12] == known["policy_id"]:
             manifest = json.loads(raw)
-            told["manifest"] = {name: manifest.get(name) for name in TOLD}
+            facts["manifest"] = {name: manifest.get(name) for name in MANIFEST_FACTS}
             changed = (folder / "manifest.json").stat().st_mtime
-            told["written"] = datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds")
-            told["card"] = (folder / "CARD.md").read_text(encoding="utf-8")
+            facts["written"] = datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds")
+            facts["card"] = (folder / "CARD.md").read_text(encoding="utf-8")
         else:
-            why.append(f"{known['folder']} holds another policy than the one in force")
+            why.append(f"{known['folder']} holds another policy than the one in effect")
     except (OSError, ValueError) as error:
         why.append(f"the folder {known['folder']} cannot be read here: {type(error).__name__}")
     try:
-        told["report"] = _report(folder, known)
+        facts["report"] = _report(folder, known)
     except (OSError, ValueError) as error:
         why.append(str(error))
-    return {**known, **told, "why": why}
+    return {**known, **facts, "why": why}
 
 
 def _report(folder: Path, known: dict[str, Any]) -> dict[str, Any]:
     """The evaluation beside the policy's folder.
 
     Raises:
-        ValueError: there is none of this policy; the message says how to make one.
+        ValueError: there is none of this policy; the message has the command that creates one.
     """
-    place = f"{known['folder'].rstrip('/')}{REPORT_SUFFIX}"
-    how = f"to-router evaluate --policy {known['folder']} --outcomes FILE --out {place}"
+    report_folder = f"{known['folder'].rstrip('/')}{REPORT_SUFFIX}"
+    command = f"to-router evaluate --policy {known['folder']} --outcomes FILE --out {report_folder}"
     file = folder.with_name(folder.name + REPORT_SUFFIX) / "report.json"
     if not file.is_file():
-        raise ValueError(f"no evaluation lies in {place}; make one: {how}")
-    if file.stat().st_size > REPORT_AT_MOST_BYTES:
-        raise ValueError(f"{place}/report.json is larger than {REPORT_AT_MOST_BYTES} bytes: not shown")
-    found = json.loads(file.read_bytes())
-    if not isinstance(found, dict) or found.get("policy_id") != known["policy_id"]:
-        raise ValueError(f"{place}/report.json tells of another policy; make a new one: {how}")
-    return found
+        raise ValueError(f"there is no evaluation in {report_folder}; create one: {command}")
+    if file.stat().st_size > MAX_REPORT_BYTES:
+        raise ValueError(f"{report_folder}/report.json is larger than {MAX_REPORT_BYTES} bytes: not shown")
+    report = json.loads(file.read_bytes())
+    if not isinstance(report, dict) or report.get("policy_id") != known["policy_id"]:
+        raise ValueError(f"{report_folder}/report.json is of another policy; create a new one: {command}")
+    return report

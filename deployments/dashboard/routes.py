@@ -1,7 +1,7 @@
-"""Where the page is found, and who may see it: three documents, their files, and their data.
+"""Routes of the page, and the access to them: three documents, their files, and their data.
 
-The documents hold no data, so they need no key; whatever tells of the system does, where keys are
-on. Knows nothing of how the data is made.
+The documents hold no data, so they need no key; the data needs one, where keys are on.
+Knows nothing of how the data is made.
 """
 
 import gzip
@@ -26,7 +26,7 @@ from deployments.limits.keys import Caller
 
 STATIC = Path(__file__).parent / "static"
 FRAME = "frame.html"
-"""What surrounds the content of every document."""
+"""Header, navigation and key dialog around the content of each document."""
 DOCUMENTS = {"/": "ask.html", "/board": "board.html", "/policy": "policy.html"}
 KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -44,13 +44,13 @@ SECURITY = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-"""On every answer of the page. A text that slipped in as HTML could still run and load nothing."""
+"""Headers of every response of the page: text that entered as HTML could neither run nor load anything."""
 NO_STORE = {"cache-control": "no-store"}
 
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """One file as it is sent."""
+    """Content and headers of one file."""
 
     kind: str
     body: bytes
@@ -60,18 +60,18 @@ class StaticFile:
 
 @cache
 def static_files() -> dict[str, StaticFile]:
-    """Every file of the page by name, documents in their frame, compressed once."""
-    found = {}
+    """Each file of the page by name, documents in their frame, compressed once."""
+    files = {}
     for path in sorted(STATIC.iterdir()):
         if path.suffix in KINDS and path.name != FRAME:
             body = _document(path) if path.name in DOCUMENTS.values() else path.read_bytes()
             etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-            found[path.name] = StaticFile(KINDS[path.suffix], body, gzip.compress(body, 9, mtime=0), etag)
-    return found
+            files[path.name] = StaticFile(KINDS[path.suffix], body, gzip.compress(body, 9, mtime=0), etag)
+    return files
 
 
 def _document(content: Path) -> bytes:
-    """One of the three documents: its content in the frame, its link in the navigation marked as current."""
+    """Content of one document in the frame, its link in the navigation marked as current."""
     frame = (STATIC / FRAME).read_text(encoding="utf-8")
     return (
         frame.replace("<!-- main -->", content.read_text(encoding="utf-8").strip())
@@ -83,7 +83,7 @@ def _document(content: Path) -> bytes:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a `Host` header names this very machine, as its own browser would."""
+    """Whether a `Host` header names the machine itself, as a browser on it would."""
     name = host.strip().lower()
     name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
     if name == "localhost" or name.endswith(".localhost"):
@@ -99,7 +99,9 @@ class DashboardRoutes:
 
     Args:
         when: whether there is a page: `True`, `False`, or only for requests addressed to loopback.
-        caller: whose request it is; raises where a key is needed and missing.
+        board: the data of Board.
+        card: the data of Policy, and the prices for Ask.
+        caller: returns the key of a request, `None` where keys are off; raises where a key is missing.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class DashboardRoutes:
         self._caller = caller
 
     def routes(self) -> list[Route]:
-        """Where they are found; none when the page is off."""
+        """The page's routes; none where the page is off."""
         if self._when is False:
             return []
         return [
@@ -127,71 +129,75 @@ class DashboardRoutes:
         ]
 
     async def document(self, request: Request) -> Response:
-        """One of the three documents."""
+        """Respond with one of the three documents."""
         self._admit(request)
-        return _sent(request, static_files()[DOCUMENTS[request.url.path]])
+        return _file_response(request, static_files()[DOCUMENTS[request.url.path]])
 
     async def file(self, request: Request) -> Response:
-        """A script, a style sheet, the icon."""
+        """Respond with a script, a style sheet or the icon.
+
+        Raises:
+            NotFound: the page has no file of this name.
+        """
         self._admit(request)
-        found = static_files().get(request.path_params["name"])
-        if found is None:
+        file = static_files().get(request.path_params["name"])
+        if file is None:
             raise NotFound(f"the page has no file {request.path_params['name'][:128]!r}")
-        return _sent(request, found)
+        return _file_response(request, file)
 
     async def ask_data(self, request: Request) -> Response:
-        """Prices and the default preference, for the experts that the caller may use."""
+        """Respond with prices and the default preference, for the experts that the caller may use."""
         self._admit(request)
         caller = self._caller(request)
-        return _data(self._card.prices(None if caller is None else caller.experts))
+        return _json_response(self._card.prices(None if caller is None else caller.experts))
 
     async def board_data(self, request: Request) -> Response:
-        """What the whole application measures, at most one second old."""
+        """Respond with the metrics of the whole application, at most one second old."""
         self._whole_view(request)
-        body = await self._board.snapshot()
-        zipped = _takes_gzip(request)
+        snapshot = await self._board.snapshot()
+        zipped = _accepts_gzip(request)
         headers = {**SECURITY, **NO_STORE, "vary": "accept-encoding"}
         if zipped:
             headers["content-encoding"] = "gzip"
-        return Response(body.zipped if zipped else body.plain, media_type="application/json", headers=headers)
+        body = snapshot.zipped if zipped else snapshot.plain
+        return Response(body, media_type="application/json", headers=headers)
 
     async def policy_data(self, request: Request) -> Response:
-        """The card of the policy that is served."""
+        """Respond with the card of the policy in effect."""
         self._whole_view(request)
-        return _data(await self._card.read())
+        return _json_response(await self._card.read())
 
     def _admit(self, request: Request) -> None:
         if self._when == "loopback" and not is_loopback(request.headers.get("host", "")):
             raise NotFound(
-                "the page is shown on loopback only; args.ingress.page: true shows it to everyone who "
-                "reaches this port"
+                "the page is shown on loopback only; args.ingress.page: true shows it on every address"
             )
 
     def _whole_view(self, request: Request) -> None:
-        """Board and policy tell of every expert: a key for some of them may not see them."""
+        """Board and Policy show every expert, so a key for some of them cannot see these parts."""
         self._admit(request)
         caller = self._caller(request)
         if caller is not None and caller.experts is not None:
             raise NotAllowed(
-                "board and policy tell of every expert; this key may use only some", "page_not_allowed"
+                "Board and Policy show every expert; this key may use only some", "page_not_allowed"
             )
 
 
-def _sent(request: Request, file: StaticFile) -> Response:
+def _file_response(request: Request, file: StaticFile) -> Response:
     headers = {**SECURITY, "etag": file.etag, "cache-control": "no-cache", "vary": "accept-encoding"}
     if request.headers.get("if-none-match") == file.etag:
         return Response(status_code=304, headers=headers)
     headers["content-type"] = file.kind
-    if _takes_gzip(request):
+    if _accepts_gzip(request):
         return Response(file.zipped, headers={**headers, "content-encoding": "gzip"})
     return Response(file.body, headers=headers)
 
 
-def _data(content: dict[str, Any]) -> Response:
+def _json_response(content: dict[str, Any]) -> Response:
     """JSON by orjson, which writes `null` where a report holds NaN; Starlette's own response would fail."""
     headers = {**SECURITY, **NO_STORE}
     return Response(orjson.dumps(content), media_type="application/json", headers=headers)
 
 
-def _takes_gzip(request: Request) -> bool:
+def _accepts_gzip(request: Request) -> bool:
     return "gzip" in request.headers.get("accept-encoding", "").lower()

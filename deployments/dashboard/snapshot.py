@@ -1,7 +1,7 @@
-"""What the board shows: the whole application's metrics, gathered once a second at most.
+"""Snapshots of the whole application for Board: its metrics, gathered once a second at most.
 
-However many boards are open, each ingress replica gathers once and sends all of them the same
-bytes. Knows nothing of HTTP; the browser does the sums.
+However many boards are open, an ingress replica gathers once and sends the same bytes to all of
+them. Knows nothing of HTTP; the browser computes rates and percentiles.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from deployments.upstream.eligibility import readiness
 from deployments.upstream.registry import ExpertRegistry
 
 FRESH_S = 1.0
-"""A gathered view younger than this is sent again."""
-SHOWN = tuple(
+"""A snapshot younger than this is sent again."""
+SENT_FAMILIES = tuple(
     f"to_router_{name}".encode()
     for name in (
         "requests", "decisions", "attempts", "static_rankings", "stage_seconds", "tokens", "cost_usd",
@@ -25,25 +25,26 @@ SHOWN = tuple(
         "expert_replicas", "expert_in_flight", "policy_info", "unscraped_replicas",
     )
 )  # fmt: skip
-"""The families that leave; what is counted by key stays with the operator's /metrics."""
-STAGES = (b'stage="first_byte"', b'stage="whole"', b'stage="route"')
+"""The metric families that Board gets; metrics by key stay in the operator's /metrics."""
+SENT_STAGES = (b'stage="first_byte"', b'stage="whole"', b'stage="route"')
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One view of the application, as JSON."""
+    """The application at one time, as JSON."""
 
     plain: bytes
     zipped: bytes
 
 
 class MetricsSnapshots:
-    """Gathers for all boards of one ingress replica.
+    """The source of snapshots for all boards of one ingress replica.
 
     Args:
-        gather: the metrics of the whole application, in the text format of Prometheus.
-        clock: monotonic seconds, for the age of what was gathered.
-        now: seconds since 1970, told to the browser so that rates have their interval.
+        registry: the state of router and experts.
+        gather: returns the metrics of the whole application, in the text format of Prometheus.
+        clock: monotonic seconds, for the age of a snapshot.
+        now: seconds since 1970; part of the snapshot, so that the browser knows the interval of a rate.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class MetricsSnapshots:
         self._last: tuple[float, Snapshot] | None = None
 
     async def snapshot(self) -> Snapshot:
-        """The view in force, gathered anew when it is older than `FRESH_S`."""
+        """The current snapshot, gathered again when it is older than `FRESH_S`."""
         async with self._lock:
             if self._last is None or self._clock() - self._last[0] >= FRESH_S:
                 text = await self._gather()
@@ -70,7 +71,7 @@ class MetricsSnapshots:
             return self._last[1]
 
     def _view(self) -> dict[str, object]:
-        """What is known of the experts beside the numbers."""
+        """State of router and experts, which the metrics do not hold."""
         parts = readiness(self._registry)
         policy = self._registry.policy
         return {
@@ -84,7 +85,7 @@ class MetricsSnapshots:
                     "running": expert.state.running,
                     "starting": expert.state.starting,
                     "stopping": expert.state.stopping,
-                    "asleep": expert.state.scaled_to_zero,
+                    "scaled_to_zero": expert.state.scaled_to_zero,
                 }
                 for name, expert in self._registry.experts.items()
             },
@@ -92,12 +93,12 @@ class MetricsSnapshots:
 
 
 def _packed(text: bytes, gathered_at: float, view: dict[str, object]) -> Snapshot:
-    kept = b"\n".join(line for line in text.splitlines() if _shown(line)).decode("utf-8", "replace")
-    plain = orjson.dumps({"at": gathered_at, **view, "metrics": kept})
+    metrics = b"\n".join(line for line in text.splitlines() if _is_sent(line)).decode("utf-8", "replace")
+    plain = orjson.dumps({"at": gathered_at, **view, "metrics": metrics})
     return Snapshot(plain, gzip.compress(plain, 1))
 
 
-def _shown(line: bytes) -> bool:
-    if not line.startswith(SHOWN):
+def _is_sent(line: bytes) -> bool:
+    if not line.startswith(SENT_FAMILIES):
         return False
-    return not line.startswith(b"to_router_stage_seconds") or any(stage in line for stage in STAGES)
+    return not line.startswith(b"to_router_stage_seconds") or any(stage in line for stage in SENT_STAGES)

@@ -85,7 +85,7 @@ function replicas(state) {
   const parts = [`${state.running} running`];
   if (state.starting) parts.push(`${state.starting} starting`);
   if (state.stopping) parts.push(`${state.stopping} stopping`);
-  if (state.asleep) parts.push("asleep, wakes when asked");
+  if (state.scaled_to_zero) parts.push("scaled to zero, starts with the next request");
   return parts.join(", ");
 }
 

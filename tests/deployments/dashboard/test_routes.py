@@ -214,12 +214,12 @@ async def test_the_card_tells_of_the_policy_in_force_and_of_no_other(
     folder.report(policy_id="ffffffffffff")
     told = (await http.get("/page/data/policy")).json()
     assert told["report"] is None
-    assert "tells of another policy" in told["why"][0]
+    assert "is of another policy" in told["why"][0]
 
     graph.api.registry.update_router(RouterState(policy_view("ffffffffffff", "policy"), None))
     told = (await http.get("/page/data/policy")).json()
     assert (told["manifest"], told["card"]) == (None, None)
-    assert "holds another policy than the one in force" in told["why"][0]
+    assert "holds another policy than the one in effect" in told["why"][0]
 
 
 async def test_a_policy_whose_folder_is_not_here_is_told_without_it(
