@@ -193,7 +193,7 @@ class Account:
         metrics.cost_usd.labels(expert, "observed").inc(observed)
         prices = self._accounting.prices()
         dearest = max(price.cost_usd(usage.prompt, usage.completion) for price in prices.values())
-        metrics.baseline_usd.labels("dearest").inc(dearest)
+        metrics.baseline_usd.labels("most_expensive").inc(dearest)
         if (best := prices.get(self._accounting.best_single() or "")) is not None:
             metrics.baseline_usd.labels("best_single").inc(best.cost_usd(usage.prompt, usage.completion))
         key = key_of(self.caller)

@@ -190,4 +190,4 @@ def test_a_killed_expert_is_seen_on_the_board_and_in_the_attempts(application: A
     told = other.inner_text(".turn")
     wait_until(lambda: answers(application, "words").status_code == 200, "the expert is back")
 
-    assert "experts were asked: words gave no answer" in told
+    assert "experts were tried: words gave no answer" in told

@@ -1,6 +1,6 @@
-// Ask: a chat that streams, the decision beside each answer and, while one types, ahead of it.
+// Ask: a streaming chat, with the decision beside each answer and a preview of it while the user types.
 
-import { $, call, dollars, h, notice, number, onKey, Refused, seconds, start } from "./common.js";
+import { $, call, dollars, h, notice, number, onKey, RequestError, seconds, start } from "./common.js";
 import { expertItems, preferenceWords } from "./explain.js";
 import { answerOf } from "./stream.js";
 
@@ -8,22 +8,22 @@ const LIVE_AFTER_MS = 200;
 let history = [], facts = { prices: {}, preferences: null }, running = null;
 let liveTimer = null, liveCall = null;
 
-// 0 is best quality; the rest spans 0.001 to about 30, where every pool changes its mind.
+// 0 is best quality; the rest spans 0.001 to about 30, where the decision of every pool changes.
 const costWeight = () => { const at = Number($("cost").value); return at === 0 ? 0 : Number((10 ** (-3 + at * 0.045)).toPrecision(3)); };
 const minQuality = () => Number($("quality").value);
 
-function chosenTrade() {
+function chosenPreference() {
   if ($("trade-cost").checked) return { cost_weight: costWeight() };
   if ($("trade-quality").checked) return { min_quality: minQuality() };
   return null;
 }
 
-// What is in force: the slider's, else the policy's own where it is known.
-const trade = () => chosenTrade() || facts.preferences;
+// The preference in effect: the slider's, else the policy's own where it is known.
+const preference = () => chosenPreference() || facts.preferences;
 
 function request(text, model = "auto") {
   const body = { model, messages: [...history, { role: "user", content: text }] };
-  const routing = chosenTrade();
+  const routing = chosenPreference();
   if (routing && model === "auto") body.routing = routing;
   return body;
 }
@@ -34,44 +34,44 @@ function showSliders() {
   $("quality-value").textContent = minQuality().toFixed(2);
 }
 
-function soon(delay = LIVE_AFTER_MS) {
+function previewSoon(delay = LIVE_AFTER_MS) {
   clearTimeout(liveTimer);
-  liveTimer = setTimeout(live, delay);
+  liveTimer = setTimeout(preview, delay);
   showCode();
 }
 
-async function live() {
+async function preview() {
   if (liveCall) liveCall.abort();
   const text = $("query").value.trim();
   if (!text) {
-    $("live").textContent = "Type a question to see the decision.";
+    $("live").textContent = "Type a message to see the decision.";
     $("live-experts").replaceChildren();
     return;
   }
   const mine = (liveCall = new AbortController());
   try {
     const decision = await (await call("v1/route", { body: request(text), signal: mine.signal })).json();
-    await factsOf(decision);
+    await refreshFacts(decision);
     if (mine !== liveCall) return;
     showDecision(decision);
   } catch (error) {
     if (error.name === "AbortError" || mine !== liveCall) return;
-    $("live").textContent = told(error);
+    $("live").textContent = words(error);
     $("live-experts").replaceChildren();
   }
 }
 
 function showDecision(decision) {
-  const how = decision.reason === "routed" ? preferenceWords(trade()) : "the router gave no decision: static ranking";
+  const how = decision.reason === "routed" ? preferenceWords(preference()) : "no decision by the router: static ranking";
   const line = `${decision.expert} would answer (${how}).`;
   if ($("live").textContent !== line) $("live").textContent = line;
   $("live").dataset.expert = decision.expert;
   $("live-experts").replaceChildren(...expertItems(decision));
 }
 
-const told = (error) => error instanceof Refused
-  ? `${error.message}${error.retryAfter ? ` (again in ${error.retryAfter} s)` : ""}`
-  : `no answer from the server: ${error.message}`;
+const words = (error) => error instanceof RequestError
+  ? `${error.message}${error.retryAfter ? ` (try again in ${error.retryAfter} s)` : ""}`
+  : `no response from the server: ${error.message}`;
 
 async function ask(text) {
   stop();
@@ -83,35 +83,35 @@ async function ask(text) {
   $("log").append(turn);
   $("stop").hidden = false;
   const decided = call("v1/route", { body: request(text), signal: mine.signal })
-    .then((answer) => answer.json()).then((decision) => factsOf(decision).then(() => decision));
-  decided.catch(() => null); // it is shown where it is awaited
+    .then((response) => response.json()).then((decision) => refreshFacts(decision).then(() => decision));
+  decided.catch(() => null); // the error is shown where the decision is awaited
   try {
     if (many) {
       const decision = await decided;
       const names = Object.keys(decision.experts);
       await Promise.all(names.map((name) => one(answers, request(text, name), mine.signal, decided, name)));
     } else {
-      const said = await one(answers, request(text), mine.signal, decided, null);
-      if (said) history = [...history, { role: "user", content: text }, { role: "assistant", content: said }];
+      const reply = await one(answers, request(text), mine.signal, decided, null);
+      if (reply) history = [...history, { role: "user", content: text }, { role: "assistant", content: reply }];
     }
   } catch (error) {
-    if (error.name !== "AbortError") answers.append(h("p", { class: "error" }, told(error)));
+    if (error.name !== "AbortError") answers.append(h("p", { class: "error" }, words(error)));
   } finally {
     if (running === mine) { running = null; $("stop").hidden = true; }
   }
 }
 
-async function one(place, body, signal, decided, name) {
-  const said = h("div", { class: "said", "aria-busy": "true" });
-  const by = h("p", { class: "by" }, name ? `${name} …` : "asking …");
-  const thought = h("div", { class: "thought" });
-  const thinking = h("details", { hidden: "" }, h("summary", {}, "Reasoning"), thought);
+async function one(answers, body, signal, decided, name) {
+  const output = h("div", { class: "said", "aria-busy": "true" });
+  const by = h("p", { class: "by" }, name ? `${name} …` : "waiting …");
+  const reasoning = h("div", { class: "thought" });
+  const details = h("details", { hidden: "" }, h("summary", {}, "Reasoning"), reasoning);
   const facts_ = h("p", { class: "muted" });
   const why = h("div", { class: "why" });
-  place.append(h("section", { class: "answer", "data-expert": name || "" }, h("div", {}, by, thinking, said, facts_), why));
+  answers.append(h("section", { class: "answer", "data-expert": name || "" }, h("div", {}, by, details, output, facts_), why));
   const options = { ...body, stream: true, stream_options: { include_usage: true } };
   try {
-    const answer = await answerOf(options, signal, (text) => said.append(text), (text) => { thinking.hidden = false; thought.append(text); }, (headers) => {
+    const answer = await answerOf(options, signal, (text) => output.append(text), (text) => { details.hidden = false; reasoning.append(text); }, (headers) => {
       by.textContent = headers.expert;
       by.closest(".answer").dataset.expert = headers.expert;
     });
@@ -119,40 +119,40 @@ async function one(place, body, signal, decided, name) {
     facts_.textContent = numbers(answer);
     if (!answer.error && answer.headers.id) facts_.after(rating(answer.headers.id));
     await beside(why, decided, answer, name);
-    if (answer.error) said.append(h("span", { class: "error" }, ` ${answer.error}`));
+    if (answer.error) output.append(h("span", { class: "error" }, ` ${answer.error}`));
     return answer.error ? null : answer.text;
   } catch (error) {
     by.textContent = name || "no answer";
-    said.append(h("span", { class: "error" }, error.name === "AbortError" ? " stopped" : told(error)));
+    output.append(h("span", { class: "error" }, error.name === "AbortError" ? " stopped" : words(error)));
     return null;
   } finally {
-    said.setAttribute("aria-busy", "false");
+    output.setAttribute("aria-busy", "false");
   }
 }
 
-// Was it right? Goes to POST /v1/feedback, from which the next policy can learn.
+// A rating for POST /v1/feedback, from which the next policy can learn.
 function rating(id) {
-  const said = h("span", { role: "status" });
+  const status = h("span", { role: "status" });
   const rate = async (quality, event) => {
     try {
       await call("v1/feedback", { body: { request_id: id, quality } });
       for (const button of event.target.parentElement.querySelectorAll("button")) button.disabled = true;
-      said.textContent = "thank you";
+      status.textContent = "thank you";
     } catch (error) {
-      said.textContent = told(error);
+      status.textContent = words(error);
     }
   };
   return h("p", { class: "row rate" },
     h("button", { type: "button", class: "quiet", onclick: (event) => rate(1, event) }, "Good answer"),
-    h("button", { type: "button", class: "quiet", onclick: (event) => rate(0, event) }, "Bad answer"), said);
+    h("button", { type: "button", class: "quiet", onclick: (event) => rate(0, event) }, "Bad answer"), status);
 }
 
 function numbers(answer) {
-  const price = facts.prices[answer.headers.expert], used = answer.usage;
-  const parts = [`first byte ${seconds(answer.first)}`, `whole ${seconds(answer.whole)}`];
-  if (used) {
-    parts.push(`${used.prompt_tokens} + ${used.completion_tokens} tokens`);
-    if (price) parts.push(dollars((used.prompt_tokens * price.input + used.completion_tokens * price.output) / 1e6));
+  const price = facts.prices[answer.headers.expert], usage = answer.usage;
+  const parts = [`first byte ${seconds(answer.first)}`, `total ${seconds(answer.total)}`];
+  if (usage) {
+    parts.push(`${usage.prompt_tokens} + ${usage.completion_tokens} tokens`);
+    if (price) parts.push(dollars((usage.prompt_tokens * price.input + usage.completion_tokens * price.output) / 1e6));
   }
   if (answer.headers.cost !== null) parts.push(`predicted ${dollars(answer.headers.cost)}`);
   return parts.join(" · ");
@@ -163,10 +163,10 @@ async function beside(why, decided, answer, name) {
   const lines = [];
   if (reason === "fallback_router") lines.push("The router gave no decision in time: the policy's static ranking was used.");
   let decision = null;
-  try { decision = await decided; } catch { lines.push("The decision could not be shown."); }
+  try { decision = await decided; } catch { lines.push("The decision cannot be shown."); }
   if (attempts > 1 || reason === "fallback_expert") {
     const before = decision ? decision.ranking.filter((other) => other !== expert).slice(0, attempts - 1) : [];
-    lines.push(`${attempts} experts were asked${before.length ? `: ${before.join(", ")} gave no answer` : ""}; ${expert} answered.`);
+    lines.push(`${attempts} experts were tried${before.length ? `: ${before.join(", ")} gave no answer` : ""}; ${expert} answered.`);
   }
   why.dataset.attempts = attempts;
   why.dataset.reason = reason;
@@ -211,8 +211,8 @@ async function copy(what) {
   }
 }
 
-// Prices and the policy's own preference are those of one policy: a swap makes them stale.
-async function factsOf(decision) {
+// Prices and the default preference belong to one policy: they are stale after another took effect.
+async function refreshFacts(decision) {
   if (decision.policy && decision.policy !== facts.policy_id) await readFacts();
 }
 
@@ -221,7 +221,7 @@ async function readFacts() {
     facts = await (await call("page/data/ask")).json();
     notice("");
   } catch (error) {
-    if (error.status !== 401) notice(told(error));
+    if (error.status !== 401) notice(words(error));
     return false;
   }
   $("default-label").textContent = facts.preferences ? `the policy's own: ${preferenceWords(facts.preferences)}` : "the policy's own";
@@ -229,7 +229,7 @@ async function readFacts() {
 }
 
 async function loadFacts() {
-  if (await readFacts()) soon(0);
+  if (await readFacts()) previewSoon(0);
 }
 
 start();
@@ -244,20 +244,20 @@ $("query").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); $("form").requestSubmit(); }
 });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape" && !$("key-dialog").open) stop(); });
-$("query").addEventListener("input", () => soon());
+$("query").addEventListener("input", () => previewSoon());
 $("stop").addEventListener("click", stop);
 $("fresh").addEventListener("click", () => {
   stop();
   history = [];
   for (const turn of $("log").querySelectorAll(".turn")) turn.remove();
   $("empty").hidden = false;
-  soon(0);
+  previewSoon(0);
   $("query").focus();
 });
 for (const [slider, radio] of [["cost", "trade-cost"], ["quality", "trade-quality"]]) {
-  $(slider).addEventListener("input", () => { $(radio).checked = true; showSliders(); soon(60); });
+  $(slider).addEventListener("input", () => { $(radio).checked = true; showSliders(); previewSoon(60); });
 }
-for (const radio of document.getElementsByName("trade")) radio.addEventListener("change", () => soon(0));
+for (const radio of document.getElementsByName("trade")) radio.addEventListener("change", () => previewSoon(0));
 for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button.dataset.copy));
 onKey(loadFacts);
 showSliders();

@@ -12,12 +12,12 @@ function s(tag, attributes, text) {
   return element;
 }
 
-function ticks(low, high, wanted = 4) {
-  const raw = (high - low) / wanted || 1, power = 10 ** Math.floor(Math.log10(raw));
+function ticks(low, high, count = 4) {
+  const raw = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= raw);
-  const found = [];
-  for (let at = Math.ceil(low / step) * step; at <= high + step / 1e6; at += step) found.push(Number(at.toPrecision(12)));
-  return found;
+  const values = [];
+  for (let at = Math.ceil(low / step) * step; at <= high + step / 1e6; at += step) values.push(Number(at.toPrecision(12)));
+  return values;
 }
 
 function range(values, zero) {
@@ -30,17 +30,17 @@ function range(values, zero) {
 
 // series: [{name, points: [[x, y, label?]], kind: "line" | "points", color}]
 // options: {title, x: {name, format, zero, range}, y: likewise, diagonal, marks: [[x, y, label]]}
-export function chart(place, series, options) {
-  const draw = () => render(place, series, options);
-  if (place.redraw) place.observer.disconnect();
-  place.redraw = draw;
-  place.observer = new ResizeObserver(() => place.redraw());
-  place.observer.observe(place);
+export function chart(element, series, options) {
+  const draw = () => render(element, series, options);
+  if (element.redraw) element.observer.disconnect();
+  element.redraw = draw;
+  element.observer = new ResizeObserver(() => element.redraw());
+  element.observer.observe(element);
   draw();
 }
 
-function render(place, series, options) {
-  const width = Math.max(240, place.clientWidth), height = Math.max(160, place.clientHeight);
+function render(element, series, options) {
+  const width = Math.max(240, element.clientWidth), height = Math.max(160, element.clientHeight);
   const all = [...series.flatMap((one) => one.points), ...(options.marks || [])];
   const [x0, x1] = options.x.range || range(all.map((point) => point[0]), options.x.zero);
   const [y0, y1] = options.y.range || range(all.map((point) => point[1]), options.y.zero);
@@ -71,7 +71,7 @@ function render(place, series, options) {
     const left = X(x) > width * 0.6;
     svg.append(s("text", { class: "label", x: X(x) + (left ? -14 : 14), y: Y(y) + 20, "text-anchor": left ? "end" : "start" }, label));
   }
-  place.replaceChildren(svg);
+  element.replaceChildren(svg);
 }
 
 export function legend(series) {

@@ -1,5 +1,5 @@
-// What the three pages share: elements from text, the key, requests, numbers for people.
-// Texts enter the document as text nodes only; nothing here parses HTML.
+// Shared by the three documents: elements from text, the key, requests, numbers as text.
+// Text enters the document as text nodes only; nothing here parses HTML.
 
 const KEY = "to-router-key";
 const THEME = "to-router-theme";
@@ -29,7 +29,7 @@ export function bar(fraction, extra = "") {
   return h("div", { class: "track", "aria-hidden": "true" }, fill);
 }
 
-// Storage may be denied by the browser; the page then forgets, and works.
+// The browser may deny storage; the page then works without it.
 function stored(storage, name) {
   try { return storage().getItem(name); } catch { return null; }
 }
@@ -39,9 +39,9 @@ function store(storage, name, value) {
 
 let key = stored(() => sessionStorage, KEY);
 
-export class Refused extends Error {
+export class RequestError extends Error {
   constructor(status, error, retryAfter) {
-    super(error && error.message ? error.message : `the server answered ${status}`);
+    super(error && error.message ? error.message : `the server responded with ${status}`);
     this.status = status;
     this.code = error ? error.code : null;
     this.retryAfter = retryAfter;
@@ -52,15 +52,15 @@ export async function call(path, { body, signal } = {}) {
   const headers = {};
   if (key) headers.authorization = `Bearer ${key}`;
   if (body !== undefined) headers["content-type"] = "application/json";
-  const answer = await fetch(path, {
+  const response = await fetch(path, {
     method: body === undefined ? "GET" : "POST", headers, signal, cache: "no-store",
     body: body === undefined ? undefined : JSON.stringify(body),
   });
-  if (answer.ok) return answer;
-  let told = null;
-  try { told = (await answer.json()).error; } catch { told = null; }
-  if (answer.status === 401) askForKey(told && told.message);
-  throw new Refused(answer.status, told, answer.headers.get("retry-after"));
+  if (response.ok) return response;
+  let error = null;
+  try { error = (await response.json()).error; } catch { error = null; }
+  if (response.status === 401) askForKey(error && error.message);
+  throw new RequestError(response.status, error, response.headers.get("retry-after"));
 }
 
 export const hasKey = () => Boolean(key);
@@ -68,19 +68,19 @@ export const hasKey = () => Boolean(key);
 export function askForKey(why) {
   const dialog = $("key-dialog");
   if (dialog.open) return;
-  if (why) $("key-why").textContent = `${why}. The key stays in this tab and goes nowhere else.`;
+  if (why) $("key-why").textContent = `${why}. The key stays in this tab and is sent to this server only.`;
   dialog.showModal();
   $("key-input").focus();
 }
 
 export function notice(text) {
-  const place = $("notice");
-  if (place.textContent !== (text || "")) place.textContent = text || "";
-  place.hidden = !text;
+  const element = $("notice");
+  if (element.textContent !== (text || "")) element.textContent = text || "";
+  element.hidden = !text;
 }
 
-const changed = [];
-export const onKey = (listener) => changed.push(listener);
+const keyListeners = [];
+export const onKey = (listener) => keyListeners.push(listener);
 
 function useTheme(theme) {
   if (theme === "auto") delete document.documentElement.dataset.theme;
@@ -99,13 +99,13 @@ export function start() {
   });
   $("key-button").addEventListener("click", () => askForKey());
   $("key-dialog").addEventListener("close", () => {
-    const how = $("key-dialog").returnValue, given = $("key-input").value.trim();
+    const action = $("key-dialog").returnValue, entry = $("key-input").value.trim();
     $("key-input").value = "";
-    if (how === "cancel" || how === "" || (how === "use" && !given)) return;
-    key = how === "use" ? given : null;
+    if (action === "cancel" || action === "" || (action === "use" && !entry)) return;
+    key = action === "use" ? entry : null;
     store(() => sessionStorage, KEY, key);
     notice("");
-    for (const listener of changed) listener();
+    for (const listener of keyListeners) listener();
   });
 }
 

@@ -1,6 +1,6 @@
 // Metrics in the text format of Prometheus: read, subtracted, summed over all replicas.
 // Every series is subtracted from itself before any sum, so that a replica that comes, goes or
-// begins anew never makes a total run backwards.
+// restarts never makes a total run backwards.
 
 const LINE = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)/;
 const LABEL = /([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"/g;
@@ -8,20 +8,20 @@ const LABEL = /([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"/g;
 export function parse(text) {
   const series = new Map();
   for (const line of text.split("\n")) {
-    const found = LINE.exec(line);
-    if (!found || line[0] === "#") continue;
+    const match = LINE.exec(line);
+    if (!match || line[0] === "#") continue;
     const labels = {};
-    for (const [, name, value] of (found[2] || "").matchAll(LABEL)) {
+    for (const [, name, value] of (match[2] || "").matchAll(LABEL)) {
       labels[name] = value.replace(/\\(.)/g, (_, escaped) => (escaped === "n" ? "\n" : escaped));
     }
-    const value = found[3] === "+Inf" ? Infinity : Number(found[3]);
-    series.set(`${found[1]}{${found[2] || ""}}`, { name: found[1], labels, value });
+    const value = match[3] === "+Inf" ? Infinity : Number(match[3]);
+    series.set(`${match[1]}{${match[2] || ""}}`, { name: match[1], labels, value });
   }
   return series;
 }
 
-// Every series as it was last seen, up to and with this view; what was not seen since `oldest` is gone.
-// A replica that one gathering leaves out must not count its whole life when it is back.
+// Every series as it was last seen, up to and with this view, without those not seen since `oldest`.
+// A replica that one gathering missed must not count its whole life when it is back.
 export function seen(before, now, at, oldest) {
   const kept = new Map();
   for (const [id, sample] of before) if (sample.at >= oldest) kept.set(id, sample);
@@ -29,8 +29,8 @@ export function seen(before, now, at, oldest) {
   return kept;
 }
 
-// Growth of every counter since it was last seen, up to an earlier view. One that is smaller now, or
-// that no view had seen, began anew.
+// Growth of every counter since it was last seen, up to an earlier view. A counter that is smaller now,
+// or that no view had seen, started from zero.
 export function growth(before, now) {
   const grown = [];
   for (const [id, sample] of now) {

@@ -1,4 +1,4 @@
-// Policy: the card of the policy that is served, with its evaluation where there is one.
+// Policy: the card of the policy in effect, with its evaluation where there is one.
 
 import { $, call, dollars, h, notice, number, onKey, percent, start, table } from "./common.js";
 import { chart, legend } from "./charts.js";
@@ -6,40 +6,40 @@ import { preferenceWords } from "./explain.js";
 
 const PER = 1000;
 
-async function look() {
-  let told = null;
+async function update() {
+  let card = null;
   try {
-    told = await (await call("page/data/policy")).json();
+    card = await (await call("page/data/policy")).json();
     notice("");
   } catch (error) {
     if (error.status !== 401) notice(error.message);
     return;
   }
-  document.body.dataset.policy = told.policy_id || "";
-  $("why").replaceChildren(...(told.why || []).map((line) => h("li", {}, line)));
-  $("why").hidden = !(told.why || []).length;
-  facts(told);
-  curve(told);
-  reliability(told.report);
-  wins(told);
-  experts(told);
-  $("card").textContent = told.card || "The policy's folder cannot be read from here.";
+  document.body.dataset.policy = card.policy_id || "";
+  $("why").replaceChildren(...(card.why || []).map((line) => h("li", {}, line)));
+  $("why").hidden = !(card.why || []).length;
+  facts(card);
+  curve(card);
+  reliability(card.report);
+  wins(card);
+  experts(card);
+  $("card").textContent = card.card || "The policy's folder cannot be read here.";
 }
 
-const nothing = (place, text) => place.replaceChildren(h("p", { class: "muted" }, text));
+const nothing = (element, text) => element.replaceChildren(h("p", { class: "muted" }, text));
 
-function facts(told) {
-  const manifest = told.manifest || {}, training = manifest.training || {}, report = told.report;
+function facts(card) {
+  const manifest = card.manifest || {}, training = manifest.training || {}, report = card.report;
   const rows = [
-    ["Policy", told.policy_id || "none"],
-    ["Preference in use", told.preferences ? preferenceWords(told.preferences) : null],
+    ["Policy", card.policy_id || "none"],
+    ["Preference in effect", card.preferences ? preferenceWords(card.preferences) : null],
     ["Method", manifest.router && manifest.router.name],
     ["Encoder", manifest.encoder && `${manifest.encoder.id} (${manifest.encoder.sha256.slice(0, 12)})`],
     ["Trained on", training.n_queries && `${training.n_queries} queries (data ${String(manifest.data_sha256).slice(0, 12)}, seed ${manifest.seed})`],
-    ["Folder", told.folder], ["Folder written", told.written],
-    ["Best single expert", told.best_single],
-    ["Static ranking", told.static_ranking && told.static_ranking.join(", ")],
-    ["Judged on", report && `${report.n_queries} queries, outcomes measured`],
+    ["Folder", card.folder], ["Folder written", card.written],
+    ["Best single expert", card.best_single],
+    ["Static ranking", card.static_ranking && card.static_ranking.join(", ")],
+    ["Evaluated on", report && `${report.n_queries} queries with measured outcomes`],
   ].filter(([, value]) => value);
   if (report && report.quality_gain !== null) rows.push(["Quality against best single", percentPoints(report)]);
   const saved = report && report.cost_saved_at_equal_quality;
@@ -50,31 +50,31 @@ function facts(told) {
 
 const percentPoints = (report) => `${report.quality_gain >= 0 ? "+" : ""}${percent(report.quality_gain)} at cost_weight 0 (95 %: ${report.quality_gain_ci95.map(percent).join(" to ")})`;
 
-// Where the preference in use lies: judged itself, or the nearest weight of the curve; null where neither is known.
-function inUse(told, points) {
-  const said = (preferences) => JSON.stringify(Object.entries(preferences || {}).filter(([, value]) => value !== null).sort());
-  const used = told.preferences || {};
-  if (said(used) === said(told.report.policy.preferences)) return told.report.policy;
+// The point of the preference in effect: evaluated itself, or the nearest weight of the curve; null where neither is known.
+function inUse(card, points) {
+  const text = (preferences) => JSON.stringify(Object.entries(preferences || {}).filter(([, value]) => value !== null).sort());
+  const used = card.preferences || {};
+  if (text(used) === text(card.report.policy.preferences)) return card.report.policy;
   if (used.cost_weight === null || used.cost_weight === undefined) return null;
   const away = (row) => Math.abs(Math.log((row.cost_weight + 1e-6) / (used.cost_weight + 1e-6)));
   return points.reduce((best, row) => (away(row) < away(best) ? row : best));
 }
 
 // From the evaluation; without one, from the policy's own out-of-fold figures, against the best single.
-function curve(told) {
-  const report = told.report, place = $("curve");
+function curve(card) {
+  const report = card.report, place = $("curve");
   $("curve-table").replaceChildren();
-  if (!report) { outOfFold(told); return; }
+  if (!report) { outOfFold(card); return; }
   const at = (row) => [row.cost_usd * PER, row.quality];
   const priced = (row) => row && row.cost_usd !== null;
   const points = report.curve.filter(priced);
-  if (!points.length) { nothing(place, "The outcomes carry no cost: there is no curve."); return; }
+  if (!points.length) { nothing(place, "There is no curve: the outcomes hold no costs."); return; }
   const singles = Object.entries(report.experts).filter(([, row]) => priced(row));
   const series = [{ name: "this policy, by cost_weight", points: [...points].sort((a, b) => a.cost_usd - b.cost_usd).map(at), kind: "both", color: 0 },
     ...singles.map(([name, row], i) => ({ name: `${name} alone`, points: [at(row)], kind: "points", color: 1 + (i % 6) }))];
   if (priced(report.oracle)) series.push({ name: "oracle", points: [at(report.oracle)], kind: "points", color: 7 });
-  const used = inUse(told, points);
-  const marks = priced(used) ? [[...at(used), `in use: ${preferenceWords(told.preferences)}`]] : [];
+  const used = inUse(card, points);
+  const marks = priced(used) ? [[...at(used), `in use: ${preferenceWords(card.preferences)}`]] : [];
   chart(place, series, { title: "Measured quality against US dollars per 1,000 queries; the table below holds the numbers", marks,
     x: { name: "US$ per 1,000 queries", format: (value) => dollars(value) }, y: { name: "quality" } });
   const rows = [...(used ? [["in use", used]] : []), ["the policy's own preference", report.policy], ...points.map((row) => [`cost_weight ${number(row.cost_weight)}`, row]), ...singles.map(([name, row]) => [`${name} alone`, row]), ["oracle", report.oracle], ["random", report.random]];
@@ -82,12 +82,12 @@ function curve(told) {
     table(["", "quality", "US$ per 1,000 queries"], rows.map(([name, row]) => [name, number(row.quality, 4), row.cost_usd === null ? "–" : dollars(row.cost_usd * PER)]))));
 }
 
-function outOfFold(told) {
-  const found = told.manifest && told.manifest.metrics && told.manifest.metrics.out_of_fold;
-  if (!found) { nothing($("curve"), "No evaluation and no out-of-fold figures are known of this policy."); return; }
-  const rows = Object.entries(found).filter(([, row]) => Number.isFinite(row.saved) && Number.isFinite(row.gain));
+function outOfFold(card) {
+  const figures = card.manifest && card.manifest.metrics && card.manifest.metrics.out_of_fold;
+  if (!figures) { nothing($("curve"), "This policy has neither an evaluation nor out-of-fold figures."); return; }
+  const rows = Object.entries(figures).filter(([, row]) => Number.isFinite(row.saved) && Number.isFinite(row.gain));
   const series = [{ name: "this policy, out of fold", points: rows.map(([, row]) => [row.saved * 100, row.gain * 100]), kind: "points", color: 0 }, { name: "best single expert", points: [[0, 0]], kind: "points", color: 1 }];
-  const used = rows.filter(([, row]) => told.preferences && row.cost_weight === told.preferences.cost_weight);
+  const used = rows.filter(([, row]) => card.preferences && row.cost_weight === card.preferences.cost_weight);
   chart($("curve"), series, { title: "Out of fold: quality gained against cost saved, both against the best single expert", marks: used.map(([, row]) => [row.saved * 100, row.gain * 100, "in use"]),
     x: { name: "% of its cost saved" }, y: { name: "quality gained, points of 100" } });
   $("curve-table").replaceChildren(legend(series), table(["", "cost_weight", "quality gained", "cost saved"], rows.map(([name, row]) => [name.replaceAll("_", " "), number(row.cost_weight), number(row.gain, 3), percent(row.saved)])));
@@ -96,43 +96,43 @@ function outOfFold(told) {
 function reliability(report) {
   const place = $("reliability");
   $("reliability-table").replaceChildren();
-  if (!report) { nothing(place, "An evaluation is needed for this."); return; }
+  if (!report) { nothing(place, "This needs an evaluation."); return; }
   const errors = table(["Expert", "Expected calibration error"], Object.entries(report.calibration || {}).map(([name, error]) => [name, number(error)]));
   if (!report.reliability) { place.replaceChildren(errors); return; }
   const series = Object.entries(report.reliability).map(([name, bins], i) => ({ name, points: bins.map((bin) => [bin.predicted, bin.observed]), kind: "both", color: i % 8 }));
-  chart(place, series, { title: "Observed against predicted quality; on the diagonal they agree", diagonal: true, x: { name: "predicted quality", range: [0, 1] }, y: { name: "observed quality", range: [0, 1] } });
+  chart(place, series, { title: "Observed against predicted quality; they are equal on the diagonal", diagonal: true, x: { name: "predicted quality", range: [0, 1] }, y: { name: "observed quality", range: [0, 1] } });
   $("reliability-table").replaceChildren(legend(series), h("details", {}, h("summary", {}, "As a table"), errors));
 }
 
-function wins(told) {
-  const report = told.report, training = told.manifest && told.manifest.training;
+function wins(card) {
+  const report = card.report, training = card.manifest && card.manifest.training;
   const parts = [];
   if (report && report.winners) {
-    const names = told.experts;
-    parts.push(h("p", { class: "muted" }, "Share of queries on which each expert is the best or as good as the best, by task, on evaluation data."),
+    const names = card.experts;
+    parts.push(h("p", { class: "muted" }, "Share of the evaluation's queries for which an expert is the best, or equal to the best, by task."),
       table(["Task", "queries", ...names], Object.entries(report.winners).map(([task, row]) => [task, row.n, ...names.map((name) => percent(row.experts[name]))])));
   }
   if (training && training.task_means) {
-    parts.push(h("p", { class: "muted" }, "Mean quality of each expert by task, on training data."),
-      table(["Task", ...told.experts, "best"], Object.entries(training.task_means).map(([task, means]) => [task, ...means.map((mean) => number(mean)), told.experts[means.indexOf(Math.max(...means))]])));
+    parts.push(h("p", { class: "muted" }, "Mean quality of each expert by task, on the training data."),
+      table(["Task", ...card.experts, "best"], Object.entries(training.task_means).map(([task, means]) => [task, ...means.map((mean) => number(mean)), card.experts[means.indexOf(Math.max(...means))]])));
   }
   if (report && report.traffic) {
     parts.push(h("p", { class: "muted" }, `Share of the evaluation's queries that the policy's own preference (${preferenceWords(report.policy.preferences)}) sends to each expert.`),
       table(["Expert", "share"], Object.entries(report.traffic).map(([name, share]) => [name, percent(share)])));
   }
-  if (parts.length) $("wins").replaceChildren(...parts); else nothing($("wins"), "The policy says nothing of tasks.");
+  if (parts.length) $("wins").replaceChildren(...parts); else nothing($("wins"), "The policy has no figures by task.");
 }
 
-function experts(told) {
-  const means = (told.manifest && told.manifest.metrics && told.manifest.metrics.expert_means) || {};
-  const windows = Object.fromEntries(((told.manifest && told.manifest.pool) || []).map((one) => [one.name, one.context_window]));
-  const rows = (told.experts || []).map((name) => {
-    const price = told.prices[name], judged = told.report && told.report.experts && told.report.experts[name];
-    return [name, number(means[name]), judged ? number(judged.quality) : "–", price ? `$${number(price.input)} / $${number(price.output)}` : "no price", windows[name] || "–"];
+function experts(card) {
+  const means = (card.manifest && card.manifest.metrics && card.manifest.metrics.expert_means) || {};
+  const windows = Object.fromEntries(((card.manifest && card.manifest.pool) || []).map((one) => [one.name, one.context_window]));
+  const rows = (card.experts || []).map((name) => {
+    const price = card.prices[name], evaluated = card.report && card.report.experts && card.report.experts[name];
+    return [name, number(means[name]), evaluated ? number(evaluated.quality) : "–", price ? `$${number(price.input)} / $${number(price.output)}` : "no price", windows[name] || "–"];
   });
   $("experts").replaceChildren(table(["Expert", "quality in training", "quality in evaluation", "US$ per million tokens in / out", "context window"], rows));
 }
 
 start();
-onKey(look);
-look();
+onKey(update);
+update();

@@ -1,35 +1,35 @@
-// One streamed chat completion: its text and its reasoning as they come, its headers, its usage, its times.
+// One streaming chat completion: text and reasoning as they arrive, headers, usage, times.
 
 import { call } from "./common.js";
 
 export async function answerOf(body, signal, onText, onReasoning, onHeaders) {
   const began = performance.now();
-  const answer = await call("v1/chat/completions", { body, signal });
-  const told = {
-    expert: answer.headers.get("x-router-expert"),
-    id: answer.headers.get("x-request-id"),
-    reason: answer.headers.get("x-router-reason"),
-    attempts: Number(answer.headers.get("x-router-attempts") || 1),
-    cost: answer.headers.has("x-router-cost-usd") ? Number(answer.headers.get("x-router-cost-usd")) : null,
+  const response = await call("v1/chat/completions", { body, signal });
+  const headers = {
+    expert: response.headers.get("x-router-expert"),
+    id: response.headers.get("x-request-id"),
+    reason: response.headers.get("x-router-reason"),
+    attempts: Number(response.headers.get("x-router-attempts") || 1),
+    cost: response.headers.has("x-router-cost-usd") ? Number(response.headers.get("x-router-cost-usd")) : null,
   };
-  onHeaders(told);
-  const found = { headers: told, text: "", usage: null, error: null, first: null, whole: null };
+  onHeaders(headers);
+  const answer = { headers, text: "", usage: null, error: null, first: null, total: null };
   const take = (event) => {
-    if (event.error) found.error = event.error.message;
-    if (event.usage) found.usage = event.usage;
+    if (event.error) answer.error = event.error.message;
+    if (event.usage) answer.usage = event.usage;
     const choice = event.choices && event.choices[0];
     const delta = (choice && choice.delta) || {};
-    // vLLM says `reasoning`, older versions and others `reasoning_content`; it is no part of the answer.
-    const thought = delta.reasoning || delta.reasoning_content;
-    if (typeof thought === "string" && thought) onReasoning(thought);
-    if (typeof delta.content === "string" && delta.content) { found.text += delta.content; onText(delta.content); }
+    // `reasoning` in vLLM, `reasoning_content` in its older versions and elsewhere; it is no part of the answer.
+    const reasoning = delta.reasoning || delta.reasoning_content;
+    if (typeof reasoning === "string" && reasoning) onReasoning(reasoning);
+    if (typeof delta.content === "string" && delta.content) { answer.text += delta.content; onText(delta.content); }
   };
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "", done = false;
   for (;;) {
     const part = await reader.read();
     if (part.done) break;
-    if (found.first === null) found.first = (performance.now() - began) / 1000;
+    if (answer.first === null) answer.first = (performance.now() - began) / 1000;
     const lines = (rest + part.value).split(/\r?\n/);
     rest = lines.pop();
     for (const line of lines) {
@@ -37,11 +37,11 @@ export async function answerOf(body, signal, onText, onReasoning, onHeaders) {
       const data = line.slice(5).trim();
       if (data === "[DONE]") { done = true; continue; }
       let event = null;
-      try { event = JSON.parse(data); } catch { found.error = "the answer held an event that is no JSON"; continue; }
+      try { event = JSON.parse(data); } catch { answer.error = "the stream contained an event that is not JSON"; continue; }
       take(event);
     }
   }
-  if (!done && !found.error) found.error = "the answer broke off before its end";
-  found.whole = (performance.now() - began) / 1000;
-  return found;
+  if (!done && !answer.error) answer.error = "the stream ended early";
+  answer.total = (performance.now() - began) / 1000;
+  return answer;
 }

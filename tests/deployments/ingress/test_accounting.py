@@ -66,7 +66,7 @@ async def test_a_routed_answer_is_counted_with_its_cost_and_what_it_saved(
         (metrics.cost_usd, "small", "predicted"),
         (metrics.cost_usd, "small", "observed"),
         (metrics.cost_ratio, "small"),
-        (metrics.baseline_usd, "dearest"),
+        (metrics.baseline_usd, "most_expensive"),
         (metrics.key_cost_usd, "none"),
         *((metrics.stage_seconds, stage) for stage in ("parse", "admit", "route", "connect", "whole")),
         (metrics.expert_seconds, "small", "whole"),
