@@ -241,7 +241,7 @@ async def test_report_with_nan_is_sent_as_null(
     graph, http = opened
     folder = Folder(tmp_path, monkeypatch)
     folder.report(policy_id=folder.policy_id, aiq=float("nan"))
-    graph.api.directory.saw_router(RouterState(policy_view(folder.policy_id, "policy"), None))
+    graph.api.registry.update_router(RouterState(policy_view(folder.policy_id, "policy"), None))
 
     response = await http.get("/page/data/policy")
 
