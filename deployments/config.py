@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from deployments.contracts.routing_options import PreferenceFields
 from deployments.settings import Settings, resolve
-from router.core import Preferences
-from router.errors import PreferenceError
 from router.experts import Price
 
 AUTO = "auto"
@@ -133,28 +132,8 @@ class ExpertArgs(Settings):
         return str(folder) if folder.is_dir() else self.model
 
 
-class PreferenceSettings(Settings):
+class PreferenceSettings(PreferenceFields):
     """Preferences by name, as a preset or as the served default."""
-
-    cost_weight: float | None = None
-    """Utility is score − `cost_weight` × cost ÷ the dearest eligible cost; 0 is best quality."""
-    min_quality: float | None = None
-    """The cheapest expert whose score is at least this fraction of the best one's."""
-    max_cost_usd: float | None = None
-    """Experts expected to cost more are dropped."""
-    max_ttft_ms: float | None = None
-    """Experts expected to let wait longer for the first token are dropped."""
-
-    @model_validator(mode="after")
-    def _in_range(self) -> "PreferenceSettings":
-        try:
-            self.as_preferences()
-        except PreferenceError as error:
-            raise ValueError(str(error)) from error
-        return self
-
-    def as_preferences(self) -> Preferences:
-        return Preferences(self.cost_weight, self.min_quality, self.max_cost_usd, self.max_ttft_ms)
 
 
 class PriceSettings(Settings):

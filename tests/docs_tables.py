@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from deployments import config
+from deployments.contracts.routing_options import RoutingOptions
 from deployments.ingress import openapi
 from deployments.observability import metrics
 from deployments.settings import Settings
@@ -148,7 +149,14 @@ def _default(field: FieldInfo) -> str:
     return "empty" if value in ({}, []) else repr(value)
 
 
+def routing_table(_: str) -> str:
+    """A row for each field of the body's `routing` object."""
+    rows = [f"| `{name}` | {field.description} |" for name, field in RoutingOptions.model_fields.items()]
+    return _table("", "| field | meaning |\n|---|---|", rows)
+
+
 TABLES = {
+    "routing": routing_table,
     "settings": settings_table,
     "modules": modules_table,
     "commands": commands_table,

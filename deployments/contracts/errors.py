@@ -1,6 +1,6 @@
-"""One table from error to HTTP status, and the one envelope that every refusal wears.
+"""One table from error to HTTP status, and the one envelope of every error.
 
-ApiError                      answered with its own status
+ApiError                      returned to the client with its status
 ├── BadRequest          400   `param` names the field
 ├── NotAuthenticated    401
 ├── NotAllowed          403
@@ -8,15 +8,15 @@ ApiError                      answered with its own status
 ├── MethodNotAllowed    405
 ├── SlowUpload          408
 ├── TooLarge            413
-├── TooMany             429   a key's limit or our full queue
-├── Unavailable         503   no replica, breaker open, still starting
+├── TooMany             429   a key's limit, or a full queue
+├── Unavailable         503   no replica, open circuit breaker, or still starting
 └── DeadlineExceeded    504
 
-ExpertError                   one attempt on one expert failed; the next may be asked
-├── ExpertUnavailable         no replica took it, or it went away before the first byte
+ExpertError                   one attempt on one expert failed; the next may be called
+├── ExpertUnavailable         no replica took the request, or it went away before the first byte
 ├── ExpertTimeout             no first byte within the attempt's share of the deadline
-├── ExpertOverloaded          it refused for load (429, 503)
-└── ExpertBroken              it answered 5xx, or what is no answer
+├── ExpertOverloaded          rejected for load (429, 503)
+└── ExpertBroken              status 5xx, or a body that is no response of the API
 
 Imports neither Ray nor vLLM. Constructor arguments are positional and reach `Exception`, so that
 errors survive the trip between processes.
@@ -24,31 +24,77 @@ errors survive the trip between processes.
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, ClassVar
 
 import orjson
 
 LONGEST_WAIT_OF_CLIENTS_S = 120.0
-"""The openai client does not wait longer than this for a retry: it would come back at once."""
+"""The openai client does not wait longer than this for a retry: it would retry at once."""
+
+
+class ErrorCode(StrEnum):
+    """Every code that an error of the API can have; `docs/errors.md` explains each."""
+
+    INVALID_REQUEST = "invalid_request"
+    INVALID_JSON = "invalid_json"
+    MISSING_FIELD = "missing_field"
+    INVALID_TYPE = "invalid_type"
+    INVALID_VALUE = "invalid_value"
+    UNKNOWN_FIELD = "unknown_field"
+    UNKNOWN_EXPERT = "unknown_expert"
+    TOO_MANY_MESSAGES = "too_many_messages"
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+    NO_ELIGIBLE_EXPERT = "no_eligible_expert"
+    UNSUPPORTED_WITH_AUTO = "unsupported_with_auto"
+    NOT_SUPPORTED_BY_EXPERT = "not_supported_by_expert"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    INVALID_API_KEY = "invalid_api_key"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
+    PAGE_NOT_ALLOWED = "page_not_allowed"
+    NOT_FOUND = "not_found"
+    MODEL_NOT_FOUND = "model_not_found"
+    PATH_NOT_FOUND = "path_not_found"
+    REQUEST_NOT_FOUND = "request_not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    UPLOAD_TIMEOUT = "upload_timeout"
+    BODY_TOO_LARGE = "body_too_large"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    TOKENS_LIMIT_EXCEEDED = "tokens_limit_exceeded"
+    CONCURRENCY_LIMIT_EXCEEDED = "concurrency_limit_exceeded"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    QUEUE_FULL = "queue_full"
+    EXPERT_OVERLOADED = "expert_overloaded"
+    INTERNAL_ERROR = "internal_error"
+    UNAVAILABLE = "unavailable"
+    QUEUE_TIMEOUT = "queue_timeout"
+    EXPERT_STARTING = "expert_starting"
+    STARTING = "starting"
+    EXPERT_UNAVAILABLE = "expert_unavailable"
+    NO_EXPERT_AVAILABLE = "no_expert_available"
+    KEYS_UNAVAILABLE = "keys_unavailable"
+    TRY_AGAIN = "try_again"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    STREAM_INTERRUPTED = "stream_interrupted"
 
 
 class ApiError(Exception):
-    """A refusal that the client may see as it is."""
+    """An error that the client may see as it is."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
-    default_code: ClassVar[str] = "internal_error"
+    default_code: ClassVar[ErrorCode] = ErrorCode.INTERNAL_ERROR
 
     def __init__(
         self,
         message: str,
-        code: str | None = None,
+        code: ErrorCode | None = None,
         param: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message, code, param, retry_after_s)
         self.message = message
-        self.code = code or self.default_code
+        self.code = self.default_code if code is None else code
         self.param = param
         self.retry_after_s = retry_after_s
 
@@ -59,70 +105,70 @@ class ApiError(Exception):
 class BadRequest(ApiError):
     status = 400
     type = "invalid_request_error"
-    default_code = "invalid_request"
+    default_code = ErrorCode.INVALID_REQUEST
 
 
 class NotAuthenticated(ApiError):
     status = 401
     type = "authentication_error"
-    default_code = "invalid_api_key"
+    default_code = ErrorCode.INVALID_API_KEY
 
 
 class NotAllowed(ApiError):
     status = 403
     type = "permission_error"
-    default_code = "model_not_allowed"
+    default_code = ErrorCode.MODEL_NOT_ALLOWED
 
 
 class NotFound(ApiError):
     status = 404
     type = "invalid_request_error"
-    default_code = "not_found"
+    default_code = ErrorCode.NOT_FOUND
 
 
 class MethodNotAllowed(ApiError):
     status = 405
     type = "invalid_request_error"
-    default_code = "method_not_allowed"
+    default_code = ErrorCode.METHOD_NOT_ALLOWED
 
 
 class SlowUpload(ApiError):
     status = 408
     type = "invalid_request_error"
-    default_code = "upload_timeout"
+    default_code = ErrorCode.UPLOAD_TIMEOUT
 
 
 class TooLarge(ApiError):
     status = 413
     type = "invalid_request_error"
-    default_code = "body_too_large"
+    default_code = ErrorCode.BODY_TOO_LARGE
 
 
 class TooMany(ApiError):
     status = 429
     type = "rate_limit_error"
-    default_code = "rate_limit_exceeded"
+    default_code = ErrorCode.RATE_LIMIT_EXCEEDED
 
 
 class Unavailable(ApiError):
     status = 503
     type = "server_error"
-    default_code = "unavailable"
+    default_code = ErrorCode.UNAVAILABLE
 
 
 class DeadlineExceeded(ApiError):
     status = 504
     type = "timeout_error"
-    default_code = "deadline_exceeded"
+    default_code = ErrorCode.DEADLINE_EXCEEDED
 
 
 class ExpertError(Exception):
     """One attempt on one expert failed before its first byte.
 
     Args:
-        expert: which one.
+        expert: its name.
         why: for the operator and the decision record; never shown to a client as it is.
-        retry_after_s: when it said that it could be asked again.
+        retry_after_s: seconds until the expert accepts requests again, where it says so.
     """
 
     def __init__(self, expert: str, why: str, retry_after_s: float | None = None) -> None:
@@ -144,15 +190,15 @@ class ExpertTimeout(ExpertError):
 
 
 class ExpertOverloaded(ExpertError):
-    """It refused for load."""
+    """The expert rejected the request for load."""
 
 
 class ExpertBroken(ExpertError):
-    """It answered 5xx, or something that is no answer."""
+    """Status 5xx, or a body that is no response of the API."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorResponse:
     """An error as it goes onto the wire."""
 
     status: int
@@ -160,13 +206,13 @@ class Refusal:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def envelope(message: str, type_: str, code: str, param: str | None = None) -> dict[str, Any]:
+def envelope(message: str, type_: str, code: ErrorCode, param: str | None = None) -> dict[str, Any]:
     """The OpenAI error body."""
     return {"error": {"message": message, "type": type_, "param": param, "code": code}}
 
 
-def refusal(error: ApiError) -> Refusal:
-    """The answer to a request that ends in `error`."""
+def error_response(error: ApiError) -> ErrorResponse:
+    """The response to a request that ends in `error`."""
     headers: list[tuple[str, str]] = []
     if error.status in {429, 503} or error.retry_after_s is not None:
         wait_s = 1.0 if error.retry_after_s is None else error.retry_after_s
@@ -177,4 +223,4 @@ def refusal(error: ApiError) -> Refusal:
     if error.status == 401:
         headers.append(("www-authenticate", "Bearer"))
     body = orjson.dumps(envelope(error.message, error.type, error.code, error.param))
-    return Refusal(error.status, body, tuple(headers))
+    return ErrorResponse(error.status, body, tuple(headers))

@@ -4,15 +4,16 @@ Pure: JSON in, a frozen `InferenceRequest` out. Everything that it does not name
 unchanged. Knows the shapes of OpenAI's and Anthropic's endpoints; imports neither client.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
-from deployments.contracts.errors import BadRequest
-from router.core import Preferences
-from router.errors import PreferenceError
+from deployments.contracts.endpoints import ENDPOINTS, Endpoint, Form, Kind
+from deployments.contracts.errors import BadRequest, ErrorCode
+from deployments.contracts.routing_options import RoutingOptions, parse_routing
+from deployments.contracts.validation import json_object, json_type
 
 QUERY_CHARACTERS = 8_000
 """More than any sentence encoder's window: what lies beyond would be cut there."""
@@ -21,15 +22,8 @@ BYTES_PER_TOKEN = 4
 TOKENS_PER_MESSAGE = 4
 """Role and separators of a chat template."""
 
-Kind = Literal["chat", "completions", "responses", "messages", "embeddings", "tokenize"]
-KINDS: Mapping[str, Kind] = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completions",
-    "/v1/responses": "responses",
-    "/v1/messages": "messages",
-    "/v1/embeddings": "embeddings",
-    "/tokenize": "tokenize",
-}
+Turns = Iterator[tuple[str, str]]
+"""(role, text) of each turn, in order."""
 MEDIA = frozenset(
     {
         "image", "image_url", "input_image", "image_embeds", "image_pil",
@@ -39,34 +33,13 @@ MEDIA = frozenset(
 """Parts of a message, and fields of parts, that are more than text; engines fetch some of them by URL."""
 DEEPEST_PART = 12
 """Media are looked for so deep in lists and parts; engines look at four levels."""
-STREAMED = frozenset({"chat", "completions", "responses", "messages"})
-"""Endpoints that know `stream`; the others ignore it."""
-ROUTING_FIELDS = frozenset(
-    {
-        "cost_weight", "min_quality", "max_cost_usd", "max_ttft_ms", "experts", "exclude",
-        "timeout_s", "fallback", "priority",
-    }
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingBlock:
-    """The body's `routing` object, parsed."""
-
-    preferences: Preferences = Preferences()
-    experts: tuple[str, ...] | None = None
-    exclude: tuple[str, ...] = ()
-    timeout_s: float | None = None
-    fallback: bool | None = None
-    priority: Literal["interactive", "batch"] = "interactive"
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """What the ingress knows of a request: for routing, limits and accounting."""
 
-    kind: Kind
-    path: str
+    endpoint: Endpoint
     model: str
     query: str
     prompt_tokens: int
@@ -77,9 +50,19 @@ class InferenceRequest:
     stream: bool
     needs: frozenset[str]
     """Capabilities that an expert must have: `tools`, `vision`, `embeddings`."""
-    routing: RoutingBlock
+    routing: RoutingOptions
     body: Mapping[str, Any]
     """The whole body without `routing`; `model` is replaced when it is forwarded."""
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of its endpoint."""
+        return self.endpoint.kind
+
+    @property
+    def path(self) -> str:
+        """Path of its endpoint."""
+        return self.endpoint.path
 
     def body_for(self, model: str) -> bytes:
         """The body to forward to an expert that knows itself as `model`.
@@ -90,44 +73,70 @@ class InferenceRequest:
         try:
             return orjson.dumps({**self.body, "model": model})
         except orjson.JSONEncodeError as error:
-            raise BadRequest(f"the body cannot be handed on: {error}", "invalid_json") from error
+            raise BadRequest(f"the body cannot be forwarded: {error}", ErrorCode.INVALID_JSON) from error
 
 
 def parse(path: str, raw: bytes, *, max_messages: int) -> InferenceRequest:
     """Read a request's body.
 
     Raises:
-        BadRequest: not JSON, not an object, a field that routing reads has the wrong type, or the
-            `routing` block is off.
+        BadRequest: not JSON, not an object, or a field that routing reads is missing or invalid.
     """
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not valid JSON: {error}", "invalid_json") from error
-    if not isinstance(body, dict):
-        raise BadRequest(f"the body must be a JSON object, found {_type(body)}", "invalid_json")
-    kind = KINDS[path]
+    return read(ENDPOINTS[path], json_object(raw), max_messages=max_messages)
+
+
+def parse_for_any_endpoint(raw: bytes, *, max_messages: int) -> InferenceRequest:
+    """Read a body of `/v1/route`, which may be meant for each of the endpoints.
+
+    Raises:
+        BadRequest: as `parse`.
+    """
+    body = json_object(raw)
+    return read(endpoint_of(body), body, max_messages=max_messages)
+
+
+def endpoint_of(body: Mapping[str, Any]) -> Endpoint:
+    """The endpoint that a body is meant for, by the field that contains its query."""
+    if "messages" in body:
+        return ENDPOINTS["/v1/messages" if "system" in body else "/v1/chat/completions"]
+    if "input" in body:
+        return ENDPOINTS["/v1/embeddings" if _is_to_embed(body) else "/v1/responses"]
+    return ENDPOINTS["/v1/completions" if "prompt" in body else "/v1/chat/completions"]
+
+
+def _is_to_embed(body: Mapping[str, Any]) -> bool:
+    """Whether `input` is texts or tokens to embed; a single text alone is one to respond to."""
+    value = body["input"]
+    texts_or_tokens = isinstance(value, list) and bool(value) and not isinstance(value[0], dict)
+    return texts_or_tokens or "encoding_format" in body or "dimensions" in body
+
+
+def read(endpoint: Endpoint, body: dict[str, Any], *, max_messages: int) -> InferenceRequest:
+    """Read a body that is a JSON object; takes `routing` out of it.
+
+    Raises:
+        BadRequest: as `parse`.
+    """
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise BadRequest(f"model must be a non-empty string, found {_type(model)}", "invalid_type", "model")
+        raise _wrong_type("model", "a non-empty string", model)
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
-        raise BadRequest(f"stream must be true or false, found {_type(stream)}", "invalid_type", "stream")
-    routing = _routing(body.pop("routing", None))
-    turns = list(_turns(kind, body, max_messages))
-    lengths = _batch(kind, body) or [
+        raise _wrong_type("stream", "true or false", stream)
+    routing = parse_routing(body.pop("routing", None))
+    turns = list(READERS[endpoint.form](endpoint, body, max_messages))
+    lengths = _prompt_lengths(endpoint, body) or [
         sum(_tokens(text) for _, text in turns) + TOKENS_PER_MESSAGE * len(turns)
     ]
     return InferenceRequest(
-        kind=kind,
-        path=path,
+        endpoint=endpoint,
         model=model,
         query=query_of(turns),
         prompt_tokens=sum(lengths),
         longest_tokens=max(lengths),
         max_tokens=_max_tokens(body),
-        stream=bool(stream) and kind in STREAMED,
-        needs=_needs(kind, body),
+        stream=bool(stream) and endpoint.streams,
+        needs=_needs(endpoint, body),
         routing=routing,
         body=body,
     )
@@ -147,48 +156,67 @@ def query_of(turns: list[tuple[str, str]]) -> str:
     return "\n".join(part for part in parts if part)[:QUERY_CHARACTERS]
 
 
-def _turns(kind: Kind, body: Mapping[str, Any], max_messages: int) -> Iterator[tuple[str, str]]:
-    """(role, text) of each turn, in order; refuses what no expert could read."""
-    if kind == "chat" or (kind == "tokenize" and "messages" in body):
-        yield from _messages(body.get("messages"), "messages", max_messages)
-    elif kind == "messages":
-        if body.get("system") is not None:
-            yield "system", _text(body["system"], "system")
-        yield from _messages(body.get("messages"), "messages", max_messages)
-    elif kind == "responses":
-        if isinstance(body.get("instructions"), str):
-            yield "system", body["instructions"]
-        given = body.get("input")
-        if isinstance(given, str):
-            yield "user", given
-        else:
-            yield from _messages(given, "input", max_messages)
+def _turns_of_messages(endpoint: Endpoint, body: Mapping[str, Any], max_messages: int) -> Turns:
+    if endpoint.system_field is not None and body.get(endpoint.system_field) is not None:
+        yield "system", _text(body[endpoint.system_field], endpoint.system_field)
+    yield from _messages(body.get(endpoint.query_field), endpoint.query_field, max_messages)
+
+
+def _turns_of_input(endpoint: Endpoint, body: Mapping[str, Any], max_messages: int) -> Turns:
+    if endpoint.system_field is not None and isinstance(body.get(endpoint.system_field), str):
+        yield "system", body[endpoint.system_field]
+    value = body.get(endpoint.query_field)
+    if isinstance(value, str):
+        yield "user", value
     else:
-        name = "input" if kind == "embeddings" else "prompt"
-        given = body.get(name)
-        if given is None or given == []:
-            raise BadRequest(f"{name} is missing", "missing_field", name)
-        yield "user", _prompt(given, name)
+        yield from _messages(value, endpoint.query_field, max_messages)
 
 
-def _messages(messages: Any, name: str, max_messages: int) -> Iterator[tuple[str, str]]:
+def _turns_of_prompts(endpoint: Endpoint, body: Mapping[str, Any], max_messages: int) -> Turns:
+    name = endpoint.query_field
+    value = body.get(name)
+    if value is None or value == []:
+        raise BadRequest(f"{name} is missing", ErrorCode.MISSING_FIELD, name)
+    if isinstance(value, str):
+        yield "user", value
+    elif isinstance(value, list):
+        # Token ids contain no text to read.
+        yield "user", "\n".join(item for item in value if isinstance(item, str))
+    else:
+        raise _wrong_type(name, "a string or a list", value)
+
+
+def _turns_of_prompt(endpoint: Endpoint, body: Mapping[str, Any], max_messages: int) -> Turns:
+    if "messages" in body:
+        yield from _messages(body["messages"], "messages", max_messages)
+    else:
+        yield from _turns_of_prompts(endpoint, body, max_messages)
+
+
+READERS: Mapping[Form, Callable[[Endpoint, Mapping[str, Any], int], Turns]] = {
+    "messages": _turns_of_messages,
+    "input": _turns_of_input,
+    "prompts": _turns_of_prompts,
+    "prompt": _turns_of_prompt,
+}
+"""Form of a query → its reader, which rejects what no expert could read."""
+
+
+def _messages(messages: Any, name: str, max_messages: int) -> Turns:
     if messages is None:
-        raise BadRequest(f"{name} is missing", "missing_field", name)
+        raise BadRequest(f"{name} is missing", ErrorCode.MISSING_FIELD, name)
     if not isinstance(messages, list) or not messages:
-        raise BadRequest(f"{name} must be a non-empty list, found {_type(messages)}", "invalid_type", name)
+        raise _wrong_type(name, "a non-empty list", messages)
     if len(messages) > max_messages:
-        raise BadRequest(
-            f"at most {max_messages} {name} are taken, found {len(messages)}", "too_many_messages", name
-        )
+        text = f"at most {max_messages} {name} are accepted, found {len(messages)}"
+        raise BadRequest(text, ErrorCode.TOO_MANY_MESSAGES, name)
     for index, message in enumerate(messages):
         where = f"{name}[{index}]"
         if not isinstance(message, dict):
-            raise BadRequest(f"{where} must be an object, found {_type(message)}", "invalid_type", where)
+            raise _wrong_type(where, "an object", message)
         role = message.get("role", "tool" if name == "input" else None)
         if not isinstance(role, str):
-            raise BadRequest(
-                f"{where}.role must be a string, found {_type(role)}", "invalid_type", f"{where}.role"
-            )
+            raise _wrong_type(f"{where}.role", "a string", role)
         text = _text(message.get("content"), f"{where}.content")
         # Anthropic's tool results come in user turns: harness, not the human's words.
         yield ("tool" if role == "user" and _only_tool_results(message.get("content")) else role), text
@@ -201,19 +229,13 @@ def _text(content: Any, where: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise BadRequest(
-            f"{where} must be a string or a list of parts, found {_type(content)}", "invalid_type", where
-        )
+        raise _wrong_type(where, "a string or a list of parts", content)
     texts = []
     for index, part in enumerate(content):
         if isinstance(part, str):
             texts.append(part)
         elif not isinstance(part, dict):
-            raise BadRequest(
-                f"{where}[{index}] must be an object, found {_type(part)}",
-                "invalid_type",
-                f"{where}[{index}]",
-            )
+            raise _wrong_type(f"{where}[{index}]", "an object", part)
         elif isinstance(part.get("text"), str):
             texts.append(part["text"])
     return "\n".join(texts)
@@ -227,25 +249,16 @@ def _only_tool_results(content: Any) -> bool:
     )
 
 
-def _prompt(given: Any, name: str) -> str:
-    """Text of a prompt: a string, a list of strings, or token ids (which hold no text to read)."""
-    if isinstance(given, str):
-        return given
-    if isinstance(given, list):
-        return "\n".join(item for item in given if isinstance(item, str))
-    raise BadRequest(f"{name} must be a string or a list, found {_type(given)}", "invalid_type", name)
-
-
-def _batch(kind: Kind, body: Mapping[str, Any]) -> list[int] | None:
-    """Token counts of each prompt where a body may hold several; `None` where it holds one text."""
-    given = body.get("input" if kind == "embeddings" else "prompt")
-    if kind not in {"completions", "embeddings"} or not isinstance(given, list):
+def _prompt_lengths(endpoint: Endpoint, body: Mapping[str, Any]) -> list[int] | None:
+    """Tokens of each prompt where a body contains a list of them; `None` where it is one text."""
+    prompts = body.get(endpoint.query_field)
+    if endpoint.form != "prompts" or not isinstance(prompts, list):
         return None
-    if all(isinstance(item, int) for item in given):
-        return [len(given)]
+    if all(isinstance(item, int) for item in prompts):
+        return [len(prompts)]
     return [
         len(item) if isinstance(item, list) else _tokens(item) if isinstance(item, str) else 1
-        for item in given
+        for item in prompts
     ]
 
 
@@ -259,20 +272,18 @@ def _max_tokens(body: Mapping[str, Any]) -> int | None:
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool):
-            raise BadRequest(f"{name} must be a whole number, found {_type(value)}", "invalid_type", name)
+            raise _wrong_type(name, "a whole number", value)
         if value < 0:
-            raise BadRequest(f"{name} must be at least 0, found {value}", "invalid_value", name)
+            raise BadRequest(f"{name} must be at least 0, found {value}", ErrorCode.INVALID_VALUE, name)
         return value
     return None
 
 
-def _needs(kind: Kind, body: Mapping[str, Any]) -> frozenset[str]:
-    needs = set()
+def _needs(endpoint: Endpoint, body: Mapping[str, Any]) -> frozenset[str]:
+    needs = set(endpoint.needs)
     if body.get("tools"):
         needs.add("tools")
-    if kind == "embeddings":
-        needs.add("embeddings")
-    if _has_media(body.get("messages")) or (kind == "responses" and _has_media(body.get("input"))):
+    if _has_media(body.get("messages")) or (endpoint.form == "input" and _has_media(body.get("input"))):
         needs.add("vision")
     return frozenset(needs)
 
@@ -293,79 +304,5 @@ def _has_media(value: Any, depth: int = DEEPEST_PART) -> bool:
     )
 
 
-def _routing(block: Any) -> RoutingBlock:
-    if block is None:
-        return RoutingBlock()
-    if not isinstance(block, dict):
-        raise BadRequest(f"routing must be an object, found {_type(block)}", "invalid_type", "routing")
-    if unknown := sorted(block.keys() - ROUTING_FIELDS):
-        raise BadRequest(
-            f"routing.{unknown[0]} is unknown; it takes {', '.join(sorted(ROUTING_FIELDS))}",
-            "unknown_field",
-            f"routing.{unknown[0]}",
-        )
-    numbers = {
-        name: _number(block, name)
-        for name in ("cost_weight", "min_quality", "max_cost_usd", "max_ttft_ms", "timeout_s")
-    }
-    timeout_s = numbers.pop("timeout_s")
-    if timeout_s is not None and timeout_s <= 0:
-        raise BadRequest(
-            f"routing.timeout_s must be above 0, found {timeout_s}", "invalid_value", "routing.timeout_s"
-        )
-    try:
-        preferences = Preferences(**numbers)
-    except PreferenceError as error:
-        raise BadRequest(f"routing: {error}", "invalid_value", "routing") from error
-    fallback = block.get("fallback")
-    if fallback is not None and not isinstance(fallback, bool):
-        raise BadRequest(
-            f"routing.fallback must be true or false, found {_type(fallback)}",
-            "invalid_type",
-            "routing.fallback",
-        )
-    priority = block.get("priority", "interactive")
-    if priority not in ("interactive", "batch"):
-        raise BadRequest(
-            f"routing.priority must be 'interactive' or 'batch', found {str(priority)[:40]!r}",
-            "invalid_value",
-            "routing.priority",
-        )
-    return RoutingBlock(
-        preferences=preferences,
-        experts=_names(block, "experts"),
-        exclude=_names(block, "exclude") or (),
-        timeout_s=timeout_s,
-        fallback=fallback,
-        priority=priority,
-    )
-
-
-def _number(block: Mapping[str, Any], name: str) -> float | None:
-    value = block.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise BadRequest(
-            f"routing.{name} must be a number, found {_type(value)}", "invalid_type", f"routing.{name}"
-        )
-    return float(value)
-
-
-def _names(block: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
-    value = block.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise BadRequest(
-            f"routing.{name} must be a list of expert names, found {_type(value)}",
-            "invalid_type",
-            f"routing.{name}",
-        )
-    return tuple(value)
-
-
-def _type(value: Any) -> str:
-    """A JSON value's type, as its sender calls it."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "nothing"}
-    return names.get(type(value), "a number")
+def _wrong_type(where: str, expected: str, value: Any) -> BadRequest:
+    return BadRequest(f"{where} must be {expected}, found {json_type(value)}", ErrorCode.INVALID_TYPE, where)

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from deployments.config import PageWhen
-from deployments.contracts.errors import NotAllowed, NotFound
+from deployments.contracts.errors import ErrorCode, NotAllowed, NotFound
 from deployments.dashboard.policy_card import PolicyCard
 from deployments.dashboard.snapshot import MetricsSnapshots
 from deployments.limits.keys import Caller
@@ -179,7 +179,7 @@ class DashboardRoutes:
         caller = self._caller(request)
         if caller is not None and caller.experts is not None:
             raise NotAllowed(
-                "Board and Policy show every expert; this key may use only some", "page_not_allowed"
+                "Board and Policy show every expert; this key may use only some", ErrorCode.PAGE_NOT_ALLOWED
             )
 
 

@@ -16,7 +16,7 @@ from deployments.contracts.call_order import CallOrder
 from deployments.contracts.errors import ApiError
 from deployments.contracts.messages import NO_TRACE, TraceContext
 from deployments.contracts.requests import InferenceRequest
-from deployments.ingress.relay import StreamObserver
+from deployments.contracts.sse import StreamObserver
 from deployments.limits.keys import Caller
 from deployments.observability import metrics
 from deployments.observability.tracing import NoTracer, Span, Tracer
@@ -26,8 +26,6 @@ from router.experts import Price
 
 logger = logging.getLogger("ray.serve")
 
-FRAMES = {"chat": 2, "completions": 1}
-"""Events of a stream that carry no token: chat's role, and `[DONE]`."""
 NO_KEY = "none"
 LOADED = frozenset({429, 503})
 """Statuses of a refusal for load or limits."""
@@ -59,8 +57,7 @@ def usage_of(ask: InferenceRequest, told: StreamObserver) -> Usage:
     """What an answer used: as the expert reported it, else by our estimate and the events counted."""
     if (reported := told.usage()) is not None:
         return Usage(*reported, reported=True)
-    counted = max(0, told.events - FRAMES.get(ask.kind, 0)) if told.streamed else 0
-    return Usage(ask.prompt_tokens, counted, reported=False)
+    return Usage(ask.prompt_tokens, told.tokens_counted(), reported=False)
 
 
 class Accounting:
@@ -284,14 +281,4 @@ def key_of(caller: Caller | None) -> str:
 
 def _preferences(ask: InferenceRequest) -> dict[str, Any]:
     """What the request itself preferred; the preset is its `model`."""
-    block = ask.routing
-    told = {
-        "cost_weight": block.preferences.cost_weight,
-        "min_quality": block.preferences.min_quality,
-        "max_cost_usd": block.preferences.max_cost_usd,
-        "max_ttft_ms": block.preferences.max_ttft_ms,
-        "timeout_s": block.timeout_s,
-        "fallback": block.fallback,
-        "priority": block.priority,
-    }
-    return {name: value for name, value in told.items() if value is not None}
+    return ask.routing.model_dump(exclude_none=True, exclude={"experts", "exclude"})

@@ -7,10 +7,9 @@ OpenAI envelope.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, nullcontext
 
-import orjson
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -20,10 +19,12 @@ from starlette.types import ASGIApp
 from deployments.config import ExpertTarget, IngressArgs, IngressConfig
 from deployments.contracts.call_order import CallOrder
 from deployments.contracts.deadlines import Deadline
+from deployments.contracts.endpoints import ENDPOINTS
 from deployments.contracts.errors import ApiError, Unavailable
 from deployments.contracts.messages import TraceContext
 from deployments.contracts.protocols import Decider, ExpertClient
-from deployments.contracts.requests import KINDS, InferenceRequest, parse
+from deployments.contracts.requests import InferenceRequest, parse, parse_for_any_endpoint
+from deployments.contracts.sse import StreamObserver
 from deployments.dashboard.policy_card import PolicyCard
 from deployments.dashboard.routes import DashboardRoutes
 from deployments.dashboard.snapshot import MetricsSnapshots
@@ -35,7 +36,7 @@ from deployments.ingress.error_handlers import HANDLERS, JsonResponse
 from deployments.ingress.feedback import Feedback, KnowsElsewhere, RecentAnswers
 from deployments.ingress.gauges import observe
 from deployments.ingress.health import Pages
-from deployments.ingress.relay import Relay, StreamObserver
+from deployments.ingress.relay import Relay
 from deployments.ingress.resolution import choose
 from deployments.limits.admission import AdmissionQueue
 from deployments.limits.keys import Caller, KeyRing
@@ -111,7 +112,7 @@ class Api:
         )
         app = Starlette(
             routes=[
-                *(Route(path, self.generate, methods=["POST"]) for path in KINDS),
+                *(Route(path, self.generate, methods=["POST"]) for path in ENDPOINTS),
                 Route("/v1/route", self.route, methods=["POST"]),
                 Route("/v1/feedback", feedback.rate, methods=["POST"]),
                 *pages.routes(),
@@ -125,8 +126,10 @@ class Api:
 
     async def generate(self, request: Request) -> Response:
         """Every endpoint that an expert answers."""
-        kind = KINDS[request.url.path]
-        account = self.accounting.open(headers.request_id(request), kind, headers.trace_context(request))
+        endpoint = ENDPOINTS[request.url.path]
+        account = self.accounting.open(
+            headers.request_id(request), endpoint.kind, headers.trace_context(request)
+        )
         with ExitStack() as undo:
             try:
                 opened, hold, deadline = await self._open(request, account, undo)
@@ -148,7 +151,7 @@ class Api:
                 hold.settle(usage.prompt + usage.completion, usd or 0.0)
 
         told = headers.told(account.chosen, opened, account.request_id)
-        return Relay(opened.stream, told, kind=kind, left_s=deadline.left_s, finished=finished)
+        return Relay(opened.stream, told, endpoint=endpoint, left_s=deadline.left_s, finished=finished)
 
     async def _open(
         self, request: Request, account: Account, undo: ExitStack
@@ -224,8 +227,10 @@ class Api:
         limit = int(self.args.max_body_mib * 1024 * 1024)
         raw = await read_body(request, limit, self.args.upload_timeout_s)
         with nullcontext() if account is None else account.stage("parse"):
-            path = _path_of(raw) if guess else request.url.path
-            return parse(path, raw, max_messages=self.registry.config.limits.max_messages)
+            max_messages = self.registry.config.limits.max_messages
+            if guess:
+                return parse_for_any_endpoint(raw, max_messages=max_messages)
+            return parse(request.url.path, raw, max_messages=max_messages)
 
     async def _reserve(self, caller: Caller | None, ask: InferenceRequest) -> Reservation:
         if caller is None or self.ledger is None:
@@ -279,25 +284,3 @@ def _gate(config: IngressConfig, clock: Callable[[], float]) -> AdmissionQueue:
         max_wait_s=limits.max_queue_wait_s,
         clock=clock,
     )
-
-
-def _path_of(raw: bytes) -> str:
-    """The endpoint that a body of `/v1/route` is meant for, by the field that holds its query."""
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        body = None
-    if not isinstance(body, dict):
-        return "/v1/chat/completions"
-    if "messages" in body:
-        return "/v1/messages" if "system" in body else "/v1/chat/completions"
-    if "input" in body:
-        return "/v1/embeddings" if _to_embed(body) else "/v1/responses"
-    return "/v1/completions" if "prompt" in body else "/v1/chat/completions"
-
-
-def _to_embed(body: Mapping[str, object]) -> bool:
-    """Whether an `input` is texts or tokens to embed; a single text alone reads as one to answer."""
-    given = body["input"]
-    texts_or_tokens = isinstance(given, list) and bool(given) and not isinstance(given[0], dict)
-    return texts_or_tokens or "encoding_format" in body or "dimensions" in body

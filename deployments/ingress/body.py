@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.requests import Request
 
-from deployments.contracts.errors import SlowUpload, TooLarge
+from deployments.contracts.errors import ErrorCode, SlowUpload, TooLarge
 
 DRAINED_BYTES = 1024 * 1024
 """How much of a refused body is still read, so that the client sees the refusal."""
@@ -17,7 +17,7 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
         TooLarge: it is longer than `limit` bytes.
         SlowUpload: it did not arrive within `timeout_s` seconds.
     """
-    too_large = TooLarge(f"the body is larger than {limit / 1024 / 1024:g} MiB", "body_too_large")
+    too_large = TooLarge(f"the body is larger than {limit / 1024 / 1024:g} MiB", ErrorCode.BODY_TOO_LARGE)
     if (declared := request.headers.get("content-length", "")).isdecimal() and int(declared[:20]) > limit:
         raise too_large
     pieces: list[bytes] = []

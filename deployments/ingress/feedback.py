@@ -17,7 +17,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.contracts.errors import BadRequest, NotFound, Unavailable
+from deployments.contracts.errors import BadRequest, ErrorCode, NotFound, Unavailable
 from deployments.ingress.accounting import NO_KEY, Accounting, key_of
 from deployments.ingress.body import read_body
 from deployments.ingress.headers import request_id
@@ -140,31 +140,35 @@ def parse_rating(raw: bytes) -> Rating:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not valid JSON: {error}", "invalid_json") from error
+        raise BadRequest(f"the body is not valid JSON: {error}", ErrorCode.INVALID_JSON) from error
     if not isinstance(body, dict):
-        raise BadRequest("the body must be a JSON object", "invalid_json")
+        raise BadRequest("the body must be a JSON object", ErrorCode.INVALID_JSON)
     if unknown := sorted(body.keys() - FIELDS):
         raise BadRequest(
             f"{unknown[0][:64]} is unknown; a rating takes {', '.join(sorted(FIELDS))}",
-            "unknown_field",
+            ErrorCode.UNKNOWN_FIELD,
             unknown[0][:64],
         )
     request_id: Any = body.get("request_id")
     if not isinstance(request_id, str) or not request_id:
         raise BadRequest(
             "request_id must be the x-request-id of an answer, a non-empty string",
-            "invalid_type",
+            ErrorCode.INVALID_TYPE,
             "request_id",
         )
     quality: Any = body.get("quality")
     if isinstance(quality, bool) or not isinstance(quality, int | float) or not math.isfinite(quality):
-        raise BadRequest("quality must be a number from 0 to 1", "invalid_type", "quality")
+        raise BadRequest("quality must be a number from 0 to 1", ErrorCode.INVALID_TYPE, "quality")
     if not 0 <= quality <= 1:
-        raise BadRequest(f"quality must be from 0 to 1, found {quality:g}", "invalid_value", "quality")
+        raise BadRequest(
+            f"quality must be from 0 to 1, found {quality:g}", ErrorCode.INVALID_VALUE, "quality"
+        )
     comment: Any = body.get("comment")
     if comment is not None and (not isinstance(comment, str) or len(comment) > LONGEST_COMMENT):
         raise BadRequest(
-            f"comment must be a string of at most {LONGEST_COMMENT} characters", "invalid_type", "comment"
+            f"comment must be a string of at most {LONGEST_COMMENT} characters",
+            ErrorCode.INVALID_TYPE,
+            "comment",
         )
     return Rating(request_id, float(quality), comment)
 
@@ -200,7 +204,7 @@ class Feedback:
             raise NotFound(
                 f"no answer with the request id {rating.request_id[:128]!r} is known; "
                 "it is the x-request-id of an answer, and ratings are taken for the latest ones only",
-                "request_not_found",
+                ErrorCode.REQUEST_NOT_FOUND,
                 "request_id",
             )
         metrics.feedback_quality.labels(answered.expert).observe(rating.quality)
@@ -226,5 +230,7 @@ class Feedback:
         async with self._asking:
             answered, all_spoke = await ask(id_)
         if answered is None and not all_spoke:
-            raise Unavailable("not every replica could be asked for this request: try again", "try_again")
+            raise Unavailable(
+                "not every replica could be asked for this request: try again", ErrorCode.TRY_AGAIN
+            )
         return answered

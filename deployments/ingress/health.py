@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from deployments.config import AUTO
-from deployments.contracts.errors import NotFound
+from deployments.contracts.errors import ErrorCode, NotFound
 from deployments.ingress.error_handlers import JsonResponse
 from deployments.ingress.openapi import document
 from deployments.limits.keys import Caller
@@ -58,7 +58,7 @@ class Pages:
         """One of them."""
         name = request.path_params["model"]
         if name not in self._names(self._caller(request)):
-            raise NotFound(f"the model {name[:128]!r} does not exist", "model_not_found", "model")
+            raise NotFound(f"the model {name[:128]!r} does not exist", ErrorCode.MODEL_NOT_FOUND, "model")
         return JsonResponse(self._card(name))
 
     async def alive(self, request: Request) -> Response:

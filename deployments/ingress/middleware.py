@@ -19,10 +19,11 @@ from deployments.contracts.errors import (
     ApiError,
     BadRequest,
     DeadlineExceeded,
-    Refusal,
+    ErrorCode,
+    ErrorResponse,
     TooMany,
     Unavailable,
-    refusal,
+    error_response,
 )
 
 logger = logging.getLogger("ray.serve")
@@ -83,7 +84,7 @@ class ServeBoundaryMiddleware:
         )
         if too_large:
             why = f"at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes together are taken"
-            await reply.refuse(BadRequest(why, "headers_too_large"))
+            await reply.refuse(BadRequest(why, ErrorCode.HEADERS_TOO_LARGE))
             return
         try:
             await self._app({**scope, "headers": headers}, _Bounded(receive), reply)
@@ -157,15 +158,15 @@ class _Reply:
     async def refuse(self, error: ApiError) -> None:
         """Answer with one of our refusals."""
         self.started = True
-        answer: Refusal = refusal(error)
+        response: ErrorResponse = error_response(error)
         headers: list[tuple[bytes, bytes]] = [
             (b"content-type", b"application/json"),
-            (b"content-length", str(len(answer.body)).encode()),
+            (b"content-length", str(len(response.body)).encode()),
             (b"x-request-id", self._request_id.encode()),
-            *((name.encode(), value.encode()) for name, value in answer.headers),
+            *((name.encode(), value.encode()) for name, value in response.headers),
         ]
-        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": answer.body})
+        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": response.body})
 
 
 def _is_serves_own(start: Message) -> bool:
@@ -179,13 +180,13 @@ def translated(status: int, headers: dict[bytes, bytes], request_id: str) -> Api
     wait_s = float(told) if told.isdigit() else 1.0
     if status == 404:
         # Our own 404 is JSON: this one says that Serve has no application there yet.
-        return Unavailable("the system is starting", "starting", None, wait_s)
+        return Unavailable("the system is starting", ErrorCode.STARTING, None, wait_s)
     if status == 408:
         return DeadlineExceeded("the request took longer than Serve's request_timeout_s")
     if status == 429:
-        return TooMany("too many requests wait already", "queue_full", None, wait_s)
+        return TooMany("too many requests wait already", ErrorCode.QUEUE_FULL, None, wait_s)
     if status in {499, 502, 503, 504}:
-        return Unavailable("no replica of the ingress can answer now", "unavailable", None, wait_s)
+        return Unavailable("no replica of the ingress can answer now", ErrorCode.UNAVAILABLE, None, wait_s)
     if status < 500:
         return BadRequest(f"the request was refused with status {status}")
     return ApiError(f"internal error; request id {request_id}")

@@ -3,45 +3,11 @@
 from functools import cache
 from typing import Any
 
-from deployments.contracts.requests import KINDS, ROUTING_FIELDS
+from deployments.contracts.endpoints import ENDPOINTS, SCHEMAS, Endpoint
+from deployments.contracts.routing_options import routing_schema
 from deployments.ingress.feedback import LONGEST_COMMENT
 
 TITLE = "TO-Router"
-NUMBER: dict[str, Any] = {"type": "number", "minimum": 0}
-NAMES: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
-ROUTING: dict[str, dict[str, Any]] = {
-    "cost_weight": NUMBER,
-    "min_quality": {**NUMBER, "maximum": 1},
-    "max_cost_usd": NUMBER,
-    "max_ttft_ms": NUMBER,
-    "experts": NAMES,
-    "exclude": NAMES,
-    "timeout_s": {"type": "number", "exclusiveMinimum": 0},
-    "fallback": {"type": "boolean"},
-    "priority": {"enum": ["interactive", "batch"]},
-}
-MESSAGES: dict[str, Any] = {
-    "type": "array",
-    "minItems": 1,
-    "items": {
-        "type": "object",
-        "properties": {
-            "role": {"type": "string"},
-            "content": {"type": ["string", "null", "array"], "items": {"type": "object"}},
-        },
-        "required": ["role"],
-    },
-}
-TEXTS: dict[str, Any] = {"type": ["string", "array"], "minItems": 1, "items": {"type": "string"}}
-PROMPTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "chat": ("messages", MESSAGES),
-    "completions": ("prompt", TEXTS),
-    "responses": ("input", {"type": "string"}),
-    "messages": ("messages", MESSAGES),
-    "embeddings": ("input", TEXTS),
-    "tokenize": ("prompt", {"type": "string"}),
-}
-"""Kind of endpoint → the field that holds the query, and its form."""
 REFUSALS = {
     "400": "bad request",
     "401": "no valid API key",
@@ -60,8 +26,10 @@ REFUSALS = {
 @cache
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
-    paths: dict[str, Any] = {path: {"post": _generate(kind)} for path, kind in KINDS.items()}
-    paths["/v1/route"] = {"post": _generate("chat", "What the same body would do, without doing it")}
+    paths: dict[str, Any] = {path: {"post": _generate(endpoint)} for path, endpoint in ENDPOINTS.items()}
+    paths["/v1/route"] = {
+        "post": _generate(ENDPOINTS["/v1/chat/completions"], "What the same body would do, without doing it")
+    }
     paths["/v1/feedback"] = {"post": _feedback()}
     for path, told in {
         "/v1/models": "auto, the presets and the experts",
@@ -80,28 +48,27 @@ def document() -> dict[str, Any]:
         "info": {"title": TITLE, "version": "1"},
         "paths": paths,
         "components": {
-            "schemas": {"Error": _error(), "Routing": _routing()},
+            "schemas": {"Error": _error(), "Routing": routing_schema()},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
-def _generate(kind: str, summary: str | None = None) -> dict[str, Any]:
-    field, form = PROMPTS[kind]
+def _generate(endpoint: Endpoint, summary: str | None = None) -> dict[str, Any]:
     schema = {
         "type": "object",
         "properties": {
             "model": {"type": "string", "minLength": 1, "examples": ["auto"]},
-            field: form,
+            endpoint.query_field: SCHEMAS[endpoint.form],
             "stream": {"type": "boolean"},
             "max_tokens": {"type": "integer", "minimum": 0},
             "routing": {"$ref": "#/components/schemas/Routing"},
         },
-        "required": ["model", field],
+        "required": ["model", endpoint.query_field],
         "additionalProperties": True,
     }
     return {
-        "summary": summary or f"{kind}, answered by the best expert for it",
+        "summary": summary or f"{endpoint.kind}, answered by the best expert for it",
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": _responses("the expert's answer"),
     }
@@ -112,7 +79,7 @@ def _feedback() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "request_id": {"type": "string", "minLength": 1, "description": "the x-request-id of an answer"},
-            "quality": {**NUMBER, "maximum": 1},
+            "quality": {"type": "number", "minimum": 0, "maximum": 1},
             "comment": {"type": ["string", "null"], "maxLength": LONGEST_COMMENT},
         },
         "required": ["request_id", "quality"],
@@ -130,14 +97,6 @@ def _responses(told: str) -> dict[str, Any]:
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     refusals = {status: {"description": why, "content": error} for status, why in REFUSALS.items()}
     return {"200": {"description": told}, **refusals}
-
-
-def _routing() -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {name: ROUTING[name] for name in sorted(ROUTING_FIELDS)},
-        "additionalProperties": False,
-    }
 
 
 def _error() -> dict[str, Any]:

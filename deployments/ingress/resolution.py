@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 from deployments.config import AUTO
 from deployments.contracts.call_order import STARTING_RETRY_S, CallOrder, StaticCause
-from deployments.contracts.errors import BadRequest, NotAllowed, NotFound, Unavailable
+from deployments.contracts.errors import BadRequest, ErrorCode, NotAllowed, NotFound, Unavailable
 from deployments.contracts.messages import NO_TRACE, TraceContext
 from deployments.contracts.protocols import Decider
 from deployments.contracts.requests import InferenceRequest
@@ -58,20 +58,20 @@ async def choose(
     if ask.model != AUTO and ask.model not in registry.config.presets:
         raise NotFound(
             f"the model {ask.model[:128]!r} does not exist; GET /v1/models lists those that do",
-            "model_not_found",
+            ErrorCode.MODEL_NOT_FOUND,
             "model",
         )
     if ask.body.get("previous_response_id") is not None:
         raise BadRequest(
             "previous_response_id needs the expert that holds the stored response: name it in model",
-            "unsupported_with_auto",
+            ErrorCode.UNSUPPORTED_WITH_AUTO,
             "previous_response_id",
         )
     reasons = exclusions(registry, ask, away, allowed)
     if not registry.experts.keys() - reasons.keys():
         raise none_left(reasons, away)
     settings = registry.config.presets.get(preset or "" if ask.model == AUTO else ask.model)
-    preferences = ask.routing.preferences
+    preferences = ask.routing.as_preferences()
     if settings is not None:
         preferences = preferences.over(settings.as_preferences())
     request = RouteRequest(
@@ -110,12 +110,14 @@ def _named(
     allowed: Collection[str] | None,
 ) -> CallOrder:
     if allowed is not None and ask.model not in allowed:
-        raise NotAllowed(f"this key may not use the model {ask.model!r}", "model_not_allowed", "model")
+        raise NotAllowed(
+            f"this key may not use the model {ask.model!r}", ErrorCode.MODEL_NOT_ALLOWED, "model"
+        )
     if "vision" in ask.needs - registry.experts[ask.model].target.capabilities:
         # Its engine would fetch whatever URL stands there.
         raise BadRequest(
             f"the expert {ask.model!r} takes text only: its capabilities lack vision",
-            "no_eligible_expert",
+            ErrorCode.NO_ELIGIBLE_EXPERT,
             "model",
         )
     fallback = ask.routing.fallback is True
@@ -129,7 +131,7 @@ def _named(
     if (why := starting_reason(registry, ask.model)) is not None:
         if len(ranking) == 1:
             told = f"the expert {ask.model} is not up yet ({why})"
-            raise Unavailable(told, "expert_starting", "model", STARTING_RETRY_S)
+            raise Unavailable(told, ErrorCode.EXPERT_STARTING, "model", STARTING_RETRY_S)
         ranking = (*ranking[1:], ask.model)
     view = ExpertView(score=None, cost_usd=None, ttft_ms=None, eligible=True)
     decision = Decision(ranking, dict.fromkeys(ranking, view), policy_id="")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from deployments.contracts.errors import ApiError, TooMany, Unavailable
+from deployments.contracts.errors import ApiError, ErrorCode, TooMany, Unavailable
 
 Priority = Literal["interactive", "batch"]
 
@@ -95,7 +95,7 @@ class AdmissionQueue:
         *,
         max_queued: int,
         max_wait_s: float,
-        full_code: str = "queue_full",
+        full_code: ErrorCode = ErrorCode.QUEUE_FULL,
         what: str = "this system",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -238,7 +238,7 @@ async def acquire_any(
         if isinstance(error, TimeoutError):
             raise Unavailable(
                 f"no place came free within {wait_s:.3g} s: {_named(gates)} overloaded",
-                "queue_timeout",
+                ErrorCode.QUEUE_TIMEOUT,
                 None,
                 min(gate.retry_after_s() for gate in gates),
             ) from None

@@ -19,7 +19,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from deployments.contracts.errors import NotAuthenticated, Unavailable
+from deployments.contracts.errors import ErrorCode, NotAuthenticated, Unavailable
 from deployments.settings import Settings, explain
 from router.errors import InputError
 from router.files import write_atomically
@@ -173,7 +173,9 @@ class KeyRing:
             Unavailable: no good key file was ever read.
         """
         if self._keys is None:
-            raise Unavailable("the key file cannot be read; the operator is told why", "keys_unavailable")
+            raise Unavailable(
+                "the key file cannot be read; the operator is told why", ErrorCode.KEYS_UNAVAILABLE
+            )
         given = _given(headers)
         if given is None:
             raise NotAuthenticated("this endpoint needs an API key: send Authorization: Bearer <key>")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from deployments.contracts.errors import TooMany
+from deployments.contracts.errors import ErrorCode, TooMany
 from deployments.limits.keys import Caller
 from deployments.limits.ledger import Ledger, Reserve, Sync, Synced, Totals, Unanswered, Used, Verdict
 
@@ -107,7 +107,7 @@ class LedgerClient:
                 self._forget(asked)
                 raise
         if verdict.code is not None:
-            raise TooMany(verdict.message, verdict.code, None, verdict.retry_after_s)
+            raise TooMany(verdict.message, ErrorCode(verdict.code), None, verdict.retry_after_s)
         return Reservation(self, wanted, self._clock())
 
     def settle(self, reserve: Reserve, at_s: float, tokens: int, usd: float) -> None:

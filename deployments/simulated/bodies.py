@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import orjson
 
+from deployments.contracts.sse import DONE
+
 Finish = Literal["stop", "length"]
 _numbers = itertools.count(1)
 
@@ -132,7 +134,7 @@ def _openai_end(head: Mapping[str, Any], script: Script) -> Iterator[tuple[int, 
     last = len(script.words)
     if script.include_usage:
         yield last, _data({**head, "choices": [], "usage": script.usage})
-    yield last, b"data: [DONE]\n\n"
+    yield last, DONE
 
 
 def _response_events(script: Script) -> Iterator[tuple[int, bytes]]:
@@ -217,5 +219,3 @@ _EVENTS = {
     "responses": _response_events,
     "messages": _message_events,
 }
-KINDS = frozenset(_WHOLE)
-"""What it can generate."""

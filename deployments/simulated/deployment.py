@@ -17,9 +17,10 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from deployments.contracts.endpoints import ENDPOINTS
 from deployments.contracts.errors import BadRequest
 from deployments.contracts.messages import Head, Headers, TraceContext
-from deployments.contracts.requests import KINDS, InferenceRequest, parse
+from deployments.contracts.requests import InferenceRequest, parse
 from deployments.observability.tracing import CONTEXT_HEADERS, tracer
 from deployments.replica import name_of_replica
 from deployments.settings import explain
@@ -109,9 +110,9 @@ class SimulatedExpert:
     ) -> AsyncGenerator[Head | bytes, None]:
         """Answer as `vllm serve` would: a `Head`, then body bytes."""
         path = path.partition("?")[0]
-        kind = KINDS.get(path)
-        if method == "POST" and kind is not None:
-            span = self._tracer.begin(f"expert {kind}", _context(headers))
+        endpoint = ENDPOINTS.get(path)
+        if method == "POST" and endpoint is not None:
+            span = self._tracer.begin(f"expert {endpoint.kind}", _context(headers))
             parts = self._post(path, body)
             try:
                 async for part in parts:
@@ -187,7 +188,7 @@ class SimulatedExpert:
         await pace.until(1)
         if mode == "garbage":
             yield Head(200, EVENTS if ask.stream else JSON, GARBAGE, complete=True)
-        elif ask.kind not in answers.KINDS:
+        elif not ask.endpoint.streams:
             yield Head(200, JSON, _small_answer(ask, self._args.name), complete=True)
         elif ask.stream:
             async for part in self._streamed(ask, self._script(ask, behaviour), pace, failure):

@@ -12,6 +12,7 @@ from deployments.contracts.deadlines import Deadline
 from deployments.contracts.errors import (
     ApiError,
     DeadlineExceeded,
+    ErrorCode,
     ExpertBroken,
     ExpertError,
     ExpertOverloaded,
@@ -213,7 +214,7 @@ def _no_response(call: _Call) -> ApiError:
     if isinstance(error, ExpertTimeout) and call.is_cold(error.expert):
         return Unavailable(
             f"the expert {error.expert} is still starting; attempts: {tried}",
-            "expert_starting",
+            ErrorCode.EXPERT_STARTING,
             None,
             STARTING_RETRY_S,
         )
@@ -224,9 +225,13 @@ def _no_response(call: _Call) -> ApiError:
     if error is None:
         wait_s = min((expert.breaker.retry_after_s() for expert in call.candidates), default=0.0)
         names = ", ".join(call.order.ranking)
-        return Unavailable(f"circuit breaker open for {names}", "expert_unavailable", None, max(1.0, wait_s))
+        return Unavailable(
+            f"circuit breaker open for {names}", ErrorCode.EXPERT_UNAVAILABLE, None, max(1.0, wait_s)
+        )
     wait_s = max((call.retry_after_s(attempt.expert) for attempt in attempts), default=0.0)
-    code = "expert_overloaded" if isinstance(error, ExpertOverloaded) else "expert_unavailable"
+    code = (
+        ErrorCode.EXPERT_OVERLOADED if isinstance(error, ExpertOverloaded) else ErrorCode.EXPERT_UNAVAILABLE
+    )
     return Unavailable(
         f"no expert responded; attempts: {tried}", code, None, max(1.0, wait_s, error.retry_after_s or 0.0)
     )

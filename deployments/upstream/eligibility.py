@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from deployments.contracts.errors import BadRequest, Unavailable
+from deployments.contracts.errors import BadRequest, ErrorCode, Unavailable
 from deployments.contracts.requests import InferenceRequest
 from deployments.upstream.registry import ExpertRegistry
 
@@ -109,14 +109,16 @@ def none_left(reasons: Mapping[str, str], unavailable: Mapping[str, str]) -> Bad
     details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     if any(reasons.get(name) == why for name, why in unavailable.items()):
         # An expert that could respond is away for now: that is worth a retry, unlike the rest.
-        return Unavailable(f"no expert is available now ({details})", "no_expert_available")
+        return Unavailable(f"no expert is available now ({details})", ErrorCode.NO_EXPERT_AVAILABLE)
     if reasons and all(reason.startswith(CONTEXT) for reason in reasons.values()):
         return BadRequest(
             f"the request is longer than the maximum context length of every expert ({details})",
-            "context_length_exceeded",
+            ErrorCode.CONTEXT_LENGTH_EXCEEDED,
             "messages",
         )
-    return BadRequest(f"no expert is eligible for this request ({details})", "no_eligible_expert", "routing")
+    return BadRequest(
+        f"no expert is eligible for this request ({details})", ErrorCode.NO_ELIGIBLE_EXPERT, "routing"
+    )
 
 
 def check_lists(registry: ExpertRegistry, request: InferenceRequest) -> None:
@@ -131,7 +133,7 @@ def check_lists(registry: ExpertRegistry, request: InferenceRequest) -> None:
             raise BadRequest(
                 f"routing.{field_name} names {unknown[0][:128]!r}, which is no expert; "
                 f"experts: {', '.join(registry.experts)}",
-                "unknown_expert",
+                ErrorCode.UNKNOWN_EXPERT,
                 f"routing.{field_name}",
             )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from deployments.config import ExpertTarget, IngressConfig
-from deployments.contracts.errors import ExpertError
+from deployments.contracts.errors import ErrorCode, ExpertError
 from deployments.contracts.messages import PolicyView, RouterState
 from deployments.contracts.protocols import ExpertClient
 from deployments.limits.admission import AdmissionQueue
@@ -140,7 +140,7 @@ class ExpertRegistry:
                 slots,
                 max_queued=queued,
                 max_wait_s=wait_s,
-                full_code="expert_overloaded",
+                full_code=ErrorCode.EXPERT_OVERLOADED,
                 what=f"the expert {name}",
                 clock=self._clock,
             )

@@ -8,9 +8,11 @@ import asyncio
 
 import orjson
 
+from deployments.contracts.endpoints import DONE_LINE
 from deployments.contracts.errors import (
     ApiError,
     BadRequest,
+    ErrorCode,
     ExpertBroken,
     ExpertError,
     ExpertOverloaded,
@@ -20,9 +22,8 @@ from deployments.contracts.errors import (
     TooLarge,
 )
 from deployments.contracts.protocols import ResponseStream
+from deployments.contracts.sse import first_event
 
-CONTEXT_LENGTH = "context_length_exceeded"
-UNSUPPORTED = "not_supported_by_expert"
 MOST_ERROR_BYTES = 64 * 1024
 """An expert's refusal is read this far, no further."""
 MOST_ANSWER_BYTES = 256 * 1024 * 1024
@@ -96,14 +97,14 @@ async def begun(name: str, stream: ResponseStream, limit_s: float) -> None:
     body = stream.head.body
     try:
         async with asyncio.timeout(max(limit_s, 0.0)):
-            while not stream.head.complete and _first_event(body) is None and len(body) < MOST_EVENT_BYTES:
+            while not stream.head.complete and first_event(body) is None and len(body) < MOST_EVENT_BYTES:
                 _check_field(name, body)
                 chunk = await anext(stream.rest, None)
                 if chunk is None:
                     raise ExpertBroken(name, "the stream ended before its first event")
                 body += chunk
         _check_field(name, body)
-        _check_error(name, _first_event(body) or body)
+        _check_error(name, first_event(body) or body)
     except TimeoutError as error:
         await stream.aclose()
         raise ExpertTimeout(name, "no first event in time") from error
@@ -115,12 +116,6 @@ async def begun(name: str, stream: ResponseStream, limit_s: float) -> None:
     )
 
 
-def _first_event(body: bytes) -> bytes | None:
-    """The first whole event that carries something; comments and blank lines do not count."""
-    *events, _ = body.replace(b"\r\n", b"\n").split(b"\n\n")
-    return next((event for event in events if event.strip() and not event.startswith(b":")), None)
-
-
 def _check_field(name: str, body: bytes) -> None:
     start = body.lstrip(b"\r\n")
     if start and not any(start.startswith(field) or field.startswith(start) for field in FIELDS):
@@ -129,7 +124,7 @@ def _check_field(name: str, body: bytes) -> None:
 
 def _check_error(name: str, event: bytes) -> None:
     for line in event.split(b"\n"):
-        if line.startswith(b"data:") and line != b"data: [DONE]":
+        if line.startswith(b"data:") and line != DONE_LINE:
             try:
                 data = orjson.loads(line[5:])
             except orjson.JSONDecodeError as error:
@@ -155,7 +150,7 @@ def from_expert(expert: str, status: int, body: bytes) -> ApiError | ExpertError
         return ExpertOverloaded(expert, f"answered {status}")
     if status == 501:
         message, param = _read_message(body)
-        return BadRequest(message or "this expert does not do that", UNSUPPORTED, param)
+        return BadRequest(message or "this expert does not do that", ErrorCode.NOT_SUPPORTED_BY_EXPERT, param)
     if status < 400 or status >= 500 or status in {401, 403, 407, 408}:
         # A redirect, a fault, or our own credentials refused: nothing that the client could mend.
         return ExpertBroken(expert, f"answered {status}")
@@ -164,13 +159,16 @@ def from_expert(expert: str, status: int, body: bytes) -> ApiError | ExpertError
     error_class = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}.get(status, BadRequest)
     code = None
     if error_class is BadRequest and is_context_error(message):
-        code = CONTEXT_LENGTH
+        code = ErrorCode.CONTEXT_LENGTH_EXCEEDED
     return error_class(message, code, param)
 
 
 def fits_elsewhere(error: ApiError) -> bool:
     """Whether an expert's refusal says that *it* cannot do this, while another may."""
-    return error.status in {404, 405, 413} or error.code in {CONTEXT_LENGTH, UNSUPPORTED}
+    return error.status in {404, 405, 413} or error.code in {
+        ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+        ErrorCode.NOT_SUPPORTED_BY_EXPERT,
+    }
 
 
 def is_context_error(message: str) -> bool:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.contracts.endpoints import ENDPOINTS
 from deployments.contracts.errors import ApiError
-from deployments.contracts.requests import KINDS, InferenceRequest, parse
+from deployments.contracts.requests import InferenceRequest, parse
 
 
 def ask(body: object, path: str = "/v1/chat/completions") -> InferenceRequest:
@@ -93,7 +94,7 @@ FIELDS = st.sampled_from(
 )
 
 
-@given(st.sampled_from(sorted(KINDS)), st.dictionaries(FIELDS, JSON) | JSON)
+@given(st.sampled_from(sorted(ENDPOINTS)), st.dictionaries(FIELDS, JSON) | JSON)
 def test_any_json_is_read_or_refused_in_the_envelope(path: str, body: object) -> None:
     try:
         read = parse(path, orjson.dumps(body), max_messages=50)

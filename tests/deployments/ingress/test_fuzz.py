@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.contracts.requests import KINDS
+from deployments.contracts.endpoints import ENDPOINTS
 from deployments.ingress.middleware import ServeBoundaryMiddleware
 from tests.deployments.fakes import FakeExpert
 from tests.deployments.harness import IngressHarness
 
-PATHS = [*KINDS, "/v1/route"]
+PATHS = [*ENDPOINTS, "/v1/route"]
 ENVELOPE = {"message", "type", "param", "code"}
 
 scalars = (

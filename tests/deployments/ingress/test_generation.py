@@ -8,7 +8,7 @@ import pytest
 
 from deployments.config import IngressConfig
 from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable
-from deployments.contracts.requests import ROUTING_FIELDS
+from deployments.contracts.routing_options import RoutingOptions
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, FakeExpert, event
 from tests.deployments.harness import CHAT, HELLO, IngressHarness, settle
@@ -289,7 +289,10 @@ async def test_the_published_description_names_every_path_and_routing_field(harn
     document = (await harness.http.get("/openapi.json")).json()
 
     assert {CHAT, "/v1/route", "/v1/models", "/ready", "/tokenize"} <= document["paths"].keys()
-    assert document["components"]["schemas"]["Routing"]["properties"].keys() == ROUTING_FIELDS
+    assert (
+        document["components"]["schemas"]["Routing"]["properties"].keys()
+        == RoutingOptions.model_fields.keys()
+    )
 
 
 async def test_a_client_that_retries_gets_fewer_attempts(harness: IngressHarness) -> None:

@@ -182,8 +182,8 @@ def test_serve_takes_what_the_callback_returns() -> None:
 
 
 def test_every_refusal_is_json() -> None:
-    from deployments.contracts.errors import refusal
+    from deployments.contracts.errors import error_response
 
     for status in range(400, 600):
         error = middleware.translated(status, {}, "id")
-        assert orjson.loads(refusal(error).body)["error"]["code"]
+        assert orjson.loads(error_response(error).body)["error"]["code"]

@@ -10,18 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
+from deployments.contracts.endpoints import ENDPOINTS, Kind
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.contracts.messages import Head
 from deployments.contracts.protocols import ResponseStream
-from deployments.ingress.relay import DONE, Relay, StreamObserver
+from deployments.contracts.sse import DONE, StreamObserver
+from deployments.ingress.relay import Relay
 from tests.deployments.fakes import EVENTS, JSON, event
 
 Pieces = Sequence[bytes | Exception]
+BY_KIND = {endpoint.kind: endpoint for endpoint in ENDPOINTS.values()}
 NEVER = b"what never comes"
 
 
 async def relay(
-    kind: str,
+    kind: Kind,
     *pieces: bytes | Exception,
     headers: Sequence[tuple[bytes, bytes]] = EVENTS,
     whole: bool = False,
@@ -47,7 +50,9 @@ async def relay(
     first = pieces[0]
     assert isinstance(first, bytes)
     stream = ResponseStream(Head(200, tuple(headers), first, complete=whole), rest())
-    answer = Relay(stream, {"x-router-expert": "a"}, kind=kind, left_s=lambda: left_s, finished=told.append)
+    answer = Relay(
+        stream, {"x-router-expert": "a"}, endpoint=BY_KIND[kind], left_s=lambda: left_s, finished=told.append
+    )
     await answer({}, receive, send)
     return sent, told[0]
 
@@ -111,7 +116,7 @@ def test_wherever_a_stream_breaks_off_the_client_reads_whole_events_one_error_an
         ("completions", DONE),
     ],
 )
-async def test_each_endpoints_own_last_event_ends_a_stream(kind: str, last: bytes) -> None:
+async def test_each_endpoints_own_last_event_ends_a_stream(kind: Kind, last: bytes) -> None:
     complete, told = await relay(kind, b"data: {}\n\n", last)
     _, broken = await relay(kind, b"data: {}\n\n", b"data: {}\n\n")
 

@@ -1,0 +1,98 @@
+"""One table of the endpoints that experts serve: where the query is, how a stream ends, where usage is.
+
+The parser, the OpenAPI document, the relay, the accounting and the simulated expert read it. Pure data.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["chat", "completions", "responses", "messages", "embeddings", "tokenize"]
+Form = Literal["messages", "input", "prompts", "prompt"]
+"""How a body contains its query; `contracts.requests` has a reader for each.
+
+`messages`: a list of messages. `input`: a text or a list of messages. `prompts`: one prompt or a list
+of them, texts or token ids. `prompt`: one prompt, or `messages` instead.
+"""
+DONE_LINE = b"data: [DONE]"
+"""Last line of a stream of OpenAI's older endpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint that an expert serves."""
+
+    path: str
+    kind: Kind
+    query_field: str
+    """Field of the body that contains the query."""
+    form: Form
+    system_field: str | None = None
+    """Field of the body that contains the system prompt, where it is no message."""
+    streams: bool = False
+    """Whether `stream` has an effect; where it has none, the field is ignored."""
+    last_lines: tuple[bytes, ...] = (DONE_LINE,)
+    """Lines of which one is in a stream's last event."""
+    frames: int = 0
+    """Events of a stream that carry no token."""
+    usage_in: str | None = None
+    """Object of a stream's last event that contains `usage`; `None`: the event itself does."""
+    needs: frozenset[str] = frozenset()
+    """Capabilities that an expert must have for it."""
+
+
+ENDPOINTS: Mapping[str, Endpoint] = {
+    endpoint.path: endpoint
+    for endpoint in (
+        # Frames of chat: the role, and `[DONE]`.
+        Endpoint("/v1/chat/completions", "chat", "messages", "messages", streams=True, frames=2),
+        Endpoint("/v1/completions", "completions", "prompt", "prompts", streams=True, frames=1),
+        Endpoint(
+            "/v1/responses",
+            "responses",
+            "input",
+            "input",
+            system_field="instructions",
+            streams=True,
+            last_lines=(
+                b"event: response.completed",
+                b"event: response.incomplete",
+                b"event: response.failed",
+                DONE_LINE,
+            ),
+            usage_in="response",
+        ),
+        Endpoint(
+            "/v1/messages",
+            "messages",
+            "messages",
+            "messages",
+            system_field="system",
+            streams=True,
+            last_lines=(b"event: message_stop", b"event: error", DONE_LINE),
+        ),
+        Endpoint("/v1/embeddings", "embeddings", "input", "prompts", needs=frozenset({"embeddings"})),
+        Endpoint("/tokenize", "tokenize", "prompt", "prompt"),
+    )
+}
+"""Path → endpoint."""
+
+_MESSAGES: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "properties": {
+            "role": {"type": "string"},
+            "content": {"type": ["string", "null", "array"], "items": {"type": "object"}},
+        },
+        "required": ["role"],
+    },
+}
+SCHEMAS: Mapping[Form, dict[str, Any]] = {
+    "messages": _MESSAGES,
+    "input": {"type": "string"},
+    "prompts": {"type": ["string", "array"], "minItems": 1, "items": {"type": "string"}},
+    "prompt": {"type": "string"},
+}
+"""JSON schema of a query's form, as `/openapi.json` publishes it."""

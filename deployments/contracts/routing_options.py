@@ -1,0 +1,97 @@
+"""The body's `routing` object: one model for the parser, the OpenAPI document and the documentation.
+
+`PreferenceFields` also defines the presets of the configuration. `router.core.Preferences` has the same
+names and checks their ranges.
+"""
+
+from dataclasses import fields
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
+
+from deployments.contracts.errors import BadRequest, ErrorCode
+from deployments.contracts.validation import bad_request, json_type
+from deployments.settings import Settings
+from router.core import Preferences
+from router.errors import PreferenceError
+
+PREFERENCES = tuple(field.name for field in fields(Preferences))
+Number = Annotated[float, Field(json_schema_extra={"minimum": 0})]
+Fraction = Annotated[float, Field(json_schema_extra={"minimum": 0, "maximum": 1})]
+Names = Annotated[tuple[str, ...], Strict(strict=False)]
+"""A JSON list; strict pydantic takes only tuples."""
+
+
+class PreferenceFields(Settings):
+    """How quality, cost and latency are weighed."""
+
+    cost_weight: Number | None = None
+    """Utility is score − `cost_weight` × cost ÷ the most expensive eligible cost; 0 is best quality."""
+    min_quality: Fraction | None = None
+    """The cheapest expert whose score is at least this fraction of the best eligible score; 0 to 1."""
+    max_cost_usd: Number | None = None
+    """Excludes experts with a higher expected cost."""
+    max_ttft_ms: Number | None = None
+    """Excludes experts with a longer expected time to first token."""
+
+    @model_validator(mode="after")
+    def _in_range(self) -> "PreferenceFields":
+        try:
+            self.as_preferences()
+        except PreferenceError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def as_preferences(self) -> Preferences:
+        """The same values for the router.
+
+        Raises:
+            PreferenceError: a value is out of range, or two preferences exclude each other.
+        """
+        return Preferences(**{name: getattr(self, name) for name in PREFERENCES})
+
+
+class RoutingOptions(PreferenceFields):
+    """What a request may say of its routing."""
+
+    model_config = ConfigDict(strict=True)
+
+    experts: Names | None = None
+    """Only these experts."""
+    exclude: Annotated[Names, BeforeValidator(lambda value: () if value is None else value)] = ()
+    """Not these experts."""
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """Deadline of the whole request in seconds; default: `request_timeout_s`."""
+    fallback: bool | None = None
+    """Whether another expert may be tried; default: true for `auto` and presets, false for a named expert."""
+    priority: Literal["interactive", "batch"] = "interactive"
+    """Order in the queue: `interactive` before `batch`."""
+
+
+DEFAULT = RoutingOptions()
+
+
+def parse_routing(block: Any) -> RoutingOptions:
+    """Read the `routing` object of a body.
+
+    Raises:
+        BadRequest: it is no object, or a field of it is unknown, of the wrong type or out of range.
+    """
+    if block is None:
+        return DEFAULT
+    if not isinstance(block, dict):
+        raise BadRequest(
+            f"routing must be an object, found {json_type(block)}", ErrorCode.INVALID_TYPE, "routing"
+        )
+    try:
+        return RoutingOptions.model_validate(block)
+    except ValidationError as error:
+        raise bad_request(error, "routing.", list(RoutingOptions.model_fields)) from error
+
+
+def routing_schema() -> dict[str, Any]:
+    """JSON schema of the `routing` object, as `/openapi.json` publishes it."""
+    schema = RoutingOptions.model_json_schema()
+    for field in schema["properties"].values():
+        field.pop("title", None)
+    return {key: value for key, value in schema.items() if key != "title"}

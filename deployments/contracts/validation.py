@@ -1,0 +1,77 @@
+"""A client's JSON and its faults: a body as an object, and pydantic's errors as bad requests.
+
+Messages name the field, the expected value and the actual one, in JSON's words.
+"""
+
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from deployments.contracts.errors import BadRequest, ErrorCode
+
+LONGEST_NAME = 64
+"""Characters of an unknown field's name that an error repeats."""
+OUT_OF_RANGE = frozenset(
+    {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "literal_error", "value_error"}
+)
+"""Pydantic's types of errors in a value that has the right type."""
+EXPECTED = {
+    "bool_type": "must be true or false",
+    "float_type": "must be a number",
+    "string_type": "must be a string",
+    "tuple_type": "must be a list",
+}
+"""Pydantic's types of errors in JSON's words; other errors keep pydantic's."""
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """Read a body that has to be a JSON object.
+
+    Raises:
+        BadRequest: it is not JSON, or not an object.
+    """
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}", ErrorCode.INVALID_JSON) from error
+    if not isinstance(body, dict):
+        raise BadRequest(f"the body must be a JSON object, found {json_type(body)}", ErrorCode.INVALID_JSON)
+    return body
+
+
+def json_type(value: Any) -> str:
+    """A value's type in JSON's words."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "nothing"}
+    return names.get(type(value), "a number")
+
+
+def bad_request(error: ValidationError, prefix: str, fields: list[str]) -> BadRequest:
+    """A pydantic error as the bad request that names its field.
+
+    Args:
+        error: the first unknown field counts, else the first error.
+        prefix: where the object is, such as `routing.`; empty for the body itself.
+        fields: the fields that the object has.
+    """
+    items = error.errors(include_url=False)
+    unknown = sorted(str(item["loc"][0]) for item in items if item["type"] == "extra_forbidden")
+    if unknown:
+        param = f"{prefix}{unknown[0][:LONGEST_NAME]}"
+        message = f"{param} is unknown; known fields: {', '.join(sorted(fields))}"
+        return BadRequest(message, ErrorCode.UNKNOWN_FIELD, param)
+    item = items[0]
+    code = ErrorCode.INVALID_VALUE if item["type"] in OUT_OF_RANGE else ErrorCode.INVALID_TYPE
+    if not item["loc"]:
+        # Found by comparing fields: the object as a whole is at fault.
+        whole = prefix.rstrip(".") or None
+        text = item["msg"].removeprefix("Value error, ")
+        return BadRequest(f"{whole}: {text}" if whole else text, code, whole)
+    param = f"{prefix}{item['loc'][0]}"
+    where = param + "".join(f"[{index}]" for index in item["loc"][1:])
+    if item["type"] == "missing":
+        return BadRequest(f"{where} is missing", code, param)
+    expected = EXPECTED.get(item["type"], item["msg"].replace("Input should", "should", 1))
+    actual = item["input"] if code is ErrorCode.INVALID_VALUE else None
+    shown = json_type(item["input"]) if actual is None else repr(actual)[:40]
+    return BadRequest(f"{where} {expected}, found {shown}", code, param)

@@ -1,0 +1,31 @@
+"""JSON of clients: bodies that are no object, and types in JSON's words."""
+
+from typing import Any
+
+import pytest
+
+from deployments.contracts.errors import BadRequest, ErrorCode
+from deployments.contracts.validation import json_object, json_type
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"1", b"null", b"\xff"])
+def test_a_body_that_is_no_object_is_rejected(raw: bytes) -> None:
+    with pytest.raises(BadRequest) as caught:
+        json_object(raw)
+
+    assert caught.value.code == ErrorCode.INVALID_JSON
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ({}, "an object"),
+        ([], "a list"),
+        ("", "a string"),
+        (True, "true or false"),
+        (None, "nothing"),
+        (1, "a number"),
+    ],
+)
+def test_types_are_named_in_the_words_of_json(value: Any, name: str) -> None:
+    assert json_type(value) == name
