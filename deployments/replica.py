@@ -1,9 +1,29 @@
-"""Who a replica is. Imports Ray only when asked, so that modules which do without it can ask."""
+"""The replica that this process is: its name, its id, its deployment.
+
+Imports Ray only when called, so that modules without Ray can use it. Outside a replica each function raises
+`RayServeException`.
+"""
 
 
-def name_of_replica() -> str:
-    """This replica's name, as Serve's own logs have it: application, deployment, its own id."""
+def replica_name() -> str:
+    """Return this replica's name as Serve's own logs have it: application, deployment, id."""
     from ray import serve
 
-    found = serve.get_replica_context().replica_id
-    return f"{found.deployment_id.app_name}#{found.deployment_id.name}#{found.unique_id}"
+    replica = serve.get_replica_context().replica_id
+    return f"{replica.deployment_id.app_name}#{replica.deployment_id.name}#{replica.unique_id}"
+
+
+def replica_id() -> str:
+    """Return the id that no other replica of the deployment has or had."""
+    from ray import serve
+
+    unique_id: str = serve.get_replica_context().replica_id.unique_id
+    return unique_id
+
+
+def replica_deployment() -> tuple[str, str]:
+    """Return the names of this replica's deployment and application."""
+    from ray import serve
+
+    context = serve.get_replica_context()
+    return context.deployment, context.app_name

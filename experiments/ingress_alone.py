@@ -17,6 +17,7 @@ import uvicorn
 from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.messages import PolicyView, RouterResponse, RouterState
 from deployments.ingress.api import Api
+from deployments.upstream.http_client import RemoteExpert
 from router.core import Decision, ExpertView, RouteRequest
 from router.experts import Price
 
@@ -46,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     experts = {name: {"url": options.back_end, "model": "mock", "context_window": 8192} for name in NAMES}
     config = IngressConfig.model_validate({"experts": experts})
-    api = Api(IngressArgs(), config, ConstantRouter())
+    api = Api(IngressArgs(), config, ConstantRouter(), client_for=RemoteExpert)
     api.registry.update_router(STATE)
     for expert in api.registry.experts.values():
         expert.state.why_not_ready = None

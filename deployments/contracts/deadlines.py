@@ -46,6 +46,12 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
     return task.result()
 
 
+def own_task_is_cancelled() -> bool:
+    """Whether the running task itself was cancelled, not only the awaitable that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _seen(task: "asyncio.Future[Any]") -> None:
     """What failed after nobody waited for it any more is no surprise to warn of."""
     if not task.cancelled():

@@ -18,7 +18,7 @@ from deployments.config import EXPERT_DEPLOYMENT, ExpertArgs
 from deployments.contracts.messages import Head, Headers
 from deployments.expert.asgi import call
 from deployments.placement import expert_options
-from deployments.replica import name_of_replica
+from deployments.replica import replica_name
 
 logger = logging.getLogger("ray.serve")
 
@@ -69,7 +69,7 @@ class Expert:
         """This replica's name and its engine's metrics, in the text format of Prometheus."""
         answer = call(self._app, "GET", "/metrics", (), b"")
         body = b"".join([part.body if isinstance(part, Head) else part async for part in answer])
-        return name_of_replica(), body
+        return replica_name(), body
 
     async def http(
         self, method: str, path: str, headers: Headers, body: bytes

@@ -45,7 +45,6 @@ from deployments.observability import metrics
 from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.dispatcher import Dispatcher, acquire_within
 from deployments.upstream.registry import ExpertRegistry
-from deployments.upstream.serve_client import expert_client
 
 ASSUMED_ANSWER_TOKENS = 512
 """What a key's limits reserve for a request that sets no bound on its answer; corrected when it ends."""
@@ -62,7 +61,7 @@ class Api:
         config: IngressConfig,
         router: Decider,
         *,
-        client_for: Callable[[str, ExpertTarget], ExpertClient] = expert_client,
+        client_for: Callable[[str, ExpertTarget], ExpertClient],
         gather_metrics: Callable[[], Awaitable[bytes]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

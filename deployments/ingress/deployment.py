@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import orjson
 from pydantic import ValidationError
-from ray import serve
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings
-from deployments.contracts.errors import ExpertError
 from deployments.ingress import middleware
 from deployments.ingress.api import Api
 from deployments.ingress.feedback import Answered, answered_before
@@ -23,19 +20,15 @@ from deployments.limits.ray_ledger import LedgerHandle
 from deployments.observability import tracing
 from deployments.observability.broadcast import Replicas
 from deployments.observability.decision_log import DecisionLog, log_files
-from deployments.replica import name_of_replica
+from deployments.replica import replica_id, replica_name
+from deployments.routing.client import RouterClient
 from deployments.settings import explain, resolve
-from deployments.upstream.discovery import applications, see
-from deployments.upstream.registry import ExpertState
-from deployments.upstream.serve_client import RouterClient, ServeExpert
+from deployments.upstream.discovery import Discovery
+from deployments.upstream.serve_client import expert_client
 
 logger = logging.getLogger("ray.serve")
 
-REFRESH_S = 1.0
 KEYS_S = 0.5
-STATUS_TIMEOUT_S = 10.0
-DESCRIBE_TIMEOUT_S = 2.0
-MODELS_TIMEOUT_S = 5.0
 
 
 class Ingress:
@@ -71,7 +64,13 @@ class Ingress:
             return
         await self._use_log(config.log)
         if self._api is None:
-            api = Api(self._args, config, self._router, gather_metrics=self._replicas.metrics)
+            api = Api(
+                self._args,
+                config,
+                self._router,
+                client_for=expert_client,
+                gather_metrics=self._replicas.metrics,
+            )
             await self._use_keys(api, config.keys)
             api.knows_elsewhere = self._replicas.recall
             api.accounting.tracer = tracing.tracer("to-router-ingress")
@@ -84,7 +83,7 @@ class Ingress:
             self._api.config_error = None
         self._api.accounting.log = self._log
         if self._refresher is None:
-            self._refresher = asyncio.create_task(self._keep_fresh())
+            self._refresher = asyncio.create_task(Discovery(self._api.registry, self._router.describe).run())
             self._key_watch = asyncio.create_task(self._watch_keys())
 
     async def exposition(self) -> tuple[str, bytes]:
@@ -92,7 +91,7 @@ class Ingress:
         return self._own_metrics()
 
     def _own_metrics(self) -> tuple[str, bytes]:
-        return name_of_replica(), b"" if self._api is None else self._api.exposition()
+        return replica_name(), b"" if self._api is None else self._api.exposition()
 
     async def recall(self, request_id: str) -> Answered | None:
         """What this replica knows of an answered request."""
@@ -114,7 +113,7 @@ class Ingress:
             return
         old, self._log = self._log, None
         if settings is not None:
-            self._log = DecisionLog(settings, serve.get_replica_context().replica_id.unique_id)
+            self._log = DecisionLog(settings, replica_id())
             self._log.start()
         if self._api is not None:
             self._api.accounting.log = self._log
@@ -136,7 +135,7 @@ class Ingress:
         ring = KeyRing(file)
         await asyncio.to_thread(ring.refresh)
         # A client of its own each time: the ledger tells late calls by their numbers.
-        replica = f"{serve.get_replica_context().replica_id.unique_id}-{uuid4().hex[:8]}"
+        replica = f"{replica_id()}-{uuid4().hex[:8]}"
         api.keys, api.ledger = ring, LedgerClient(replica, LedgerHandle(str(counts)))
         api.ledger.start()
 
@@ -158,45 +157,12 @@ class Ingress:
 
         return current
 
-    async def _keep_fresh(self) -> None:
-        """Look at router and experts every second; a failed look is told by `/ready`, never fatal."""
-        while True:
-            try:
-                await self._look()
-            except Exception:
-                logger.exception("looking at the graph failed; the last view stays")
-            await asyncio.sleep(REFRESH_S)
-
     async def _watch_keys(self) -> None:
         """Take over a changed key file; apart from the rest, so that nothing delays a revocation."""
         while True:
             await asyncio.sleep(KEYS_S)
             if self._api is not None and self._api.keys is not None:
                 await asyncio.to_thread(self._api.keys.refresh)
-
-    async def _look(self) -> None:
-        api = self._api
-        if api is None:
-            return
-        registry = api.registry
-        try:
-            state = await self._router.describe(DESCRIBE_TIMEOUT_S)
-        except (TimeoutError, ConnectionError) as error:
-            registry.lose_router(f"the router does not answer ({type(error).__name__})")
-        else:
-            registry.update_router(state)
-        known = await asyncio.wait_for(asyncio.to_thread(applications), STATUS_TIMEOUT_S)
-        stale: list[tuple[str, str, ExpertState]] = []
-        for name, expert in registry.experts.items():
-            app, seen = expert.target.app, expert.state
-            if app is None:
-                seen.why_not_ready = None
-                continue
-            see(seen, known.get(app), app)
-            if seen.running and seen.window_is_stale:
-                stale.append((name, app, seen))
-        # Side by side: an expert that hangs shall not keep the next look from the others.
-        await asyncio.gather(*(_refresh_window(*one) for one in stale))
 
 
 def _restore(api: Api, folder: Path) -> None:
@@ -205,30 +171,3 @@ def _restore(api: Api, folder: Path) -> None:
         api.memory.restore(answered_before(log_files(folder)))
     except OSError as error:
         logger.warning("earlier answers are not known, ratings of them will be refused: %s", error)
-
-
-async def _refresh_window(name: str, app: str, expert: ExpertState) -> None:
-    """Take over the context window that an expert tells, if it does."""
-    told = await _context_window(name, app)
-    if told is not None:
-        expert.context_window, expert.window_is_stale = told, False
-
-
-async def _context_window(name: str, app: str) -> int | None:
-    """What an expert itself says of its context window."""
-    stream = None
-    try:
-        async with asyncio.timeout(MODELS_TIMEOUT_S):
-            stream = await ServeExpert(name, app).open("GET", "/v1/models", (), b"", MODELS_TIMEOUT_S)
-            body = stream.head.body + b"".join([chunk async for chunk in stream.rest])
-    except (ExpertError, TimeoutError) as error:
-        logger.info("context window of %s not read yet: %s", name, error)
-        return None
-    finally:
-        if stream is not None:
-            await stream.aclose()
-    try:
-        window = orjson.loads(body)["data"][0].get("max_model_len")
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
-        return None
-    return window if isinstance(window, int) else None

@@ -17,6 +17,7 @@ from ray.serve import exceptions as serve_exceptions
 from deployments.config import EXPERT_DEPLOYMENT
 from deployments.observability import metrics
 from deployments.observability.exposition import engine_only, joined
+from deployments.replica import replica_deployment
 
 logger = logging.getLogger("ray.serve")
 
@@ -25,12 +26,6 @@ SCRAPE_S = 2.0
 FRESH_S = 1.0
 """Metrics younger than this are told again, however many ask."""
 RECALL_S = 1.0
-
-
-def where_this_is() -> tuple[str, str]:
-    """This replica's deployment and application."""
-    context = serve.get_replica_context()
-    return context.deployment, context.app_name
 
 
 class Replicas:
@@ -50,7 +45,7 @@ class Replicas:
         router: Any,
         experts: Callable[[], dict[str, str]],
         *,
-        here: Callable[[], tuple[str, str]] = where_this_is,
+        here: Callable[[], tuple[str, str]] = replica_deployment,
         handle_for: Callable[[str, str], Any] = serve.get_deployment_handle,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from deployments.config import RouterArgs, RouterConfig
 from deployments.contracts.messages import NO_TRACE, PolicyView, RouterResponse, RouterState, TraceContext
 from deployments.observability import metrics, tracing
-from deployments.replica import name_of_replica
+from deployments.replica import replica_name
 from deployments.routing.batching import Batcher
 from deployments.settings import explain, resolve
 from router.core import FloatArray, QueryBatch, RouteRequest
@@ -105,7 +105,7 @@ class Router:
     async def exposition(self) -> tuple[str, bytes]:
         """This replica's name and metrics."""
         metrics.tasks.set(len(asyncio.all_tasks()))
-        return name_of_replica(), metrics.exposition()
+        return replica_name(), metrics.exposition()
 
     def describe(self) -> RouterState:
         """What this replica serves, and what it last refused."""

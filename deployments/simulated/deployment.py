@@ -22,7 +22,7 @@ from deployments.contracts.errors import BadRequest
 from deployments.contracts.messages import Head, Headers, TraceContext
 from deployments.contracts.requests import InferenceRequest, parse
 from deployments.observability.tracing import CONTEXT_HEADERS, tracer
-from deployments.replica import name_of_replica
+from deployments.replica import replica_name
 from deployments.settings import explain
 from deployments.simulated import bodies as answers
 from deployments.simulated.args import Behaviour, Failure, SimulatedArgs
@@ -103,7 +103,7 @@ class SimulatedExpert:
 
     async def exposition(self) -> tuple[str, bytes]:
         """This replica's name and metrics."""
-        return name_of_replica(), self._metrics()
+        return replica_name(), self._metrics()
 
     async def http(
         self, method: str, path: str, headers: Headers, body: bytes

@@ -1,35 +1,103 @@
-"""What Serve's controller says of the experts' applications, and what that means for the ingress.
+"""Refresh the registry: from the router, from Serve's controller, from the engines themselves.
 
-Reads the payload of Serve's REST API as the controller gives it. `serve.status()` asks for the same
-and then builds Serve's own classes of it, which pickle each deployment's functions anew: tens of
+Reads the payload of Serve's REST API as the controller gives it. `serve.status()` requests the same
+and then builds Serve's own classes of it, which pickle each deployment's functions again: tens of
 milliseconds of a processor, every second, in every ingress replica.
 """
 
+import asyncio
+import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import orjson
 from ray.serve import context
 
-from deployments.upstream.registry import ExpertState
+from deployments.contracts.errors import ExpertError
+from deployments.contracts.messages import RouterState
+from deployments.contracts.protocols import ExpertClient
+from deployments.upstream.registry import Expert, ExpertRegistry, ExpertState
 
-COMING = ("STARTING", "UPDATING", "RECOVERING")
-LONGEST_WHY = 400
+logger = logging.getLogger("ray.serve")
+
+PERIOD_S = 1.0
+STATUS_TIMEOUT_S = 10.0
+DESCRIBE_TIMEOUT_S = 2.0
+MODELS_TIMEOUT_S = 5.0
+STARTING = ("STARTING", "UPDATING", "RECOVERING")
+MAX_REASON = 400
+"""Characters of Serve's messages that `/ready` shows."""
 
 
 def applications() -> Mapping[str, Any]:
-    """Every application by name, as `GET /api/serve/applications/` shows it; blocks.
+    """Read every application by name, as `GET /api/serve/applications/` shows it; blocks.
 
     Raises:
-        RayServeException: there is no controller to ask.
-        RayError: it does not answer.
+        RayServeException: there is no controller.
+        RayError: it does not respond.
     """
-    found: Mapping[str, Any] = context._get_global_client().get_serve_details()["applications"]
-    return found
+    known: Mapping[str, Any] = context._get_global_client().get_serve_details()["applications"]
+    return known
 
 
-def see(state: ExpertState, application: Mapping[str, Any] | None, app: str) -> None:
-    """Put what is said of an expert's application into its state."""
+class Discovery:
+    """Keeps a registry up to date.
+
+    Args:
+        registry: the registry.
+        describe: requests the state of a router replica within so many seconds; raises `TimeoutError` or
+            `ConnectionError`.
+        applications: reads Serve's applications by name; may block.
+    """
+
+    def __init__(
+        self,
+        registry: ExpertRegistry,
+        describe: Callable[[float], Awaitable[RouterState]],
+        applications: Callable[[], Mapping[str, Any]] = applications,
+    ) -> None:
+        self._registry, self._describe, self._applications = registry, describe, applications
+
+    async def run(self) -> None:
+        """Refresh every second, until cancelled; a failed refresh shows in `/ready` and is never fatal."""
+        while True:
+            try:
+                await self.refresh()
+            except Exception:
+                logger.exception("refreshing the view of the graph failed; the last view stays")
+            await asyncio.sleep(PERIOD_S)
+
+    async def refresh(self) -> None:
+        """Refresh the states of the router and of every expert once."""
+        try:
+            state = await self._describe(DESCRIBE_TIMEOUT_S)
+        except (TimeoutError, ConnectionError) as error:
+            self._registry.lose_router(f"the router does not respond ({type(error).__name__})")
+        else:
+            self._registry.update_router(state)
+        known = await asyncio.wait_for(asyncio.to_thread(self._applications), STATUS_TIMEOUT_S)
+        stale: list[Expert] = []
+        for expert in self._registry.experts.values():
+            app = expert.target.app
+            if app is None:
+                expert.state.why_not_ready = None
+                continue
+            update(expert.state, known.get(app), app)
+            if expert.state.running and expert.state.window_is_stale:
+                stale.append(expert)
+        # Side by side: an expert that hangs shall not keep the next refresh from the others.
+        await asyncio.gather(*(_refresh_window(expert) for expert in stale))
+
+
+def update(state: ExpertState, application: Mapping[str, Any] | None, app: str) -> None:
+    """Put the controller's view of an expert's application into the expert's state.
+
+    Args:
+        state: the state to change.
+        application: the controller's view; `None` where there is no such application.
+        app: the application's name.
+    """
     if application is None:
         state.running, state.scaled_to_zero = 0, False
         state.starting = state.stopping = 0
@@ -39,15 +107,38 @@ def see(state: ExpertState, application: Mapping[str, Any] | None, app: str) -> 
     deployments = application.get("deployments", {}).values()
     replicas = Counter(replica["state"] for d in deployments for replica in d.get("replicas", ()))
     state.running = replicas["RUNNING"]
-    state.starting = sum(replicas[phase] for phase in COMING)
+    state.starting = sum(replicas[phase] for phase in STARTING)
     state.stopping = replicas["STOPPING"]
     phase = application["status"]
     if phase != state.phase:
         state.phase, state.window_is_stale = phase, True
-    told = "; ".join(filter(None, (application.get("message"), *(d.get("message") for d in deployments))))
+    messages = (application.get("message"), *(d.get("message") for d in deployments))
+    why = f"{phase.lower()}: {'; '.join(filter(None, messages))}"[:MAX_REASON].rstrip(": ")
     state.scaled_to_zero = state.running == 0 and phase == "RUNNING"
-    state.why_not_ready = (
-        None
-        if state.running or state.scaled_to_zero
-        else f"{phase.lower()}: {told}"[:LONGEST_WHY].rstrip(": ")
-    )
+    state.why_not_ready = None if state.running or state.scaled_to_zero else why
+
+
+async def _refresh_window(expert: Expert) -> None:
+    window = await _context_window(expert.name, expert.client)
+    if window is not None:
+        expert.state.context_window, expert.state.window_is_stale = window, False
+
+
+async def _context_window(name: str, client: ExpertClient) -> int | None:
+    """Read an engine's own context window; `None` where it does not respond or has none."""
+    stream = None
+    try:
+        async with asyncio.timeout(MODELS_TIMEOUT_S):
+            stream = await client.open("GET", "/v1/models", (), b"", MODELS_TIMEOUT_S)
+            body = stream.head.body + b"".join([chunk async for chunk in stream.rest])
+    except (ExpertError, TimeoutError) as error:
+        logger.info("context window of %s not read yet: %s", name, error)
+        return None
+    finally:
+        if stream is not None:
+            await stream.aclose()
+    try:
+        window = orjson.loads(body)["data"][0].get("max_model_len")
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+        return None
+    return window if isinstance(window, int) else None

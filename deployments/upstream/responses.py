@@ -5,6 +5,7 @@ Knows JSON and server-sent events; nothing of Ray or of HTTP clients.
 """
 
 import asyncio
+from dataclasses import replace
 
 import orjson
 
@@ -83,7 +84,7 @@ async def complete(name: str, stream: ResponseStream, limit_s: float) -> None:
         raise ExpertBroken(name, "answered 200 with a body that is not JSON") from error
     if not isinstance(answer, dict):
         raise ExpertBroken(name, "answered 200 with JSON that is not an object")
-    stream.head = type(stream.head)(stream.head.status, stream.head.headers, body, complete=True)
+    stream.head = replace(stream.head, body=body, complete=True)
 
 
 async def begun(name: str, stream: ResponseStream, limit_s: float) -> None:
@@ -111,9 +112,7 @@ async def begun(name: str, stream: ResponseStream, limit_s: float) -> None:
     except BaseException:
         await stream.aclose()
         raise
-    stream.head = type(stream.head)(
-        stream.head.status, stream.head.headers, body, complete=stream.head.complete
-    )
+    stream.head = replace(stream.head, body=body)
 
 
 def _check_field(name: str, body: bytes) -> None:

@@ -1,50 +1,60 @@
 """What the controller says of an expert's application becomes what the ingress knows of the expert."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 from ray.serve.schema import ReplicaDetails, ServeInstanceDetails
 
 from deployments.config import IngressConfig
-from deployments.contracts.messages import RouterState
-from deployments.ingress import deployment
-from deployments.upstream.discovery import see
+from deployments.contracts.errors import ExpertUnavailable
+from deployments.contracts.messages import PolicyView, RouterState
+from deployments.upstream.discovery import Discovery, update
 from deployments.upstream.registry import ExpertRegistry, ExpertState
 from tests.deployments.fakes import FakeExpert
 
+POLICY = PolicyView("0123456789ab", ("a",), ("a",))
+STATE = RouterState(policy=None, error=None)
 
-def application(status: str, *replicas: str, message: str = "", told: str = "") -> dict[str, Any]:
+
+def application(
+    status: str, *replicas: str, message: str = "", deployment_message: str = ""
+) -> dict[str, Any]:
     return {
         "status": status,
         "message": message,
         "deployments": {
-            "Expert": {"message": told, "replicas": [{"state": replica} for replica in replicas]}
+            "Expert": {
+                "message": deployment_message,
+                "replicas": [{"state": replica} for replica in replicas],
+            }
         },
     }
 
 
-def test_replicas_are_counted_by_what_they_are_about() -> None:
+def test_replicas_are_counted_by_their_state() -> None:
     state = ExpertState()
-    see(state, application("DEPLOYING", "RUNNING", "STARTING", "RECOVERING", "STOPPING"), "expert-a")
+    update(state, application("DEPLOYING", "RUNNING", "STARTING", "RECOVERING", "STOPPING"), "expert-a")
 
     assert (state.running, state.starting, state.stopping) == (1, 2, 1)
     assert state.why_not_ready is None
     assert not state.scaled_to_zero
 
 
-def test_a_running_application_without_a_replica_sleeps() -> None:
+def test_a_running_application_without_replicas_is_at_zero() -> None:
     state = ExpertState()
-    see(state, application("RUNNING"), "expert-a")
+    update(state, application("RUNNING"), "expert-a")
 
     assert state.scaled_to_zero
     assert state.why_not_ready is None
 
 
-def test_an_application_that_does_not_come_up_says_why() -> None:
+def test_an_application_that_fails_to_start_has_a_reason() -> None:
     state = ExpertState()
-    see(state, application("DEPLOY_FAILED", message="no room", told="pool is full"), "expert-a")
+    update(
+        state, application("DEPLOY_FAILED", message="no room", deployment_message="pool is full"), "expert-a"
+    )
 
     assert not state.scaled_to_zero
     assert state.why_not_ready == "deploy_failed: no room; pool is full"
@@ -52,7 +62,7 @@ def test_an_application_that_does_not_come_up_says_why() -> None:
 
 def test_an_expert_without_an_application_is_not_ready() -> None:
     state = ExpertState(running=3, scaled_to_zero=True)
-    see(state, None, "expert-a")
+    update(state, None, "expert-a")
 
     assert (state.running, state.scaled_to_zero) == (0, False)
     assert state.why_not_ready == "application 'expert-a' is not deployed"
@@ -65,42 +75,86 @@ def test_serve_still_names_what_is_read(model: Any, fields: set[str]) -> None:
     assert fields <= model.model_fields.keys()
 
 
-def test_what_an_expert_said_is_stale_when_another_engine_may_answer() -> None:
+def test_a_window_is_stale_once_the_application_changes() -> None:
     state = ExpertState()
-    see(state, application("RUNNING", "RUNNING"), "expert-a")
+    update(state, application("RUNNING", "RUNNING"), "expert-a")
     state.context_window, state.window_is_stale = 512, False
-    see(state, application("RUNNING", "RUNNING"), "expert-a")
+    update(state, application("RUNNING", "RUNNING"), "expert-a")
     before = state.window_is_stale
-    see(state, application("DEPLOYING", "RUNNING"), "expert-a")
+    update(state, application("DEPLOYING", "RUNNING"), "expert-a")
 
     assert (before, state.window_is_stale, state.context_window) == (False, True, 512)
 
 
-async def test_an_expert_that_hangs_keeps_no_other_from_telling_its_window(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    names = ("hangs", "answers", "answers-too")
-    config = IngressConfig.model_validate({"experts": {name: {"app": name} for name in names}})
-    registry, told = ExpertRegistry(config, lambda name, _: FakeExpert(name)), asyncio.Event()
+def registry_of(*experts: FakeExpert) -> ExpertRegistry:
+    """A registry of these experts, each an application of its own."""
+    fakes = {expert.model: expert for expert in experts}
+    config = IngressConfig.model_validate({"experts": {name: {"app": name} for name in fakes}})
+    return ExpertRegistry(config, lambda name, _: fakes[name])
 
-    async def window(name: str, _app: str) -> int | None:
-        if name == "hangs":
-            await told.wait()  # until another one was read
-            return None
-        told.set()
-        return 512
 
+def discovery(registry: ExpertRegistry, state: RouterState | Exception = STATE) -> Discovery:
     async def describe(_timeout_s: float) -> RouterState:
-        return RouterState(policy=None, error=None)
+        if isinstance(state, Exception):
+            raise state
+        return state
 
-    monkeypatch.setattr(
-        deployment, "applications", lambda: {name: application("RUNNING", "RUNNING") for name in names}
-    )
-    monkeypatch.setattr(deployment, "_context_window", window)
-    looking = SimpleNamespace(
-        _api=SimpleNamespace(registry=registry), _router=SimpleNamespace(describe=describe)
-    )
-    await asyncio.wait_for(deployment.Ingress._look(looking), 5)
+    known = {name: application("RUNNING", "RUNNING") for name in registry.experts}
+    return Discovery(registry, describe, lambda: known)
 
-    assert [registry.experts[name].state.context_window for name in names] == [None, 512, 512]
-    assert [registry.experts[name].state.window_is_stale for name in names] == [True, False, False]
+
+def models(max_model_len: object) -> bytes:
+    return orjson.dumps({"data": [{"id": "a", "max_model_len": max_model_len}]})
+
+
+async def test_an_expert_that_hangs_keeps_no_other_from_its_window() -> None:
+    another_was_read = asyncio.Event()
+
+    async def read() -> None:
+        another_was_read.set()
+
+    hangs = FakeExpert("hangs", another_was_read.wait, models(7))
+    responds = [FakeExpert(name, read, models(512)) for name in ("first", "second")]
+    registry = registry_of(hangs, *responds)
+    await asyncio.wait_for(discovery(registry).refresh(), 5)
+
+    states = [expert.state for expert in registry.experts.values()]
+    assert [state.context_window for state in states] == [7, 512, 512]
+    assert not any(state.window_is_stale for state in states)
+
+
+@pytest.mark.parametrize("body", [b"no JSON", b"[]", b'{"data": []}', models("many"), models(None)])
+async def test_a_window_that_cannot_be_read_is_read_again_later(body: bytes) -> None:
+    registry = registry_of(FakeExpert("a", body))
+    await discovery(registry).refresh()
+    state = registry.experts["a"].state
+    assert (state.context_window, state.window_is_stale) == (None, True)
+    registry.experts["a"].client.parts = [models(512)]  # type: ignore[attr-defined]
+    await discovery(registry).refresh()
+
+    assert (state.context_window, state.window_is_stale) == (512, False)
+
+
+async def test_a_failing_expert_has_no_window_and_the_refresh_goes_on() -> None:
+    registry = registry_of(FakeExpert("a", ExpertUnavailable("a", "gone")), FakeExpert("b", models(512)))
+    await discovery(registry).refresh()
+
+    assert [expert.state.context_window for expert in registry.experts.values()] == [None, 512]
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionError("gone")])
+async def test_a_router_that_does_not_respond_leaves_its_last_policy(error: Exception) -> None:
+    registry = registry_of(FakeExpert("a", models(512)))
+    await discovery(registry, RouterState(POLICY, None)).refresh()
+    await discovery(registry, error).refresh()
+
+    assert registry.policy == POLICY
+    assert registry.router_error == f"the router does not respond ({type(error).__name__})"
+
+
+async def test_an_expert_at_a_url_is_ready_without_an_application() -> None:
+    config = IngressConfig.model_validate({"experts": {"a": {"url": "http://a/v1"}}})
+    registry = ExpertRegistry(config, lambda name, _: FakeExpert(name))
+    await discovery(registry).refresh()
+
+    assert registry.experts["a"].state.why_not_ready is None

@@ -1,9 +1,8 @@
-"""Experts elsewhere: one configured host, its own key, bytes as they come, every failure an `ExpertError`."""
+"""Experts at a URL: one configured host, its own key, bytes as they come, every failure an `ExpertError`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,16 +15,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from deployments.config import ExpertTarget
-from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
+from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable
 from deployments.contracts.protocols import ResponseStream
-from deployments.upstream.serve_client import (
-    RemoteExpert,
-    RouterClient,
-    ServeExpert,
-    _unavailable,
-    expert_client,
-)
-from router.core import RouteRequest
+from deployments.upstream.http_client import RemoteExpert
 
 URL = "http://expert.example/v1"
 CHAT = "/v1/chat/completions"
@@ -164,65 +156,6 @@ def test_a_target_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> No
         ExpertTarget.model_validate(settings)
 
 
-def test_where_an_expert_lives_decides_its_client() -> None:
-    assert isinstance(expert_client("a", ExpertTarget(app="expert-a")), ServeExpert)
-    assert isinstance(expert_client("a", ExpertTarget(url=URL)), RemoteExpert)
-
-
-def test_a_full_queue_in_serve_is_overload_and_any_other_failure_is_absence() -> None:
-    from ray.exceptions import ActorUnavailableError
-    from ray.serve.exceptions import BackPressureError
-
-    overloaded = _unavailable("a", BackPressureError(num_queued_requests=1, max_queued_requests=1))
-
-    assert isinstance(overloaded, ExpertOverloaded)
-    assert isinstance(_unavailable("a", ActorUnavailableError("x", b"1" * 16)), ExpertUnavailable)
-    assert isinstance(_unavailable("a", RuntimeError("x")), ExpertUnavailable)
-
-
-class Call:
-    """A call on a handle that no replica takes."""
-
-    def __init__(self) -> None:
-        self.cancelled = False
-
-    async def _fetch_future_result_async(self) -> None:
-        await asyncio.Event().wait()
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-async def untaken(**limits: float) -> tuple[Call, Exception]:
-    call = Call()
-    expert = ServeExpert("a", "expert-a")
-    expert._handle = SimpleNamespace(remote=lambda *_: call)
-    with pytest.raises(ExpertError) as raised:
-        await expert.open("POST", CHAT, (), b"{}", **limits)
-    return call, raised.value
-
-
-async def test_a_request_that_no_replica_takes_is_absence_when_another_may_be_asked() -> None:
-    call, error = await untaken(timeout_s=5, connect_s=0.01)
-
-    assert isinstance(error, ExpertUnavailable)
-    assert "no replica took the request within 0.0 s" in str(error)
-    assert call.cancelled
-
-
-async def test_and_a_timeout_when_the_expert_was_given_all_the_time_there_is() -> None:
-    call, error = await untaken(timeout_s=0.01)
-
-    assert isinstance(error, ExpertTimeout)
-    assert call.cancelled
-
-
-def test_serve_still_has_the_word_for_a_request_that_was_taken() -> None:
-    from ray.serve.handle import DeploymentResponseGenerator
-
-    assert callable(DeploymentResponseGenerator._fetch_future_result_async)
-
-
 class Server:
     """A real HTTP server on loopback that streams, breaks off or waits as told."""
 
@@ -299,26 +232,3 @@ async def test_giving_a_stream_up_closes_the_connection(server: Server) -> None:
 
     async with asyncio.timeout(5):
         await server.left.wait()
-
-
-class Answer:
-    """A call of the router's that ends in an error."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def __await__(self) -> Any:
-        yield from asyncio.sleep(0).__await__()
-        raise self._error
-
-    def cancel(self) -> None:
-        pass
-
-
-@pytest.mark.parametrize("error", [MemoryError(), KeyError("x"), asyncio.CancelledError()])
-async def test_whatever_befalls_a_router_replica_is_its_absence(error: BaseException) -> None:
-    method = SimpleNamespace(remote=lambda *_: Answer(error))
-    router = RouterClient(SimpleNamespace(options=lambda **_: method))
-
-    with pytest.raises(ConnectionError):
-        await router.decide(RouteRequest("hello"), 5)

@@ -1,0 +1,113 @@
+"""An expert at a URL: any OpenAI-compatible endpoint that the configuration names.
+
+Imports no Ray. Every failure before the first byte is an `ExpertError`, and every wait has a deadline.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import httpx
+
+from deployments.config import ExpertTarget
+from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable
+from deployments.contracts.messages import Head, Headers
+from deployments.contracts.protocols import ResponseStream
+from deployments.settings import resolve
+
+
+class RemoteExpert:
+    """Client of one expert at a URL.
+
+    Args:
+        name: the expert's name in the configuration.
+        target: its URL, model and key.
+        transport: replaces the network in tests.
+    """
+
+    def __init__(
+        self, name: str, target: ExpertTarget, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._name = name
+        self.model = target.model or name
+        self._target = target
+        url = str(target.url).rstrip("/")
+        self._root = url.removesuffix("/v1")
+        # Redirects are not followed, proxies of the environment not used: only the configured host is
+        # ever called.
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            transport=transport,
+            follow_redirects=False,
+            trust_env=False,
+            timeout=httpx.Timeout(None),
+            limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
+        )
+
+    async def open(
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        timeout_s: float,
+        connect_s: float | None = None,
+    ) -> ResponseStream:
+        """Send a request and wait for the first body bytes; see `ExpertClient.open`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._open(method, path, headers, body, connect_s)
+        except TimeoutError as error:
+            raise ExpertTimeout(self._name, f"no first byte within {timeout_s:.1f} s") from error
+        except (httpx.HTTPError, OSError) as error:
+            raise ExpertUnavailable(self._name, type(error).__name__) from error
+
+    async def aclose(self) -> None:
+        """Close its connections; it takes no further request."""
+        await self._client.aclose()
+
+    async def _open(
+        self, method: str, path: str, headers: Headers, body: bytes, connect_s: float | None
+    ) -> ResponseStream:
+        sent = [(name, value) for name, value in headers if name != b"authorization"]
+        if key := self._key():
+            sent.append((b"authorization", f"Bearer {key}".encode()))
+        # A configured url ends in /v1, as in the openai client's base_url; /tokenize is beside it.
+        beside = not path.startswith("/v1/")
+        request = self._client.build_request(
+            method,
+            self._root + path if beside else path.removeprefix("/v1"),
+            headers=sent,
+            content=body,
+            timeout=httpx.Timeout(None, connect=connect_s),
+        )
+        response = await self._client.send(request, stream=True)
+        chunks = response.aiter_bytes()
+        try:
+            first = await anext(chunks, b"")
+        except BaseException:
+            await response.aclose()
+            raise
+        received = tuple((name.lower(), value) for name, value in response.headers.raw)
+        head = Head(response.status_code, received, first, complete=False)
+        return ResponseStream(head, self._rest(response, chunks))
+
+    async def _rest(
+        self, response: httpx.Response, chunks: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+            raise ExpertUnavailable(self._name, type(error).__name__) from error
+        finally:
+            await response.aclose()
+
+    def _key(self) -> str | None:
+        """The key, read at each request so that a rotated secret needs no restart."""
+        if self._target.key_file:
+            with contextlib.suppress(OSError):
+                return resolve(self._target.key_file).read_text(encoding="utf-8").strip()
+            raise ExpertUnavailable(self._name, f"key_file {self._target.key_file} cannot be read")
+        return os.environ.get(self._target.key_env) if self._target.key_env else None

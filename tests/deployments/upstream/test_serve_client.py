@@ -1,0 +1,73 @@
+"""Experts of this cluster: which failures of a handle mean absence, overload or a timeout."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from deployments.config import ExpertTarget
+from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
+from deployments.upstream.http_client import RemoteExpert
+from deployments.upstream.serve_client import ServeExpert, _unavailable, expert_client
+
+URL = "http://expert.example/v1"
+CHAT = "/v1/chat/completions"
+
+
+def test_where_an_expert_lives_decides_its_client() -> None:
+    assert isinstance(expert_client("a", ExpertTarget(app="expert-a")), ServeExpert)
+    assert isinstance(expert_client("a", ExpertTarget(url=URL)), RemoteExpert)
+
+
+def test_a_full_queue_in_serve_is_overload_and_any_other_failure_is_absence() -> None:
+    from ray.exceptions import ActorUnavailableError
+    from ray.serve.exceptions import BackPressureError
+
+    overloaded = _unavailable("a", BackPressureError(num_queued_requests=1, max_queued_requests=1))
+
+    assert isinstance(overloaded, ExpertOverloaded)
+    assert isinstance(_unavailable("a", ActorUnavailableError("x", b"1" * 16)), ExpertUnavailable)
+    assert isinstance(_unavailable("a", RuntimeError("x")), ExpertUnavailable)
+
+
+class Call:
+    """A call on a handle that no replica takes."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    async def _fetch_future_result_async(self) -> None:
+        await asyncio.Event().wait()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+async def untaken(**limits: float) -> tuple[Call, Exception]:
+    call = Call()
+    expert = ServeExpert("a", "expert-a")
+    expert._handle = SimpleNamespace(remote=lambda *_: call)
+    with pytest.raises(ExpertError) as raised:
+        await expert.open("POST", CHAT, (), b"{}", **limits)
+    return call, raised.value
+
+
+async def test_a_request_that_no_replica_takes_is_absence_when_another_may_be_asked() -> None:
+    call, error = await untaken(timeout_s=5, connect_s=0.01)
+
+    assert isinstance(error, ExpertUnavailable)
+    assert "no replica took the request within 0.0 s" in str(error)
+    assert call.cancelled
+
+
+async def test_and_a_timeout_when_the_expert_was_given_all_the_time_there_is() -> None:
+    call, error = await untaken(timeout_s=0.01)
+
+    assert isinstance(error, ExpertTimeout)
+    assert call.cancelled
+
+
+def test_serve_still_has_the_word_for_a_request_that_was_taken() -> None:
+    from ray.serve.handle import DeploymentResponseGenerator
+
+    assert callable(DeploymentResponseGenerator._fetch_future_result_async)
