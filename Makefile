@@ -1,4 +1,4 @@
-# What a newcomer needs: make run, make test. `make help` lists the rest.
+# To start: make run, make test. `make help` lists the rest.
 PYTHON ?= python3.11
 PORT ?= 8000
 CONFIG ?= serve_config.yaml
@@ -6,14 +6,14 @@ LOAD_PORT ?= 8139
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
-# Where torch's CPU build is found when the configured index has none.
+# Index of torch's CPU build, if the configured one has none.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints-cpu.txt)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fast test-slow lint format experts policy cluster cluster-down load pictures claims clean
 
-help:  ## Show the verbs
+help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t16
 
 setup: $(VENV)/.installed  ## Install everything, pinned, into .venv (no CUDA)
@@ -32,11 +32,11 @@ run: setup  ## Serve on 127.0.0.1:$(PORT) with the pocket experts; Ctrl-C stops
 	@$(PY) -m cluster.pocket.train_policy
 	@$(PY) -m cluster.local.run --config $(CONFIG) --port $(PORT)
 
-test: setup  ## All tests but the slow ones: the library, the graph with fakes, the real application
+test: setup  ## All tests except the slow ones: the library, the graph with fakes, the real application
 	$(PY) -m pytest -m "not slow"
 	$(PY) -m pytest -m "e2e and not slow" tests/e2e --transport plain
 
-test-fast: setup  ## Only the tests that start no cluster
+test-fast: setup  ## Tests that start no cluster
 	$(PY) -m pytest -m "not e2e and not slow"
 
 test-slow: setup  ## Soaks and long fault runs (an hour)
@@ -48,31 +48,31 @@ lint: setup  ## Style, types and import contracts
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-format: setup  ## Let ruff put the style right
+format: setup  ## Fix style and imports with ruff
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 experts: setup  ## Make the pocket experts from their recipes (cached; they come with the repository)
 	$(PY) -m cluster.pocket.train_experts
 
-policy: setup  ## Make the default policy: collect, label, train, evaluate on the running pocket experts
+policy: setup  ## Make the default policy: collect, label, train and evaluate on the running pocket experts
 	$(PY) -m cluster.pocket.train_policy
 
-claims: setup  ## The paper's three claims, measured on the served pocket experts
+claims: setup  ## Measure the paper's three claims on the served pocket experts
 	$(PY) -m experiments.claims
 
-cluster: setup  ## A several-node Ray cluster on this machine, a node for each pool, with a graph on it
+cluster: setup  ## Start a Ray cluster of several nodes on this machine, one per pool, and deploy a graph
 	$(PY) -m cluster.local.nodes up
 
-cluster-down: setup  ## End that cluster
+cluster-down: setup  ## Stop that cluster
 	$(PY) -m cluster.local.nodes down
 
-load: setup  ## A small load on the default graph, started for it: table, plots, objectives; reports under var/load
+load: setup  ## Start the default graph, run a small load test: table, plots, objectives; reports under var/load
 	$(PY) -m load_tests --url http://127.0.0.1:$(LOAD_PORT) --slo load_tests/slo.yaml --long-words 60 \
 		--start "$(PY) -m cluster.local.run --config $(CONFIG) --port $(LOAD_PORT)"
 
-pictures: setup  ## The pages' pictures in docs, taken by a real browser
+pictures: setup  ## Take the pictures of the page for docs, in a real browser
 	$(PY) -m tests.deployments.dashboard.pictures
 
-clean:  ## Remove what was made, .venv too
+clean:  ## Remove generated files and .venv
 	rm -rf $(VENV) var build *.egg-info

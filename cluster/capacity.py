@@ -1,9 +1,9 @@
-"""What a deployment of so many requests per second needs, from the measured costs of one request.
+"""Processors, GPUs and connections for a rate of requests, from the measured costs of one request.
 
     python -m cluster.capacity [--rate 10000] [--tokens 200] [--figures docs/control-plane.json]
 
-Arithmetic only, on figures that `python -m experiments.control_plane` measured; the processors that it
-counts are those of the machine that was measured. The pace of a GPU is not measured: give your own.
+Arithmetic only, on figures that `python -m experiments.control_plane` measured; a processor is one of the
+machine of that measurement. The speed of a GPU is not measured: give your own.
 """
 
 import argparse
@@ -20,39 +20,39 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked of a deployment."""
+    """The load on a deployment."""
 
     rate: float = 10_000.0
     """Requests per second."""
     tokens: float = 200.0
-    """Of an answer; each is streamed as a chunk of its own at worst."""
+    """Tokens of an answer; in the worst case each is streamed as its own chunk."""
     used: float = 0.6
     """Share of a processor that may be in use, so that bursts do not queue."""
     known: float = 0.0
-    """Share of the queries whose embedding the router still knows."""
+    """Share of the queries whose embedding is in the router's cache."""
     gpu_tokens_per_s: float = 2500.0
-    """Tokens per second of one GPU, all its requests together."""
+    """Tokens per second of one GPU, summed over its requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What it takes."""
+    """What the load needs."""
 
     front: float
     ingress: float
     router: float
     """Processors."""
     relaying: float
-    """Of those of the ingress, for chunks alone."""
+    """Share of the ingress' processors for chunks alone."""
     gpus: float
     connections: float
-    """Between ingress and expert replicas of one GPU each, if one cluster holds them all."""
+    """Between ingress and expert replicas of one GPU each, in one cluster."""
     replicas_at_most: float
-    """Replicas that one controller watches with the share of its processor that may be used."""
+    """Replicas that one controller can watch with the share of a processor that may be in use."""
 
 
 def needs(rows: Sequence[Figures], load: Load) -> Needs:
-    """The processors, GPUs and connections for a load, by the costs with the most experts."""
+    """Return the needs of a load, by the costs with the most experts."""
     costs = max(rows, key=lambda row: row["experts"])
 
     def processors(request_ms: float, chunk_ms: float = 0.0) -> float:
@@ -76,7 +76,7 @@ def needs(rows: Sequence[Figures], load: Load) -> Needs:
 
 
 def controller(rows: Sequence[Figures]) -> tuple[float, float]:
-    """The controller's share of a processor with no replica, and for each one more: a straight line."""
+    """Fit a line: the controller's share of a processor without replicas, and for each further one."""
     if len(rows) < 2:
         return rows[0]["idle_controller_share"], 0.0
     count = [row["experts"] for row in rows]
@@ -88,32 +88,32 @@ def controller(rows: Sequence[Figures]) -> tuple[float, float]:
     return height - slope * middle, slope
 
 
-def table(found: Needs, load: Load) -> str:
-    """The needs as a Markdown table."""
+def table(need: Needs, load: Load) -> str:
+    """Return the needs as a Markdown table."""
     lines = [
-        f"| for {load.rate:g} requests/s of {load.tokens:g} tokens, processors used to {load.used:.0%} | |",
+        f"| for {load.rate:g} requests/s of {load.tokens:g} tokens, processors {load.used:.0%} in use | |",
         "|---|---|",
-        f"| HTTP front (HAProxy), processors | {found.front:.0f} |",
-        f"| ingress, processors = replicas | {found.ingress:.0f} |",
-        f"| of these for passing chunks on | {found.relaying:.0f} |",
-        f"| router, processors, {load.known:.0%} of the embeddings known | {found.router:.0f} |",
-        f"| GPUs at {load.gpu_tokens_per_s:g} tokens/s each (an assumption) | {found.gpus:.0f} |",
-        f"| connections between ingress and expert replicas in one cluster | {found.connections:.0f} |",
-        f"| replicas that one controller watches | {found.replicas_at_most:.0f} |",
+        f"| HTTP front (HAProxy), processors | {need.front:.0f} |",
+        f"| ingress, processors = replicas | {need.ingress:.0f} |",
+        f"| of these for relaying chunks | {need.relaying:.0f} |",
+        f"| router, processors, {load.known:.0%} of the embeddings cached | {need.router:.0f} |",
+        f"| GPUs at {load.gpu_tokens_per_s:g} tokens/s each (an assumption) | {need.gpus:.0f} |",
+        f"| connections between ingress and expert replicas in one cluster | {need.connections:.0f} |",
+        f"| replicas that one controller watches | {need.replicas_at_most:.0f} |",
     ]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 2 with one clear line when there are no figures."""
-    usual = Load()
+    """Print the table; 2 with one clear line if there are no figures."""
+    default = Load()
     parser = argparse.ArgumentParser(prog="python -m cluster.capacity", description=__doc__)
     parser.add_argument("--figures", type=Path, default=FIGURES)
-    parser.add_argument("--rate", type=float, default=usual.rate)
-    parser.add_argument("--tokens", type=float, default=usual.tokens)
-    parser.add_argument("--used", type=float, default=usual.used)
-    parser.add_argument("--known", type=float, default=usual.known)
-    parser.add_argument("--gpu-tokens-per-s", type=float, default=usual.gpu_tokens_per_s)
+    parser.add_argument("--rate", type=float, default=default.rate)
+    parser.add_argument("--tokens", type=float, default=default.tokens)
+    parser.add_argument("--used", type=float, default=default.used)
+    parser.add_argument("--known", type=float, default=default.known)
+    parser.add_argument("--gpu-tokens-per-s", type=float, default=default.gpu_tokens_per_s)
     options = vars(parser.parse_args(arguments))
     file = options.pop("figures")
     try:

@@ -215,7 +215,7 @@ def unplaced(
     """Return the replicas that fit on no node, by `ReplicaDemand.key`, with the largest placed first.
 
     Args:
-        counts: each deployment with the replicas to place.
+        counts: each deployment with its number of replicas.
         nodes: the nodes of the cluster.
         most: count a group's `high` nodes, not its `low`.
     """
@@ -240,7 +240,7 @@ def _weight(demand: ReplicaDemand) -> tuple[float, float]:
 
 
 def _place(demand: ReplicaDemand, states: Sequence[NodeState]) -> bool:
-    """Place one replica, or change nothing."""
+    """Assign one replica to nodes, or change nothing."""
     reserved: list[tuple[NodeState, Resources, dict[int, float]]] = []
     for piece in demand.pieces:
         for state in states:

@@ -111,7 +111,7 @@ def measure(count: int, out: Path) -> dict[str, float]:
     try:
         machine.up(graph)
         deployed = deploy(graph)
-        url = f"http://{addresses(graph)['door']}:{HTTP_PORT}"
+        url = f"http://{addresses(graph)['ingress']}:{HTTP_PORT}"
         await_ready(url)
         changed = copy.deepcopy(graph)
         changed["applications"][0]["deployments"][0]["user_config"]["presets"] = {"cheap": {"cost_weight": 1}}

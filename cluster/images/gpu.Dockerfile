@@ -1,13 +1,13 @@
 # Ingress, router and experts on NVIDIA GPUs, for KubeRay and VM clusters. Build in the repository's root:
 #   docker build -f cluster/images/gpu.Dockerfile -t to-router:gpu .
-# Ray's own image with vLLM inside is the base: KubeRay expects its user, paths and tools.
+# Based on Ray's own image with vLLM: KubeRay expects its user, paths and tools.
 ARG BASE=rayproject/ray-llm:2.60.0-py312-cu130
 FROM ${BASE}
 USER root
 RUN mkdir -p /app /models && chown 1000:100 /app /models
 USER 1000:100
 WORKDIR /app
-# The encoder on processors and what the graph needs beside Ray and vLLM: its own layer, changed seldom.
+# The CPU runtime of the encoder and the graph's other packages, in a layer that rarely changes.
 COPY --chown=1000:100 pyproject.toml LICENSE README.md ./
 RUN --mount=type=cache,target=/home/ray/.cache/pip,uid=1000,gid=100 \
     pip install --no-cache-dir "openvino>=2026.1" "orjson>=3.10" "prometheus-client>=0.21" "pyarrow>=20" \
@@ -16,7 +16,7 @@ COPY --chown=1000:100 router router
 COPY --chown=1000:100 deployments deployments
 COPY --chown=1000:100 cluster cluster
 RUN pip install --no-deps --editable .
-# A policy of your own: mount it at /app/policies, or `COPY policies policies` in an image on top of this.
+# Your own policy: mount it at /app/policies, or `COPY policies policies` in an image on top of this.
 ENV TO_ROUTER_ROOT=/app HF_HOME=/models HF_HUB_DISABLE_TELEMETRY=1 PYTHONUNBUFFERED=1 \
     RAY_SERVE_HAPROXY_BINARY_PATH=/app/cluster/haproxy
 EXPOSE 8000

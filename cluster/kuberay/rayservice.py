@@ -1,7 +1,7 @@
-"""A RayService, its disruption budgets and its monitors from serve_config.yaml, so that they cannot drift.
+"""A RayService, its disruption budgets and its monitors, made from serve_config.yaml so that they agree.
 
 Pure: plain objects in, plain objects out. The rest of a deployment (Redis, storage, routes) does not
-depend on the configuration and stands in cluster/kuberay/base.
+depend on the configuration and is in cluster/kuberay/base.
 """
 
 import math
@@ -19,12 +19,12 @@ from cluster.packing import demands
 RAY_VERSION = "2.60.0"
 IMAGE_ROOT = "/app"
 LABEL = "to-router/group"
-"""Our own label on every pod: the RayCluster's name under a RayService is generated."""
+"""A label of our own on every pod, because the name of a RayService's RayCluster is generated."""
 RAY_USER = 1000
 DRAIN_MARGIN_S = 45
-"""Beyond Serve's grace: its own draining of a node takes 30 s."""
+"""In addition to Serve's grace period: it takes 30 s to drain a node."""
 RECONNECT_S = "600"
-"""Workers outlive a head that restarts for so long."""
+"""Seconds that workers wait for a restarting head."""
 HEAD_PORTS = {
     "gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000,
     "metrics": 8080, "as-metrics": 44217, "dash-metrics": 44227,
@@ -35,14 +35,14 @@ WORKER_PORTS = {"serve": 8000, "metrics": 8080}
 def render(
     config: Mapping[str, Any], settings: RenderSettings, flags: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Every object that depends on the configuration.
+    """Return every object that depends on the configuration.
 
     Args:
-        config: serve_config.yaml, checked.
+        config: a serve_config.yaml that `check` passes.
         settings: image, pod sizes, storage.
-        flags: the environment of the transport, for head and workers alike.
+        flags: the environment of the transport, for head and workers.
     """
-    found = worker_groups(demands(config), settings)
+    groups = worker_groups(demands(config), settings)
     port = int((config.get("http_options") or {}).get("port", WORKER_PORTS["serve"]))
     service = {
         "apiVersion": "ray.io/v1",
@@ -50,7 +50,7 @@ def render(
         "metadata": {"name": settings.name, "labels": _labels(settings)},
         "spec": {
             "serveConfigV2": serve_config(config),
-            # A change of pods builds a second cluster, waits for it, then switches.
+            # A change of pods builds a second cluster, waits for it, then switches over.
             "upgradeStrategy": {"type": "NewCluster"},
             "rayClusterDeletionDelaySeconds": 120,
             "excludeHeadPodFromServeSvc": True,
@@ -72,18 +72,18 @@ def render(
                     },
                 },
                 "headGroupSpec": _head(settings, flags, port),
-                "workerGroupSpecs": [_worker(group, settings, flags, port) for group in found],
+                "workerGroupSpecs": [_worker(group, settings, flags, port) for group in groups],
             },
         },
     }
     budgets = [_budget("head", 1, settings)]
-    # At the minimum of one pod the budget holds a node's drain back: better than an expert away.
-    budgets += [_budget(g.name, max(g.low - 1, 1), settings) for g in found if g.low]
+    # With a minimum of one pod, the budget delays the drain of a node: better than a missing expert.
+    budgets += [_budget(g.name, max(g.low - 1, 1), settings) for g in groups if g.low]
     return [service, *budgets, *_monitors(settings)]
 
 
 def serve_config(config: Mapping[str, Any]) -> str:
-    """The configuration as the manifest carries it: the same, listening on the pod's own network."""
+    """Return the configuration for the manifest: the same, but listening on the pod's own network."""
     http = {**(config.get("http_options") or {}), "host": "0.0.0.0"}  # noqa: S104 - a pod's own network
     return yaml.dump(
         {**config, "http_options": http}, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110
@@ -91,7 +91,7 @@ def serve_config(config: Mapping[str, Any]) -> str:
 
 
 def manifest(objects: list[dict[str, Any]], source: str) -> str:
-    """The objects as YAML documents, with a word on where they come from."""
+    """Return the objects as YAML documents, with a header that names the source."""
     head = f"# Rendered by `to-router render kuberay {source}`: change that file, not this one.\n"
     return head + "---\n".join(
         yaml.dump(one, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110) for one in objects
@@ -99,7 +99,7 @@ def manifest(objects: list[dict[str, Any]], source: str) -> str:
 
 
 class _Plain(yaml.SafeDumper):
-    """Long texts as they are read, and no anchors: kustomize and people both want it so."""
+    """Multi-line texts as blocks and no anchors, for people and for kustomize."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -128,7 +128,7 @@ def _labels(settings: RenderSettings, group: str | None = None) -> dict[str, str
 
 
 def _sizes(cpus: float, memory_gib: float, gpus: int = 0) -> dict[str, Any]:
-    """Requests and limits; memory and GPUs alike in both, processors may borrow."""
+    """Return equal requests and limits."""
     amounts: dict[str, Any] = {"memory": f"{math.ceil(memory_gib * 1024)}Mi"}
     if gpus:
         amounts["nvidia.com/gpu"] = str(gpus)
@@ -141,7 +141,7 @@ def _head(settings: RenderSettings, flags: Mapping[str, str], port: int) -> dict
     container["resources"] = _sizes(settings.head.cpus or 4, settings.head.memory_gib or 12)
     return {
         "rayStartParams": {"dashboard-host": "0.0.0.0"},  # noqa: S104 - a pod's own network
-        # No replica on the head: it must not die of an expert's memory.
+        # No replica on the head: an expert that runs out of memory must not end it.
         "resources": {"CPU": "0", "GPU": "0"},
         "template": _template("head", container, settings, settings.head.shm_gib, settings.head.node_selector,
                               settings.head.tolerations, DRAIN_MARGIN_S),
@@ -161,7 +161,7 @@ def _worker(
     template = _template(group.name, container, settings, group.pods.shm_gib, group.pods.node_selector,
                          tolerations, math.ceil(group.grace_s) + DRAIN_MARGIN_S)  # fmt: skip
     if group.most_per_node is not None:
-        # Asked to spread over Ray nodes: then those must not all lie on one machine.
+        # The replicas are to spread over Ray nodes, so those must not all be on one machine.
         template["spec"]["topologySpreadConstraints"] = [
             {
                 "maxSkew": 1,
@@ -192,7 +192,7 @@ def _container(
     own = {
         "TO_ROUTER_ROOT": IMAGE_ROOT,
         "HF_HOME": "/models",
-        # Compiled graphs are kept beside the weights, so that a second pod starts sooner.
+        # Compiled graphs are stored beside the weights, so that a second pod starts faster.
         "VLLM_CACHE_ROOT": "/models/vllm",
     }
     return {
@@ -281,6 +281,6 @@ def _monitors(settings: RenderSettings) -> list[dict[str, Any]]:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """A configuration that `check` has passed."""
+    """Read a configuration that `check` passes."""
     data = yaml.safe_load(file.read_text(encoding="utf-8"))
     return dict(data)

@@ -1,7 +1,7 @@
 """`to-router render kuberay`: the manifest of a configuration, checked before it is written.
 
-Writes to standard output, or to a file as a whole; a configuration with faults renders nothing.
-The policy is not looked at: it lies where the router will run.
+Writes to standard output, or to a file atomically; nothing if the configuration has errors.
+Does not check the policy, which is on the machines where the router will run.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def add_command(commands: Any) -> None:
 
 
 def rendered(config: Path, settings: Path | None = None) -> str:
-    """The manifest of a configuration that has no faults.
+    """Return the manifest of a configuration without errors.
 
     Raises:
         BadRenderSettings: the settings do not fit the configuration.
@@ -37,9 +37,9 @@ def rendered(config: Path, settings: Path | None = None) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
-    faults = [finding for finding in check_file(options.config, policy=False) if finding.is_error]
-    if faults:
-        for finding in faults:
+    errors = [finding for finding in check_file(options.config, policy=False) if finding.is_error]
+    if errors:
+        for finding in errors:
             print(finding, file=sys.stderr)
         return 2
     text = rendered(options.config, options.settings)

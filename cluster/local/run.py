@@ -2,8 +2,8 @@
 
     python -m cluster.local.run [--config FILE] [--host ADDRESS] [--port N] [--transport fast|plain]
 
-Starts `serve run` as its child with the flags of cluster/transport.env and tells how far it is;
-Ctrl-C ends Serve and Ray with it.
+Starts `serve run` as a child process with the flags of cluster/transport.env and prints its progress;
+Ctrl-C ends Serve and Ray too.
 """
 
 import argparse
@@ -29,35 +29,39 @@ ROOT = Path(__file__).resolve().parents[2]
 STOP_WITHIN_S = 90.0
 STATS_PORT_OFFSET = 404
 METRICS_PORT_OFFSET = 1101
-"""HAProxy's own two ports stand beside the HTTP port: 8000 → 8404 and 9101."""
+"""HAProxy's own two ports have these offsets from the HTTP port: 8000 → 8404 and 9101."""
 
 
 def with_port(config: Path, port: int | None, folder: Path, *, host: str | None = None) -> tuple[Path, int]:
-    """The configuration listening elsewhere, as a file of its own, and the port in force."""
+    """Write the configuration with another address to a folder.
+
+    Returns:
+        The file, which is the original if nothing changes, and the port in effect.
+    """
     data = yaml.safe_load(config.read_text(encoding="utf-8"))
     options = data.setdefault("http_options", {})
-    in_force = int(options.get("port", 8000)) if port is None else port
+    in_effect = int(options.get("port", 8000)) if port is None else port
     if port is None and host is None:
-        return config, in_force
-    options["port"] = in_force
+        return config, in_effect
+    options["port"] = in_effect
     if host is not None:
         options["host"] = host
     changed = folder / config.name
     changed.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-    return changed, in_force
+    return changed, in_effect
 
 
 def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
-    """The environment that `serve run` needs, two runs on one machine kept apart."""
+    """Return the environment for `serve run`, with sockets and ports that differ between two runs."""
     env = {**os.environ, "TO_ROUTER_ROOT": os.environ.get("TO_ROUTER_ROOT", str(ROOT))}
-    env.setdefault("RAY_AUTH_MODE", "token")  # Ray's own choice for a cluster that it starts, said aloud
+    env.setdefault("RAY_AUTH_MODE", "token")  # explicit: the default of a cluster that Ray starts itself
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     flags = transport_flags()
     env[CALLBACK] = flags[CALLBACK]  # the middleware is needed around both transports
     if fast:
         env |= flags
-        # Serve keeps a leaving replica open for 30 s so that load balancers elsewhere can forget it;
-        # here there is one, and it retries a refused connection.
+        # Serve keeps a stopping replica open for 30 s, until remote load balancers have removed it;
+        # here there is one, on this machine, and it retries a connection that fails.
         env.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "3")
         env.setdefault("RAY_SERVE_HAPROXY_BINARY_PATH", str(HAPROXY))
         env |= {
@@ -80,31 +84,31 @@ def serving(
     fast: bool = True,
     log: Path | None = None,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`serve run` as a child; yields its URL and process, and stops it at the end."""
+    """Run `serve run` as a child process; yields its URL and process, and stops it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="to-router-"))
-    config, in_force = with_port(config, port, folder, host=host)
+    config, in_effect = with_port(config, port, folder, host=host)
     log = log or folder / "serve.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         process = subprocess.Popen(
             [str(Path(sys.executable).parent / "serve"), "run", str(config)],
             cwd=ROOT,
-            env=environment(in_force, folder, fast=fast),
+            env=environment(in_effect, folder, fast=fast),
             stdout=out,
             stderr=subprocess.STDOUT,
-            # A group of its own: Ctrl-C reaches it once, from us; a shell may have had SIGINT ignored.
+            # A process group of its own: Ctrl-C reaches it once, from us; a shell may ignore SIGINT for it.
             start_new_session=True,
             preexec_fn=_take_interrupts,  # noqa: PLW1509 - this program runs no threads yet
         )
         try:
-            yield f"http://127.0.0.1:{in_force}", process
+            yield f"http://127.0.0.1:{in_effect}", process
         finally:
             stop(process)
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End `serve run` as Ctrl-C does: Serve drains, Ray follows; by force only when it hangs."""
+    """Stop `serve run` as Ctrl-C does: Serve drains, then Ray stops; kill it only if it hangs."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     try:
@@ -115,7 +119,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until Ctrl-C; 2 when the configuration is wrong, 1 when the graph does not come up."""
+    """Serve until Ctrl-C; 2 if the configuration is invalid, 1 if the graph does not start."""
     parser = argparse.ArgumentParser(prog="python -m cluster.local.run", description=__doc__)
     parser.add_argument("--config", type=Path, default=ROOT / "serve_config.yaml")
     parser.add_argument("--host", help="address to listen on, instead of the file's http_options.host")
@@ -143,14 +147,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"log: {options.log}")
 
         def running() -> bool:
-            return process.poll() is None and not interrupted.told
+            return process.poll() is None and not interrupted.received
 
         if wait_until_ready(url, running, lambda line: print(line, flush=True)):
             print(f'ready: {url}/v1 — model "auto" routes; Ctrl-C stops', flush=True)
-            print("`serve status` and `serve deploy` find it with RAY_AUTH_MODE=token in their environment")
+            print("`serve status` and `serve deploy` need RAY_AUTH_MODE=token in their environment")
             while running():
                 time.sleep(0.5)
-        elif not interrupted.told:
+        elif not interrupted.received:
             print(f"not ready; the end of {options.log}:", file=sys.stderr)
             print(
                 "\n".join(options.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]),
@@ -163,13 +167,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class _Interrupted:
-    """Whether Ctrl-C or a SIGTERM came."""
+    """Whether Ctrl-C or a SIGTERM was received."""
 
     def __init__(self) -> None:
-        self.told = False
+        self.received = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.told = True
+        self.received = True
 
 
 def _take_interrupts() -> None:

@@ -1,1 +1,1 @@
-"""What watches the graph: Grafana dashboards (generated), Prometheus rules and their tests."""
+"""Observation of the graph: Grafana dashboards (generated), Prometheus rules and their tests."""

@@ -1,6 +1,6 @@
 """Grafana dashboards as code: `python -m cluster.observability.dashboards` writes them into grafana/.
 
-Panels stand in panels.yaml; the layout is made here. Knows no metric by itself.
+Panels are defined in panels.yaml, their layout here. Contains no metric names.
 """
 
 import json
@@ -16,13 +16,13 @@ SOURCE = {"type": "prometheus", "uid": "${source}"}
 
 
 def dashboards() -> dict[str, Any]:
-    """Name → title and panels."""
+    """Return title and panels of each dashboard by name."""
     data: dict[str, Any] = yaml.safe_load(PANELS.read_text(encoding="utf-8"))
     return data
 
 
 def dashboard(name: str) -> dict[str, Any]:
-    """One dashboard as Grafana imports it."""
+    """Return one dashboard as Grafana imports it."""
     data = dashboards()[name]
     return {
         "uid": f"to-router-{name}",
@@ -61,7 +61,7 @@ def _panel(number: int, panel: dict[str, Any]) -> dict[str, Any]:
 
 
 def text(name: str) -> str:
-    """A dashboard's file."""
+    """Return the text of a dashboard's file."""
     return json.dumps(dashboard(name), indent=1) + "\n"
 
 

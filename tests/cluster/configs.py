@@ -41,11 +41,11 @@ def expert(name: str, **args: Any) -> dict[str, Any]:
 
 def good() -> dict[str, Any]:
     """A fresh copy."""
-    door = {
+    application = {
         "name": "to-router",
         "route_prefix": "/",
         "import_path": "deployments.app:build_app",
-        "args": {"router": {"pool": {"labels": {"pool": "door"}}}, "ingress": {"num_cpus": 1.0}},
+        "args": {"router": {"pool": {"labels": {"pool": "ingress"}}}, "ingress": {"num_cpus": 1.0}},
         "deployments": [
             {
                 "name": "Ingress",
@@ -68,7 +68,7 @@ def good() -> dict[str, Any]:
         {
             "proxy_location": "EveryNode",
             "http_options": {"host": "127.0.0.1", "port": 8000},
-            "applications": [door, *(expert(name) for name in EXPERTS)],
+            "applications": [application, *(expert(name) for name in EXPERTS)],
         }
     )
 

@@ -23,7 +23,7 @@ def test_a_graph_of_so_many_experts_has_no_error(count: int, tmp_path: Path) -> 
 
     assert len(graph["applications"]) == count + 1
     assert found == []
-    assert [group.name for group in worker_groups(demands(graph), RenderSettings())] == ["door", "experts"]
+    assert [group.name for group in worker_groups(demands(graph), RenderSettings())] == ["ingress", "experts"]
 
 
 def test_the_table_has_a_column_for_each_size_and_the_plot_a_point(tmp_path: Path) -> None:

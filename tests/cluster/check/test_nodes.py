@@ -11,7 +11,7 @@ from tests.cluster.check.test_config import first, scale
 from tests.cluster.configs import good
 
 NODES = [
-    Nodes("head", {"pool": "door"}, {"CPU": 8.0}),
+    Nodes("head", {"pool": "ingress"}, {"CPU": 8.0}),
     *(Nodes(f"gpu-{n}", {"pool": n}, {"CPU": 8.0, "GPU": 2.0}) for n in ("sums", "words", "large")),
 ]
 

@@ -131,7 +131,7 @@ def test_the_machines_of_the_vm_cluster_are_the_pools_of_its_configuration() -> 
         assert machine["labels"] == group.labels
         assert machine["resources"].get("GPU", 0) >= group.gpus
         assert (machine["min_workers"], machine["max_workers"]) >= (group.low, group.high) or (
-            group.name == "door"
+            group.name == "ingress"
         )
         assert set(group.custom) <= machine["resources"].keys()
 

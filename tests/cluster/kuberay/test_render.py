@@ -120,7 +120,7 @@ def test_validation_refuses_resources_that_are_said_twice() -> None:
 
     assert [line.split(": ")[1] for line in told] == [
         "headGroupSpec.rayStartParams",
-        "workerGroupSpecs[door].rayStartParams",
+        "workerGroupSpecs[ingress].rayStartParams",
     ]
     assert "num-gpus, resources beside `resources`" in told[1]
 
@@ -137,7 +137,7 @@ def test_each_pool_is_a_worker_group_with_its_labels_and_bounds() -> None:
     bounds = {g["groupName"]: (g["minReplicas"], g["maxReplicas"], g.get("labels")) for g in groups}
     assert bounds == {
         "cpu": (1, 1, None),
-        "door": (1, 1, {"pool": "door"}),
+        "ingress": (1, 1, {"pool": "ingress"}),
         "sums": (1, 2, {"pool": "sums"}),
         "words": (1, 2, {"pool": "words"}),
         "large": (1, 2, {"pool": "large"}),

@@ -31,7 +31,7 @@ def test_every_pool_is_a_node_with_room_for_all_replicas_of_its_expert() -> None
     }
 
     assert found == {
-        "door": ({"pool": "door"}, {}, 0),
+        "ingress": ({"pool": "ingress"}, {}, 0),
         "math": ({"pool": "math"}, {}, 3),
         "text": ({"pool": "text"}, {}, 4),
         "pool-facts": ({}, {"pool_facts": 1000.0}, 2),
@@ -54,7 +54,7 @@ def test_a_simulated_tensor_parallel_replica_asks_for_two_bundles_on_one_node() 
 
 
 def test_a_pool_that_is_not_there_cannot_join() -> None:
-    with pytest.raises(ClusterNotStarted, match="there is no pool 'mars'; there are door"):
+    with pytest.raises(ClusterNotStarted, match="there is no pool 'mars'; there are ingress"):
         Machine().join(config(), "mars")
 
 

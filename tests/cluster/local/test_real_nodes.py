@@ -224,7 +224,7 @@ def test_check_holds_a_configuration_against_the_nodes_that_run(
 
 
 def test_no_replica_strays_over_twenty_redeploys(running: dict[str, Any]) -> None:
-    door = pids(("to-router",))
+    graph = pids(("to-router",))
     before, times = pids(), []
     for turn in range(1, REDEPLOYS + 1):
         times.append(deploy(reseeded(running, turn)))
@@ -233,7 +233,7 @@ def test_no_replica_strays_over_twenty_redeploys(running: dict[str, Any]) -> Non
         assert strays(running) == []
         assert all(now[app] and not now[app] & before[app] for app in EXPERTS), f"turn {turn}: {now}"
         before = now
-    assert pids(("to-router",)) == door
+    assert pids(("to-router",)) == graph
     tell(
         f"{REDEPLOYS} redeploys of all experts: 0 strays, 0 hangs; "
         f"median {statistics.median(times):.1f} s, longest {max(times):.1f} s"
@@ -273,13 +273,13 @@ def test_a_lost_node_loses_no_request_and_its_replica_returns(
 def test_the_data_plane_answers_without_the_head_and_control_returns(
     running: dict[str, Any], machine: Machine
 ) -> None:
-    door_url = (
-        f"http://{addresses(running)[next(p for p in addresses(running) if p.endswith('door'))]}:{HTTP_PORT}"
-    )
+    by_pool = addresses(running)
+    pool = next(name for name in by_pool if name.endswith("ingress"))
+    ingress_url = f"http://{by_pool[pool]}:{HTTP_PORT}"
     deploy(running)
-    await_ready(door_url)
+    await_ready(ingress_url)
     before = pids((*EXPERTS, "to-router"))
-    with Load(door_url) as load:
+    with Load(ingress_url) as load:
         time.sleep(3)
         machine.kill(HEAD)
         time.sleep(20)
