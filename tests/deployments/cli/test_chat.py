@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.cli.chat import printable
+from deployments.cli.chat_output import printable
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from router.cli import main
 from router.experts import Price
@@ -64,7 +64,7 @@ def test_an_expert_that_is_away_is_told(graph: Graph, capsys: pytest.CaptureFixt
     assert chat(graph, SUM) == 0
 
     told = capsys.readouterr().out
-    assert "2 experts were asked: arithmetic gave no answer" in told
+    assert "2 experts were tried: arithmetic gave no answer" in told
     assert "→ generalist" in told
 
 
@@ -134,7 +134,7 @@ def test_a_key_is_asked_for_and_used(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--url", "http://127.0.0.1:9", SUM], "no answer from http://127.0.0.1:9"),
+        (["--url", "http://127.0.0.1:9", SUM], "no response from http://127.0.0.1:9"),
         (["--json"], "--json needs one TEXT"),
         (["--model", "nobody", SUM], "404: the model 'nobody' does not exist"),
         (["--min-quality", "7", SUM], "400"),
