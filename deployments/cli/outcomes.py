@@ -13,21 +13,21 @@ from router.data.outcomes import write_rows
 from router.errors import OutcomesError
 
 MEASURED = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "ttft_s")
-WHOLE = frozenset({"prompt_tokens", "completion_tokens"})
+INTEGERS = frozenset({"prompt_tokens", "completion_tokens"})
 
 
 def add_command(commands: Any) -> None:
     """Register `to-router outcomes`."""
-    command = commands.add_parser("outcomes", help="turn the decision log and its feedback into outcomes")
+    command = commands.add_parser("outcomes", help="turn ratings in the decision log into outcomes")
     command.add_argument("--log", type=Path, default=Path("var/decisions"), help="default: %(default)s")
-    command.add_argument("--out", type=Path, required=True, help="Parquet or JSONL, by its ending")
+    command.add_argument("--out", type=Path, required=True, help="a Parquet or JSONL file, by its suffix")
     command.set_defaults(run=_run)
 
 
 def outcomes(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per (query, expert) that was rated; several ratings of it are averaged.
+    """One row per rated pair of query and expert, with the mean of its ratings.
 
-    A request's last rating counts. What broke off or was left is no outcome.
+    The last rating of a request counts. A request that failed or was cancelled is no outcome.
 
     Raises:
         OutcomesError: there is no rating, or the log kept no queries.
@@ -42,13 +42,13 @@ def outcomes(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     known = [(answered[id_], quality) for id_, quality in rated.items() if id_ in answered]
     if not known:
         raise OutcomesError(
-            f"{len(answered)} answers and {len(rated)} ratings were found, none of which belong together: "
+            f"the log has {len(answered)} answers and {len(rated)} ratings, and no rating of one of the answers: "
             "clients rate answers with POST /v1/feedback"
         )
     with_text = [(record, quality) for record, quality in known if record.get("query")]
     if not with_text:
         raise OutcomesError(
-            f"{len(known)} rated answers were found, without their queries: set `log.queries: true` in "
+            f"the log has {len(known)} rated answers without their queries: set `log.queries: true` in "
             "user_config of Ingress, so that the log keeps them"
         )
     groups: dict[tuple[str, str], list[tuple[Mapping[str, Any], float]]] = {}
@@ -64,14 +64,14 @@ def _row(query: str, expert: str, group: list[tuple[Mapping[str, Any], float]]) 
     for name in MEASURED:
         values = [record[name] for record, _ in group if record.get(name) is not None]
         mean = fmean(values) if values else None
-        row[name] = round(mean) if mean is not None and name in WHOLE else mean
+        row[name] = round(mean) if mean is not None and name in INTEGERS else mean
     return row
 
 
 def _run(options: argparse.Namespace) -> int:
     files = log_files(options.log)
     if not files:
-        raise OutcomesError(f"{options.log} holds no decision log: name the folder of `log.folder`")
+        raise OutcomesError(f"{options.log} has no decision log: name the folder of `log.folder`")
     rows = outcomes(record for file in files for record in read_records(file))
     write_rows(options.out, rows)
     experts = len({row["expert"] for row in rows})
