@@ -248,5 +248,5 @@ def test_a_log_that_holds_no_outcomes_says_what_is_missing(tmp_path: Path) -> No
     parser = argparse.ArgumentParser()
     add_command(parser.add_subparsers())
     options = parser.parse_args(["outcomes", "--log", str(tmp_path), "--out", str(tmp_path / "o.jsonl")])
-    with pytest.raises(OutcomesError, match="holds no decision log"):
+    with pytest.raises(OutcomesError, match="has no decision log"):
         options.run(options)
