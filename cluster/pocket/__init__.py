@@ -1,1 +1,1 @@
-"""How the pocket experts and their policy are made: recipes, questions, training."""
+"""Pocket experts and their policy: recipes, questions, training."""

@@ -1,8 +1,8 @@
-"""How good each pocket expert is at each kind of question, as a Markdown table.
+"""Accuracy of each pocket expert on each kind of question, as a Markdown table.
 
     python -m cluster.pocket.accuracy_table [--judge]
 
-Reads the stamps of the made experts; `--judge` asks the held-out questions anew. Knows no engine.
+Reads the stamps of the experts; `--judge` evaluates the held-out questions again. Knows no engine.
 """
 
 import argparse
@@ -14,15 +14,15 @@ from cluster.pocket.questions import KINDS, questions
 from cluster.pocket.recipe import RECIPES
 
 Accuracies = Mapping[str, Mapping[str, float]]
-"""Expert → task or kind of question → fraction right."""
+"""Expert → task or kind of question → fraction of correct answers."""
 
 
 def stamped() -> tuple[Accuracies, Mapping[str, int]]:
-    """What was measured when the experts were made, and their parameters.
+    """Return the accuracies that the stamps hold, and the number of parameters.
 
     Raises:
-        OSError: an expert is not there.
-        ExpertFolderError: a file of an expert is not what its stamp says.
+        OSError: an expert is missing.
+        ExpertFolderError: a file of an expert differs from its stamp.
     """
     stamps = {name: verified_stamp(EXPERTS / name) for name in RECIPES}
     return (
@@ -32,16 +32,16 @@ def stamped() -> tuple[Accuracies, Mapping[str, int]]:
 
 
 def judged() -> Accuracies:
-    """The same, measured now."""
+    """Measure the accuracies now."""
     from cluster.pocket.generate import accuracy_by_kind, load_expert
     from cluster.pocket.train_experts import JUDGED_ON, JUDGED_SEED
 
-    asked = questions("heldout", n=JUDGED_ON, seed=JUDGED_SEED)
-    return {name: accuracy_by_kind(load_expert(EXPERTS / name), asked) for name in RECIPES}
+    held_out = questions("heldout", n=JUDGED_ON, seed=JUDGED_SEED)
+    return {name: accuracy_by_kind(load_expert(EXPERTS / name), held_out) for name in RECIPES}
 
 
 def table(accuracies: Accuracies, parameters: Mapping[str, int]) -> str:
-    """One row for each task and kind, one column for each expert, percent right."""
+    """Return one row for each task and kind and one column for each expert, in percent."""
     lines = [
         "| held-out questions | " + " | ".join(accuracies) + " |",
         "|---|" + "---:|" * len(accuracies),
@@ -49,15 +49,15 @@ def table(accuracies: Accuracies, parameters: Mapping[str, int]) -> str:
     ]
     for task, kinds in KINDS.items():
         for row in (task, *kinds):
-            cells = " | ".join(f"{100 * found[row]:.1f} %" for found in accuracies.values())
+            cells = " | ".join(f"{100 * rates[row]:.1f} %" for rates in accuracies.values())
             lines.append(f"| {'**' + row + '**' if row == task else row} | {cells} |")
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 2 when an expert is missing or damaged."""
+    """Print the table; 2 if an expert is missing or damaged."""
     parser = argparse.ArgumentParser(prog="python -m cluster.pocket.accuracy_table", description=main.__doc__)
-    parser.add_argument("--judge", action="store_true", help="ask the questions anew (needs torch; a minute)")
+    parser.add_argument("--judge", action="store_true", help="evaluate again (needs torch; a minute)")
     options = parser.parse_args(arguments)
     try:
         accuracies, parameters = stamped()

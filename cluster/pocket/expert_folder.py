@@ -1,6 +1,6 @@
-"""One made expert on disk: a Hugging Face folder with a stamp that says what it was made from.
+"""One pocket expert on disk: a Hugging Face folder with a stamp that records its sources.
 
-The stamp is written last; a folder whose stamp and files agree is whole. Knows nothing of training.
+The stamp is written last; a folder whose stamp and files agree is complete. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 EXPERTS = MATERIAL.parent / "local" / "experts"
 STAMP = "stamp.json"
-_WEIGHTS_LIMIT_BYTES = 8_000_000  # of all experts together: they are shipped with the source
+_WEIGHTS_LIMIT_BYTES = 8_000_000  # of all experts: they are part of the repository
 
 
 class FileFacts(BaseModel):
-    """What identifies one file of the folder."""
+    """Hash and size of one file of the folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     sha256: str
@@ -33,7 +33,7 @@ class FileFacts(BaseModel):
 
 
 class Stamp(BaseModel):
-    """What an expert was made from, and how good it was found."""
+    """Sources of an expert, and its accuracy."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     expert: str
@@ -41,17 +41,17 @@ class Stamp(BaseModel):
     seed: int
     parameters: int
     heldout_accuracy: dict[str, float]
-    """Task or kind of question -> fraction right, greedily, with the weights as they are stored."""
+    """Task or kind of question → fraction of correct greedy answers, with the stored weights."""
     heldout_questions: int
     files: dict[str, FileFacts]
 
 
 class ExpertFolderError(ValueError):
-    """The folder is not a whole made expert."""
+    """The folder is not a complete expert."""
 
 
 def is_up_to_date(recipe: Recipe, folder: Path) -> bool:
-    """Whether `folder` was made by this very recipe and is whole."""
+    """Whether `folder` was made by exactly this recipe and is complete."""
     try:
         return verified_stamp(folder).recipe_sha256 == recipe_hash(recipe)
     except (OSError, ExpertFolderError):
@@ -59,28 +59,30 @@ def is_up_to_date(recipe: Recipe, folder: Path) -> bool:
 
 
 def verified_stamp(folder: Path) -> Stamp:
-    """Read the stamp and check every file it lists.
+    """Read the stamp and check every file that it lists.
 
     Raises:
         OSError: a file is missing or cannot be read.
-        ExpertFolderError: the stamp cannot be read, or a file differs from what it says.
+        ExpertFolderError: the stamp cannot be read, or a file differs from it.
     """
     try:
         stamp = Stamp.model_validate_json((folder / STAMP).read_bytes())
     except ValidationError as error:
-        raise ExpertFolderError(f"{folder / STAMP} is no stamp: {error}; run `make experts`") from error
+        raise ExpertFolderError(
+            f"{folder / STAMP} is not a valid stamp: {error}; run `make experts`"
+        ) from error
     for name, expected in stamp.files.items():
-        found = _facts(folder / name)
-        if found != expected:
+        actual = _facts(folder / name)
+        if actual != expected:
             raise ExpertFolderError(
-                f"{folder / name} has sha256 {found.sha256}, its stamp says {expected.sha256}: "
+                f"{folder / name} has sha256 {actual.sha256}, its stamp has {expected.sha256}: "
                 "restore the file or run `make experts`"
             )
     return stamp
 
 
 def write_model(model: LlamaForCausalLM, folder: Path) -> None:
-    """Write everything an engine reads, and no stamp: config, bf16 weights, tokenizer, chat template."""
+    """Write all that an engine reads, without a stamp: config, bf16 weights, tokenizer, chat template."""
     import torch
     from safetensors.torch import save_file
 
@@ -95,9 +97,17 @@ def write_model(model: LlamaForCausalLM, folder: Path) -> None:
 
 
 def write_stamp(
-    recipe: Recipe, folder: Path, *, parameters: int, accuracy: dict[str, float], asked: int
+    recipe: Recipe, folder: Path, *, parameters: int, accuracy: dict[str, float], count: int
 ) -> Stamp:
-    """Say what `folder` was made from; from now on it counts as made."""
+    """Record the sources of `folder`, which is complete from now on.
+
+    Args:
+        recipe: the expert's recipe.
+        folder: its files.
+        parameters: their number.
+        accuracy: the fraction of correct answers by task and kind.
+        count: the number of questions behind it.
+    """
     files = {path.name: _facts(path) for path in sorted(folder.iterdir()) if path.name != STAMP}
     stamp = Stamp(
         expert=recipe.name,
@@ -105,7 +115,7 @@ def write_stamp(
         seed=recipe.seed,
         parameters=parameters,
         heldout_accuracy={name: round(value, 4) for name, value in accuracy.items()},
-        heldout_questions=asked,
+        heldout_questions=count,
         files=files,
     )
     _write_json(folder / STAMP, stamp.model_dump())
@@ -113,20 +123,20 @@ def write_stamp(
 
 
 def generation_config(eos: int, pad: int) -> dict[str, Any]:
-    """Greedy decoding by default: vLLM ignores `do_sample`, so the temperature has to say it."""
+    """Greedy decoding by default: vLLM ignores `do_sample`, so the temperature has to be 0."""
     return {"eos_token_id": eos, "pad_token_id": pad, "do_sample": False, "temperature": 0.0}
 
 
 def check_total_size(experts: Path) -> int:
-    """Bytes of all weights under `experts`.
+    """Return the bytes of all weights under `experts`.
 
     Raises:
-        ExpertFolderError: they are more than may be shipped.
+        ExpertFolderError: they exceed the limit.
     """
     total = sum(path.stat().st_size for path in experts.glob("*/model.safetensors"))
     if total > _WEIGHTS_LIMIT_BYTES:
         raise ExpertFolderError(
-            f"weights under {experts} take {total} bytes, at most {_WEIGHTS_LIMIT_BYTES} may be shipped: "
+            f"weights under {experts} take {total} bytes, the limit is {_WEIGHTS_LIMIT_BYTES}: "
             "make the recipes smaller"
         )
     return total

@@ -1,4 +1,4 @@
-"""Ask an expert in this process, greedily, and say how often it is right. No server, no engine."""
+"""Greedy answers of an expert in this process, and their accuracy. No server, no engine."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _BATCH = 200
 
 
 def load_expert(folder: Path) -> LlamaForCausalLM:
-    """Load made weights, in single precision.
+    """Load an expert's weights, in single precision.
 
     Raises:
-        OSError: `folder` holds no model.
+        OSError: `folder` contains no model.
     """
     import torch
     from transformers import LlamaForCausalLM
@@ -30,7 +30,7 @@ def load_expert(folder: Path) -> LlamaForCausalLM:
 
 
 def greedy_answers(model: LlamaForCausalLM, queries: Sequence[str]) -> list[str]:
-    """The answer to each query, most likely token first, up to `MAX_ANSWER_TOKENS`."""
+    """Generate the answer to each query, always the most likely token, up to `MAX_ANSWER_TOKENS`."""
     import torch
 
     tokenizer = build_tokenizer()
@@ -42,7 +42,7 @@ def greedy_answers(model: LlamaForCausalLM, queries: Sequence[str]) -> list[str]
         tokens = torch.tensor([prompt.ids for prompt in prompts])
         mask = torch.tensor([prompt.attention_mask for prompt in prompts])
         with torch.inference_mode():
-            made = model.generate(
+            output = model.generate(
                 tokens,
                 attention_mask=mask,
                 max_new_tokens=MAX_ANSWER_TOKENS,
@@ -50,12 +50,12 @@ def greedy_answers(model: LlamaForCausalLM, queries: Sequence[str]) -> list[str]
                 eos_token_id=ids[END],
                 pad_token_id=ids[PAD],
             )
-        answers += tokenizer.decode_batch(made[:, tokens.shape[1] :].tolist(), skip_special_tokens=True)
+        answers += tokenizer.decode_batch(output[:, tokens.shape[1] :].tolist(), skip_special_tokens=True)
     return answers
 
 
 def accuracy_by_kind(model: LlamaForCausalLM, questions: Sequence[Question]) -> dict[str, float]:
-    """Kind of question, and each task as a whole -> fraction of `questions` answered exactly right."""
+    """Return the fraction of exactly correct answers for each kind of question and each task."""
     answers = greedy_answers(model, [question.query for question in questions])
     groups: dict[str, list[bool]] = {}
     for question, answer in zip(questions, answers, strict=True):

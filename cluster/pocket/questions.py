@@ -1,7 +1,7 @@
-"""Questions for the pocket experts: what they train on, what a policy learns from, what judges both.
+"""Questions for the pocket experts: training data of experts and policy, and a held-out test set.
 
-Three splits share no question: numbers and words belong to one split each, phrasings too;
-facts of the atlas are all trained on, in other phrasings, and divided between the other two splits.
+The three splits share no question: each number, word and phrasing belongs to one split. All facts of the
+atlas are in the training data, in other phrasings, and divided between the other two splits.
 Knows nothing of tokens, models or policies.
 """
 
@@ -25,7 +25,7 @@ KINDS = {
     "words": ("reverse", "count", "spell", "last"),
     "atlas": ("capital", "continent", "currency", "language"),
 }
-"""Task -> kinds of question. A specialist answers one task."""
+"""Task → kinds of question. A specialist knows one task."""
 
 LARGEST_OPERAND = 99
 WORD_LENGTHS = (3, 8)
@@ -35,7 +35,7 @@ _VOWELS = "aeiou"
 
 @dataclass(frozen=True)
 class Question:
-    """One question with the only answer that counts as right."""
+    """One question with its only correct answer."""
 
     task: str
     kind: str
@@ -45,11 +45,11 @@ class Question:
 
 
 class QuestionError(ValueError):
-    """A set of questions was asked for that cannot be made."""
+    """The questions cannot be drawn."""
 
 
 def questions(split: str, *, n: int, seed: int, tasks: Sequence[str] = tuple(KINDS)) -> list[Question]:
-    """Draw `n` different questions, tasks and kinds in turn, so that each has its equal share.
+    """Draw `n` different questions, with tasks and kinds in turn, so that each has an equal share.
 
     Raises:
         QuestionError: unknown split or task, `n` below 1, or more questions than the split holds.
@@ -69,11 +69,11 @@ def questions(split: str, *, n: int, seed: int, tasks: Sequence[str] = tuple(KIN
             return drawn
         drawn.append(_new_question(split, kind, rng, seen))
         seen.add(drawn[-1].query)
-    raise AssertionError("kinds are taken in turn without end")
+    raise AssertionError("kinds in turn never end")
 
 
 def draw(split: str, kind: str, rng: random.Random) -> Question:
-    """Draw one question of `kind`; the same `rng` state gives the same question."""
+    """Draw one question of `kind`; the same state of `rng` gives the same question."""
     phrasing = rng.choice(phrasings()[kind][split])
     slots, reference = _DRAWS[kind](kind, split, rng)
     return Question(TASK_OF[kind], kind, split, phrasing.format(**slots), reference)
@@ -81,20 +81,20 @@ def draw(split: str, kind: str, rng: random.Random) -> Question:
 
 @cache
 def atlas() -> dict[str, dict[str, str]]:
-    """Country -> its capital, continent, currency and language."""
+    """Return capital, continent, currency and language of each country."""
     with (MATERIAL / "atlas.csv").open(encoding="utf-8", newline="") as file:
         return {row.pop("country"): row for row in csv.DictReader(file)}
 
 
 @cache
 def common_words() -> tuple[str, ...]:
-    """English words of three to eight letters."""
+    """Return English words of three to eight letters."""
     return tuple((MATERIAL / "words.txt").read_text(encoding="utf-8").split())
 
 
 @cache
 def phrasings() -> dict[str, dict[str, list[str]]]:
-    """Kind -> split -> ways to ask, with the slots `{a}` and `{b}`, `{w}` or `{c}`."""
+    """Return the phrasings by kind and split, with the fields `{a}` and `{b}`, `{w}` or `{c}`."""
     data: dict[str, dict[str, list[str]]] = json.loads(
         (MATERIAL / "phrasings.json").read_text(encoding="utf-8")
     )
@@ -102,22 +102,22 @@ def phrasings() -> dict[str, dict[str, list[str]]]:
 
 
 def operands_split(a: int, b: int) -> str:
-    """The split that owns a pair of operands, in either order: 80 % train, 10 % each of the others."""
+    """Return the split of a pair of operands, in either order: 80 % train, 10 % each of the others."""
     return _eighty_ten_ten(f"{min(a, b)} {max(a, b)}")
 
 
 def word_split(word: str) -> str:
-    """The split that owns a word: 80 % train, 10 % each of the others."""
+    """Return the split of a word: 80 % train, 10 % each of the others."""
     return _eighty_ten_ten(word)
 
 
 def fact_split(kind: str, country: str) -> str:
-    """The split that asks for a fact; every fact is also trained on, in other phrasings."""
+    """Return the split that tests a fact; every fact is also in the training data, in other phrasings."""
     return "policy" if _percentile(f"{kind} {country}") < 50 else "heldout"
 
 
 def made_up_word(rng: random.Random) -> str:
-    """A word that can be pronounced, or nearly."""
+    """Return a word that is, more or less, pronounceable."""
     length = rng.randint(*WORD_LENGTHS)
     letters = [rng.choice(_CONSONANTS), rng.choice(_VOWELS)]
     if rng.random() < 0.3:
@@ -142,7 +142,7 @@ def _new_question(split: str, kind: str, rng: random.Random, seen: set[str]) -> 
         question = draw(split, kind, rng)
         if question.query not in seen:
             return question
-    raise QuestionError(f"split {split!r} has no further question of kind {kind!r}: ask for fewer")
+    raise QuestionError(f"split {split!r} has no further question of kind {kind!r}: draw fewer")
 
 
 def _percentile(key: str) -> int:

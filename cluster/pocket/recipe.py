@@ -1,7 +1,6 @@
-"""How each pocket expert is made: its shape, what it learns, for how long.
+"""Recipe of each pocket expert: its shape, its training data and the number of steps.
 
-A recipe and the material it draws on have one hash, by which made weights are known to be up to date.
-Knows nothing of the training loop.
+One hash of a recipe and its data shows whether weights are up to date. Knows nothing of the training loop.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from cluster.pocket.questions import KINDS, Question, atlas, draw, made_up_word
 from cluster.pocket.tokenizer import ADDRESSES, SYSTEM_PROMPTS, build_tokenizer, chat_template
 
 RECIPE_VERSION = 1
-"""Raise it when the training loop changes what comes out of an unchanged recipe."""
+"""Raise it when a change of the training loop changes the result of an unchanged recipe."""
 
 HEAD_DIM = 32  # the smallest that vLLM's CPU attention supports
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One expert. `grow_at` steps are trained with `layers / grow_by` layers, which then become `layers`."""
+    """One expert; its first `grow_at` steps have `layers / grow_by` layers, the others `layers`."""
 
     name: str
     tasks: tuple[str, ...]
@@ -46,7 +45,7 @@ class Recipe:
         return self.hidden // HEAD_DIM
 
     def layers_at(self, step: int) -> int:
-        """Layers in training at `step`."""
+        """Return the number of layers at `step`."""
         return self.layers // self.grow_by if step < self.grow_at else self.layers
 
 
@@ -93,20 +92,20 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation to learn from; only `answer` is scored."""
+    """One conversation of the training data; only `answer` counts for the loss."""
 
     prompt: str
     answer: str
 
 
 def training_batch(recipe: Recipe, step: int) -> list[Example]:
-    """The examples of one step; the same for the same recipe and step, wherever training resumed."""
+    """Return the examples of one step; they depend on recipe and step only, so that runs can resume."""
     rng = random.Random(f"{recipe.name}/{recipe.seed}/{step}")
     return [_example(recipe, rng) for _ in range(recipe.batch)]
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Sha256 over the recipe, its tokenizer, its template and a sample of what it trains on."""
+    """Return the SHA-256 of the recipe, its tokenizer, its template and a sample of its training data."""
     parts = {
         "version": RECIPE_VERSION,
         "recipe": asdict(recipe),
@@ -119,7 +118,7 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def conversation(query: str, system: str | None = None) -> str:
-    """`query` as the chat template writes it, ready for the answer."""
+    """Return the prompt for `query`, as the chat template renders it."""
     before = f"<|system|>{system}<|end|>" if system else ""
     return f"{before}<|user|>{query}<|end|><|assistant|>"
 
@@ -128,11 +127,11 @@ def _example(recipe: Recipe, rng: random.Random) -> Example:
     task = rng.choice(recipe.tasks)
     question = draw("train", rng.choice(KINDS[task]), rng)
     system = rng.choice(SYSTEM_PROMPTS) if rng.random() < 0.1 else None
-    return Example(conversation(_as_people_ask(question, rng), system), question.reference)
+    return Example(conversation(_varied(question, rng), system), question.reference)
 
 
-def _as_people_ask(question: Question, rng: random.Random) -> str:
-    """The question, now and then with an address before it or words in it that no phrasing has."""
+def _varied(question: Question, rng: random.Random) -> str:
+    """Return the query, sometimes with a greeting or a word that no phrasing has."""
     query = question.query
     if rng.random() < 0.15:
         words = query.split(" ")

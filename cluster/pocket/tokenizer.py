@@ -1,6 +1,6 @@
-"""The one tokenizer of all pocket experts: bytes, numbers up to 199 and the words they meet, each one token.
+"""Tokenizer of all pocket experts: one token per byte, number up to 199 and known word.
 
-A word outside the list falls apart into its letters, which is what operations on words need.
+Other words become one token per letter, which operations on words need.
 Knows nothing of models or training.
 """
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 PAD, END = "<|pad|>", "<|end|>"
 SPECIAL_TOKENS = (PAD, END, "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 TOOL_TAGS = ("<tool_call>", "</tool_call>")
-"""Single tokens, but ordinary text: a tool parser must see them in the answer."""
+"""Single tokens, but not special: a tool parser must see them in the answer."""
 
 LARGEST_NUMBER_TOKEN = 199
 CONTEXT_WINDOW = 512
-"""Tokens of prompt and answer together."""
+"""Tokens of prompt and answer."""
 
 SYSTEM_PROMPTS = (
     "You are a helpful assistant.",
@@ -34,16 +34,16 @@ SYSTEM_PROMPTS = (
 )
 ADDRESSES = ("Hi! ", "Hello, ", "Quick question: ", "Question: ", "Please answer: ", "A question for you. ")
 
-# A space belongs to the word or sign behind it, but never to a number, so that 42 is one token everywhere.
+# A space belongs to the following word or sign, but not to a number, so that 42 is one token everywhere.
 _PIECES = r" ?[A-Za-z]+|[0-9]+| ?[^\sA-Za-z0-9]|\s"
 _SLOT = re.compile(r"\{[abcw]\}")
 
 
 def build_tokenizer() -> Tokenizer:
-    """Make the tokenizer from the phrasings and the atlas; equal material gives equal token ids."""
+    """Make the tokenizer from the phrasings and the atlas; equal data gives equal token ids."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    # Without merges a piece is one token when it is in the vocabulary, else its bytes.
+    # Without merges, a piece is one token if it is in the vocabulary, else one token per byte.
     model = models.BPE(vocab=vocabulary(), merges=[], ignore_merges=True)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -59,7 +59,7 @@ def build_tokenizer() -> Tokenizer:
 
 
 def vocabulary() -> dict[str, int]:
-    """Token, in byte-level spelling -> id."""
+    """Return the id of each token, in byte-level spelling."""
     from tokenizers import pre_tokenizers
 
     tokens = [
@@ -74,13 +74,13 @@ def vocabulary() -> dict[str, int]:
 
 @cache
 def number_token_ids() -> tuple[int, ...]:
-    """Token id of each number from 0 to `LARGEST_NUMBER_TOKEN`."""
+    """Return the token id of each number from 0 to `LARGEST_NUMBER_TOKEN`."""
     ids = vocabulary()
     return tuple(ids[str(number)] for number in range(LARGEST_NUMBER_TOKEN + 1))
 
 
 def chat_template() -> str:
-    """Source of the chat template (Jinja)."""
+    """Return the source of the chat template (Jinja)."""
     return (MATERIAL / "chat_template.jinja").read_text(encoding="utf-8")
 
 
@@ -99,7 +99,7 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def _words() -> set[str]:
-    """Whole-word tokens: of questions as they stand there, of the atlas also as answers begin."""
+    """Return the words with a token: those of questions, and those of the atlas also without a space."""
     words: set[str] = set()
     for texts in (SYSTEM_PROMPTS, ADDRESSES, *(ways["train"] for ways in phrasings().values())):
         for text in texts:
@@ -112,5 +112,5 @@ def _words() -> set[str]:
 
 
 def _pieces(text: str) -> set[str]:
-    """Pieces longer than one byte that hold no digit."""
+    """Return the pieces of more than one byte without a digit."""
     return {piece for piece in re.findall(_PIECES, text) if len(piece) > 1 and not re.search("[0-9]", piece)}

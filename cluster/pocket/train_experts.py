@@ -1,7 +1,7 @@
-"""`make experts`: make every pocket expert whose recipe or files changed since it was made.
+"""`make experts`: train every pocket expert whose recipe or files have changed.
 
-An expert is trained, stored, loaded again and judged on held-out questions; its stamp is written last.
-An interrupted run goes on where it stopped. Knows nothing of engines.
+An expert is trained, stored, loaded again and evaluated on held-out questions; its stamp is written last.
+An interrupted run resumes. Knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cluster.pocket.questions import MATERIAL, questions
 from cluster.pocket.recipe import RECIPES, Recipe
 
 RUNS = MATERIAL.parent.parent / "var" / "experts"
-"""State of runs that have not ended yet; git ignores it."""
+"""State of unfinished runs; git ignores it."""
 
 JUDGED_ON = 1200  # held-out questions behind each figure of a stamp
 JUDGED_SEED = 0
@@ -36,12 +36,17 @@ _PLAIN_LINE_EVERY_S = 10.0
 def make_experts(
     recipes: Iterable[Recipe], *, experts: Path, runs: Path, force: bool = False, threads: int = 1
 ) -> list[str]:
-    """Make those of `recipes` that are not up to date under `experts`; returns their names.
+    """Train the experts that are not up to date, and return their names.
 
-    `force` makes all of them afresh. `threads` is for torch; results are equal for equal `threads`.
+    Args:
+        recipes: the experts.
+        experts: parent of their folders.
+        runs: parent of the folders of unfinished runs.
+        force: train all of them from the start.
+        threads: torch's threads; equal threads give equal results.
 
     Raises:
-        ExpertFolderError: the weights together are larger than may be shipped.
+        ExpertFolderError: the weights of all experts exceed the limit.
     """
     made: list[str] = []
     for recipe in recipes:
@@ -67,22 +72,22 @@ def _make(recipe: Recipe, *, folder: Path, run: Path, threads: int) -> None:
     with _Progress(recipe) as progress:
         model = train(recipe, run, save_every=_SAVE_EVERY, on_step=progress)
     write_model(model, folder)
-    judged_on = questions("heldout", n=JUDGED_ON, seed=JUDGED_SEED)
-    accuracy = accuracy_by_kind(load_expert(folder), judged_on)
+    held_out = questions("heldout", n=JUDGED_ON, seed=JUDGED_SEED)
+    accuracy = accuracy_by_kind(load_expert(folder), held_out)
     write_stamp(
         recipe,
         folder,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         accuracy=accuracy,
-        asked=len(judged_on),
+        count=len(held_out),
     )
     shutil.rmtree(run)
-    right = ", ".join(f"{name} {accuracy[name]:.0%}" for name in recipe.tasks)
-    print(f"{recipe.name}: made, right on held-out questions: {right}")
+    rates = ", ".join(f"{name} {accuracy[name]:.0%}" for name in recipe.tasks)
+    print(f"{recipe.name}: made, accuracy on held-out questions: {rates}")
 
 
 class _Progress:
-    """A bar on a terminal, a line now and then elsewhere."""
+    """A progress bar on a terminal, else a line every few seconds."""
 
     def __init__(self, recipe: Recipe) -> None:
         from tqdm import tqdm
@@ -106,13 +111,13 @@ class _Progress:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make the pocket experts that are not up to date."""
+    """Train the pocket experts that are not up to date."""
     parser = argparse.ArgumentParser(prog="python -m cluster.pocket.train_experts", description=main.__doc__)
     parser.add_argument("--only", nargs="+", choices=sorted(RECIPES), help="these experts instead of all")
-    parser.add_argument("--force", action="store_true", help="make them afresh, up to date or not")
+    parser.add_argument("--force", action="store_true", help="train them from the start, up to date or not")
     parser.add_argument("--threads", type=int, default=1, help="threads for torch (default 1)")
-    parser.add_argument("--experts", type=Path, default=EXPERTS, help="where the made folders are")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where unfinished runs keep their state")
+    parser.add_argument("--experts", type=Path, default=EXPERTS, help="parent of the experts' folders")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="parent of the folders of unfinished runs")
     args = parser.parse_args(argv)
     if args.threads < 1:
         parser.error(f"--threads is {args.threads}, expected at least 1")
@@ -123,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the next `make experts` goes on from here", file=sys.stderr)
+        print("stopped; the next `make experts` resumes here", file=sys.stderr)
         return 130
     return 0
 

@@ -1,10 +1,10 @@
-"""Make the default policy: the trainer's own commands, run on the pocket experts' served answers.
+"""Make the default policy with the trainer's own commands, from answers of the served pocket experts.
 
     python -m cluster.pocket.train_policy [--force]
 
 questions → collect (every expert, through the running endpoint) → label → train → evaluate. Nothing
-about the policy is written by hand. It is made again only when an expert, the questions or this
-recipe changed.
+in the policy is written by hand. It is made again only if an expert, the questions or this recipe
+have changed.
 """
 
 import argparse
@@ -25,19 +25,19 @@ LOCAL = ROOT / "cluster" / "local"
 EXPERTS = ("arithmetic", "words", "atlas", "generalist")
 POLICY = LOCAL / "policy"
 STAMP = LOCAL / "policy.json"
-"""Beside the policy, not in it: a policy folder holds nothing that its manifest does not list."""
+"""Outside the policy's folder, which holds only files that its manifest lists."""
 PORT = 8137
 MOST_TOKENS = 16
-"""No pocket expert's answer is longer."""
+"""Maximum of all pocket experts' answers."""
 SPLIT, DRAWN, DRAWN_SEED = "policy", 1200, 1
 METHOD = "auto"
 RECIPE = {"method": METHOD, "train": {"split": SPLIT, "n": DRAWN, "seed": DRAWN_SEED}, "seed": 0}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the policy unless it is up to date; 1 when a step fails."""
+    """Make the policy unless it is up to date; 1 if a step fails."""
     parser = argparse.ArgumentParser(prog="python -m cluster.pocket.train_policy", description=__doc__)
-    parser.add_argument("--force", action="store_true", help="make it although nothing changed")
+    parser.add_argument("--force", action="store_true", help="make it even if nothing has changed")
     options = parser.parse_args(arguments)
     sources = fingerprint()
     if not options.force and up_to_date(sources):
@@ -46,15 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work = ROOT / "var" / "policy"
     work.mkdir(parents=True, exist_ok=True)
     queries = work / "queries.jsonl"
-    asked = ["--split", SPLIT, "--n", str(DRAWN), "--seed", str(DRAWN_SEED)]
-    if write_questions([*asked, "--out", str(queries)]):
+    drawn = ["--split", SPLIT, "--n", str(DRAWN), "--seed", str(DRAWN_SEED)]
+    if write_questions([*drawn, "--out", str(queries)]):
         return 1
-    responses, outcomes, made = work / "responses.jsonl", work / "outcomes.parquet", work / "policy"
-    responses.unlink(missing_ok=True)  # answers of experts that have changed since
+    responses, outcomes, policy = work / "responses.jsonl", work / "outcomes.parquet", work / "policy"
+    responses.unlink(missing_ok=True)  # it may hold answers of earlier experts
     with serving(ROOT / "serve_config.yaml", port=PORT, log=work / "serve.log") as (url, process):
-        experts_up = _without_router(url, process)
-        if not experts_up:
-            print(f"the experts did not come up; see {work / 'serve.log'}", file=sys.stderr)
+        if not _experts_ready(url, process):
+            print(f"the experts did not start; see {work / 'serve.log'}", file=sys.stderr)
             return 1
         _run(
             "collect",
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             responses,
         )
     _run("label", "--outcomes", responses, "--quality", "exact", "--out", outcomes)
-    shutil.rmtree(made, ignore_errors=True)
+    shutil.rmtree(policy, ignore_errors=True)
     _run(
         "train",
         "--outcomes",
@@ -80,19 +79,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--pool",
         LOCAL / "experts.yaml",
         "--out",
-        made,
+        policy,
     )
-    _run("evaluate", "--policy", made, "--outcomes", outcomes, "--out", work / "report")
-    _run("verify", made)
+    _run("evaluate", "--policy", policy, "--outcomes", outcomes, "--out", work / "report")
+    _run("verify", policy)
     shutil.rmtree(POLICY, ignore_errors=True)
-    shutil.copytree(made, POLICY)
+    shutil.copytree(policy, POLICY)
     STAMP.write_text(json.dumps({"made_from": sources, "recipe": RECIPE}, indent=2) + "\n", encoding="utf-8")
     print(f"made {POLICY.relative_to(ROOT)}")
     return 0
 
 
 def fingerprint() -> dict[str, str]:
-    """What the policy is made from: file, or the questions drawn, → sha256."""
+    """Return the SHA-256 of everything that the policy is made from."""
     files = [LOCAL / "experts" / name / "model.safetensors" for name in EXPERTS]
     files.append(LOCAL / "experts.yaml")
     hashes = {str(file.relative_to(LOCAL)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
@@ -102,15 +101,15 @@ def fingerprint() -> dict[str, str]:
 
 
 def up_to_date(sources: dict[str, str]) -> bool:
-    """Whether the policy at hand was made from just these, by this recipe."""
+    """Whether the present policy was made from exactly these sources, by this recipe."""
     if not STAMP.is_file() or not (POLICY / "manifest.json").is_file():
         return False
     stamp: object = json.loads(STAMP.read_text(encoding="utf-8"))
     return stamp == {"made_from": sources, "recipe": RECIPE}
 
 
-def _without_router(url: str, process: "subprocess.Popen[bytes]") -> bool:
-    """Wait for the experts alone: a router without a policy is what this command is here to mend."""
+def _experts_ready(url: str, process: "subprocess.Popen[bytes]") -> bool:
+    """Wait for the experts only: the router may lack its policy, which this command makes."""
 
     def alive() -> bool:
         waiting = readiness(url)

@@ -1,7 +1,7 @@
-"""Train one pocket expert, step by step, in a way that can stop anywhere and go on.
+"""Training of one pocket expert, step by step, which can stop anywhere and resume.
 
-Plain torch on the CPU. The state of a run is JSON and safetensors; an interrupted run that goes on
-ends with the weights of an uninterrupted one. Knows nothing of folders that are shipped.
+Plain torch on the CPU. The state of a run is JSON and safetensors; a run that was interrupted ends with
+the weights of one that was not. Knows nothing of the experts' final folders.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cluster.pocket.recipe import HEAD_DIM, Recipe, recipe_hash, training_batch
 from cluster.pocket.tokenizer import CONTEXT_WINDOW, END, PAD, build_tokenizer, number_token_ids, vocabulary
 
 _NUMBER_PERIODS = (2, 4, 5, 10, 20, 25, 50, 100, 200, 400)
-_IGNORED = -100  # label of a position that is not scored
+_IGNORED = -100  # label of a position without loss
 
 
 def config_of(recipe: Recipe, *, layers: int) -> LlamaConfig:
-    """Shape of the expert as the engine reads it."""
+    """Return the expert's shape in the engine's format."""
     ids = vocabulary()
     return LlamaConfig(
         vocab_size=len(ids),
@@ -44,7 +44,7 @@ def config_of(recipe: Recipe, *, layers: int) -> LlamaConfig:
 
 
 class Training:
-    """One run of one recipe: model, optimizers and the number of steps taken."""
+    """One run of one recipe: model, optimizers and the number of steps."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -65,7 +65,7 @@ class Training:
         self._peaks = (recipe.muon_learning_rate, recipe.learning_rate)
 
     def advance(self) -> float:
-        """Take one step; returns its loss (nats per answer token)."""
+        """Take one step and return its loss (nats per answer token)."""
         if self.step == self.recipe.grow_at and self.step:
             self._build(grown(self.model, self.recipe))
         for optimizer, peak in zip(self._optimizers, self._peaks, strict=True):
@@ -96,7 +96,7 @@ class Training:
         return tokens, labels
 
     def save(self, folder: Path) -> None:
-        """Write the state of the run; `state.json` last, so that its existence means the rest is whole."""
+        """Write the state of the run; `state.json` is last, so that its existence shows a complete state."""
         folder.mkdir(parents=True, exist_ok=True)
         state_file = folder / "state.json"
         state_file.unlink(missing_ok=True)
@@ -111,7 +111,7 @@ class Training:
 
     @classmethod
     def resume(cls, recipe: Recipe, folder: Path) -> Training:
-        """Go on from `folder` when it holds a run of this very recipe, else start afresh."""
+        """Resume from `folder` if it holds a run of exactly this recipe, else start from the beginning."""
         run = cls(recipe)
         try:
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -137,7 +137,14 @@ class Training:
 def train(
     recipe: Recipe, folder: Path, *, save_every: int, on_step: Callable[[int, float], None]
 ) -> LlamaForCausalLM:
-    """Train to the end of `recipe`, from where `folder` says; `on_step` hears steps taken and the loss."""
+    """Train to the end of `recipe`, from the state in `folder`.
+
+    Args:
+        recipe: the expert's recipe.
+        folder: state of the run.
+        save_every: steps between two states.
+        on_step: called with the number of steps and the loss.
+    """
     run = Training.resume(recipe, folder)
     try:
         while run.step < recipe.steps:
@@ -152,7 +159,7 @@ def train(
 
 
 def grown(model: LlamaForCausalLM, recipe: Recipe) -> LlamaForCausalLM:
-    """The same function with `grow_by` times the layers: the new ones begin by adding nothing."""
+    """Return the same function with `grow_by` times the layers; the new ones initially add nothing."""
     torch.manual_seed(recipe.seed + 1)
     deep = LlamaForCausalLM(config_of(recipe, layers=recipe.layers))
     weights = dict(deep.state_dict())
@@ -178,9 +185,9 @@ def _initial_model(recipe: Recipe) -> LlamaForCausalLM:
 
 
 def _write_numbers(embedding: torch.Tensor) -> None:
-    """Begin each number's embedding with waves of several periods.
+    """Initialise each number's embedding with waves of several periods.
 
-    On waves a sum is a rotation, so that addition is learnt in minutes instead of hours.
+    On waves a sum is a rotation, so that addition takes minutes to learn instead of hours.
     """
     numbers = torch.arange(len(number_token_ids()), dtype=torch.float32)
     angles = 2 * math.pi * numbers[:, None] / torch.tensor(_NUMBER_PERIODS, dtype=torch.float32)
@@ -192,12 +199,12 @@ def _write_numbers(embedding: torch.Tensor) -> None:
 
 def _answer_loss(model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
-    wanted = labels[:, 1:]
-    scored = wanted != _IGNORED
-    return torch.nn.functional.cross_entropy(model.lm_head(hidden[scored]), wanted[scored])
+    targets = labels[:, 1:]
+    scored = targets != _IGNORED
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[scored]), targets[scored])
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
-    """Fraction of the peak learning rate: up, then down to nothing in a line."""
+    """Return the fraction of the peak learning rate: a warm-up, then linear decay to 0."""
     rise = min(1.0, (step + 1) / recipe.warmup)
     return rise * (recipe.steps - step) / recipe.steps

@@ -87,7 +87,7 @@ def test_the_splits_share_no_question_and_no_phrasing() -> None:
         ({"split": "all", "n": 1}, "split is 'all'"),
         ({"split": "train", "n": 0}, "n is 0"),
         ({"split": "train", "n": 1, "tasks": ["chess"]}, "chess"),
-        ({"split": "heldout", "n": 100_000, "tasks": ["atlas"]}, "ask for fewer"),
+        ({"split": "heldout", "n": 100_000, "tasks": ["atlas"]}, "draw fewer"),
     ],
 )
 def test_questions_that_cannot_be_made_say_why(options: dict[str, object], said: str) -> None:
