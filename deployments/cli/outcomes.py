@@ -42,7 +42,7 @@ def outcomes(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     known = [(answered[id_], quality) for id_, quality in rated.items() if id_ in answered]
     if not known:
         raise OutcomesError(
-            f"the log has {len(answered)} answers and {len(rated)} ratings, but no rating of these answers: "
+            f"the log has {len(answered)} answers and {len(rated)} ratings but no rating of these answers: "
             "clients rate answers with POST /v1/feedback"
         )
     with_text = [(record, quality) for record, quality in known if record.get("query")]
