@@ -17,7 +17,7 @@ from deployments.contracts.errors import ApiError
 from deployments.contracts.messages import NO_TRACE, TraceContext
 from deployments.contracts.requests import InferenceRequest
 from deployments.contracts.sse import StreamObserver
-from deployments.limits.keys import Caller
+from deployments.limits.keys import NO_KEY, Caller
 from deployments.observability import metrics
 from deployments.observability.tracing import NoTracer, Span, Tracer
 from deployments.upstream.attempts import Attempt, OpenedResponse
@@ -26,7 +26,6 @@ from router.experts import Price
 
 logger = logging.getLogger("ray.serve")
 
-NO_KEY = "none"
 LOADED = frozenset({429, 503})
 """Statuses of a refusal for load or limits."""
 

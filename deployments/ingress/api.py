@@ -38,12 +38,12 @@ from deployments.ingress.gauges import observe
 from deployments.ingress.health import Pages
 from deployments.ingress.relay import Relay
 from deployments.ingress.resolution import choose
-from deployments.limits.admission import AdmissionQueue
+from deployments.limits.admission import AdmissionQueue, acquire_within
 from deployments.limits.keys import Caller, KeyRing
 from deployments.limits.ledger_client import LedgerClient, Reservation
 from deployments.observability import metrics
 from deployments.upstream.attempts import Attempt, OpenedResponse
-from deployments.upstream.dispatcher import Dispatcher, acquire_within
+from deployments.upstream.dispatcher import Dispatcher
 from deployments.upstream.registry import ExpertRegistry
 
 ASSUMED_ANSWER_TOKENS = 512
@@ -157,7 +157,7 @@ class Api:
     ) -> tuple[OpenedResponse, Reservation, Deadline]:
         """From a request to an expert's answer, begun; what is held on the way stands in `undo`."""
         account.caller = caller = self._caller(request)
-        self.gate.refuse_early()
+        self.gate.reject_early()
         account.ask = ask = await self._read(request, account)
         whole = self._deadline(ask.routing.timeout_s, account.started)
         # What the client says in a header is the longest silence that it bears: it ends with the first byte.

@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.contracts.errors import BadRequest, ErrorCode, NotFound, Unavailable
-from deployments.ingress.accounting import NO_KEY, Accounting, key_of
+from deployments.ingress.accounting import Accounting, key_of
 from deployments.ingress.body import read_body
 from deployments.ingress.headers import request_id
-from deployments.limits.keys import Caller
+from deployments.limits.keys import NO_KEY, Caller
 from deployments.observability import metrics
 from deployments.observability.decision_log import read_records
 

@@ -1,7 +1,7 @@
-"""A bounded number of places, and a bounded queue for them: interactive before batch, early refusals.
+"""A bounded number of slots, and a bounded queue for them: interactive before batch, early rejection.
 
-Pure asyncio with a clock passed in; knows neither HTTP nor experts. A place is held until it is
-given back; who leaves the queue is out of it at once. Memory is bounded by `places + queue`.
+Pure asyncio with a clock passed in; knows neither HTTP nor experts. A slot is held until its release;
+a cancelled request leaves the queue at once. Memory is bounded by `slots + max_queued`.
 """
 
 import asyncio
@@ -11,24 +11,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from deployments.contracts.errors import ApiError, ErrorCode, TooMany, Unavailable
+from deployments.contracts.deadlines import Deadline
+from deployments.contracts.errors import ApiError, DeadlineExceeded, ErrorCode, TooMany, Unavailable
 
 Priority = Literal["interactive", "batch"]
 
 INTERACTIVE_PER_BATCH = 4
-"""While both wait, one batch request goes in after so many interactive ones: batch never starves."""
+"""While both wait, one batch request is admitted after so many interactive ones: batch never starves."""
 RATE_WINDOW = 128
-"""Places given back that the drain rate is measured over."""
+"""Releases that the drain rate is measured over."""
 SHORTEST_RETRY_S = 0.5
 LONGEST_RETRY_S = 60.0
-"""Retry-After stays within the waits that clients keep to."""
+"""Retry-After stays within the waits that clients respect."""
 
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
     priority: Priority
     granted: "asyncio.Future[AdmissionQueue]"
-    """The gate that let it in; it may stand before several."""
+    """The queue that granted a slot; a request can wait in several."""
 
 
 @dataclass(slots=True)
@@ -44,9 +45,12 @@ class _Queues:
 
 
 class DrainRate:
-    """Places given back per second while at least half are taken, over the last ones.
+    """Releases per second while at least half of the slots are held, over the last ones.
 
-    Idle time does not count: it says nothing of how fast a full house empties.
+    Idle time does not count: it does not show how fast a full queue drains.
+
+    Args:
+        clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -55,38 +59,40 @@ class DrainRate:
         self._busy_since: float | None = None
         self._at: deque[float] = deque(maxlen=RATE_WINDOW)
 
-    def taken(self, held: int, slots: int) -> None:
-        """So many of all places are taken from now on."""
+    def update(self, held: int, slots: int) -> None:
+        """Note the slots that are held from now on."""
         busy = 2 * held >= slots
         if busy and self._busy_since is None:
             self._busy_since = self._clock()
         elif not busy and self._busy_since is not None:
             self._busy_s, self._busy_since = self._seconds(), None
 
-    def gave_back(self) -> None:
+    def record_release(self) -> None:
+        """Note one release."""
         if self._busy_since is not None:
             self._at.append(self._seconds())
 
     def per_s(self) -> float | None:
-        """`None` before two were given back; falls while nothing more comes back."""
+        """Return the rate; `None` before two releases. It falls while no more slots are released."""
         if len(self._at) < 2:
             return None
         return (len(self._at) - 1) / max(self._seconds() - self._at[0], 1e-3)
 
     def _seconds(self) -> float:
-        """How long at least half have been taken, in all."""
+        """Return the time for which at least half of the slots were held, in all."""
         return self._busy_s + (0.0 if self._busy_since is None else self._clock() - self._busy_since)
 
 
 class AdmissionQueue:
-    """Places and the queue before them.
+    """Slots and the queue for them.
 
     Args:
-        places: how many may be held at once.
-        max_queued: how many may wait; 0 for none.
-        max_wait_s: nobody waits longer.
-        full_code: the error code of a refusal.
-        what: what is full, for the message.
+        slots: slots that can be held at once.
+        max_queued: requests that can wait; 0 for none.
+        max_wait_s: the longest wait.
+        full_code: the error code of a rejection.
+        what: the subject of the error message.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -109,25 +115,25 @@ class AdmissionQueue:
 
     @property
     def held(self) -> int:
-        """Places held now."""
+        """Slots held now."""
         return self._held
 
     @property
     def queued(self) -> int:
-        """Requests waiting now."""
+        """Requests that wait now."""
         return len(self._queues)
 
     def drain_per_s(self) -> float | None:
-        """Places given back per second while at least half are taken; `None` before it is known."""
+        """Return releases per second while at least half of the slots are held; `None` before it is known."""
         return self._rate.per_s()
 
     def resize(self, slots: int, *, max_queued: int, max_wait_s: float) -> None:
-        """Put new bounds in force; whoever is inside stays."""
+        """Put new bounds into effect; slots that are held stay held."""
         self._slots, self._max_queued, self.max_wait_s = slots, max_queued, max_wait_s
-        self._rate.taken(self._held, slots)
+        self._rate.update(self._held, slots)
 
-    def refuse_early(self) -> None:
-        """For who has not said its priority yet: refuse if not even an interactive request could wait.
+    def reject_early(self) -> None:
+        """Reject a request of unknown priority if not even an interactive one could wait.
 
         Raises:
             TooMany: the queue is full.
@@ -136,38 +142,38 @@ class AdmissionQueue:
             raise self.full()
 
     def try_acquire(self) -> bool:
-        """Take a place if one is free and nobody waits for it."""
+        """Acquire a slot if one is free and no request waits for it."""
         if self._held >= self._slots or len(self._queues):
             return False
         self._held += 1
-        self._rate.taken(self._held, self._slots)
+        self._rate.update(self._held, self._slots)
         return True
 
-    async def acquire(self, priority: Priority, wait_at_most_s: float) -> None:
-        """Take a place, waiting for one if need be; who enters must `release`.
+    async def acquire(self, priority: Priority, max_wait_s: float) -> None:
+        """Acquire a slot, waiting for one if need be; the caller must `release` it.
 
-        Args and errors as `acquire_any` has them.
+        Arguments and errors are those of `acquire_any`.
         """
-        await acquire_any((self,), priority, wait_at_most_s)
+        await acquire_any((self,), priority, max_wait_s)
 
     def release(self) -> None:
-        """Give a place back; the next in the queue takes it."""
-        self._rate.gave_back()
+        """Release a slot; the next request in the queue gets it."""
+        self._rate.record_release()
         self._held -= 1
         while self._held < self._slots and (waiter := self._next()) is not None:
             if not waiter.granted.done():
                 self._held += 1
                 waiter.granted.set_result(self)
-        self._rate.taken(self._held, self._slots)
+        self._rate.update(self._held, self._slots)
 
     def retry_after_s(self) -> float:
-        """When a place for a newcomer can be expected, by the measured drain rate."""
+        """Return the time until a new request can expect a slot, by the measured drain rate."""
         rate = self._rate.per_s()
         wait_s = 1.0 if rate is None else (len(self._queues) + 1) / rate
         return min(LONGEST_RETRY_S, max(SHORTEST_RETRY_S, wait_s))
 
-    def line_up(self, waiter: _Waiter) -> bool:
-        """Join the queue, if it has room; an interactive request displaces the last batch one."""
+    def enqueue(self, waiter: _Waiter) -> bool:
+        """Join the queue, if it has capacity; an interactive request displaces the last batch one."""
         batch, full = self._queues.batch, len(self._queues) >= self._max_queued
         if full and (waiter.priority == "batch" or not batch):
             return False
@@ -176,13 +182,13 @@ class AdmissionQueue:
         self._queues.of(waiter.priority).append(waiter)
         return True
 
-    def fall_out(self, waiter: _Waiter) -> None:
+    def dequeue(self, waiter: _Waiter) -> None:
         """Leave the queue, if in it."""
         if waiter in (queue := self._queues.of(waiter.priority)):
             queue.remove(waiter)
 
     def ahead_of(self, priority: Priority) -> int:
-        """Requests waiting that would go in before a newcomer."""
+        """Return the number of waiting requests that would be admitted before a new one."""
         return len(self._queues if priority == "batch" else self._queues.interactive)
 
     def _next(self) -> _Waiter | None:
@@ -196,10 +202,9 @@ class AdmissionQueue:
         return None
 
     def full(self) -> ApiError:
-        """The refusal of who finds no room."""
+        """Return the error for a request that the queue has no capacity for."""
         return TooMany(
-            f"{self.what} is overloaded: {self._held} requests are being answered and "
-            f"{len(self._queues)} wait",
+            f"{self.what} is overloaded: {self._held} requests are in flight and {len(self._queues)} wait",
             self._full_code,
             None,
             self.retry_after_s(),
@@ -207,57 +212,77 @@ class AdmissionQueue:
 
 
 async def acquire_any(
-    gates: Sequence[AdmissionQueue], priority: Priority, wait_at_most_s: float
+    queues: Sequence[AdmissionQueue], priority: Priority, max_wait_s: float
 ) -> AdmissionQueue:
-    """Take a place at the first of several gates that has one, waiting for it if need be.
-
-    Where more than one has a place, the first is taken. Who enters must `release` the gate returned.
+    """Acquire a slot of the first of several queues that has one, waiting for it if need be.
 
     Args:
-        wait_at_most_s: what is left of the request's deadline.
+        queues: the queues; the first with a free slot counts.
+        priority: the request's priority.
+        max_wait_s: time left until the request's deadline.
+
+    Returns:
+        The queue of the slot; the caller must `release` it.
 
     Raises:
         TooMany: every queue is full, or together they are too slow for this deadline.
-        Unavailable: no place came free in time.
+        Unavailable: no slot came free in time.
     """
-    for gate in gates:
-        if gate.try_acquire():
-            return gate
-    wait_s = min(wait_at_most_s, max(gate.max_wait_s for gate in gates))
-    if _in_vain(gates, priority, wait_s):
-        raise gates[0].full()
+    for queue in queues:
+        if queue.try_acquire():
+            return queue
+    wait_s = min(max_wait_s, max(queue.max_wait_s for queue in queues))
+    if _is_futile(queues, priority, wait_s):
+        raise queues[0].full()
     waiter = _Waiter(priority, asyncio.get_running_loop().create_future())
-    if not [gate for gate in gates if gate.line_up(waiter)]:
-        raise gates[0].full()
+    if not [queue for queue in queues if queue.enqueue(waiter)]:
+        raise queues[0].full()
     try:
         async with asyncio.timeout(wait_s):
             return await waiter.granted
     except BaseException as error:
         if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
-            waiter.granted.result().release()  # granted at the very moment of leaving: the next one takes it
+            waiter.granted.result().release()  # granted while leaving: the next request gets it
         if isinstance(error, TimeoutError):
             raise Unavailable(
-                f"no place came free within {wait_s:.3g} s: {_named(gates)} overloaded",
+                f"no slot came free within {wait_s:.3g} s: {_named(queues)} overloaded",
                 ErrorCode.QUEUE_TIMEOUT,
                 None,
-                min(gate.retry_after_s() for gate in gates),
+                min(queue.retry_after_s() for queue in queues),
             ) from None
         raise
     finally:
-        for gate in gates:
-            gate.fall_out(waiter)
+        for queue in queues:
+            queue.dequeue(waiter)
 
 
-def _in_vain(gates: Sequence[AdmissionQueue], priority: Priority, wait_s: float) -> bool:
-    """Whether those who wait already will take all the places that come free in that time."""
-    rates = [gate.drain_per_s() for gate in gates]
+async def acquire_within(
+    deadline: Deadline, queues: Sequence[AdmissionQueue], priority: Priority
+) -> AdmissionQueue:
+    """Acquire a slot as `acquire_any` does, within a request's deadline.
+
+    Raises:
+        DeadlineExceeded: no slot came free within the deadline.
+    """
+    try:
+        return await acquire_any(queues, priority, deadline.left_s())
+    except Unavailable as error:
+        if deadline.left_s() <= 0:
+            why = f"no slot came free within the deadline of {deadline.seconds:g} s"
+            raise DeadlineExceeded(why) from error
+        raise
+
+
+def _is_futile(queues: Sequence[AdmissionQueue], priority: Priority, wait_s: float) -> bool:
+    """Whether requests that wait already will take all the slots that come free in that time."""
+    rates = [queue.drain_per_s() for queue in queues]
     known = [rate for rate in rates if rate is not None]
-    if len(known) < len(rates) or not all(gate.queued for gate in gates):
+    if len(known) < len(rates) or not all(queue.queued for queue in queues):
         return False
-    # Who waits for several gates stands in each queue: the longest counts, not the sum.
-    ahead = max(gate.ahead_of(priority) for gate in gates)
+    # A request that waits for several slots is in each queue: the longest counts, not the sum.
+    ahead = max(queue.ahead_of(priority) for queue in queues)
     return (ahead + 1) / sum(known) > wait_s
 
 
-def _named(gates: Sequence[AdmissionQueue]) -> str:
-    return " and ".join(gate.what for gate in gates) + (" is" if len(gates) == 1 else " are")
+def _named(queues: Sequence[AdmissionQueue]) -> str:
+    return " and ".join(queue.what for queue in queues) + (" is" if len(queues) == 1 else " are")

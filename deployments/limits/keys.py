@@ -1,9 +1,9 @@
-"""API keys: a file of salted digests, and who a request's key belongs to.
+"""API keys: a file of salted digests, and the owner of a request's key.
 
 A key is `tor-<id>-<secret>`: the id finds the record, the secret is 256 random bits. Its digest is
 HMAC-SHA256 under a salt of the record's own. A slow hash (scrypt, argon2) makes guessing a *weak*
-secret dear; 256 random bits cannot be guessed at any speed, and a slow hash per request would let
-wrong keys burn the ingress' processor. Compares are `hmac.compare_digest`. Knows no HTTP framework.
+secret expensive; 256 random bits cannot be guessed at any speed, and a slow hash per request would let
+wrong keys use up the ingress' processor. Comparisons are `hmac.compare_digest`. Knows no HTTP framework.
 """
 
 import hashlib
@@ -26,13 +26,15 @@ from router.files import write_atomically
 
 logger = logging.getLogger("ray.serve")
 
+NO_KEY = "none"
+"""The key's id in metrics and logs where no key is needed."""
 PREFIX = "tor"
 FILE_VERSION = 1
 NO_SALT = "00" * 16
 
 
 class KeyLimits(Settings):
-    """What a key may use; `None` for no limit."""
+    """Limits of a key; `None` for no limit."""
 
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
@@ -42,7 +44,7 @@ class KeyLimits(Settings):
 
     @property
     def any(self) -> bool:
-        """Whether there is anything to count."""
+        """Whether the key has any limit."""
         return any(value is not None for value in self.model_dump().values())
 
 
@@ -50,7 +52,7 @@ NO_LIMITS = KeyLimits()
 
 
 class KeyRecord(Settings):
-    """One key as the file holds it; the secret itself is nowhere."""
+    """One key as the file holds it, without the secret."""
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
     name: Annotated[str, Field(min_length=1, max_length=128)]
@@ -66,7 +68,7 @@ class KeyRecord(Settings):
 
 
 class KeyFile(Settings):
-    """The file as a whole."""
+    """Contents of the key file."""
 
     version: Annotated[int, Field(ge=1, le=FILE_VERSION)] = FILE_VERSION
     keys: list[KeyRecord] = Field(default_factory=list)
@@ -74,7 +76,7 @@ class KeyFile(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request it is."""
+    """The owner of a request: its key's id and rights."""
 
     id: str
     experts: frozenset[str] | None = None
@@ -87,7 +89,7 @@ class KeyFileError(InputError):
 
 
 def digest_of(secret: str, salt: str) -> str:
-    """The stored form of a secret."""
+    """Return the stored form of a secret."""
     return hmac.new(bytes.fromhex(salt), secret.encode(), hashlib.sha256).hexdigest()
 
 
@@ -98,7 +100,11 @@ def new_key(
     preset: str | None = None,
     limits: KeyLimits | None = None,
 ) -> tuple[str, KeyRecord]:
-    """A fresh key: what its owner gets, once, and what the file keeps."""
+    """Make a key.
+
+    Returns:
+        The key for its owner, shown once, and the record for the file.
+    """
     key_id, secret, salt = secrets.token_hex(6), secrets.token_urlsafe(32), secrets.token_hex(16)
     record = KeyRecord(
         id=key_id,
@@ -114,7 +120,7 @@ def new_key(
 
 
 def read_keys(path: Path) -> KeyFile:
-    """The file's keys.
+    """Read the file.
 
     Raises:
         KeyFileError: it is missing, not JSON, or not of our form.
@@ -138,16 +144,16 @@ def write_keys(path: Path, keys: KeyFile) -> None:
 
 
 class KeyRing:
-    """The keys in force; read again when the file changes."""
+    """The keys in effect; read again when the file changes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.error: str | None = "the key file was not read yet"
+        self.error: str | None = "the key file has not been read yet"
         self._keys: dict[str, KeyRecord] | None = None
         self._seen: tuple[int, int, int] | None = None
 
     def refresh(self) -> None:
-        """Read the file if it changed; a bad one is told, and the last good one stays in force."""
+        """Read the file if it changed; an invalid one sets `error`, and the last good one stays in effect."""
         try:
             stat = self.path.stat()
             seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
@@ -156,30 +162,33 @@ class KeyRing:
         if seen is not None and seen == self._seen:
             return
         try:
-            found = read_keys(self.path)
+            file = read_keys(self.path)
         except KeyFileError as error:
             if self.error != str(error):
-                logger.error("keys not taken over: %s", error)
+                logger.error("key file rejected: %s", error)
             self.error = str(error)
             return
-        self._keys = {record.id: record for record in found.keys if record.revoked is None}
+        self._keys = {record.id: record for record in file.keys if record.revoked is None}
         self._seen, self.error = seen, None
 
     def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
-        """Whose key a request bears: `Authorization: Bearer`, or `x-api-key` as Anthropic's clients do.
+        """Return the owner of a request's key.
+
+        The key is in `Authorization: Bearer`, or in `x-api-key` as Anthropic's clients send it.
 
         Raises:
-            NotAuthenticated: it bears none, or one that is not in force.
+            NotAuthenticated: the request has no key, or one that is not in effect.
             Unavailable: no good key file was ever read.
         """
         if self._keys is None:
             raise Unavailable(
-                "the key file cannot be read; the operator is told why", ErrorCode.KEYS_UNAVAILABLE
+                "the key file cannot be read; the reason is in the logs and in /ready",
+                ErrorCode.KEYS_UNAVAILABLE,
             )
-        given = _given(headers)
-        if given is None:
+        key = _key_of(headers)
+        if key is None:
             raise NotAuthenticated("this endpoint needs an API key: send Authorization: Bearer <key>")
-        prefix, _, rest = given.partition("-")
+        prefix, _, rest = key.partition("-")
         key_id, _, secret = rest.partition("-")
         record = self._keys.get(key_id) if prefix == PREFIX else None
         # An unknown id takes the same work as a wrong secret.
@@ -191,7 +200,7 @@ class KeyRing:
         return Caller(record.id, experts, record.preset, record.limits)
 
 
-def _given(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def _key_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     for name, value in headers:
         text = value.decode("utf-8", "replace").strip()
         if name == b"authorization" and text[:7].lower() == "bearer ":

@@ -1,7 +1,7 @@
-"""What each key has used: requests and tokens of the last minute, dollars of the day, requests in flight.
+"""Counts of each key's use: requests and tokens of the last minute, dollars of the day, requests in flight.
 
 Pure state machine with a clock passed in. One `Ledger` counts for all ingress replicas, so a limit
-holds across them; each replica keeps one more for itself, for the time that the common one is away.
+holds across them; each replica keeps one more for itself, for times when the common one does not respond.
 """
 
 import math
@@ -10,115 +10,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.limits.keys import KeyLimits
+from deployments.limits.messages import (
+    ReserveRequest,
+    SyncRequest,
+    SyncResponse,
+    Totals,
+    UsageChange,
+    Verdict,
+)
 
 WINDOW_S = 60.0
 BUCKET_S = 0.25
 """Counts are kept by the quarter second; a bucket counts until all of it has left the window."""
 DAY_S = 86_400.0
 REPLICA_LOST_S = 10.0
-"""A replica that did not speak for this long has no requests in flight any more."""
+"""A replica without a call for this long has no requests in flight any more."""
 NEVER_S = 3_600.0
-"""Time to come back for a request that is larger than the whole limit: not soon."""
+"""Retry-After for a request that is larger than the whole limit: not soon."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reserve:
-    """One request that wants to go in, with the most that it may use."""
-
-    key: str
-    limits: KeyLimits
-    tokens: int
-    usd: float
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """A correction: what a request used more or less than reserved, or used while nobody counted."""
-
-    key: str
-    at_s: float
-    requests: int
-    tokens: int
-    usd: float
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What a key has used."""
-
-    requests: int = 0
-    tokens: int = 0
-    usd: float = 0.0
-    in_flight: int = 0
-
-    def __add__(self, other: "Totals") -> "Totals":
-        return Totals(
-            self.requests + other.requests,
-            self.tokens + other.tokens,
-            self.usd + other.usd,
-            self.in_flight + other.in_flight,
-        )
-
-    def beyond(self, other: "Totals") -> "Totals":
-        """What is here and not in `other`; never below zero."""
-        return Totals(
-            max(0, self.requests - other.requests),
-            max(0, self.tokens - other.tokens),
-            max(0.0, self.usd - other.usd),
-            max(0, self.in_flight - other.in_flight),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a request may go in; `None` in `code` says yes."""
-
-    code: str | None = None
-    message: str = ""
-    retry_after_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Sync:
-    """What an ingress replica tells and asks at once."""
-
-    replica: str
-    in_flight: Mapping[str, int]
-    """Requests of each key that it is answering, without those it asks for here."""
-    used: tuple[Used, ...] = ()
-    wanted: tuple[Reserve, ...] = ()
-    number: int = 1
-    """Counts this replica's calls: one that is heard late or twice must count once."""
-    answered: int = 0
-    """The last call whose answer came; what a later one was granted is not in use."""
-    again: "Unanswered | None" = None
-    """What an earlier call told, whose answer did not come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unanswered:
-    """What was used, as an unanswered call told it; the ledger may have heard it or not."""
-
-    number: int
-    used: tuple[Used, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Synced:
-    """The ledger's answer: a verdict for each wanted request, and the totals of the keys concerned."""
-
-    verdicts: tuple[Verdict, ...]
-    totals: Mapping[str, Totals]
-
-
-@dataclass(frozen=True, slots=True)
-class _Heard:
+class _LastCall:
     """A replica's last call."""
 
     number: int = 0
     at_s: float = 0.0
-    granted: tuple[Reserve, ...] = ()
+    granted: tuple[ReserveRequest, ...] = ()
 
 
 @dataclass(slots=True)
@@ -142,92 +59,96 @@ class Ledger:
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
         self._in_flight: dict[str, dict[str, int]] = {}
-        self._heard: dict[str, float] = {}
-        self._last: dict[str, _Heard] = {}
+        self._seen_at: dict[str, float] = {}
+        self._last: dict[str, _LastCall] = {}
 
-    def heard(self, replica: str, in_flight: Mapping[str, int]) -> None:
-        """A replica told how many requests of each key it is answering: its word counts, not our sum."""
+    def update_in_flight(self, replica: str, in_flight: Mapping[str, int]) -> None:
+        """Take over a replica's own count of requests in flight: it replaces the sum kept here."""
         now = self._clock()
-        self._heard[replica] = now
+        self._seen_at[replica] = now
         self._in_flight[replica] = dict(in_flight)
-        for lost in [name for name, at in self._heard.items() if now - at > REPLICA_LOST_S]:
-            del self._heard[lost], self._in_flight[lost]
+        for lost in [name for name, at in self._seen_at.items() if now - at > REPLICA_LOST_S]:
+            del self._seen_at[lost], self._in_flight[lost]
         for gone in [name for name, last in self._last.items() if now - last.at_s > DAY_S]:
             del self._last[gone]
 
-    def sync(self, told: Sync) -> Synced:
-        """Take a replica's word, then decide on what it asks for, in order.
+    def sync(self, call: SyncRequest) -> SyncResponse:
+        """Count a replica's usage, then decide on its requests, in order.
 
-        A call that was overtaken by a later one is ignored: the later one told it again.
+        A call that arrives after a later one is ignored: the later one repeated its usage.
         """
-        last = self._last.get(told.replica, _Heard())
-        if told.number <= last.number:
-            return Synced((), {})
-        self.heard(told.replica, told.in_flight)
-        if told.answered < last.number:
-            for lost in last.granted:  # nobody heard of it: the replica decided by itself
-                self.used(Used(lost.key, last.at_s, -1, -lost.tokens, -lost.usd))
-        if told.again is not None and told.again.number > last.number:
-            for used in told.again.used:
-                self.used(used)
-        for used in told.used:
-            self.used(used)
-        verdicts = tuple(self.reserve(told.replica, wanted) for wanted in told.wanted)
-        let_in = zip(told.wanted, verdicts, strict=True)
-        granted = tuple(wanted for wanted, verdict in let_in if verdict.code is None)
-        self._last[told.replica] = _Heard(told.number, self._clock(), granted)
-        keys = {used.key for used in told.used} | {wanted.key for wanted in told.wanted} | {*told.in_flight}
-        return Synced(verdicts, {key: self.totals(key) for key in keys})
+        last = self._last.get(call.replica, _LastCall())
+        if call.number <= last.number:
+            return SyncResponse((), {})
+        self.update_in_flight(call.replica, call.in_flight)
+        if call.confirmed < last.number:
+            for lost in last.granted:  # the response did not arrive: the replica decided by itself
+                self.add(UsageChange(lost.key, last.at_s, -1, -lost.tokens, -lost.usd))
+        if call.unconfirmed is not None and call.unconfirmed.number > last.number:
+            for change in call.unconfirmed.usage:
+                self.add(change)
+        for change in call.usage:
+            self.add(change)
+        verdicts = tuple(self.reserve(call.replica, request) for request in call.requests)
+        decided = zip(call.requests, verdicts, strict=True)
+        granted = tuple(request for request, verdict in decided if verdict.code is None)
+        self._last[call.replica] = _LastCall(call.number, self._clock(), granted)
+        keys = {change.key for change in call.usage} | {request.key for request in call.requests}
+        return SyncResponse(verdicts, {key: self.totals(key) for key in keys | {*call.in_flight}})
 
-    def reserve(self, replica: str, wanted: Reserve, elsewhere: Totals | None = None) -> Verdict:
-        """Let a request in and count the most it may use, or say why not.
+    def reserve(self, replica: str, request: ReserveRequest, elsewhere: Totals | None = None) -> Verdict:
+        """Admit a request and count the most that it can use, or reject it.
 
         Args:
-            elsewhere: what others are known to have used beside what is counted here.
+            replica: the ingress replica that has the request.
+            request: the request's key, and the most that it can use.
+            elsewhere: use of the key that is known beside the counts here.
         """
-        refused = _exceeded(wanted, self.totals(wanted.key) + (elsewhere or Totals()), self._waits(wanted))
-        if refused is not None:
-            return refused
-        self.used(Used(wanted.key, self._clock(), 1, wanted.tokens, wanted.usd))
+        rejection = _exceeded(
+            request, self.totals(request.key) + (elsewhere or Totals()), self._waits(request)
+        )
+        if rejection is not None:
+            return rejection
+        self.add(UsageChange(request.key, self._clock(), 1, request.tokens, request.usd))
         held = self._in_flight.setdefault(replica, {})
-        held[wanted.key] = held.get(wanted.key, 0) + 1
-        self._heard.setdefault(replica, self._clock())
+        held[request.key] = held.get(request.key, 0) + 1
+        self._seen_at.setdefault(replica, self._clock())
         return Verdict()
 
-    def ended(self, replica: str, key: str) -> None:
-        """One request of a replica is over."""
+    def end_request(self, replica: str, key: str) -> None:
+        """Count one request of a replica less in flight."""
         held = self._in_flight.get(replica, {})
         if held.get(key, 0) > 0:
             held[key] -= 1
 
-    def used(self, used: Used) -> None:
-        """Count what was used, at the time that it was."""
+    def add(self, change: UsageChange) -> None:
+        """Count a change of usage, at its own time."""
         now = self._clock()
-        account = self._account(used.key)
-        if math.floor(used.at_s / DAY_S) == account.day:
-            account.usd = max(0.0, account.usd + used.usd)
-        if now - used.at_s >= WINDOW_S + BUCKET_S:
+        account = self._account(change.key)
+        if math.floor(change.at_s / DAY_S) == account.day:
+            account.usd = max(0.0, account.usd + change.usd)
+        if now - change.at_s >= WINDOW_S + BUCKET_S:
             return
-        end = (math.floor(used.at_s / BUCKET_S) + 1) * BUCKET_S
-        place = len(account.minute)
-        while place and account.minute[place - 1][0] > end:
-            place -= 1
-        if place and account.minute[place - 1][0] == end:
-            account.minute[place - 1][1] += used.requests
-            account.minute[place - 1][2] += used.tokens
+        end = (math.floor(change.at_s / BUCKET_S) + 1) * BUCKET_S
+        index = len(account.minute)
+        while index and account.minute[index - 1][0] > end:
+            index -= 1
+        if index and account.minute[index - 1][0] == end:
+            account.minute[index - 1][1] += change.requests
+            account.minute[index - 1][2] += change.tokens
         else:
-            account.minute.insert(place, [end, used.requests, used.tokens])
-        account.requests += used.requests
-        account.tokens += used.tokens
+            account.minute.insert(index, [end, change.requests, change.tokens])
+        account.requests += change.requests
+        account.tokens += change.tokens
 
     def totals(self, key: str) -> Totals:
-        """What a key has used up to now."""
+        """Return the use of a key up to now."""
         account = self._account(key)
         held = sum(counts.get(key, 0) for counts in self._in_flight.values())
         return Totals(account.requests, max(0, account.tokens), account.usd, held)
 
     def snapshot(self) -> dict[str, Any]:
-        """All counts, as JSON takes them; those in flight are told anew by each replica that speaks."""
+        """Return all counts as JSON values; replicas report their requests in flight again with each call."""
         return {
             "version": 1,
             "accounts": {
@@ -239,25 +160,27 @@ class Ledger:
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over a snapshot's counts; what has left its window falls away by itself.
+        """Take over a snapshot's counts; those outside their window are dropped at the next use.
 
         Raises:
-            ValueError: it is none of ours.
+            ValueError: the snapshot has another version.
         """
         if snapshot.get("version") != 1:
             raise ValueError(f"ledger snapshot has version {snapshot.get('version')!r}, expected 1")
-        for key, told in snapshot["accounts"].items():
-            buckets = deque([float(end), int(n), int(t)] for end, n, t in told["minute"])
+        for key, counts in snapshot["accounts"].items():
+            buckets = deque([float(end), int(n), int(t)] for end, n, t in counts["minute"])
             requests = sum(int(bucket[1]) for bucket in buckets)
             tokens = sum(int(bucket[2]) for bucket in buckets)
-            self._accounts[key] = _Account(buckets, requests, tokens, int(told["day"]), float(told["usd"]))
-        for replica, counts in snapshot["in_flight"].items():
-            self.heard(replica, {key: int(count) for key, count in counts.items()})
+            self._accounts[key] = _Account(
+                buckets, requests, tokens, int(counts["day"]), float(counts["usd"])
+            )
+        for replica, in_flight in snapshot["in_flight"].items():
+            self.update_in_flight(replica, {key: int(count) for key, count in in_flight.items()})
         for replica, (number, at_s) in snapshot.get("calls", {}).items():
-            self._last[replica] = _Heard(int(number), float(at_s))
+            self._last[replica] = _LastCall(int(number), float(at_s))
 
     def _account(self, key: str) -> _Account:
-        """The key's account, with what has left its window gone."""
+        """Return the key's account, without the counts that have left their window."""
         now = self._clock()
         account = self._accounts.setdefault(key, _Account(day=math.floor(now / DAY_S)))
         while account.minute and account.minute[0][0] <= now - WINDOW_S:
@@ -268,17 +191,17 @@ class Ledger:
             account.day, account.usd = today, 0.0
         return account
 
-    def _waits(self, wanted: Reserve) -> "_Waits":
-        """When there would be room again, for each limit."""
+    def _waits(self, request: ReserveRequest) -> "_Waits":
+        """Return the time until each limit has capacity again."""
         now = self._clock()
-        account = self._account(wanted.key)
-        limits = wanted.limits
+        account = self._account(request.key)
+        limits = request.limits
         return _Waits(
-            requests_s=_room_after_s(
+            requests_s=_free_after_s(
                 account.minute, 1, account.requests + 1, limits.requests_per_minute, now
             ),
-            tokens_s=_room_after_s(
-                account.minute, 2, account.tokens + wanted.tokens, limits.tokens_per_minute, now
+            tokens_s=_free_after_s(
+                account.minute, 2, account.tokens + request.tokens, limits.tokens_per_minute, now
             ),
             day_s=(account.day + 1) * DAY_S - now,
         )
@@ -291,7 +214,7 @@ class _Waits:
     day_s: float
 
 
-def _room_after_s(
+def _free_after_s(
     buckets: Sequence[list[Any]], column: int, total: int, limit: int | None, now: float
 ) -> float:
     for bucket in buckets:
@@ -303,9 +226,9 @@ def _room_after_s(
     return BUCKET_S if limit is None or total <= limit else NEVER_S
 
 
-def _exceeded(wanted: Reserve, used: Totals, waits: _Waits) -> Verdict | None:
-    """The first limit that the request would pass."""
-    limits = wanted.limits
+def _exceeded(request: ReserveRequest, used: Totals, waits: _Waits) -> Verdict | None:
+    """Return the rejection by the first limit that the request would exceed; `None` where it fits."""
+    limits = request.limits
     if limits.max_concurrent is not None and used.in_flight + 1 > limits.max_concurrent:
         return Verdict("concurrency_limit_exceeded", f"the key's limit of {limits.max_concurrent} concurrent "
                        "requests is reached", 1.0)  # fmt: skip
@@ -315,17 +238,17 @@ def _exceeded(wanted: Reserve, used: Totals, waits: _Waits) -> Verdict | None:
             f"the key's limit of {limits.requests_per_minute} requests per minute is reached",
             waits.requests_s,
         )
-    if limits.tokens_per_minute is not None and used.tokens + wanted.tokens > limits.tokens_per_minute:
+    if limits.tokens_per_minute is not None and used.tokens + request.tokens > limits.tokens_per_minute:
         return Verdict(
             "tokens_limit_exceeded",
-            f"the key's limit of {limits.tokens_per_minute} tokens per minute leaves no room for the "
-            f"{wanted.tokens} that this request may use",
+            f"the key's limit of {limits.tokens_per_minute} tokens per minute leaves no capacity for the "
+            f"{request.tokens} that this request can use",
             waits.tokens_s,
         )
-    if limits.usd_per_day is not None and used.usd + wanted.usd > limits.usd_per_day:
+    if limits.usd_per_day is not None and used.usd + request.usd > limits.usd_per_day:
         return Verdict(
             "budget_exceeded",
-            f"the key's budget of {limits.usd_per_day:g} US$ per day leaves no room for this request",
+            f"the key's budget of {limits.usd_per_day:g} US$ per day leaves no capacity for this request",
             waits.day_s,
         )
     return None

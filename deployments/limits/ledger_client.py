@@ -1,9 +1,9 @@
-"""An ingress replica's side of the ledger: requests gather while one call is on its way.
+"""An ingress replica's client of the ledger: requests queue while one call is in flight.
 
-There is at most one call in flight, so under load many requests share one. While the ledger is
-away the replica decides alone, by its own counts and the last it knew of the others', and reports
-what was used when the ledger is back. Whether an unanswered call was heard cannot be known, so calls
-are numbered and the ledger counts each once. Knows no Ray: the transport is an argument.
+There is at most one call in flight, so under load many requests share one. While the ledger does not
+respond the replica decides alone, by its own counts and the last known ones of the others, and reports
+the usage once the ledger responds again. Whether a call without a response arrived cannot be known, so
+calls are numbered and the ledger counts each once. Knows no Ray: the transport is an argument.
 """
 
 import asyncio
@@ -17,203 +17,217 @@ from typing import Protocol
 
 from deployments.contracts.errors import ErrorCode, TooMany
 from deployments.limits.keys import Caller
-from deployments.limits.ledger import Ledger, Reserve, Sync, Synced, Totals, Unanswered, Used, Verdict
+from deployments.limits.ledger import Ledger
+from deployments.limits.messages import (
+    ReserveRequest,
+    SyncRequest,
+    SyncResponse,
+    Totals,
+    UnconfirmedUsage,
+    UsageChange,
+    Verdict,
+)
 
 logger = logging.getLogger("ray.serve")
 
 CALL_TIMEOUT_S = 0.5
 HEARTBEAT_S = 1.0
-MOST_WANTED = 1000
+MAX_REQUESTS = 1000
 """Requests per call: keeps one message small."""
 
 
-class AsksLedger(Protocol):
-    """The way to the common ledger."""
+class LedgerTransport(Protocol):
+    """The connection to the common ledger."""
 
-    async def sync(self, told: Sync, timeout_s: float) -> Synced:
-        """Tell and ask.
+    async def sync(self, call: SyncRequest, timeout_s: float) -> SyncResponse:
+        """Make one call.
 
         Raises:
-            TimeoutError: no answer in time.
-            ConnectionError: the ledger is away.
+            TimeoutError: no response in time.
+            ConnectionError: the ledger does not respond.
         """
         ...
 
 
 @dataclass(slots=True)
-class _Wanted:
-    reserve: Reserve
+class _Pending:
+    request: ReserveRequest
     verdict: "asyncio.Future[Verdict]"
 
 
 class Reservation:
-    """A request that was let in; settle it once, when it ended."""
+    """Usage reserved for an admitted request; settle it once, when the request ends."""
 
-    def __init__(self, client: "LedgerClient | None", reserve: Reserve | None, at_s: float) -> None:
-        self._client, self._reserve, self._at_s = client, reserve, at_s
+    def __init__(self, client: "LedgerClient | None", request: ReserveRequest | None, at_s: float) -> None:
+        self._client, self._request, self._at_s = client, request, at_s
 
     def settle(self, tokens: int, usd: float) -> None:
-        """The request ended and used so much; a second call does nothing."""
+        """Replace the reserved usage by the real one; a second call has no effect."""
         client, self._client = self._client, None
-        if client is not None and self._reserve is not None:
-            client.settle(self._reserve, self._at_s, tokens, usd)
+        if client is not None and self._request is not None:
+            client.settle(self._request, self._at_s, tokens, usd)
 
 
 class LedgerClient:
-    """Lets the requests of limited keys in.
+    """Admits the requests of keys with limits.
 
     Args:
         replica: a name that no other client of the ledger has, and no earlier one had.
-        transport: the way to the common ledger.
+        transport: the connection to the common ledger.
         clock: seconds since 1970.
     """
 
-    def __init__(self, replica: str, transport: AsksLedger, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, replica: str, transport: LedgerTransport, clock: Callable[[], float] = time.time
+    ) -> None:
         self._replica, self._transport, self._clock = replica, transport, clock
         self._own = Ledger(clock)
         self._others: dict[str, Totals] = {}
         self._in_flight: Counter[str] = Counter()
-        self._wanted: list[_Wanted] = []
-        self._used: list[Used] = []
-        self._number = self._answered = 0
-        self._unanswered: Unanswered | None = None
+        self._pending: list[_Pending] = []
+        self._usage: list[UsageChange] = []
+        self._number = self._confirmed = 0
+        self._unconfirmed: UnconfirmedUsage | None = None
         self._calling = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
         self.away = False
-        """Whether the common ledger could not be reached last time."""
+        """Whether the last call to the common ledger failed."""
 
     async def reserve(self, caller: Caller, tokens: int, usd: float) -> Reservation:
-        """Let a request in.
+        """Admit a request.
 
         Args:
-            tokens, usd: the most that it may use.
+            caller: the request's key and its limits.
+            tokens: the most tokens that it can use.
+            usd: the most that it can cost.
 
         Raises:
             TooMany: one of the key's limits is reached.
         """
         if not caller.limits.any:
             return Reservation(None, None, 0.0)
-        wanted = Reserve(caller.id, caller.limits, tokens, usd)
+        request = ReserveRequest(caller.id, caller.limits, tokens, usd)
         if self.away:
-            verdict = self._decide_alone(wanted)
+            verdict = self._decide_alone(request)
         else:
-            asked = _Wanted(wanted, asyncio.get_running_loop().create_future())
-            self._wanted.append(asked)
+            item = _Pending(request, asyncio.get_running_loop().create_future())
+            self._pending.append(item)
             self._kick()
             try:
-                verdict = await asked.verdict
+                verdict = await item.verdict
             except asyncio.CancelledError:
-                self._forget(asked)
+                self._forget(item)
                 raise
         if verdict.code is not None:
             raise TooMany(verdict.message, ErrorCode(verdict.code), None, verdict.retry_after_s)
-        return Reservation(self, wanted, self._clock())
+        return Reservation(self, request, self._clock())
 
-    def settle(self, reserve: Reserve, at_s: float, tokens: int, usd: float) -> None:
-        """Correct what was reserved at `at_s` to what was used, and end the request."""
-        change = Used(reserve.key, at_s, 0, tokens - reserve.tokens, usd - reserve.usd)
-        self._own.used(change)
-        self._used.append(change)
-        self._in_flight[reserve.key] -= 1
+    def settle(self, request: ReserveRequest, at_s: float, tokens: int, usd: float) -> None:
+        """Correct the usage reserved at `at_s` to the real one, and end the request."""
+        change = UsageChange(request.key, at_s, 0, tokens - request.tokens, usd - request.usd)
+        self._own.add(change)
+        self._usage.append(change)
+        self._in_flight[request.key] -= 1
         self._kick()
 
     def start(self) -> None:
-        """Begin the heartbeat, which tells the ledger once a second what is in flight."""
+        """Begin the heartbeat: once a second the ledger gets the number of requests in flight."""
         if self._heart is None:
             self._heart = asyncio.create_task(self._beat())
 
     async def stop(self) -> None:
-        """End the heartbeat; whoever still waits is answered by what is known here."""
+        """End the heartbeat; requests that still wait are decided by the counts known here."""
         for task in (self._heart, self._pump):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         self._heart = None
-        self._answer_alone(self._wanted)
-        self._wanted = []
+        self._decide_all_alone(self._pending)
+        self._pending = []
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             if self._pump is None or self._pump.done():
                 await self._call()
-                self._kick()  # what had gathered while the ledger was away
+                self._kick()  # usage from the time without the ledger
 
     def _kick(self) -> None:
         if not self.away and (self._pump is None or self._pump.done()):
             self._pump = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        await asyncio.sleep(0)  # what arrived in this turn of the loop goes along
-        while (self._wanted or self._used) and not self.away:
+        await asyncio.sleep(0)  # requests of this turn of the event loop join the call
+        while (self._pending or self._usage) and not self.away:
             await self._call()
 
     async def _call(self) -> None:
-        async with self._calling:  # one at a time: the ledger takes our word in the order we give it
+        async with self._calling:  # one at a time: the ledger counts calls in the order of their numbers
             await self._call_once()
 
     async def _call_once(self) -> None:
-        wanted, self._wanted = self._wanted[:MOST_WANTED], self._wanted[MOST_WANTED:]
+        pending, self._pending = self._pending[:MAX_REQUESTS], self._pending[MAX_REQUESTS:]
         self._number += 1
-        again = self._unanswered
-        used: tuple[Used, ...] = ()
-        if again is None:
-            used, self._used = tuple(self._used), []
-            self._unanswered = Unanswered(self._number, used) if used else None
+        unconfirmed = self._unconfirmed
+        usage: tuple[UsageChange, ...] = ()
+        if unconfirmed is None:
+            usage, self._usage = tuple(self._usage), []
+            self._unconfirmed = UnconfirmedUsage(self._number, usage) if usage else None
         in_flight = {key: count for key, count in self._in_flight.items() if count > 0}
-        asked = tuple(item.reserve for item in wanted)
-        told = Sync(self._replica, in_flight, used, asked, self._number, self._answered, again)
+        requests = tuple(item.request for item in pending)
+        call = SyncRequest(
+            self._replica, in_flight, usage, requests, self._number, self._confirmed, unconfirmed
+        )
         try:
-            synced = await self._transport.sync(told, CALL_TIMEOUT_S)
+            response = await self._transport.sync(call, CALL_TIMEOUT_S)
         except (TimeoutError, ConnectionError) as error:
             self._lost(error)
-            self._used = _merged(self._used)
-            self._answer_alone([*wanted, *self._wanted])
-            self._wanted = []
+            self._usage = _merged(self._usage)
+            self._decide_all_alone([*pending, *self._pending])
+            self._pending = []
             return
         except BaseException:
-            self._wanted = [*wanted, *self._wanted]
+            self._pending = [*pending, *self._pending]
             raise
-        self._answered, self._unanswered = self._number, None
+        self._confirmed, self._unconfirmed = self._number, None
         if self.away:
-            logger.info("the ledger is back")
+            logger.info("the ledger responds again")
             self.away = False
-        for item, verdict in zip(wanted, synced.verdicts, strict=True):
+        for item, verdict in zip(pending, response.verdicts, strict=True):
             if verdict.code is None:
-                self._own.used(
-                    Used(item.reserve.key, self._clock(), 1, item.reserve.tokens, item.reserve.usd)
-                )
-                self._in_flight[item.reserve.key] += 1
-            self._answer(item, verdict)
-        for key, totals in synced.totals.items():
+                request = item.request
+                self._own.add(UsageChange(request.key, self._clock(), 1, request.tokens, request.usd))
+                self._in_flight[request.key] += 1
+            self._resolve(item, verdict)
+        for key, totals in response.totals.items():
             self._others[key] = totals.beyond(self._own_totals(key))
 
-    def _answer_alone(self, wanted: list[_Wanted]) -> None:
-        for item in wanted:
-            self._answer(item, self._decide_alone(item.reserve))
+    def _decide_all_alone(self, pending: list[_Pending]) -> None:
+        for item in pending:
+            self._resolve(item, self._decide_alone(item.request))
 
-    def _answer(self, item: _Wanted, verdict: Verdict) -> None:
+    def _resolve(self, item: _Pending, verdict: Verdict) -> None:
         if not item.verdict.done():
             item.verdict.set_result(verdict)
-        elif verdict.code is None:  # its client left while it was asked for
-            self.settle(item.reserve, self._clock(), 0, 0.0)
+        elif verdict.code is None:  # the request's client left during the call
+            self.settle(item.request, self._clock(), 0, 0.0)
 
-    def _forget(self, asked: _Wanted) -> None:
-        if asked in self._wanted:
-            self._wanted.remove(asked)
-        elif asked.verdict.done() and not asked.verdict.cancelled() and asked.verdict.result().code is None:
-            self.settle(asked.reserve, self._clock(), 0, 0.0)
+    def _forget(self, item: _Pending) -> None:
+        if item in self._pending:
+            self._pending.remove(item)
+        elif item.verdict.done() and not item.verdict.cancelled() and item.verdict.result().code is None:
+            self.settle(item.request, self._clock(), 0, 0.0)
 
-    def _decide_alone(self, wanted: Reserve) -> Verdict:
-        others = self._others.get(wanted.key, Totals())
-        in_flight = Totals(in_flight=max(0, self._in_flight[wanted.key]))
-        verdict = self._own.reserve("", wanted, others + in_flight)
-        self._own.ended("", wanted.key)  # in flight is counted here, not there
+    def _decide_alone(self, request: ReserveRequest) -> Verdict:
+        others = self._others.get(request.key, Totals())
+        in_flight = Totals(in_flight=max(0, self._in_flight[request.key]))
+        verdict = self._own.reserve("", request, others + in_flight)
+        self._own.end_request("", request.key)  # in flight is counted here, not there
         if verdict.code is None:
-            self._in_flight[wanted.key] += 1
-            self._used.append(Used(wanted.key, self._clock(), 1, wanted.tokens, wanted.usd))
+            self._in_flight[request.key] += 1
+            self._usage.append(UsageChange(request.key, self._clock(), 1, request.tokens, request.usd))
         return verdict
 
     def _own_totals(self, key: str) -> Totals:
@@ -222,17 +236,17 @@ class LedgerClient:
 
     def _lost(self, error: Exception) -> None:
         if not self.away:
-            logger.warning("the ledger is away (%s): limits hold by the last known counts", error)
+            logger.warning("the ledger does not respond (%s): limits hold by the last known counts", error)
         self.away = True
 
 
-def _merged(used: list[Used]) -> list[Used]:
-    """One entry per key and second, so that a long absence of the ledger costs little memory."""
-    sums: dict[tuple[str, int], Used] = {}
-    for item in used:
-        place = (item.key, int(item.at_s))
-        so_far = sums.get(place, Used(item.key, item.at_s, 0, 0, 0.0))
-        sums[place] = Used(
+def _merged(usage: list[UsageChange]) -> list[UsageChange]:
+    """Return one entry per key and second, so that a long absence of the ledger costs little memory."""
+    sums: dict[tuple[str, int], UsageChange] = {}
+    for item in usage:
+        second = (item.key, int(item.at_s))
+        so_far = sums.get(second, UsageChange(item.key, item.at_s, 0, 0, 0.0))
+        sums[second] = UsageChange(
             item.key,
             so_far.at_s,
             so_far.requests + item.requests,

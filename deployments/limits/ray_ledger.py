@@ -1,13 +1,12 @@
-"""The common ledger as one Ray actor, and the ingress' way to it.
+"""The common ledger as one Ray actor, and the ingress' connection to it.
 
 Detached: it outlives the replicas and a redeploy. Its counts are written to a file twice a second,
-so that a killed ledger comes back with at most a second missing.
+so that a killed ledger restarts with at most a second missing.
 """
 
 import asyncio
 import json
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,15 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from deployments.limits.ledger import Ledger, Sync, Synced
+from deployments.limits.ledger import Ledger
+from deployments.limits.messages import SyncRequest, SyncResponse
 from router.files import write_atomically
 
 logger = logging.getLogger("ray.serve")
 
-NAME = "to-router-ledger"
+NAME = "to-router-ledger-2"
+"""Raised whenever the pickled messages change: an actor of an earlier version outlives a deploy, and cannot
+read them. Its counts reach the new actor through the file."""
 NAMESPACE = "to-router"
 SNAPSHOT_S = 0.5
 
@@ -29,7 +31,7 @@ class LedgerActor:
     """Counts for all ingress replicas.
 
     Args:
-        snapshot: where counts are kept; on a cluster of several machines, a shared folder.
+        snapshot: the file of the counts; on a cluster of several machines, in a shared folder.
     """
 
     def __init__(self, snapshot: str) -> None:
@@ -39,16 +41,12 @@ class LedgerActor:
         self._saver: asyncio.Task[None] | None = None
         self._restore()
 
-    async def sync(self, told: Sync) -> Synced:
+    async def sync(self, call: SyncRequest) -> SyncResponse:
         """See `Ledger.sync`."""
         if self._saver is None:
             self._saver = asyncio.create_task(self._keep_saving())
         self._changed = True
-        return self._ledger.sync(told)
-
-    async def process_id(self) -> int:
-        """For the operator, and for those who test what its death does."""
-        return os.getpid()
+        return self._ledger.sync(call)
 
     def _restore(self) -> None:
         try:
@@ -56,7 +54,7 @@ class LedgerActor:
         except FileNotFoundError:
             return
         except (OSError, ValueError, LookupError, TypeError) as error:
-            logger.error("ledger snapshot %s not taken over, counts begin at zero: %s", self._path, error)
+            logger.error("ledger snapshot %s not read, counts begin at zero: %s", self._path, error)
 
     async def _keep_saving(self) -> None:
         while True:
@@ -71,25 +69,29 @@ class LedgerActor:
 
 
 class LedgerHandle:
-    """The way to the common ledger, which is started by whoever asks first."""
+    """Connection to the common ledger, which starts with the first call.
+
+    Args:
+        snapshot: the file of the counts.
+    """
 
     def __init__(self, snapshot: str) -> None:
         self._snapshot = snapshot
         self._actor: Any = None
 
-    async def sync(self, told: Sync, timeout_s: float) -> Synced:
-        """Tell and ask; raises `TimeoutError` or `ConnectionError`."""
+    async def sync(self, call: SyncRequest, timeout_s: float) -> SyncResponse:
+        """Make one call; see `LedgerTransport.sync`."""
         try:
             async with asyncio.timeout(timeout_s):
                 if self._actor is None:
                     self._actor = await asyncio.to_thread(self._start)
-                synced: Synced = await self._actor.sync.remote(told)
+                response: SyncResponse = await self._actor.sync.remote(call)
         except ray.exceptions.ActorDiedError as error:
             self._actor = None
             raise ConnectionError(type(error).__name__) from error
         except (ray.exceptions.RayError, ValueError) as error:
             raise ConnectionError(type(error).__name__) from error
-        return synced
+        return response
 
     def _start(self) -> Any:
         options = {

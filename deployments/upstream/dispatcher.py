@@ -23,28 +23,11 @@ from deployments.contracts.errors import (
 from deployments.contracts.messages import Headers
 from deployments.contracts.protocols import ResponseStream
 from deployments.contracts.requests import InferenceRequest
-from deployments.limits.admission import AdmissionQueue, Priority, acquire_any
+from deployments.limits.admission import acquire_within
 from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.latency import ResponseForm
 from deployments.upstream.registry import Expert, ExpertRegistry
 from deployments.upstream.responses import begun, complete, fits_elsewhere, refused
-
-
-async def acquire_within(
-    deadline: Deadline, queues: Sequence[AdmissionQueue], priority: Priority
-) -> AdmissionQueue:
-    """Acquire a slot of the first queue that has one; errors as `acquire_any` has them.
-
-    Raises:
-        DeadlineExceeded: no slot came free within the deadline.
-    """
-    try:
-        return await acquire_any(queues, priority, deadline.left_s())
-    except Unavailable as error:
-        if deadline.left_s() <= 0:
-            why = f"no slot came free within the deadline of {deadline.seconds:g} s"
-            raise DeadlineExceeded(why) from error
-        raise
 
 
 class Dispatcher:

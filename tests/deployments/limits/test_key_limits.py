@@ -1,22 +1,23 @@
-"""The door with keys: who gets in, to which experts, and how much."""
+"""The ingress with keys: which requests are admitted, to which experts, and how many."""
 
 from pathlib import Path
 from typing import Any
 
 from deployments.limits.keys import KeyFile, KeyLimits, KeyRing, new_key, write_keys
-from deployments.limits.ledger import Ledger, Sync, Synced
+from deployments.limits.ledger import Ledger
 from deployments.limits.ledger_client import LedgerClient
+from deployments.limits.messages import SyncRequest, SyncResponse
 from tests.deployments.harness import CHAT, HELLO, IngressHarness
 
 
 class InProcess:
-    """The way to a ledger in this process."""
+    """Connection to a ledger in this process."""
 
     def __init__(self) -> None:
         self.ledger = Ledger(lambda: 1_000.0)
 
-    async def sync(self, told: Sync, timeout_s: float) -> Synced:
-        return self.ledger.sync(told)
+    async def sync(self, call: SyncRequest, timeout_s: float) -> SyncResponse:
+        return self.ledger.sync(call)
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -32,16 +33,14 @@ def with_keys(harness: IngressHarness, tmp_path: Path, **settings: Any) -> str:
     return key
 
 
-async def test_with_keys_every_endpoint_but_health_asks_for_one(
-    harness: IngressHarness, tmp_path: Path
-) -> None:
+async def test_with_keys_every_endpoint_but_health_needs_one(harness: IngressHarness, tmp_path: Path) -> None:
     key = with_keys(harness, tmp_path)
-    refused = [await harness.http.post(path, json=HELLO) for path in (CHAT, "/v1/route", "/v1/embeddings")]
-    refused.append(await harness.http.get("/v1/models"))
+    rejected = [await harness.http.post(path, json=HELLO) for path in (CHAT, "/v1/route", "/v1/embeddings")]
+    rejected.append(await harness.http.get("/v1/models"))
 
-    assert {response.status_code for response in refused} == {401}
-    assert {response.json()["error"]["code"] for response in refused} == {"invalid_api_key"}
-    assert {response.headers["www-authenticate"] for response in refused} == {"Bearer"}
+    assert {response.status_code for response in rejected} == {401}
+    assert {response.json()["error"]["code"] for response in rejected} == {"invalid_api_key"}
+    assert {response.headers["www-authenticate"] for response in rejected} == {"Bearer"}
     assert (await harness.http.get("/health")).status_code == 200
     assert (await harness.ask(bearer(key))).status_code == 200
     assert not any(b"authorization" in asked[2] for asked in harness.experts["small"].asked)
@@ -67,25 +66,25 @@ async def test_a_keys_preset_is_what_auto_means_and_the_body_outweighs_it(
     assert [request.preferences.cost_weight for request in harness.router.asked] == [1.0, 0.0]
 
 
-async def test_a_keys_limit_is_429_with_a_time_to_come_back(harness: IngressHarness, tmp_path: Path) -> None:
+async def test_a_keys_limit_is_429_with_a_retry_after(harness: IngressHarness, tmp_path: Path) -> None:
     headers = bearer(with_keys(harness, tmp_path, limits=KeyLimits(requests_per_minute=2)))
     statuses = [(await harness.ask(headers)).status_code for _ in range(3)]
-    refused = await harness.ask(headers)
+    rejected = await harness.ask(headers)
 
     assert statuses == [200, 200, 429]
-    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-    assert 30 < int(refused.headers["retry-after"]) <= 61
+    assert rejected.json()["error"]["code"] == "rate_limit_exceeded"
+    assert 30 < int(rejected.headers["retry-after"]) <= 61
 
 
-async def test_a_spent_budget_tells_clients_not_to_retry(harness: IngressHarness, tmp_path: Path) -> None:
+async def test_a_spent_budget_has_the_header_against_retries(harness: IngressHarness, tmp_path: Path) -> None:
     headers = bearer(with_keys(harness, tmp_path, limits=KeyLimits(usd_per_day=1e-9)))
-    refused = await harness.ask(headers)
+    rejected = await harness.ask(headers)
 
-    assert refused.json()["error"]["code"] == "budget_exceeded"
-    assert refused.headers["x-should-retry"] == "false"
+    assert rejected.json()["error"]["code"] == "budget_exceeded"
+    assert rejected.headers["x-should-retry"] == "false"
 
 
-async def test_a_limit_is_charged_with_what_was_used_not_with_what_was_reserved(
+async def test_a_limit_is_charged_with_real_usage_not_the_reserved_one(
     harness: IngressHarness, tmp_path: Path
 ) -> None:
     headers = bearer(with_keys(harness, tmp_path, limits=KeyLimits(tokens_per_minute=600)))

@@ -1,4 +1,4 @@
-"""Keys: made, kept as digests, told from wrong ones, revoked while the system runs."""
+"""Keys: made, kept as digests, distinguished from wrong ones, revoked while the system runs."""
 
 import argparse
 import inspect
@@ -39,7 +39,7 @@ def ring_with(path: Path, *records: keys.KeyRecord) -> KeyRing:
     return ring
 
 
-def test_a_key_opens_for_its_owner_with_what_it_may(path: Path) -> None:
+def test_a_key_admits_its_owner_with_its_rights(path: Path) -> None:
     key, record = new_key(
         "team", experts=["small"], preset="auto-cheap", limits=KeyLimits(requests_per_minute=5)
     )
@@ -58,7 +58,7 @@ def test_anthropics_header_is_taken_too(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["", "tor", "tor-", "tor--", "x", "other", "tail", "head", "\udcff"])
-def test_a_wrong_key_is_refused(path: Path, spoil: str) -> None:
+def test_a_wrong_key_is_rejected(path: Path, spoil: str) -> None:
     key, record = new_key("team")
     ring = ring_with(path, record)
     wrong = {"tail": key + "x", "head": "x" + key, "other": new_key("x")[0]}.get(spoil, spoil)
@@ -67,7 +67,7 @@ def test_a_wrong_key_is_refused(path: Path, spoil: str) -> None:
         ring.authenticate([(b"authorization", b"Bearer " + wrong.encode("utf-8", "surrogateescape"))])
 
 
-def test_no_key_is_refused(path: Path) -> None:
+def test_a_missing_key_is_rejected(path: Path) -> None:
     with pytest.raises(NotAuthenticated):
         ring_with(path).authenticate([(b"authorization", b"Basic abc")])
 
@@ -97,7 +97,7 @@ def test_a_revoked_key_stops_with_the_next_look_at_the_file(path: Path) -> None:
         ring.authenticate(bearer(key))
 
 
-def test_a_file_that_went_bad_leaves_the_last_keys_in_force_and_says_so(path: Path) -> None:
+def test_an_invalid_file_leaves_the_last_keys_in_effect(path: Path) -> None:
     key, record = new_key("team")
     ring = ring_with(path, record)
     path.write_text("{")
@@ -107,7 +107,7 @@ def test_a_file_that_went_bad_leaves_the_last_keys_in_force_and_says_so(path: Pa
     assert ring.error is not None
 
 
-def test_without_any_good_file_nobody_is_let_in(path: Path) -> None:
+def test_without_any_valid_file_no_request_is_admitted(path: Path) -> None:
     ring = KeyRing(path)
     ring.refresh()
 
@@ -119,12 +119,23 @@ def test_without_any_good_file_nobody_is_let_in(path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["{", "[]", '{"version": 2}', '{"keys": [{"id": "x"}]}', '{"kyes": []}', "\x00"]
 )
-def test_a_bad_file_is_told_in_one_line(path: Path, content: str) -> None:
+def test_an_invalid_file_is_reported_in_one_line(path: Path, content: str) -> None:
     path.write_text(content)
 
     with pytest.raises(KeyFileError) as caught:
         read_keys(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_key_file_of_an_earlier_version_still_loads() -> None:
+    ring = KeyRing(Path(__file__).parent / "fixtures" / "keys.json")
+    ring.refresh()
+    caller = ring.authenticate(bearer("tor-0123456789ab-secret-of-the-fixture"))
+
+    assert (caller.id, caller.experts, caller.preset) == ("0123456789ab", {"small"}, "auto-cheap")
+    assert caller.limits == KeyLimits(requests_per_minute=9, usd_per_day=2.5)
+    with pytest.raises(NotAuthenticated):
+        ring.authenticate(bearer("tor-ba9876543210-x"))
 
 
 def test_the_command_adds_lists_and_revokes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,32 +1,32 @@
 """Limits hold for every window, over all replicas, and over a restart."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.limits.keys import KeyLimits
-from deployments.limits.ledger import (
-    REPLICA_LOST_S,
-    WINDOW_S,
-    Ledger,
-    Reserve,
-    Sync,
+from deployments.limits.ledger import REPLICA_LOST_S, WINDOW_S, Ledger
+from deployments.limits.messages import (
+    ReserveRequest,
+    SyncRequest,
     Totals,
-    Unanswered,
-    Used,
+    UnconfirmedUsage,
+    UsageChange,
 )
 from tests.deployments.fakes import Clock
 
 KEY = "0123456789ab"
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
-def want(tokens: int = 10, usd: float = 0.0, **limits: float) -> Reserve:
-    return Reserve(KEY, KeyLimits.model_validate(limits), tokens, usd)
+def want(tokens: int = 10, usd: float = 0.0, **limits: float) -> ReserveRequest:
+    return ReserveRequest(KEY, KeyLimits.model_validate(limits), tokens, usd)
 
 
-def granted(ledger: Ledger, wanted: Reserve, times: int, replica: str = "a") -> int:
+def granted(ledger: Ledger, wanted: ReserveRequest, times: int, replica: str = "a") -> int:
     return sum(ledger.reserve(replica, wanted).code is None for _ in range(times))
 
 
@@ -36,27 +36,27 @@ def test_requests_per_minute_hold_and_come_back_after_a_minute() -> None:
     wanted = want(requests_per_minute=5)
 
     assert granted(ledger, wanted, 8) == 5
-    refused = ledger.reserve("a", wanted)
-    assert refused.code == "rate_limit_exceeded"
-    assert WINDOW_S - 1 < refused.retry_after_s <= WINDOW_S + 1
-    clock.now += refused.retry_after_s
+    rejection = ledger.reserve("a", wanted)
+    assert rejection.code == "rate_limit_exceeded"
+    assert WINDOW_S - 1 < rejection.retry_after_s <= WINDOW_S + 1
+    clock.now += rejection.retry_after_s
     assert granted(ledger, wanted, 8) == 5
 
 
-def test_tokens_are_reserved_and_what_was_not_used_comes_back() -> None:
+def test_tokens_are_reserved_and_unused_ones_are_returned() -> None:
     ledger = Ledger(Clock())
     wanted = want(tokens=60, tokens_per_minute=100)
 
     assert granted(ledger, wanted, 2) == 1
-    ledger.used(Used(KEY, 1000.0, 0, -50, 0.0))
+    ledger.add(UsageChange(KEY, 1000.0, 0, -50, 0.0))
     assert granted(ledger, wanted, 2) == 1
 
 
-def test_a_request_larger_than_the_whole_limit_is_told_not_to_come_back_soon() -> None:
-    refused = Ledger(Clock()).reserve("a", want(tokens=101, tokens_per_minute=100))
+def test_a_request_above_the_whole_limit_gets_a_long_retry_after() -> None:
+    rejection = Ledger(Clock()).reserve("a", want(tokens=101, tokens_per_minute=100))
 
-    assert refused.code == "tokens_limit_exceeded"
-    assert refused.retry_after_s > 120
+    assert rejection.code == "tokens_limit_exceeded"
+    assert rejection.retry_after_s > 120
 
 
 def test_a_budget_holds_for_the_day_of_utc() -> None:
@@ -65,9 +65,9 @@ def test_a_budget_holds_for_the_day_of_utc() -> None:
     wanted = want(usd=0.4, usd_per_day=1.0)
 
     assert granted(ledger, wanted, 5) == 2
-    refused = ledger.reserve("a", wanted)
-    assert refused.code == "budget_exceeded"
-    clock.now += refused.retry_after_s
+    rejection = ledger.reserve("a", wanted)
+    assert rejection.code == "budget_exceeded"
+    clock.now += rejection.retry_after_s
     assert granted(ledger, wanted, 5) == 2
 
 
@@ -76,7 +76,7 @@ def test_concurrency_is_counted_over_replicas_and_freed_when_requests_end() -> N
     wanted = want(max_concurrent=3)
 
     assert granted(ledger, wanted, 2, "a") + granted(ledger, wanted, 2, "b") == 3
-    ledger.ended("a", KEY)
+    ledger.end_request("a", KEY)
     assert granted(ledger, wanted, 2, "b") == 1
 
 
@@ -86,19 +86,21 @@ def test_a_replica_that_died_holds_nothing_after_a_while() -> None:
     wanted = want(max_concurrent=2)
     assert granted(ledger, wanted, 2, "dead") == 2
     clock.now += REPLICA_LOST_S + 1
-    ledger.heard("alive", {})
+    ledger.update_in_flight("alive", {})
 
     assert granted(ledger, wanted, 3, "alive") == 2
 
 
-def test_a_replicas_own_word_on_what_is_in_flight_counts() -> None:
+def test_a_replicas_own_count_in_flight_replaces_the_sum() -> None:
     ledger = Ledger(Clock())
     wanted = want(max_concurrent=2)
-    synced = ledger.sync(Sync("a", {}, (), (wanted, wanted, wanted)))
-    assert [verdict.code for verdict in synced.verdicts] == [None, None, "concurrency_limit_exceeded"]
+    response = ledger.sync(SyncRequest("a", {}, (), (wanted, wanted, wanted)))
+    assert [verdict.code for verdict in response.verdicts] == [None, None, "concurrency_limit_exceeded"]
 
-    assert ledger.sync(Sync("a", {KEY: 1}, (), (wanted,), number=2, answered=1)).verdicts[0].code is None
-    assert synced.totals[KEY].in_flight == 2
+    assert (
+        ledger.sync(SyncRequest("a", {KEY: 1}, (), (wanted,), number=2, confirmed=1)).verdicts[0].code is None
+    )
+    assert response.totals[KEY].in_flight == 2
 
 
 def test_counts_survive_as_json() -> None:
@@ -111,7 +113,7 @@ def test_counts_survive_as_json() -> None:
     assert restored.totals(KEY) == ledger.totals(KEY) == Totals(3, 21, 1.5, 3)
 
 
-def test_a_strange_snapshot_is_refused() -> None:
+def test_a_snapshot_of_another_version_is_rejected() -> None:
     with pytest.raises(ValueError, match="version"):
         Ledger(Clock()).restore({"version": 9})
 
@@ -127,49 +129,61 @@ def test_no_window_of_a_minute_ever_holds_more_than_the_limits(
 ) -> None:
     clock = Clock()
     ledger = Ledger(clock)
-    let_in: list[tuple[float, int]] = []
+    admitted: list[tuple[float, int]] = []
     for pause, tokens in steps:
         clock.now += pause
         wanted = want(tokens=tokens, requests_per_minute=limit, tokens_per_minute=tokens_limit)
         if ledger.reserve("a", wanted).code is None:
-            let_in.append((clock.now, tokens))
+            admitted.append((clock.now, tokens))
 
-    for at, _ in let_in:
-        window = [tokens for when, tokens in let_in if at - WINDOW_S < when <= at]
+    for at, _ in admitted:
+        window = [tokens for when, tokens in admitted if at - WINDOW_S < when <= at]
         assert len(window) <= limit
         assert sum(window) <= tokens_limit
 
 
-def test_a_call_is_counted_once_however_often_and_late_it_is_heard() -> None:
+def test_a_call_counts_once_however_often_and_late_it_arrives() -> None:
     ledger = Ledger(Clock())
-    spent = (Used(KEY, 1000.0, 1, 10, 1.0),)
-    first = Sync("a", {}, spent, number=1)
+    spent = (UsageChange(KEY, 1000.0, 1, 10, 1.0),)
+    first = SyncRequest("a", {}, spent, number=1)
     ledger.sync(first)
     ledger.sync(first)
-    ledger.sync(Sync("a", {}, number=2, again=Unanswered(1, spent)))
-    ledger.sync(Sync("a", {}, number=4, again=Unanswered(3, spent)))
-    ledger.sync(Sync("a", {}, spent, number=3))
+    ledger.sync(SyncRequest("a", {}, number=2, unconfirmed=UnconfirmedUsage(1, spent)))
+    ledger.sync(SyncRequest("a", {}, number=4, unconfirmed=UnconfirmedUsage(3, spent)))
+    ledger.sync(SyncRequest("a", {}, spent, number=3))
 
     assert (ledger.totals(KEY).requests, ledger.totals(KEY).usd) == (2, 2.0)
 
 
-def test_what_was_granted_in_a_call_whose_answer_was_lost_is_taken_back() -> None:
+def test_grants_of_a_call_with_a_lost_response_are_taken_back() -> None:
     ledger = Ledger(Clock())
-    ledger.sync(Sync("a", {}, (), (want(tokens=7, usd=0.5),), number=1))
-    ledger.sync(Sync("a", {KEY: 1}, (), (want(tokens=7, usd=0.5),), number=2, answered=1))
-    heard = ledger.totals(KEY)
-    ledger.sync(Sync("a", {KEY: 1}, number=3, answered=1))
+    ledger.sync(SyncRequest("a", {}, (), (want(tokens=7, usd=0.5),), number=1))
+    ledger.sync(SyncRequest("a", {KEY: 1}, (), (want(tokens=7, usd=0.5),), number=2, confirmed=1))
+    counted = ledger.totals(KEY)
+    ledger.sync(SyncRequest("a", {KEY: 1}, number=3, confirmed=1))
 
-    assert (heard.requests, heard.tokens, heard.usd) == (2, 14, 1.0)
+    assert (counted.requests, counted.tokens, counted.usd) == (2, 14, 1.0)
     assert (ledger.totals(KEY).requests, ledger.totals(KEY).usd) == (1, 0.5)
 
 
-def test_a_restored_ledger_knows_which_calls_it_has_heard() -> None:
-    spent = (Used(KEY, 1000.0, 1, 10, 1.0),)
+def test_a_restored_ledger_knows_which_calls_it_counted() -> None:
+    spent = (UsageChange(KEY, 1000.0, 1, 10, 1.0),)
     ledger = Ledger(Clock())
-    ledger.sync(Sync("a", {}, spent, number=1))
+    ledger.sync(SyncRequest("a", {}, spent, number=1))
     restored = Ledger(Clock())
     restored.restore(json.loads(json.dumps(ledger.snapshot())))
-    restored.sync(Sync("a", {}, number=2, again=Unanswered(1, spent)))
+    restored.sync(SyncRequest("a", {}, number=2, unconfirmed=UnconfirmedUsage(1, spent)))
 
     assert restored.totals(KEY).usd == 1.0
+
+
+def test_counts_of_an_earlier_version_still_load() -> None:
+    clock = Clock()
+    clock.now = 1_750_000_002.0
+    ledger = Ledger(clock)
+    ledger.restore(json.loads((FIXTURES / "keys.counts.json").read_text(encoding="utf-8")))
+    before = ledger.totals(KEY)
+    ledger.sync(SyncRequest("replica-1-aaaa", {}, (UsageChange(KEY, clock.now, 1, 1, 1.0),), number=2))
+
+    assert before == Totals(2, 12, 0.625, 2)
+    assert ledger.totals(KEY) == before

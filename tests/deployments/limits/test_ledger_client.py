@@ -1,4 +1,4 @@
-"""An ingress replica asks in batches, holds the limits alone while the ledger is away, and reports then."""
+"""An ingress replica calls in batches, holds the limits alone while the ledger is away, and reports then."""
 
 import asyncio
 
@@ -6,44 +6,45 @@ import pytest
 
 from deployments.contracts.errors import TooMany
 from deployments.limits.keys import Caller, KeyLimits
-from deployments.limits.ledger import Ledger, Sync, Synced
+from deployments.limits.ledger import Ledger
 from deployments.limits.ledger_client import LedgerClient, Reservation
+from deployments.limits.messages import SyncRequest, SyncResponse
 from tests.deployments.fakes import Clock
 
 KEY = "0123456789ab"
 
 
 class Transport:
-    """The way to a ledger in this process; can be cut, and lets other tasks run as a real one does."""
+    """Connection to a ledger in this process; can be cut, and lets other tasks run as a real one does."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.calls: list[Sync] = []
+        self.calls: list[SyncRequest] = []
         self.cut = False
-        self.deaf = False
-        """Whether what is told arrives and the answer does not."""
+        self.loses_responses = False
+        """Whether calls arrive and responses do not."""
 
-    async def sync(self, told: Sync, timeout_s: float) -> Synced:
-        self.calls.append(told)
+    async def sync(self, call: SyncRequest, timeout_s: float) -> SyncResponse:
+        self.calls.append(call)
         await asyncio.sleep(0)
         if self.cut:
             raise ConnectionError("cut")
-        synced = self.ledger.sync(told)
-        if self.deaf:
+        response = self.ledger.sync(call)
+        if self.loses_responses:
             raise TimeoutError
-        return synced
+        return response
 
 
 def caller(**limits: float) -> Caller:
     return Caller(KEY, limits=KeyLimits.model_validate(limits))
 
 
-async def many(client: LedgerClient, who: Caller, times: int) -> list[Reservation]:
-    told = await asyncio.gather(
-        *(client.reserve(who, 10, 0.01) for _ in range(times)), return_exceptions=True
+async def many(client: LedgerClient, key: Caller, times: int) -> list[Reservation]:
+    results = await asyncio.gather(
+        *(client.reserve(key, 10, 0.01) for _ in range(times)), return_exceptions=True
     )
-    assert all(isinstance(one, Reservation | TooMany) for one in told)
-    return [one for one in told if isinstance(one, Reservation)]
+    assert all(isinstance(one, Reservation | TooMany) for one in results)
+    return [one for one in results if isinstance(one, Reservation)]
 
 
 async def settle() -> None:
@@ -65,10 +66,10 @@ async def test_a_hundred_requests_over_two_replicas_never_pass_the_limit(
     clock: Clock, transport: Transport
 ) -> None:
     replicas = [LedgerClient(name, transport, clock) for name in ("a", "b")]
-    who = caller(requests_per_minute=60)
-    let_in = await asyncio.gather(*(many(replica, who, 50) for replica in replicas))
+    key = caller(requests_per_minute=60)
+    admitted = await asyncio.gather(*(many(replica, key, 50) for replica in replicas))
 
-    assert sum(map(len, let_in)) == 60
+    assert sum(map(len, admitted)) == 60
     assert len(transport.calls) <= 6
 
 
@@ -78,50 +79,50 @@ async def test_a_key_without_limits_costs_no_call(clock: Clock, transport: Trans
     assert transport.calls == []
 
 
-async def test_what_ended_frees_its_place_for_other_replicas(clock: Clock, transport: Transport) -> None:
+async def test_a_request_that_ended_frees_its_slot_for_other_replicas(
+    clock: Clock, transport: Transport
+) -> None:
     one, other = (LedgerClient(name, transport, clock) for name in ("a", "b"))
-    who = caller(max_concurrent=2)
-    (first, _) = await many(one, who, 3)
-    assert await many(other, who, 1) == []
+    key = caller(max_concurrent=2)
+    (first, _) = await many(one, key, 3)
+    assert await many(other, key, 1) == []
     first.settle(5, 0.0)
     first.settle(5, 0.0)
     await settle()
 
-    assert len(await many(other, who, 2)) == 1
+    assert len(await many(other, key, 2)) == 1
 
 
 async def test_unused_tokens_and_dollars_come_back(clock: Clock, transport: Transport) -> None:
     client = LedgerClient("a", transport, clock)
-    who = caller(tokens_per_minute=15, usd_per_day=0.011)
-    (hold,) = await many(client, who, 2)
-    hold.settle(1, 0.001)
+    key = caller(tokens_per_minute=15, usd_per_day=0.011)
+    (reservation,) = await many(client, key, 2)
+    reservation.settle(1, 0.001)
     await settle()
 
-    assert len(await many(client, who, 2)) == 1
+    assert len(await many(client, key, 2)) == 1
 
 
 async def test_without_the_ledger_the_last_known_counts_hold(clock: Clock, transport: Transport) -> None:
     one, other = (LedgerClient(name, transport, clock) for name in ("a", "b"))
-    who = caller(requests_per_minute=10)
-    assert len(await many(other, who, 6)) == 6
-    assert len(await many(one, who, 2)) == 2
+    key = caller(requests_per_minute=10)
+    assert len(await many(other, key, 6)) == 6
+    assert len(await many(one, key, 2)) == 2
     transport.cut = True
 
-    assert len(await many(one, who, 5)) == 2
+    assert len(await many(one, key, 5)) == 2
     assert one.away
     calls = len(transport.calls)
-    assert await many(one, who, 5) == []
+    assert await many(one, key, 5) == []
     assert len(transport.calls) == calls
 
 
-async def test_what_was_used_meanwhile_is_reported_when_the_ledger_is_back(
-    clock: Clock, transport: Transport
-) -> None:
+async def test_usage_without_the_ledger_is_reported_afterwards(clock: Clock, transport: Transport) -> None:
     client = LedgerClient("a", transport, clock)
-    who = caller(requests_per_minute=10)
+    key = caller(requests_per_minute=10)
     transport.cut = True
-    holds = await many(client, who, 4)
-    holds[0].settle(3, 0.0)
+    reservations = await many(client, key, 4)
+    reservations[0].settle(3, 0.0)
     transport.cut = False
     await client._call()
 
@@ -130,13 +131,13 @@ async def test_what_was_used_meanwhile_is_reported_when_the_ledger_is_back(
     assert not client.away
 
 
-async def test_a_client_that_leaves_while_asking_gives_everything_back(
+async def test_a_client_that_leaves_during_a_call_gives_everything_back(
     clock: Clock, transport: Transport
 ) -> None:
     client = LedgerClient("a", transport, clock)
-    who = caller(max_concurrent=1, tokens_per_minute=10)
+    key = caller(max_concurrent=1, tokens_per_minute=10)
     for pause in range(4):
-        leaver = asyncio.create_task(client.reserve(who, 10, 0.0))
+        leaver = asyncio.create_task(client.reserve(key, 10, 0.0))
         for _ in range(pause):
             await asyncio.sleep(0)
         leaver.cancel()
@@ -145,7 +146,7 @@ async def test_a_client_that_leaves_while_asking_gives_everything_back(
             leaver.result().settle(0, 0.0)
         await settle()
 
-    assert len(await many(client, who, 1)) == 1
+    assert len(await many(client, key, 1)) == 1
 
 
 async def test_the_heartbeat_can_be_stopped(clock: Clock, transport: Transport) -> None:
@@ -156,17 +157,17 @@ async def test_the_heartbeat_can_be_stopped(clock: Clock, transport: Transport) 
     assert transport.calls == []
 
 
-async def test_answers_that_are_lost_make_nothing_count_twice(clock: Clock, transport: Transport) -> None:
+async def test_lost_responses_make_nothing_count_twice(clock: Clock, transport: Transport) -> None:
     client = LedgerClient("a", transport, clock)
-    who = caller(usd_per_day=100)
-    (first,) = await many(client, who, 1)
-    transport.deaf = True
-    (second,) = await many(client, who, 1)
-    for hold in (first, second):
-        hold.settle(4, 0.001)
+    key = caller(usd_per_day=100)
+    (first,) = await many(client, key, 1)
+    transport.loses_responses = True
+    (second,) = await many(client, key, 1)
+    for reservation in (first, second):
+        reservation.settle(4, 0.001)
     for _ in range(3):
         await client._call()
-    transport.deaf = False
+    transport.loses_responses = False
     await client._call()
     client._kick()
     await settle()
@@ -176,7 +177,9 @@ async def test_answers_that_are_lost_make_nothing_count_twice(clock: Clock, tran
     assert totals.usd == pytest.approx(0.002)
 
 
-async def test_who_waits_when_the_client_is_stopped_is_answered(clock: Clock, transport: Transport) -> None:
+async def test_requests_that_wait_when_the_client_stops_are_decided(
+    clock: Clock, transport: Transport
+) -> None:
     client = LedgerClient("a", transport, clock)
     for steps in range(3):
         waiting = asyncio.create_task(client.reserve(caller(max_concurrent=9), 10, 0.0))
