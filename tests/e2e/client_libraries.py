@@ -1,6 +1,6 @@
-"""What an application does, done with three client libraries; run in an environment that has them.
+"""Typical calls of an application, by three client libraries; run in an environment that has them.
 
-`python client_libraries.py URL LIBRARY…`; prints one JSON object: library → case → what came.
+`python client_libraries.py URL LIBRARY…`; prints one JSON object: library → case → result.
 Imports nothing of ours.
 """
 
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 MODEL = "arithmetic"
-QUESTION = "What is 12 + 30?"
-MESSAGES = [{"role": "user", "content": QUESTION}]
+QUERY = "What is 12 + 30?"
+MESSAGES = [{"role": "user", "content": QUERY}]
 NUMBER = {"type": "integer", "enum": [12, 30, 42]}
-"""A model of so few parameters never ends a number, nor blanks between JSON's tokens, by itself: an
-enumeration ends the one, `CALM` the other."""
+"""A model with so few parameters never ends a number, nor the blanks between JSON's tokens, by itself:
+the enumeration ends the former, `CALM` the latter."""
 CALM = {"frequency_penalty": 2.0, "max_tokens": 100}
 PARAMETERS = {"type": "object", "properties": {"a": NUMBER, "b": NUMBER}, "required": ["a", "b"]}
 TOOL = {"type": "function", "function": {"name": "add", "description": "Add", "parameters": PARAMETERS}}
@@ -46,10 +46,10 @@ def with_openai(url: str) -> dict[str, Case]:
 
     def error() -> str:
         try:
-            create(model="nobody")
-        except openai.NotFoundError as refused:
-            return str(refused.code)
-        raise AssertionError("no error came")
+            create(model="unknown")
+        except openai.NotFoundError as not_found:
+            return str(not_found.code)
+        raise AssertionError("no error was raised")
 
     return {
         "chat": lambda: create(model="auto").choices[0].message.content,
@@ -83,10 +83,10 @@ def with_openai_async(url: str) -> dict[str, Case]:
 
     def error() -> str:
         try:
-            done(model="nobody")
-        except openai.NotFoundError as refused:
-            return str(refused.code)
-        raise AssertionError("no error came")
+            done(model="unknown")
+        except openai.NotFoundError as not_found:
+            return str(not_found.code)
+        raise AssertionError("no error was raised")
 
     return {
         "chat": lambda: done(model="auto").choices[0].message.content,
@@ -107,23 +107,23 @@ def with_langchain(url: str) -> dict[str, Case]:
         return ChatOpenAI(model=model, base_url=url, api_key="none", max_retries=0, **settings)
 
     def tools() -> Any:
-        call = chat(**CALM).bind_tools([TOOL], tool_choice="add").invoke(QUESTION).tool_calls[0]
+        call = chat(**CALM).bind_tools([TOOL], tool_choice="add").invoke(QUERY).tool_calls[0]
         return call["name"], sorted(call["args"])
 
     def error() -> str:
         try:
-            chat("nobody").invoke(QUESTION)
-        except openai.NotFoundError as refused:
-            return str(refused.code)
-        raise AssertionError("no error came")
+            chat("unknown").invoke(QUERY)
+        except openai.NotFoundError as not_found:
+            return str(not_found.code)
+        raise AssertionError("no error was raised")
 
     schema = {"title": "answer", **SCHEMA}
     return {
-        "chat": lambda: chat("auto").invoke(QUESTION).content,
-        "stream": lambda: "".join(str(chunk.content) for chunk in chat().stream(QUESTION)),
+        "chat": lambda: chat("auto").invoke(QUERY).content,
+        "stream": lambda: "".join(str(chunk.content) for chunk in chat().stream(QUERY)),
         "tools": tools,
         "schema": lambda: sorted(
-            chat(**CALM).with_structured_output(schema, method="json_schema").invoke(QUESTION)
+            chat(**CALM).with_structured_output(schema, method="json_schema").invoke(QUERY)
         ),
         "error": error,
     }
@@ -149,10 +149,10 @@ def with_litellm(url: str) -> dict[str, Case]:
 
     def error() -> str:
         try:
-            create("nobody")
-        except litellm.NotFoundError as refused:
-            return "model_not_found" if "model_not_found" in str(refused) else "named by its status: 404"
-        raise AssertionError("no error came")
+            create("unknown")
+        except litellm.NotFoundError as not_found:
+            return "model_not_found" if "model_not_found" in str(not_found) else "named by its status: 404"
+        raise AssertionError("no error was raised")
 
     return {
         "chat": lambda: create("auto").choices[0].message.content,
@@ -174,9 +174,9 @@ LIBRARIES = {
 
 
 def main(url: str, *libraries: str) -> None:
-    """Every case with the named libraries."""
-    found = {name: {case: do() for case, do in LIBRARIES[name](url).items()} for name in libraries}
-    sys.stdout.write(json.dumps(found) + "\n")
+    """Run every case with the named libraries."""
+    results = {name: {case: do() for case, do in LIBRARIES[name](url).items()} for name in libraries}
+    sys.stdout.write(json.dumps(results) + "\n")
 
 
 if __name__ == "__main__":

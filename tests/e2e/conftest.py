@@ -21,7 +21,7 @@ class Application:
     pid: int
     log: Path
     config: Path
-    """What it was started with, but for the port."""
+    """The configuration that it was started with, apart from the port."""
 
     def client(self, **options: object) -> openai.OpenAI:
         """The real openai client, without retries unless a test wants them."""
@@ -36,7 +36,7 @@ class Application:
 
 
 def patient(folder: Path) -> Path:
-    """serve_config.yaml with a router deadline that a busy machine keeps: these tests judge the router."""
+    """serve_config.yaml with a router deadline that a busy machine meets: the tests are about the router."""
     data = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
     data["applications"][0]["args"]["ingress"]["router_deadline_ms"] = 10_000
     file = folder / "serve_config.yaml"
@@ -45,14 +45,14 @@ def patient(folder: Path) -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port on which no process listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def port_to_serve_on() -> int:
-    """One below the ports of outgoing connections, as its companions of the fast transport are too."""
+    """A port below those of outgoing connections, like the others of the fast transport."""
     return free_port() % 8000 + 20000
 
 
@@ -65,7 +65,7 @@ def application(
     log, config = folder / "serve.log", patient(folder)
     with serving(config, port=port_to_serve_on(), fast=fast, log=log) as (url, process):
         if not wait_until_ready(url, lambda: process.poll() is None, print):
-            pytest.fail("the application did not come up:\n" + log.read_text(errors="replace")[-6000:])
+            pytest.fail("the application is not ready:\n" + log.read_text(errors="replace")[-6000:])
         yield Application(url, process.pid, log, config)
 
 

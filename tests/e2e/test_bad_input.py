@@ -65,14 +65,14 @@ CASES: dict[str, tuple[str, str, dict[str, Any], int, str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_request_gets_the_envelope_and_its_status(application: Application, case: str) -> None:
     method, path, options, status, code = CASES[case]
-    answer = httpx.request(method, application.url + path, timeout=60, **options)
+    response = httpx.request(method, application.url + path, timeout=60, **options)
 
-    assert answer.status_code == status, answer.text
-    error = answer.json()["error"]
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
     assert error["code"] == code
     assert error.keys() == {"message", "type", "param", "code"}
     assert error["message"]
-    assert "Traceback" not in answer.text
+    assert "Traceback" not in response.text
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_openai_client_raises_its_own_class(
     assert caught.value.request_id
 
 
-def test_the_chat_template_refuses_an_unknown_role(client: openai.OpenAI) -> None:
+def test_the_chat_template_rejects_an_unknown_role(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(
             model="words",

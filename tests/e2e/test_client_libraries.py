@@ -1,6 +1,6 @@
 """The openai client, LangChain's ChatOpenAI and the LiteLLM SDK, each against the real application.
 
-Each library lives in an environment of its own, which the test makes: their pins exclude each other.
+Each library has an environment of its own, which the test creates: their pins exclude each other.
 """
 
 import json
@@ -20,7 +20,7 @@ ENVIRONMENTS = {
     ("openai", "openai async", "langchain"): ("openai==3.54.0", "langchain-openai==1.7.3"),
     ("litellm",): ("litellm==1.105.0",),
 }
-"""Libraries → what is installed for them."""
+"""Libraries → the packages that are installed for them."""
 ERRORS = {"litellm": "named by its status: 404"}
 """LiteLLM raises its own class for the status and drops the code."""
 ALONE = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
@@ -39,10 +39,10 @@ def test_a_library_does_chat_streaming_tools_schema_and_errors(
     command = [python, script, f"{application.url}/v1", *libraries]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=ALONE)
     assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    results = json.loads(done.stdout.splitlines()[-1])
 
-    assert list(found) == list(libraries)
-    for library, cases in found.items():
+    assert list(results) == list(libraries)
+    for library, cases in results.items():
         assert "42" in cases["chat"], library
         assert "42" in cases["stream"], library
         assert cases["tools"] == ["add", ["a", "b"]], library

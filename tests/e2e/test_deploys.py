@@ -25,7 +25,7 @@ from tests.e2e.conftest import Application
 
 pytestmark = pytest.mark.e2e
 
-ASKED = questions("heldout", n=60, seed=23)
+HELD_OUT = questions("heldout", n=60, seed=23)
 WITHIN_S = 180.0
 
 
@@ -51,7 +51,7 @@ class Load:
     async def _lane(self, client: httpx.AsyncClient, lane: int) -> None:
         number = lane
         while not self._stop:
-            query = ASKED[number % len(ASKED)].query
+            query = HELD_OUT[number % len(HELD_OUT)].query
             body = {"model": "auto", "messages": [{"role": "user", "content": query}], "max_tokens": 8}
             try:
                 response = await client.post("/v1/chat/completions", json=body)
@@ -96,14 +96,14 @@ def deploy(application: Application, folder: Path, change: Callable[[dict[str, A
 
 
 def processes(*titles: str) -> dict[str, set[int]]:
-    """Title → ids of the processes that bear it."""
-    found: dict[str, set[int]] = {title: set() for title in titles}
+    """Title → ids of the processes with it."""
+    ids: dict[str, set[int]] = {title: set() for title in titles}
     for process in psutil.process_iter(["pid", "cmdline"]):
         command = " ".join(process.info["cmdline"] or ())
         for title in titles:
             if command.startswith(title):
-                found[title].add(process.info["pid"])
-    return found
+                ids[title].add(process.info["pid"])
+    return ids
 
 
 ENGINES, INGRESS, ROUTER = (
@@ -174,7 +174,7 @@ def test_an_expert_comes_changes_and_goes_and_nothing_else_restarts(
     removed = processes(*titles)
 
     assert all(len(before[title]) == 1 for title in others)
-    assert all(found[title] == before[title] for found in (added, changed, removed) for title in others)
+    assert all(now[title] == before[title] for now in (added, changed, removed) for title in others)
     assert added[replica_of("atlas")] == before[replica_of("atlas")]
     assert added[replica_of("twin")] == changed[replica_of("twin")] != set()
     assert len(before[ENGINES] - changed[ENGINES]) == 1
@@ -186,12 +186,12 @@ def test_an_expert_comes_changes_and_goes_and_nothing_else_restarts(
 
 
 def router_part(application: Application) -> dict[str, Any]:
-    """What `/ready` says of the router."""
+    """The router in the response of `/ready`."""
     part: dict[str, Any] = httpx.get(f"{application.url}/ready").json()["parts"]["router"]
     return part
 
 
-def test_a_policy_is_swapped_under_load_and_a_corrupt_one_refused(
+def test_a_policy_is_swapped_under_load_and_a_corrupt_one_rejected(
     application: Application, tmp_path: Path
 ) -> None:
     def serving(folder: Path) -> Callable[[dict[str, Any]], None]:
@@ -212,14 +212,14 @@ def test_a_policy_is_swapped_under_load_and_a_corrupt_one_refused(
             lambda: answers(application, "auto").headers.get("x-router-policy") == new.policy_id, "the swap"
         )
         deploy(application, tmp_path, serving(tmp_path / "corrupt"))
-        # A deploy by itself may make a part unready for a moment: wait for this very reason.
-        wait_until(lambda: "IntegrityError" in router_part(application)["why"], "the refusal is told")
-        refused = httpx.get(f"{application.url}/ready").status_code
+        # A deploy alone may make a part unready for a short time: wait for this reason.
+        wait_until(lambda: "IntegrityError" in router_part(application)["why"], "the rejection is reported")
+        status = httpx.get(f"{application.url}/ready").status_code
         served = answers(application, "auto")
         deploy(application, tmp_path, lambda data: None)
         wait_until(lambda: httpx.get(f"{application.url}/ready").status_code == 200, "the old policy is back")
 
-    assert refused == 503
+    assert status == 503
     assert served.headers["x-router-policy"] == new.policy_id
     assert running.policies <= {old.policy_id, new.policy_id}
     assert set(running.statuses) == {200}

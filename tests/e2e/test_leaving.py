@@ -1,4 +1,4 @@
-"""Clients that leave the real application: vLLM's own metrics say that its engines come to rest."""
+"""Clients that disconnect from the real application: by vLLM's own metrics, its engines become idle."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 CLIENTS = 50
 LONG = {"max_tokens": 400, "ignore_eos": True, "temperature": 1.0}
-"""An answer that no client here waits for: seconds of work for an engine."""
+"""Seconds of work for an engine: no client here waits for the whole answer."""
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def watch(application: Application) -> Iterator[Watch]:
 
 
 async def leave_at_random(url: str, seed: int) -> int:
-    """Clients that go after a random time, in every phase; how many left before their answer was whole."""
+    """Let clients disconnect after a random time; how many did before their answer was complete."""
     drawn = random.Random(seed)
 
     async def one(client: httpx.AsyncClient, number: int) -> bool:
@@ -52,18 +52,18 @@ async def leave_at_random(url: str, seed: int) -> int:
 
 
 def wave(application: Application, watch: Watch, seed: int) -> float:
-    """Seconds from the last client's leaving until no engine runs or queues anything."""
+    """Seconds from the last disconnect until no engine runs or queues a request."""
     left = asyncio.run(leave_at_random(application.url, seed))
     began = time.monotonic()
     assert watch.until_idle(60.0)
     took = time.monotonic() - began
-    sys.stdout.write(f"{left} of {CLIENTS} left early, engines at rest {took:.2f} s after the last\n")
+    sys.stdout.write(f"{left} of {CLIENTS} left early, engines idle {took:.2f} s after the last\n")
     assert left > CLIENTS / 2
     return took
 
 
 def test_engines_come_to_rest_when_clients_leave(application: Application, watch: Watch) -> None:
-    """The time that it takes is judged in `make test-slow`."""
+    """The time that it takes is tested in `make test-slow`."""
     assert wave(application, watch, seed=1) >= 0
 
 

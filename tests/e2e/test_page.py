@@ -29,12 +29,12 @@ TOLERANCE = 0.05
 MARKUP = "<script>window.hacked=1</script> **bold** <img src=x onerror=window.hacked=1>"
 SEEN_WITHIN_MS = 5_000
 KILLED = "ray::ServeReplica:expert-words:Expert"
-QUESTIONS = tuple(question.query for question in questions("heldout", n=6, seed=5))
+QUERIES = tuple(question.query for question in questions("heldout", n=6, seed=5))
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One answered request of the load."""
+    """One successful request of the load."""
 
     at: float
     expert: str
@@ -59,13 +59,13 @@ class Load:
         async with httpx.AsyncClient(base_url=url, timeout=60) as http, asyncio.TaskGroup() as group:
             for number in range(int(RATE * LOAD_S)):
                 await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
-                group.create_task(self._one(http, QUESTIONS[number % len(QUESTIONS)]))
+                group.create_task(self._one(http, QUERIES[number % len(QUERIES)]))
 
-    async def _one(self, http: httpx.AsyncClient, question: str) -> None:
-        body = {"model": "auto", "max_tokens": 8, "messages": [{"role": "user", "content": question}]}
-        answer = await http.post("/v1/chat/completions", json=body)
-        assert answer.status_code == 200, answer.text
-        self.done.append(Done(time.time(), answer.headers["x-router-expert"]))
+    async def _one(self, http: httpx.AsyncClient, query: str) -> None:
+        body = {"model": "auto", "max_tokens": 8, "messages": [{"role": "user", "content": query}]}
+        response = await http.post("/v1/chat/completions", json=body)
+        assert response.status_code == 200, response.text
+        self.done.append(Done(time.time(), response.headers["x-router-expert"]))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def tab(chromium: Any) -> Iterator[Any]:
         yield page
 
 
-def test_ask_streams_an_answer_and_a_slider_moves_the_decision(application: Application, tab: Any) -> None:
+def test_chat_streams_an_answer_and_a_slider_moves_the_decision(application: Application, tab: Any) -> None:
     tab.goto(application.url)
     tab.fill("#query", SUM)
     tab.wait_for_selector("#live-experts li")
@@ -92,21 +92,21 @@ def test_ask_streams_an_answer_and_a_slider_moves_the_decision(application: Appl
     assert re.search(r"\d", tab.inner_text(".turn .said"))
     assert "tokens" in tab.inner_text(".turn .answer")
 
-    moved = {question: chosen_along_the_slider(tab, question) for question in QUESTIONS}
+    moved = {query: chosen_along_the_slider(tab, query) for query in QUERIES}
     assert any(len(set(chosen)) >= 2 for chosen in moved.values()), moved
     assert all(chosen[-1] != "generalist" for chosen in moved.values()), moved
 
 
-def chosen_along_the_slider(tab: Any, question: str) -> list[str]:
-    """Who would answer at best quality, in the middle, and when cost is nearly all."""
+def chosen_along_the_slider(tab: Any, query: str) -> list[str]:
+    """The chosen expert at best quality, in the middle, and where cost outweighs quality."""
     tab.click("#fresh")
-    tab.fill("#query", question)
+    tab.fill("#query", query)
     chosen = []
     for at in ("0", "50", "100"):
         tab.locator("#cost").fill(at)
         words = "best quality" if at == "0" else f"cost_weight {tab.inner_text('#cost-value')}"
         tab.wait_for_selector(f"#live:has-text('{words}')")
-        tab.wait_for_timeout(500)  # the last question's decision may have been worded alike
+        tab.wait_for_timeout(500)  # the words may be the same as for the last query's decision
         chosen.append(tab.get_attribute("#live", "data-expert"))
     return chosen
 
@@ -128,13 +128,13 @@ def test_the_board_agrees_with_the_load_generator(application: Application, tab:
     tab.wait_for_selector("body[data-views]")
     with Load(application.url) as load:
         time.sleep(LOAD_S - 4)
-        told = tab.evaluate("({...document.body.dataset})")
+        dataset = tab.evaluate("({...document.body.dataset})")
         rate = float(tab.get_attribute("#rate", "data-value"))
         shares = {
             row.get_attribute("data-expert"): float(row.get_attribute("data-share"))
             for row in tab.locator("#experts tbody tr").all()
         }
-    begin, end = float(told["from"]), float(told["at"])
+    begin, end = float(dataset["from"]), float(dataset["at"])
     seen = [one for one in load.done if begin < one.at <= end]
 
     assert end - begin == pytest.approx(10, abs=3)
@@ -144,7 +144,7 @@ def test_the_board_agrees_with_the_load_generator(application: Application, tab:
         assert share == pytest.approx(counted, abs=TOLERANCE)
 
 
-def test_the_policy_in_force_is_shown(application: Application, tab: Any) -> None:
+def test_the_policy_in_effect_is_shown(application: Application, tab: Any) -> None:
     tab.goto(f"{application.url}/policy")
     tab.wait_for_selector("body[data-policy]")
     policy_id = httpx.get(f"{application.url}/page/data/policy").json()["policy_id"]
@@ -156,11 +156,11 @@ def test_the_policy_in_force_is_shown(application: Application, tab: Any) -> Non
 
 
 def test_markup_of_a_model_is_shown_as_text(application: Application, tab: Any) -> None:
-    def hold_it_to_markup(route: Any) -> None:
+    def constrain_to_markup(route: Any) -> None:
         body = {**json.loads(route.request.post_data), "structured_outputs": {"choice": [MARKUP]}}
         route.continue_(post_data=json.dumps(body))
 
-    tab.route("**/v1/chat/completions", hold_it_to_markup)
+    tab.route("**/v1/chat/completions", constrain_to_markup)
     tab.goto(application.url)
     tab.fill("#query", SUM)
     tab.press("#query", "Enter")
@@ -187,7 +187,7 @@ def test_a_killed_expert_is_seen_on_the_board_and_in_the_attempts(application: A
     other.wait_for_selector(".turn .said[aria-busy=false]", timeout=SEEN_WITHIN_MS)
     tab.bring_to_front()
     tab.wait_for_selector("#experts [data-expert=words] .bad", timeout=SEEN_WITHIN_MS)
-    told = other.inner_text(".turn")
+    text = other.inner_text(".turn")
     wait_until(lambda: answers(application, "words").status_code == 200, "the expert is back")
 
-    assert "experts were tried: words gave no answer" in told
+    assert "experts were tried: words gave no answer" in text

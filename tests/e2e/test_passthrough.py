@@ -1,4 +1,4 @@
-"""What a client asks of an expert comes back as from a bare vLLM server of the same expert."""
+"""Responses of an expert equal those of a bare vLLM server of the same expert."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from tests.e2e.conftest import Application, free_port
 
 pytestmark = pytest.mark.e2e
 
-QUESTION = [{"role": "user", "content": "What is 12 + 30?"}]
+MESSAGES = [{"role": "user", "content": "What is 12 + 30?"}]
 TOOL = {
     "type": "function",
     "function": {
@@ -30,7 +30,7 @@ TOOL = {
     },
 }
 SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
-CHAT = {"model": "arithmetic", "messages": QUESTION, "max_tokens": 12, "temperature": 0, "seed": 1}
+CHAT = {"model": "arithmetic", "messages": MESSAGES, "max_tokens": 12, "temperature": 0, "seed": 1}
 CHANGING = {"id", "created", "system_fingerprint", "service_tier", "created_at", "completed_at", "item_id"}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("/v1/chat/completions", CHAT),
@@ -64,10 +64,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1/completions",
         {"model": "arithmetic", "prompt": "12 + 30", "max_tokens": 8, "temperature": 0},
     ),
-    "tokenize": ("/tokenize", {"model": "arithmetic", "messages": QUESTION}),
+    "tokenize": ("/tokenize", {"model": "arithmetic", "messages": MESSAGES}),
     "messages": (
         "/v1/messages",
-        {"model": "arithmetic", "messages": QUESTION, "max_tokens": 12, "temperature": 0},
+        {"model": "arithmetic", "messages": MESSAGES, "max_tokens": 12, "temperature": 0},
     ),
     "responses": (
         "/v1/responses",
@@ -107,11 +107,11 @@ def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
                 return
         except httpx.TransportError:
             time.sleep(1)
-    pytest.fail("the bare vLLM server did not come up")
+    pytest.fail("the bare vLLM server is not ready")
 
 
 def steady(value: Any) -> Any:
-    """An answer without what differs from call to call."""
+    """A response without the fields that differ from call to call."""
     if isinstance(value, dict):
         return {
             key: steady(item)
@@ -154,7 +154,7 @@ def _events(url: str, body: dict[str, Any]) -> list[Any]:
 
 
 def _joined(events: list[Any]) -> str:
-    """All text of a stream: how it is cut into events depends on the load, what it says does not."""
+    """All text of a stream: its division into events depends on the load, the text does not."""
     return "".join(_texts(event) for event in events)
 
 

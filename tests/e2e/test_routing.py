@@ -1,4 +1,4 @@
-"""Held-out questions through the real application: routed by meaning, answered right."""
+"""Held-out queries through the real application: routed by meaning, answered correctly."""
 
 import httpx
 import openai
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.e2e
 HELD_OUT = questions("heldout", n=90, seed=11)
 
 
-def ask(client: openai.OpenAI, model: str, query: str, **options: object) -> tuple[str, str]:
-    """(answer, expert that gave it)"""
+def answer_of(client: openai.OpenAI, model: str, query: str, **options: object) -> tuple[str, str]:
+    """An answer, and the expert that gave it."""
     raw = client.chat.completions.with_raw_response.create(
         model=model,
         messages=[{"role": "user", "content": query}],
@@ -26,13 +26,13 @@ def ask(client: openai.OpenAI, model: str, query: str, **options: object) -> tup
     return (completion.choices[0].message.content or "").strip(), raw.headers["x-router-expert"]
 
 
-def test_held_out_questions_go_to_an_expert_that_answers_right(client: openai.OpenAI) -> None:
+def test_held_out_queries_go_to_an_expert_that_answers_right(client: openai.OpenAI) -> None:
     answerable, right = [], []
     for question in HELD_OUT:
-        alone = {expert: ask(client, expert, question.query)[0] for expert in EXPERTS}
+        alone = {expert: answer_of(client, expert, question.query)[0] for expert in EXPERTS}
         if question.reference in alone.values():
             answerable.append(question)
-            answer, expert = ask(client, "auto", question.query)
+            answer, expert = answer_of(client, "auto", question.query)
             assert answer == alone[expert]
             right.append(answer == question.reference)
 
@@ -41,16 +41,16 @@ def test_held_out_questions_go_to_an_expert_that_answers_right(client: openai.Op
 
 
 @pytest.mark.parametrize("task", ["arithmetic", "words", "atlas"])
-def test_each_kind_of_question_goes_to_its_expert(client: openai.OpenAI, task: str) -> None:
-    asked = [question for question in HELD_OUT if question.task == task][:20]
-    experts = [ask(client, "auto", question.query)[1] for question in asked]
+def test_each_kind_of_query_goes_to_its_expert(client: openai.OpenAI, task: str) -> None:
+    chosen = [question for question in HELD_OUT if question.task == task][:20]
+    experts = [answer_of(client, "auto", question.query)[1] for question in chosen]
 
-    assert experts.count(task) >= 0.95 * len(asked)
+    assert experts.count(task) >= 0.95 * len(chosen)
 
 
-def test_a_stream_says_what_the_whole_answer_says(client: openai.OpenAI) -> None:
+def test_a_stream_holds_the_same_answer_as_a_plain_response(client: openai.OpenAI) -> None:
     question = HELD_OUT[0]
-    whole, _ = ask(client, "auto", question.query)
+    whole, _ = answer_of(client, "auto", question.query)
     stream = client.chat.completions.create(
         model="auto",
         messages=[{"role": "user", "content": question.query}],
@@ -91,23 +91,23 @@ def test_a_named_expert_skips_the_router(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("question", HELD_OUT[:12], ids=lambda question: question.kind)
-def test_route_says_what_the_same_request_then_does(application: Application, question: Question) -> None:
+def test_route_previews_what_the_same_request_then_does(application: Application, question: Question) -> None:
     body = {"model": "auto", "messages": [{"role": "user", "content": question.query}], "max_tokens": 16}
     with httpx.Client(base_url=application.url, timeout=60) as http:
-        told = http.post("/v1/route", json=body).json()
+        preview = http.post("/v1/route", json=body).json()
         done = http.post("/v1/chat/completions", json=body)
 
-    assert told["expert"] == done.headers["x-router-expert"] == done.json()["model"]
-    assert told["policy"] == done.headers["x-router-policy"]
-    assert told["ranking"][0] == told["expert"]
-    assert told["reason"] == "routed"
-    assert set(told["experts"]) == set(EXPERTS)
+    assert preview["expert"] == done.headers["x-router-expert"] == done.json()["model"]
+    assert preview["policy"] == done.headers["x-router-policy"]
+    assert preview["ranking"][0] == preview["expert"]
+    assert preview["reason"] == "routed"
+    assert set(preview["experts"]) == set(EXPERTS)
 
 
 def test_preferences_and_presets_move_the_choice(client: openai.OpenAI, application: Application) -> None:
     query = HELD_OUT[0].query
-    _, generalist = ask(client, "auto", query, extra_body={"routing": {"experts": ["generalist"]}})
-    _, without = ask(client, "auto-best", query, extra_body={"routing": {"exclude": ["generalist"]}})
+    _, generalist = answer_of(client, "auto", query, extra_body={"routing": {"experts": ["generalist"]}})
+    _, without = answer_of(client, "auto-best", query, extra_body={"routing": {"exclude": ["generalist"]}})
     with httpx.Client(base_url=application.url, timeout=60) as http:
         body = {
             "model": "auto",

@@ -1,4 +1,4 @@
-"""What an operator sees of the real application: every engine's own metrics in one scrape."""
+"""Observability of the real application: every engine's own metrics in one scrape."""
 
 import re
 import shutil
@@ -21,22 +21,20 @@ pytestmark = pytest.mark.e2e
 EXPERTS = ("arithmetic", "atlas", "generalist", "words")
 
 
-def test_one_scrape_tells_of_the_engines_of_all_experts(
-    application: Application, client: openai.OpenAI
-) -> None:
+def test_one_scrape_shows_the_engines_of_all_experts(application: Application, client: openai.OpenAI) -> None:
     for name in EXPERTS:
         client.chat.completions.create(
             model=name, messages=[{"role": "user", "content": "hello"}], max_tokens=2
         )
-    time.sleep(1.1)  # what was gathered before is told for a second
+    time.sleep(1.1)  # the ingress caches metrics for a second
     lines = httpx.get(f"{application.url}/metrics", timeout=10).text.splitlines()
 
     for name in EXPERTS:
-        told = [
+        engine = [
             line for line in lines if f'model_name="{name}"' in line and f'replica="expert-{name}#' in line
         ]
-        assert any(line.startswith("vllm:num_requests_running{") for line in told)
-        assert any(line.startswith("vllm:generation_tokens_total{") for line in told)
+        assert any(line.startswith("vllm:num_requests_running{") for line in engine)
+        assert any(line.startswith("vllm:generation_tokens_total{") for line in engine)
     assert any(line.startswith("to_router_router_batch_size_count{") for line in lines)
     assert sum(line == "# TYPE vllm:num_requests_running gauge" for line in lines) == 1
 
@@ -47,7 +45,7 @@ def test_every_metric_of_dashboards_and_alerts_is_emitted_by_the_running_applica
     client.chat.completions.create(
         model="auto", messages=[{"role": "user", "content": "hello"}], max_tokens=2
     )
-    time.sleep(1.1)  # what was gathered before is told for a second
+    time.sleep(1.1)  # the ingress caches metrics for a second
     text = httpx.get(f"{application.url}/metrics", timeout=10).text
 
     emitted = {
@@ -79,13 +77,13 @@ def test_a_real_prometheus_reads_the_application_and_answers_every_query(
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
         _until(lambda: httpx.get(f"http://{address}/-/ready").status_code == 200, "it is ready")
-        _until(lambda: _ask(address, "query", query="to_router_ready"), "it scrapes")
+        _until(lambda: _query(address, "query", query="to_router_ready"), "it scrapes")
         client.chat.completions.create(
             model="auto", messages=[{"role": "user", "content": "hello"}], max_tokens=2
         )
-        _until(lambda: _ask(address, "query", query="rate(to_router_requests_total[1m]) > 0"), "it counts")
+        _until(lambda: _query(address, "query", query="rate(to_router_requests_total[1m]) > 0"), "it counts")
         answers = {
-            query: _ask(address, "query", query=query.replace("$__rate_interval", "1m"))
+            query: _query(address, "query", query=query.replace("$__rate_interval", "1m"))
             for _, query in queries()
         }
         _until(
@@ -104,18 +102,18 @@ def test_a_real_prometheus_reads_the_application_and_answers_every_query(
     assert "ToRouterGone" not in firing
 
 
-def _ask(address: str, what: str, **params: str) -> list[dict[str, Any]]:
-    answer = httpx.get(f"http://{address}/api/v1/{what}", params=params, timeout=10)
-    assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json()["data"]["result"]
-    return found
+def _query(address: str, what: str, **params: str) -> list[dict[str, Any]]:
+    response = httpx.get(f"http://{address}/api/v1/{what}", params=params, timeout=10)
+    assert response.status_code == 200, response.text
+    result: list[dict[str, Any]] = response.json()["data"]["result"]
+    return result
 
 
 def _rules(address: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.get(f"http://{address}/api/v1/rules", timeout=10).json()["data"][
+    groups: list[dict[str, Any]] = httpx.get(f"http://{address}/api/v1/rules", timeout=10).json()["data"][
         "groups"
     ]
-    return found
+    return groups
 
 
 def _until(done: Callable[[], object], what: str) -> None:

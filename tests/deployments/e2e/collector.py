@@ -1,4 +1,4 @@
-"""Where traces go in tests: an OTLP receiver on loopback that keeps every span."""
+"""An OTLP receiver on loopback that keeps every span, for tests of traces."""
 
 import threading
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A span as it came."""
+class ReceivedSpan:
+    """The fields of a received span that tests read."""
 
     service: str
     name: str
@@ -23,13 +24,13 @@ class Collector:
     """The receiver; `with` starts and ends it."""
 
     def __init__(self) -> None:
-        self.spans: list[Seen] = []
-        kept = self.spans
+        self.spans: list[ReceivedSpan] = []
+        spans = self.spans
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                kept.extend(_read(body))
+                spans.extend(_read(body))
                 self.send_response(200)
                 self.send_header("content-type", "application/x-protobuf")
                 self.send_header("content-length", "0")
@@ -45,7 +46,7 @@ class Collector:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def of(self, trace: str) -> list[Seen]:
+    def of(self, trace: str) -> list[ReceivedSpan]:
         """Spans of one trace, so far."""
         return [span for span in [*self.spans] if span.trace == trace]
 
@@ -59,17 +60,22 @@ class Collector:
         self._thread.join()
 
 
-def _read(body: bytes) -> list[Seen]:
-    found = ExportTraceServiceRequest.FromString(body)
+def _read(body: bytes) -> list[ReceivedSpan]:
+    request = ExportTraceServiceRequest.FromString(body)
     return [
-        Seen(
-            service=next(a.value.string_value for a in told.resource.attributes if a.key == "service.name"),
+        ReceivedSpan(
+            service=_service(resource_spans),
             name=span.name,
             trace=span.trace_id.hex(),
             id=span.span_id.hex(),
             parent=span.parent_span_id.hex(),
         )
-        for told in found.resource_spans
-        for scope in told.scope_spans
+        for resource_spans in request.resource_spans
+        for scope in resource_spans.scope_spans
         for span in scope.spans
     ]
+
+
+def _service(spans: ResourceSpans) -> str:
+    attributes = spans.resource.attributes
+    return next(item.value.string_value for item in attributes if item.key == "service.name")

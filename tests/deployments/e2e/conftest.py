@@ -36,46 +36,46 @@ class Graph:
     process: subprocess.Popen[bytes]
     """`serve run`."""
     run: str
-    """What tells its processes from those of other runs."""
+    """A mark in the environment of its processes, which those of other runs do not have."""
     log: Path
     keys: Path
     key: str
-    """Of a caller without limits."""
+    """The key of a caller without limits."""
     decisions: Path
     """The decision log's folder."""
     small_disk: bool
-    """Whether that folder is a disk of its own, small enough to be filled."""
+    """Whether that folder is on a disk of its own, small enough to be filled."""
     spans: Collector
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """Workers of this very run whose title contains the given words."""
-        found = []
+        """Workers of this run whose title contains the given words."""
+        workers = []
         for process in psutil.process_iter():
             try:
                 ours = process.environ().get(MARK) == self.run
                 if ours and title in " ".join(process.cmdline()):
-                    found.append(process)
+                    workers.append(process)
             except psutil.Error:
                 continue
-        return found
+        return workers
 
     def kill_one(self, title: str) -> int:
-        """SIGKILL to one of them; its process id."""
+        """Send SIGKILL to one of them; its process id."""
         process = self.processes(title)[0]
         process.kill()
         return process.pid
 
     def new_key(self, **limits: Any) -> tuple[str, str]:
-        """A new key in force, and its id."""
+        """A new key in effect, and its id."""
         key, record = new_key("test", limits=KeyLimits.model_validate(limits))
-        found = read_keys(self.keys)
-        write_keys(self.keys, KeyFile(keys=[*found.keys, record]))
-        time.sleep(1.5)  # the ingress looks at the file twice a second
+        file = read_keys(self.keys)
+        write_keys(self.keys, KeyFile(keys=[*file.keys, record]))
+        time.sleep(1.5)  # the ingress reads the file twice a second
         return key, record.id
 
 
 def configuration(keys: Path, decisions: Path) -> dict[str, Any]:
-    """The graph as Serve takes it."""
+    """The graph as a Serve config."""
     simulated = [
         {
             "name": f"expert-{name}",
@@ -116,7 +116,7 @@ def configuration(keys: Path, decisions: Path) -> dict[str, Any]:
         "health_check_period_s": 2,
         "user_config": {"policy": "cluster/local/policy"},
     }
-    door = {
+    application = {
         "name": "to-router",
         "route_prefix": "/",
         "import_path": "deployments.app:build_app",
@@ -127,13 +127,13 @@ def configuration(keys: Path, decisions: Path) -> dict[str, Any]:
         "proxy_location": "EveryNode",
         "http_options": {"host": "127.0.0.1", "port": 8000},
         "logging_config": {"encoding": "JSON", "enable_access_log": False},
-        "applications": [door, *simulated],
+        "applications": [application, *simulated],
     }
 
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """A disk in memory, where this user may mount one; whether it is there."""
+    """A disk in memory, where this user may mount one; yields whether it is there."""
     folder.mkdir()
     size = f"size={DISK_MIB}m"
     mounted = (
@@ -156,7 +156,7 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @contextmanager
 def running(request: pytest.FixtureRequest, folder: Path, *, mounted: bool) -> Iterator[Graph]:
-    """The graph, up and ready; its decision log is on the small disk."""
+    """The graph, ready; its decision log is on the small disk."""
     keys, decisions = folder / "keys.json", folder / "disk" / "decisions"
     key, record = new_key("unlimited")
     write_keys(keys, KeyFile(keys=[record]))
@@ -172,13 +172,13 @@ def running(request: pytest.FixtureRequest, folder: Path, *, mounted: bool) -> I
         monkey.setenv(MARK, run)  # before Ray starts: all its processes inherit it
         with serving(config, port=port_to_serve_on(), fast=fast, log=log) as (url, process):
             if not wait_until_ready(url, lambda: process.poll() is None, print):
-                pytest.fail("the graph did not come up:\n" + log.read_text(errors="replace")[-6000:])
+                pytest.fail("the graph is not ready:\n" + log.read_text(errors="replace")[-6000:])
             yield Graph(url, process, run, log, keys, key, decisions, mounted, spans)
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What one process takes."""
+    """The resources that one process uses."""
 
     resident_mib: float
     descriptors: int
@@ -197,18 +197,18 @@ TITLES = (
     "ServeController",
     "haproxy.cfg",
 )
-"""What the processes call themselves that serve requests, count them or pass them on."""
+"""Titles of the processes that serve requests, count them or pass them on."""
 
 
 def sizes(graph: Graph) -> dict[str, Size]:
-    """Every such process's, by its title."""
+    """The resources of each of these processes, by title."""
     return {
         f"{title} {process.pid}": Size.of(process) for title in TITLES for process in graph.processes(title)
     }
 
 
 class Watch:
-    """What the experts' engines are doing, asked every fifth of a second by a process of its own."""
+    """The load of the experts' engines, read every fifth of a second by a process of its own."""
 
     def __init__(self, experts: tuple[str, ...] = EXPERTS) -> None:
         self._process = subprocess.Popen(
@@ -222,23 +222,23 @@ class Watch:
 
     def next(self) -> int:
         """Requests running and waiting in all engines, now."""
-        asked_at = time.time()
+        called_at = time.time()
         assert self._process.stdout is not None
         while line := self._process.stdout.readline():
-            # What was seen before stands in the pipe until it is read.
-            if line.startswith("{") and (told := json.loads(line))["at"] >= asked_at:
-                return int(told["busy"])
+            # Earlier observations are in the pipe until they are read.
+            if line.startswith("{") and (observation := json.loads(line))["at"] >= called_at:
+                return int(observation["busy"])
         raise AssertionError("the watch ended")
 
     def until_idle(self, within_s: float) -> bool:
-        """Whether the engines come to rest in time."""
+        """Whether the engines become idle in time."""
         return self.until(lambda busy: busy == 0, within_s)
 
-    def until(self, wanted: Callable[[int], bool], within_s: float) -> bool:
-        """Whether what is busy becomes as wanted in time."""
+    def until(self, is_reached: Callable[[int], bool], within_s: float) -> bool:
+        """Whether the number of busy requests satisfies a condition in time."""
         end = time.monotonic() + within_s
         while time.monotonic() < end:
-            if wanted(self.next()):
+            if is_reached(self.next()):
                 return True
         return False
 

@@ -1,4 +1,4 @@
-"""Requests with an answer that can be checked, and what became of each of them."""
+"""Requests with an answer that can be checked, and the outcome of each of them."""
 
 import asyncio
 import time
@@ -15,36 +15,36 @@ CHAT = "/v1/chat/completions"
 
 @dataclass
 class Tally:
-    """How many ended how; `lost` and `mixed` name what was seen."""
+    """Counts by outcome; `lost` and `mixed` hold what was observed."""
 
     sent: int = 0
     answered: int = 0
     interrupted: int = 0
     """Streams that ended in an error event and `[DONE]`."""
-    refused: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     mixed: list[str] = field(default_factory=list)
     broken_connections: int = 0
     fallbacks: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    without_time_to_come_back: int = 0
+    without_retry_after: int = 0
     answered_at: list[float] = field(default_factory=list)
     offered_over: tuple[float, float] = (0.0, 0.0)
-    """From when to when requests were sent."""
+    """The times of the first and the last request."""
 
     def __str__(self) -> str:
         return (
-            f"sent {self.sent}, answered {self.answered}, interrupted {self.interrupted}, refused "
-            f"{dict(self.refused)}, lost {len(self.lost)}, mixed {len(self.mixed)}, connections broken "
+            f"sent {self.sent}, answered {self.answered}, interrupted {self.interrupted}, rejected "
+            f"{dict(self.rejected)}, lost {len(self.lost)}, mixed {len(self.mixed)}, connections broken "
             f"{self.broken_connections}, fallbacks {self.fallbacks}, reasons {dict(self.reasons)}"
         )
 
 
 class Load:
-    """Sends chat requests and checks the answers, which echo the question.
+    """Sends chat requests and checks the answers, which echo the query.
 
     Args:
-        retries: how often a broken connection or a refusal that invites it is tried again, as the
+        retries: how often a broken connection or a rejection that allows it is tried again, as the
             openai client does.
     """
 
@@ -63,7 +63,7 @@ class Load:
         body: Callable[[int], dict[str, Any]],
         at: dict[int, Callable[[], Any]] | None = None,
     ) -> None:
-        """So many requests in so many lanes; `at` holds what happens when a request number is reached."""
+        """Send requests in parallel lanes; `at` maps the number of a request to what happens before it."""
         numbers = iter(range(requests))
 
         async def lane() -> None:
@@ -75,7 +75,7 @@ class Load:
         await asyncio.gather(*(lane() for _ in range(lanes)))
 
     async def at_rate(self, per_s: float, seconds: float, body: Callable[[int], dict[str, Any]]) -> None:
-        """An open loop: requests come at a rate whatever becomes of them."""
+        """Send requests at a rate that does not depend on the responses: an open loop."""
         started = time.monotonic()
         tasks = []
         for number in range(int(per_s * seconds)):
@@ -85,7 +85,7 @@ class Load:
         await asyncio.gather(*tasks)
 
     async def one(self, number: int, body: dict[str, Any]) -> None:
-        """One request, tried again where the openai client would."""
+        """Send one request, again where the openai client would."""
         self.tally.sent += 1
         token = f"unique{number}x{id(self)}"
         messages = [{"role": "user", "content": f"{token} What is {number} + 1?"}]
@@ -108,18 +108,18 @@ class Load:
         async with self._client.stream("POST", CHAT, json=body, headers=headers) as response:
             content = await response.aread()
         if response.status_code >= 400:
-            return self._refused(response, content, last=last)
+            return self._rejected(response, content, last=last)
         self.tally.reasons[response.headers["x-router-reason"]] += 1
         self.tally.fallbacks += int(response.headers["x-router-attempts"]) > 1
         expert = response.headers["x-router-expert"]
         if body.get("stream"):
-            self._streamed(content, token, expert)
+            self._check_stream(content, token, expert)
         else:
             answer = orjson.loads(content)
             self._check(answer["choices"][0]["message"]["content"], answer["model"], token, expert)
         return True
 
-    def _streamed(self, content: bytes, token: str, expert: str) -> None:
+    def _check_stream(self, content: bytes, token: str, expert: str) -> None:
         if not content.endswith(b"data: [DONE]\n\n"):
             self.tally.lost.append(f"a stream without end: {content[-200:]!r}")
             return
@@ -137,18 +137,18 @@ class Load:
         else:
             self.tally.mixed.append(f"{token}: {model} as {expert}: {text[:100]}")
 
-    def _refused(self, response: httpx.Response, content: bytes, *, last: bool) -> bool:
+    def _rejected(self, response: httpx.Response, content: bytes, *, last: bool) -> bool:
         try:
             code = orjson.loads(content)["error"]["code"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             self.tally.lost.append(f"{response.status_code} without envelope: {content[:200]!r}")
             return True
         if response.status_code in {429, 503} and "retry-after" not in response.headers:
-            self.tally.without_time_to_come_back += 1
+            self.tally.without_retry_after += 1
         retry = response.status_code in {408, 429} or response.status_code >= 500
         if retry and not last and response.headers.get("x-should-retry") != "false":
             return False
-        self.tally.refused[f"{response.status_code} {code}"] += 1
+        self.tally.rejected[f"{response.status_code} {code}"] += 1
         return True
 
     async def aclose(self) -> None:

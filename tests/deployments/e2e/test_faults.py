@@ -1,6 +1,6 @@
-"""The graph under faults: nothing lost, nothing mixed up, everything answered that could be.
+"""The graph under faults: no request is lost or mixed up, and every request that can be answered is.
 
-Simulated experts on real Ray. Every test prints its tally: requests sent, answered, refused, lost.
+Simulated experts on real Ray. Every test prints its tally: requests sent, answered, rejected, lost.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def run(graph: Graph, work: Callable[[Load], Coroutine[Any, Any, None]], **options: Any) -> Tally:
-    """Do some work with a load of its own; its tally, printed."""
+    """Do some work with a load of its own; prints and returns its tally."""
 
     async def working() -> Tally:
         load = Load(graph.url, options.pop("key", graph.key), **options)
@@ -40,9 +40,9 @@ def run(graph: Graph, work: Callable[[Load], Coroutine[Any, Any, None]], **optio
 
 
 def failing(*modes: str) -> Callable[[int], dict[str, Any]]:
-    """Every fourth request makes the first expert of its ranking fail in one of the given ways.
+    """Let every fourth request make the first expert of its ranking fail in one of the given modes.
 
-    With an odd number of ways each is met by streams and by whole answers.
+    With an odd number of modes each applies to streaming and to non-streaming responses.
     """
 
     def body(number: int) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def failing(*modes: str) -> Callable[[int], dict[str, Any]]:
 
 
 def fill_disk(graph: Graph) -> None:
-    """Nothing more can be written where the decision log is."""
+    """Leave no space where the decision log is."""
     if graph.small_disk:
         with (graph.decisions.parent / "filler").open("wb") as filler, contextlib.suppress(OSError):
             while True:
@@ -68,7 +68,7 @@ def fill_disk(graph: Graph) -> None:
 
 
 def clear_disk(graph: Graph) -> None:
-    """The decision log may write again."""
+    """Let the decision log write again."""
     if graph.small_disk:
         (graph.decisions.parent / "filler").unlink()
     else:
@@ -78,24 +78,23 @@ def clear_disk(graph: Graph) -> None:
 
 def records(graph: Graph) -> dict[str, float]:
     """Outcome → records of the decision log, over all replicas."""
-    time.sleep(1.1)  # what was gathered before is told for a second
-    told = httpx.get(f"{graph.url}/metrics", timeout=10).text
-    found: Counter[str] = Counter()
+    time.sleep(1.1)  # the ingress caches metrics for a second
+    text = httpx.get(f"{graph.url}/metrics", timeout=10).text
+    counts: Counter[str] = Counter()
     for outcome, count in re.findall(
-        r'^to_router_decision_log_records_total\{.*outcome="(\w+)".*\} (\S+)$', told, re.MULTILINE
+        r'^to_router_decision_log_records_total\{.*outcome="(\w+)".*\} (\S+)$', text, re.MULTILINE
     ):
-        found[outcome] += float(count)
-    return found
+        counts[outcome] += float(count)
+    return counts
 
 
 def test_two_thousand_requests_under_changing_faults(graph: Graph) -> None:
-    """Whatever dies, hangs, babbles, breaks off or fills up: nothing is lost, nothing is mixed up.
+    """Processes die, responses are garbage or end early, the disk is full: nothing is lost or mixed up.
 
-    With the retries that the openai client makes by itself: what is in flight on a killed ingress
-    replica cannot be answered by it.
+    With the retries of the openai client: a killed ingress replica cannot answer its requests in flight.
     """
     key, _ = graph.new_key(requests_per_minute=1_000_000)
-    sys.stdout.write(f"the log's disk {'is filled' if graph.small_disk else 'is taken away'}\n")
+    sys.stdout.write(f"the log's disk {'is filled' if graph.small_disk else 'is removed'}\n")
     faults = {
         300: lambda: graph.kill_one("expert-arithmetic:Expert"),
         600: lambda: fill_disk(graph),
@@ -115,12 +114,12 @@ def test_two_thousand_requests_under_changing_faults(graph: Graph) -> None:
     assert tally.sent == 2000
     assert tally.lost == []
     assert tally.mixed == []
-    assert tally.refused == {}
+    assert tally.rejected == {}
     assert tally.answered + tally.interrupted == 2000
-    # Only streams that had begun: those told to break off, and those of the two killed experts.
+    # Only streams that had begun: those configured to end early, and those of the two killed experts.
     assert tally.interrupted <= half_streams + 2 * lanes
     assert tally.broken_connections <= 3 * lanes
-    # How many depends on how long the breakers stay open: their experts are not asked at all.
+    # How many depends on how long the circuit breakers stay open: their experts get no requests.
     assert tally.fallbacks > len(modes)
     assert tally.reasons["fallback_expert"] > 100
     assert tally.reasons["fallback_router"] > 0
@@ -128,7 +127,7 @@ def test_two_thousand_requests_under_changing_faults(graph: Graph) -> None:
 
 
 def wait_until_calm(graph: Graph) -> None:
-    """Until all parts are ready again in the eyes of every ingress replica, which look once a second."""
+    """Wait until every ingress replica reports all parts ready; each refreshes once a second."""
     end, calm = time.monotonic() + 60, 0
     while time.monotonic() < end:
         try:
@@ -143,13 +142,13 @@ def wait_until_calm(graph: Graph) -> None:
 
 
 def overload(graph: Graph, seconds: float, service_s: float, experts: tuple[str, ...] = EXPERTS) -> Tally:
-    """Five times what the experts can serve: their capacity is slots over service time."""
+    """Offer five times what the experts can serve; their capacity is slots over service time."""
     slow = {"ttft_ms": 1000 * service_s, "echo": True, "tokens_per_s": None, "slots": SLOTS}
     body = {"simulate": {"*": slow}, "routing": {"experts": list(experts)}}
     capacity = SLOTS * len(experts) / service_s
     tally = run(graph, lambda load: load.at_rate(5 * capacity, seconds, lambda _: body), retries=0)
-    # Places are filled and emptied in step, so that many or none may end just within a window: an answer
-    # counts with the part of its time of service that lies in it.
+    # Slots are filled and released in step, so that many or none may end just within a window: an answer
+    # counts with the part of its service time that lies in it.
     begun, ended = tally.offered_over
     full = begun + service_s
     served_s = sum(max(0.0, min(at, ended) - max(at - service_s, full)) for at in tally.answered_at)
@@ -161,24 +160,24 @@ def overload(graph: Graph, seconds: float, service_s: float, experts: tuple[str,
     )
 
     assert tally.lost == tally.mixed == []
-    assert sum(tally.refused.values()) + tally.answered == tally.sent
-    assert {refusal[:3] for refusal in tally.refused} <= {"429", "503"}
-    assert tally.without_time_to_come_back == 0
+    assert sum(tally.rejected.values()) + tally.answered == tally.sent
+    assert {rejection[:3] for rejection in tally.rejected} <= {"429", "503"}
+    assert tally.without_retry_after == 0
     if offered < 4 * capacity:
         pytest.skip(f"this machine is too busy: {offered:.0f} requests a second are no overload")
     assert goodput >= 0.8 * capacity
     return tally
 
 
-def test_overload_is_answered_at_capacity_and_refused_beyond_with_a_time_to_come_back(graph: Graph) -> None:
-    """On one expert for a moment here; on all of them for a minute in `make test-slow`."""
+def test_overload_is_served_at_capacity_and_rejected_beyond(graph: Graph) -> None:
+    """On one expert for seconds here; on all of them for a minute in `make test-slow`."""
     wait_until_calm(graph)
     overload(graph, 8, 1.0, EXPERTS[:1])
 
 
 @pytest.mark.slow
 def test_a_minute_of_overload_leaves_memory_as_it_was(graph: Graph) -> None:
-    """Answers of four seconds make a capacity that two cores can offer five times."""
+    """With answers of four seconds, two cores can send five times the capacity."""
     wait_until_calm(graph)
     overload(graph, 20, 4.0)
     before = sizes(graph)
@@ -194,7 +193,7 @@ def test_a_minute_of_overload_leaves_memory_as_it_was(graph: Graph) -> None:
 
 
 async def leave_at_random(graph: Graph, clients: int, seed: int) -> None:
-    """Clients that go after a random time, in every phase of a request."""
+    """Let clients disconnect after a random time, in every phase of a request."""
     drawn = random.Random(seed)
     slow = {"ttft_ms": 300.0, "tokens_per_s": 20.0, "tokens": 64, "slots": SLOTS, "echo": False}
 
@@ -220,11 +219,11 @@ async def leave_at_random(graph: Graph, clients: int, seed: int) -> None:
 
 
 def seconds_until_idle(watch: Watch, within_s: float) -> float:
-    """How long the engines took to come to rest."""
+    """The time until the engines are idle."""
     began = time.monotonic()
     assert watch.until_idle(within_s)
     took = time.monotonic() - began
-    sys.stdout.write(f"engines at rest {took:.2f} s after the last client left\n")
+    sys.stdout.write(f"engines idle {took:.2f} s after the last client left\n")
     return took
 
 
@@ -253,16 +252,16 @@ def test_a_hundred_clients_of_one_key_never_pass_its_limit_over_two_replicas(gra
     key, _ = graph.new_key(requests_per_minute=limit)
     tally = run(graph, lambda load: load.steady(900, 100, lambda _: {}), key=key, retries=0)
 
-    # A busy machine may refuse some of those that the key lets in: they count against it all the same.
-    let_in = tally.sent - tally.refused["429 rate_limit_exceeded"]
+    # A busy machine may reject some requests that the key admits: they count against its limit all the same.
+    admitted = tally.sent - tally.rejected["429 rate_limit_exceeded"]
     assert tally.lost == tally.mixed == []
-    assert 0.99 * limit <= let_in <= 1.01 * limit
+    assert 0.99 * limit <= admitted <= 1.01 * limit
 
     graph.kill_one("LedgerActor")
     time.sleep(1.0)
     again = run(graph, lambda load: load.steady(50, 10, lambda _: {}), key=key, retries=0)
     assert again.lost == []
-    assert let_in + again.sent - again.refused["429 rate_limit_exceeded"] <= 1.01 * limit
+    assert admitted + again.sent - again.rejected["429 rate_limit_exceeded"] <= 1.01 * limit
 
 
 def test_a_limit_of_concurrent_requests_holds_over_two_replicas(graph: Graph) -> None:
@@ -272,7 +271,7 @@ def test_a_limit_of_concurrent_requests_holds_over_two_replicas(graph: Graph) ->
 
     assert tally.lost == []
     assert tally.answered == 5
-    assert tally.refused == {"429 concurrency_limit_exceeded": 55}
+    assert tally.rejected == {"429 concurrency_limit_exceeded": 55}
 
 
 def test_a_revoked_key_stops_within_two_seconds(graph: Graph) -> None:
@@ -287,10 +286,10 @@ def test_a_revoked_key_stops_within_two_seconds(graph: Graph) -> None:
         ).status_code
 
     assert status() == 200
-    found = read_keys(graph.keys)
+    file = read_keys(graph.keys)
     records = [
         record.model_copy(update={"revoked": "now"}) if record.id == key_id else record
-        for record in found.keys
+        for record in file.keys
     ]
     write_keys(graph.keys, KeyFile(keys=records))
     time.sleep(2.0)
@@ -310,7 +309,7 @@ def test_a_revoked_key_stops_within_two_seconds(graph: Graph) -> None:
     ],
     ids=["timeout", "disconnect", "multiplexed", "bad request id", "bad bytes", "bad trace"],
 )
-def test_headers_that_would_steer_or_break_serve_do_nothing(graph: Graph, headers: dict[str, Any]) -> None:
+def test_headers_that_would_control_or_break_serve_do_nothing(graph: Graph, headers: dict[str, Any]) -> None:
     raw = [(b"authorization", f"Bearer {graph.key}".encode())]
     raw += [
         (name.encode(), value if isinstance(value, bytes) else value.encode())

@@ -1,4 +1,4 @@
-"""What an operator sees of the real graph: metrics of all replicas, traces, the decision log, ratings."""
+"""Observability of the real graph: metrics of all replicas, traces, the decision log, ratings."""
 
 import json
 import secrets
@@ -28,10 +28,10 @@ OF_FAULTS = {"to_router_static_rankings_total", "to_router_unscraped_replicas_to
 """Metrics that have samples only after something went wrong."""
 
 
-def ask(
+def send(
     graph: Graph, text: str = "What is 3 + 4?", *, key: str = "", trace: str = "", stream: bool = False
 ) -> httpx.Response:
-    """One request on a connection of its own, so that either ingress replica may answer."""
+    """Send one request on a connection of its own, so that either ingress replica may take it."""
     body = {"model": "auto", "messages": [{"role": "user", "content": text}], "stream": stream}
     headers = {"authorization": f"Bearer {key or graph.key}", "traceparent": trace}
     return httpx.post(graph.url + CHAT, json=body, headers=headers, timeout=30)
@@ -59,16 +59,16 @@ def scraped(graph: Graph) -> dict[str, Metric]:
 
 def every_kind_of_request(graph: Graph) -> None:
     for number in range(20):
-        assert ask(graph, f"What is {number} + 4?", stream=number % 2 == 0).status_code == 200
+        assert send(graph, f"What is {number} + 4?", stream=number % 2 == 0).status_code == 200
     limited, _ = graph.new_key(requests_per_minute=1)
-    assert {ask(graph, key=limited).status_code for _ in range(3)} == {200, 429}
-    assert rate(graph, ask(graph).headers["x-request-id"], 0.5) == 204
+    assert {send(graph, key=limited).status_code for _ in range(3)} == {200, 429}
+    assert rate(graph, send(graph).headers["x-request-id"], 0.5) == 204
 
 
-def test_one_scrape_tells_of_every_replica(graph: Graph) -> None:
+def test_one_scrape_shows_every_replica(graph: Graph) -> None:
     wait_until_calm(graph)
     every_kind_of_request(graph)
-    time.sleep(1.1)  # what was gathered before is told for a second
+    time.sleep(1.1)  # the ingress caches metrics for a second
     first = scraped(graph)
     replicas = {s.labels["replica"] for family in first.values() for s in family.samples}
 
@@ -81,26 +81,26 @@ def test_one_scrape_tells_of_every_replica(graph: Graph) -> None:
     assert len(ready) == 2 * (len(EXPERTS) + 1)
     assert set(ready.values()) == {1.0}
 
-    def asked() -> float:
+    def requests() -> float:
         return sum(s.value for s in scraped(graph)["to_router_requests"].samples)
 
-    before = asked()
-    assert ask(graph).status_code == 200
-    assert until(lambda: asked() == before + 1, 5)
+    before = requests()
+    assert send(graph).status_code == 200
+    assert until(lambda: requests() == before + 1, 5)
 
 
 def test_every_documented_metric_has_data_after_a_load(graph: Graph) -> None:
     every_kind_of_request(graph)
     time.sleep(1.1)
-    found = {s.name for family in scraped(graph).values() for s in family.samples}
-    found |= {name.removesuffix("_count") for name in found}
+    names = {s.name for family in scraped(graph).values() for s in family.samples}
+    names |= {name.removesuffix("_count") for name in names}
 
-    assert documented().keys() - found <= OF_FAULTS
+    assert documented().keys() - names <= OF_FAULTS
 
 
 def test_one_trace_shows_ingress_router_and_expert(graph: Graph) -> None:
     trace, parent = secrets.token_hex(16), secrets.token_hex(8)
-    assert ask(graph, f"What is {trace}?", trace=f"00-{trace}-{parent}-01").status_code == 200
+    assert send(graph, f"What is {trace}?", trace=f"00-{trace}-{parent}-01").status_code == 200
 
     services = {"to-router-ingress", "to-router-router", "to-router-expert"}
     assert until(lambda: {span.service for span in graph.spans.of(trace)} == services, 10)
@@ -113,10 +113,10 @@ def test_one_trace_shows_ingress_router_and_expert(graph: Graph) -> None:
 
 
 def test_a_rating_finds_its_decision_whichever_replica_it_meets(graph: Graph) -> None:
-    ids = [ask(graph, f"What is {n} + {n}?").headers["x-request-id"] for n in range(10)]
+    ids = [send(graph, f"What is {n} + {n}?").headers["x-request-id"] for n in range(10)]
 
     assert [rate(graph, id_, 0.75) for id_ in ids] == [204] * 10
-    assert rate(graph, "nobody-asked-this", 1) == 404
+    assert rate(graph, "no-such-request", 1) == 404
 
     def records() -> list[dict[str, object]]:
         return [record for file in log_files(graph.decisions) for record in read_records(file)]
@@ -131,7 +131,7 @@ def test_a_rating_finds_its_decision_whichever_replica_it_meets(graph: Graph) ->
 
 def test_logs_are_json_with_the_request_id_and_without_query_text(graph: Graph) -> None:
     secret = f"secret{secrets.token_hex(8)}"
-    id_ = ask(graph, f"What is {secret}?").headers["x-request-id"]
+    id_ = send(graph, f"What is {secret}?").headers["x-request-id"]
     folder = Path("/tmp/ray/session_latest/logs")  # noqa: S108 - where Ray keeps them
 
     def lines() -> list[dict[str, object]]:
@@ -168,10 +168,10 @@ def test_prometheus_scrapes_every_documented_metric(graph: Graph, tmp_path: Path
 
         def known() -> set[str]:
             try:
-                told = httpx.get(f"http://{address}/api/v1/label/__name__/values", timeout=5).json()
+                body = httpx.get(f"http://{address}/api/v1/label/__name__/values", timeout=5).json()
             except httpx.TransportError:
                 return set()
-            return {name.removesuffix("_count") for name in told["data"]} | set(told["data"])
+            return {name.removesuffix("_count") for name in body["data"]} | set(body["data"])
 
         assert until(lambda: documented().keys() - known() <= OF_FAULTS, 60), documented().keys() - known()
         up = httpx.get(f"http://{address}/api/v1/query", params={"query": "up"}, timeout=5).json()

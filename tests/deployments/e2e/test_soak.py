@@ -1,4 +1,4 @@
-"""Half load for a long time: nothing grows in any process."""
+"""Half load for a long time: no process grows."""
 
 import asyncio
 import sys
@@ -14,15 +14,15 @@ from tests.deployments.e2e.test_faults import wait_until_calm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-MOST_GROWTH = 1.05
-MOST_MORE = 20
+MAX_GROWTH = 1.05
+MAX_MORE = 20
 """Descriptors, threads or tasks that may come and go."""
 HALF_LOAD_PER_S = 40.0
-"""Less than half of the simulated capacity: the machine's processors are the narrower door."""
+"""Less than half of the simulated capacity: the machine's processors are the bottleneck."""
 
 
 def tasks(graph: Graph) -> dict[str, float]:
-    """Tasks of every ingress and router replica."""
+    """The number of tasks in each ingress and router replica."""
     text = httpx.get(f"{graph.url}/metrics", timeout=10).text
     families = {family.name: family for family in text_string_to_metric_families(text)}
     return {sample.labels["replica"]: sample.value for sample in families["to_router_tasks"].samples}
@@ -60,8 +60,8 @@ def test_nothing_grows_at_half_load(graph: Graph, request: pytest.FixtureRequest
     assert tally.answered == tally.sent
     assert after.keys() == before.keys()
     for name, was in before.items():
-        assert after[name].resident_mib <= MOST_GROWTH * was.resident_mib, name
-        assert after[name].descriptors <= was.descriptors + MOST_MORE, name
-        assert after[name].threads <= was.threads + MOST_MORE, name
+        assert after[name].resident_mib <= MAX_GROWTH * was.resident_mib, name
+        assert after[name].descriptors <= was.descriptors + MAX_MORE, name
+        assert after[name].threads <= was.threads + MAX_MORE, name
     for replica, count in tasks_before.items():
-        assert tasks_after[replica] <= count + MOST_MORE, replica
+        assert tasks_after[replica] <= count + MAX_MORE, replica

@@ -1,4 +1,4 @@
-"""Replicas that go in good order finish their streams: at a deploy, at scaling down, before the end.
+"""Replicas that stop regularly finish their streams: at a deploy, at scaling down, before the end.
 
 The last file of this folder: its last test ends the graph.
 """
@@ -31,7 +31,7 @@ LONG = {"ttft_ms": 100.0, "tokens_per_s": 8.0, "tokens": 64, "echo": False}
 
 
 async def streams(graph: Graph, when_all_began: Callable[[], Any]) -> list[bytes]:
-    """What clients get whose streams have all begun when something happens."""
+    """The bytes of each stream; something happens after all of them have begun."""
     begun = 0
     happened = asyncio.Event()
 
@@ -47,36 +47,36 @@ async def streams(graph: Graph, when_all_began: Callable[[], Any]) -> list[bytes
             "stream": True,
             "simulate": {"*": LONG},
         }
-        told, counted = b"", False
+        received, counted = b"", False
         async with client.stream("POST", CHAT, json=body) as response:
             async for chunk in response.aiter_bytes():
-                told += chunk
+                received += chunk
                 if not counted:
                     counted, begun = True, begun + 1
                     if begun == STREAMS:
                         happened.set()
-        return told
+        return received
 
     headers = {"authorization": f"Bearer {graph.key}"}
     limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=graph.url, timeout=60, headers=headers, limits=limits) as client:
         waiting = asyncio.create_task(happen())
-        found = await asyncio.gather(*(one(client, number) for number in range(STREAMS)))
+        bodies = await asyncio.gather(*(one(client, number) for number in range(STREAMS)))
         await waiting
-    return list(found)
+    return list(bodies)
 
 
-def assert_whole(found: list[bytes]) -> None:
-    """Every stream ended as it should: all tokens, no error, `[DONE]`."""
-    assert len(found) == STREAMS
-    for told in found:
-        assert told.endswith(b"data: [DONE]\n\n")
-        assert b'"error"' not in told
-        assert told.count(b'"content"') >= 64
+def assert_complete(bodies: list[bytes]) -> None:
+    """Assert that every stream is complete: all tokens, no error, `[DONE]`."""
+    assert len(bodies) == STREAMS
+    for body in bodies:
+        assert body.endswith(b"data: [DONE]\n\n")
+        assert b'"error"' not in body
+        assert body.count(b'"content"') >= 64
 
 
 def running(graph: Graph) -> dict[str, Any]:
-    """The configuration as it runs."""
+    """The configuration that is running."""
     data: dict[str, Any] = yaml.safe_load(
         (graph.log.parent / "serve_config.yaml").read_text(encoding="utf-8")
     )
@@ -112,9 +112,9 @@ def test_streams_finish_when_an_expert_is_redeployed_and_the_ingress_scaled_down
     words = next(a for a in changed["applications"] if a["name"] == "expert-words")
     words["args"]["seed"] = 7
     try:
-        found = asyncio.run(streams(graph, lambda: deploy(changed, tmp_path)))
+        bodies = asyncio.run(streams(graph, lambda: deploy(changed, tmp_path)))
 
-        assert_whole(found)
+        assert_complete(bodies)
         assert until(lambda: len(graph.processes("to-router:Ingress")) == 1, 60)
         assert until(lambda: before.isdisjoint(p.pid for p in graph.processes("expert-words:Expert")), 60)
     finally:
@@ -123,15 +123,13 @@ def test_streams_finish_when_an_expert_is_redeployed_and_the_ingress_scaled_down
         wait_until_calm(graph)
 
 
-def test_streams_finish_when_the_applications_are_taken_away_before_the_end(
-    graph: Graph, tmp_path: Path
-) -> None:
-    """As docs/operations.md says: Serve's own shutdown ends its proxies first, and cuts what is in flight."""
+def test_streams_finish_when_the_applications_are_removed_first(graph: Graph, tmp_path: Path) -> None:
+    """See docs/operations.md: Serve's own shutdown ends its proxies first, which breaks open requests."""
     wait_until_calm(graph)
     nothing = {**running(graph), "applications": []}
-    found = asyncio.run(streams(graph, lambda: deploy(nothing, tmp_path)))
+    bodies = asyncio.run(streams(graph, lambda: deploy(nothing, tmp_path)))
 
-    assert_whole(found)
+    assert_complete(bodies)
     assert until(lambda: graph.processes("ServeReplica") == [], 60)
     graph.process.send_signal(signal.SIGINT)
     assert graph.process.wait(90) is not None

@@ -1,7 +1,7 @@
 """Print, five times a second, how many requests the engines of the named experts run and queue.
 
-`python -m tests.deployments.e2e.watch EXPERT…`; asks each expert's own metrics through its handle,
-so it works for real engines and simulated ones alike.
+`python -m tests.deployments.e2e.watch EXPERT…`; reads each expert's own metrics through its handle,
+so it works for real and for simulated engines.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ async def busy(expert: ServeExpert) -> float:
 
 
 async def main(names: list[str]) -> None:
-    """Until ended."""
+    """Print until the process is ended."""
     experts = [ServeExpert(name, f"expert-{name}") for name in names]
     while True:
         try:
