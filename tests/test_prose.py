@@ -17,24 +17,39 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-AREAS = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/decisions.md",
-    "docs/deploy.md",
-    "docs/errors.md",
-    "docs/glossary.md",
-    "docs/operations.md",
-    "docs/page.md",
-    "docs/performance.md",
-    "docs/pocket-experts.md",
-    "docs/research-log.md",
-    "docs/scale.md",
-    "tests/docs_tables.py",
-    "tests/test_docs.py",
-    "tests/test_prose.py",
+AREAS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml", "serve_config.yaml")
+FOLDERS = ("cluster", "deployments", "docs", "experiments", "load_tests", "router", "tests")
+LATER = (
+    "CHANGELOG.md",
+    "pyproject.toml",
+    "cluster/local",
+    "deployments/app.py",
+    "deployments/config.py",
+    "deployments/contracts",
+    "deployments/expert",
+    "deployments/ingress",
+    "deployments/observability",
+    "deployments/routing",
+    "deployments/settings.py",
+    "deployments/simulated",
+    "deployments/upstream",
+    "docs/architecture.md",
+    "docs/claims.md",
+    "docs/cli.md",
+    "docs/configuration.md",
+    "docs/metrics.md",
+    "docs/modules.md",
+    "docs/routing.md",
+    "experiments",
+    "load_tests",
+    "router",
+    "tests/cluster",
+    "tests/deployments",
+    "tests/experiments",
+    "tests/load_tests",
+    "tests/router",
 )
-"""Paths that the test holds to the words; the rest is only counted."""
+"""Paths whose words are not changed yet: counted, and not held to the glossary."""
 
 ALLOWED = {
     r"(?:in|into) (?:one|its|their|the same|that|this|several|two) place|in places?\b": "idiom",
@@ -180,23 +195,21 @@ def files(under: str = ".") -> list[Path]:
     start = ROOT / under
     kinds = {".py", ".md", ".html", ".js", ".yaml", ".toml", ".env", ".Dockerfile"}
     paths = [start] if start.is_file() else sorted(start.rglob("*"))
-    tops = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "serve_config.yaml", "pyproject.toml"}
-    folders = {"router", "deployments", "cluster", "experiments", "load_tests", "docs", "tests"}
     return [
         path
         for path in paths
         if path.is_file()
         and (path.suffix in kinds or path.name == "Makefile")
-        and (relative := path.relative_to(ROOT)).parts[0] in folders | tops
+        and (relative := path.relative_to(ROOT)).parts[0] in AREAS + FOLDERS
         and not relative.as_posix().startswith(SKIPPED)
     ]
 
 
-@pytest.mark.parametrize("area", AREAS)
+@pytest.mark.parametrize("area", AREAS + FOLDERS)
 def test_prose_uses_the_words_of_the_glossary(area: str) -> None:
     found = [str(finding) for path in files(area) for finding in findings(path)]
 
-    assert not found, "\n".join(found)
+    assert [line for line in found if not line.startswith(LATER)] == []
 
 
 @pytest.mark.parametrize(
