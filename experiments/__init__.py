@@ -1,1 +1,1 @@
-"""One committed command for every table: `python -m experiments.<name> --data FOLDER`."""
+"""One command for every table in docs: `python -m experiments.<name>`."""

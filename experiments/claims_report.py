@@ -1,6 +1,6 @@
-"""What was asked and answered becomes the paper's three claims: figures, then tables for people.
+"""The paper's three claims from questions and their answers: figures, then tables for people.
 
-Knows nothing of how the questions were asked.
+Knows nothing of the client that sent the questions.
 """
 
 import statistics
@@ -16,8 +16,8 @@ from cluster.pocket.train_policy import EXPERTS, LOCAL
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """One question's answer as it was served."""
+class Result:
+    """One question and how it was served."""
 
     question: Question
     expert: str
@@ -29,14 +29,14 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A round's questions, asked once."""
+    """Results of one round's questions."""
 
-    answers: list[Answered]
+    answers: list[Result]
     seconds: float
 
 
 def speedup(rates: Mapping[str, Sequence[float]]) -> float:
-    """Median over pairs of how much faster `auto` was than the generalist, as a fraction."""
+    """Return by which fraction `auto` was faster than the generalist, the median over pairs."""
     pairs = zip(rates["auto"], rates["generalist"], strict=True)
     return statistics.median(auto / general for auto, general in pairs) - 1
 
@@ -46,12 +46,12 @@ def summarise(
     again: dict[str, list[float]],
     by_level: dict[int, dict[str, list[float]]],
 ) -> dict[str, Any]:
-    """Figures of every way, and the three claims.
+    """Return the figures of every way, and the three claims.
 
     Args:
         measured: way → its rounds.
-        again: queries/s of `auto` and the generalist for questions that were asked before.
-        by_level: requests at a time → queries/s of the two.
+        again: queries/s of `auto` and the generalist for repeated questions.
+        by_level: concurrency → queries/s of the two.
     """
     prices = {
         expert["name"]: expert["price_per_mtok"]
@@ -105,7 +105,7 @@ def summarise(
     }
 
 
-def _all(rounds: Sequence[Round]) -> list[Answered]:
+def _all(rounds: Sequence[Round]) -> list[Result]:
     return [answer for round_ in rounds for answer in round_.answers]
 
 
@@ -119,7 +119,7 @@ def _by_task(measured: dict[str, list[Round]]) -> dict[str, dict[str, float]]:
     }
 
 
-def _routed(answers: Sequence[Answered]) -> dict[str, dict[str, int]]:
+def _routed(answers: Sequence[Result]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(EXPERTS, 0))
     for answer in answers:
         found[answer.question.task][answer.expert] += 1
@@ -127,17 +127,17 @@ def _routed(answers: Sequence[Answered]) -> dict[str, dict[str, int]]:
 
 
 def as_markdown(figures: dict[str, Any]) -> str:
-    """The tables, for docs and terminals."""
+    """Return the tables, for docs and terminals."""
     claims = figures["claims"]
     setting = (
         f"{figures['n_questions']} held-out questions, none twice, in {figures['rounds']} rounds, each way "
-        f"in turn, {figures['concurrency']} at a time, one machine with 2 cores and no GPU for client, graph "
-        "and engines."
+        f"in turn, concurrency {figures['concurrency']}, one machine with 2 cores and no GPU for client, "
+        "graph and engines."
     )
     lines = [
         "# The paper's claims on the served pocket experts",
         "",
-        "Made by `make claims`; every figure comes from that command's last run.",
+        "Written by `make claims`; every figure is from the last run of that command.",
         setting,
         "",
         "| served by | quality | US$ per 1,000 queries | queries/s (median, range) | completion tokens/s |",
@@ -150,7 +150,7 @@ def as_markdown(figures: dict[str, Any]) -> str:
             f"{row['queries_per_s']:.1f} ({low:.1f}–{high:.1f}) | {row['completion_tokens_per_s']:.0f} |"
         )
     low, high = claims["more_queries_per_s_range"]
-    quality = f"`auto` answers {100 * claims['quality_gain_over_best_single']:+.1f} points more right"
+    quality = f"{100 * claims['quality_gain_over_best_single']:+.1f} points with `auto`"
     rate = (
         f"{claims['more_queries_per_s_than_generalist']:+.1%} queries per second against the generalist alone"
     )
@@ -158,29 +158,29 @@ def as_markdown(figures: dict[str, Any]) -> str:
     kinds = list(figures["right_by_task"]["auto"])
     lines += [
         "",
-        f"- Quality: {quality} than the best single expert ({figures['best_single']}).",
+        f"- Quality: {quality} against the best single expert ({figures['best_single']}).",
         f"- Cost: {claims['cost_saved_against_generalist']:.1%} less than the generalist alone.",
         f"- Efficiency: {rate} (paired by round, {low:+.1%} to {high:+.1%}).",
-        f"- Questions that come again, their embeddings in the router's cache: "
+        f"- Repeated questions, with their embeddings in the router's cache: "
         f"{claims['more_queries_per_s_when_asked_again']:+.1%} queries per second.",
-        f"- Routing: {right} answers right went to one that does.",
+        f"- Routing: {right} answers correctly went to such an expert.",
         "",
-        f"Decisions of `auto` that came too late and were taken from the static ranking: "
+        f"Decisions of `auto` that were late, so that the static ranking was used: "
         f"{figures['without_the_router']} of {figures['n_questions']}.",
         "",
-        "Queries per second by requests at a time, in turn with each other, with questions of the train "
-        "split that were not asked before.",
-        "All engines share the machine's cores here, and models this small cost time by the step, not by the "
-        "token: what the generalist answers in one batch, `auto` spreads over three engines.",
+        "Queries per second by concurrency, in turn with each other, with new questions of the train split.",
+        "All engines share the machine's cores here, and with such small models the time depends on steps, "
+        "not on tokens: the generalist computes one batch of requests, and `auto` spreads them over three "
+        "engines.",
         "",
-        "| at a time | auto | generalist alone | more |",
+        "| concurrency | auto | generalist alone | more |",
         "|---|---|---|---|",
         *(
             f"| {level} | {row['auto']:.1f} | {row['generalist']:.1f} | {row['more']:+.1%} |"
             for level, row in figures["queries_per_s_by_concurrency"].items()
         ),
         "",
-        "Share of right answers by kind of question:",
+        "Share of correct answers by kind of question:",
         "",
         f"| served by | {' | '.join(kinds)} |",
         "|---" * (1 + len(kinds)) + "|",
@@ -191,7 +191,7 @@ def as_markdown(figures: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        "Where `auto` sent them:",
+        "Experts that `auto` selected:",
         "",
         "| kind | " + " | ".join(EXPERTS) + " |",
         "|---" * (1 + len(EXPERTS)) + "|",

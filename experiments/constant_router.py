@@ -1,10 +1,10 @@
-"""The door with a router that answers a constant: what routing costs the whole graph, as a ratio.
+"""The ingress with a router that returns a constant: the cost of routing for the whole graph, as a ratio.
 
     python -m experiments.constant_router [--rounds 5] [--seconds 4]
 
-Starts two graphs with simulated experts, ours and one whose `Router` deployment decides the same
-for everyone without reading the query, and puts `/v1/route` at saturation on each in turn: queries
-of about thirty tokens, none twice, and one query again and again.
+Starts two graphs with simulated experts, ours and one whose `Router` deployment always returns the same
+decision without reading the query, and saturates `/v1/route` on each in turn: with queries of about thirty
+tokens, none twice, and with one repeated query.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from deployments.placement import actor_options
 from load_tests.client import Target
 from load_tests.load import closed_loop
 from load_tests.peers import simulated_graph
-from load_tests.processes import answers, running
-from load_tests.workloads import Shape, asks
+from load_tests.processes import responds, running
+from load_tests.workloads import Shape, requests
 from router.core import Decision, ExpertView, RouteRequest
 
 PORT = 18200
@@ -37,29 +37,29 @@ DECISION = Decision(
 
 
 class Router:
-    """Prefers the experts in the order of their names."""
+    """A router that always ranks the experts in the order of `NAMES`."""
 
     def __init__(self, args: RouterArgs) -> None:
         del args
 
     async def reconfigure(self, user_config: Any) -> None:
-        """Nothing is configured."""
+        """Do nothing: there is no configuration."""
 
     async def decide(self, request: RouteRequest, trace: Any = None) -> RouterResponse:
-        """The constant."""
+        """Return the constant."""
         return RouterResponse(DECISION)
 
     async def exposition(self) -> tuple[str, bytes]:
-        """No metrics."""
+        """Return no metrics."""
         return "constant", b""
 
     def describe(self) -> RouterState:
-        """What it serves."""
+        """Return the state of the constant policy."""
         return RouterState(PolicyView(DECISION.policy_id, NAMES, NAMES), None)
 
 
 def build_app(args: AppArgs) -> Any:
-    """`deployments.app:build_app` with the constant in the router's place."""
+    """Build the application of `deployments.app:build_app` with the constant router."""
     from ray import serve
 
     from deployments.ingress.deployment import Ingress
@@ -88,10 +88,10 @@ def main() -> None:
 
 
 def _start(stack: ExitStack, out: Path) -> str:
-    """Both doors in one cluster: they share Ray, Serve and the simulated experts, and only one is asked."""
+    """Start both graphs in one cluster, with common experts; only one at a time gets requests."""
     graph = simulated_graph("http://127.0.0.1:9")
-    door = graph["applications"][0]
-    constant = yaml.safe_load(yaml.safe_dump(door))
+    main_app = graph["applications"][0]
+    constant = yaml.safe_load(yaml.safe_dump(main_app))
     constant |= {
         "name": "constant",
         "route_prefix": "/constant",
@@ -104,7 +104,7 @@ def _start(stack: ExitStack, out: Path) -> str:
     url = f"http://127.0.0.1:{PORT}"
     command = (sys.executable, "-m", "cluster.local.run", "--config", str(config), "--port", str(PORT))
     stack.enter_context(
-        running(command, log=out / "served.log", ready=answers(f"{url}/constant/ready"), within_s=240)
+        running(command, log=out / "served.log", ready=responds(f"{url}/constant/ready"), within_s=240)
     )
     return url
 
@@ -112,12 +112,12 @@ def _start(stack: ExitStack, out: Path) -> str:
 def _compare(url: str, workload: str, options: argparse.Namespace) -> None:
     rows = []
     for number in range(options.rounds):
-        found = {}
+        figures = {}
         for prefix in ("", "/constant") if number % 2 else ("/constant", ""):
             load = uvloop.run(
                 closed_loop(
                     Target.of(url + prefix),
-                    asks(workload, Shape(path="/v1/route", stream=False), seed=number),
+                    requests(workload, Shape(path="/v1/route", stream=False), seed=number),
                     concurrency=CLIENTS,
                     count=1_000_000,
                     seconds=options.seconds,
@@ -126,14 +126,23 @@ def _compare(url: str, workload: str, options: argparse.Namespace) -> None:
             if failed := [outcome.error for outcome in load.outcomes if not outcome.ok]:
                 raise RuntimeError(f"{len(failed)} requests failed: {failed[0]}")
             times = sorted(1000 * outcome.e2e_s for outcome in load.outcomes)
-            found[prefix] = (len(times) / load.seconds, times[len(times) // 2], times[int(0.99 * len(times))])
+            figures[prefix] = (
+                len(times) / load.seconds,
+                times[len(times) // 2],
+                times[int(0.99 * len(times))],
+            )
         rows.append(
-            (found["/constant"][0], found[""][0], found[""][0] / found["/constant"][0], *found[""][1:])
+            (
+                figures["/constant"][0],
+                figures[""][0],
+                figures[""][0] / figures["/constant"][0],
+                *figures[""][1:],
+            )
         )
     cells = [median(column) for column in zip(*rows, strict=True)]
     shares = sorted(row[2] for row in rows)
-    told = f"{cells[2]:.2f} ({shares[0]:.2f} to {shares[-1]:.2f})"
-    print(f"| {workload} | {cells[0]:.0f} | {cells[1]:.0f} | {told} | {cells[3]:.1f} | {cells[4]:.1f} |")
+    ratio = f"{cells[2]:.2f} ({shares[0]:.2f} to {shares[-1]:.2f})"
+    print(f"| {workload} | {cells[0]:.0f} | {cells[1]:.0f} | {ratio} | {cells[3]:.1f} | {cells[4]:.1f} |")
 
 
 if __name__ == "__main__":

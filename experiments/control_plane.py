@@ -1,11 +1,11 @@
-"""What more experts cost the control plane: deploy and update times, and a request's way, by their number.
+"""Cost of more experts for the control plane: times of deploys, updates and requests by their number.
 
     python -m experiments.control_plane --experts 2,8,32,64 --out var/control-plane
 
-Each size is a fresh local cluster (cluster/local/nodes.py) with simulated experts that answer at once and
+Each size is a fresh local cluster (cluster/local/nodes.py) with simulated experts that respond at once and
 a real policy that scores them all, trained on made-up outcomes and kept in `--out` for the next run.
-Writes figures.json, figures.md and figures.png, and prints the table; sizes that figures.json has already
-and that are not asked again stay. Compares nothing with real engines.
+Writes figures.json, figures.md and figures.png, and prints the table; other sizes in figures.json stay.
+Makes no statement on real engines.
 """
 
 import argparse
@@ -50,17 +50,17 @@ TABLE = {
 
 
 def names(count: int) -> list[str]:
-    """The experts of a graph of so many."""
+    """Return the names of `count` experts."""
     return [f"e{number}" for number in range(count)]
 
 
 def config(count: int, policy: Path) -> dict[str, Any]:
-    """A graph of so many simulated experts on one pool, door and router on another."""
+    """Return a graph of `count` simulated experts on one pool, ingress and router on another."""
     base: dict[str, Any] = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    door, template = base["applications"][0], base["applications"][1]
-    door["args"]["ingress"]["router_deadline_ms"] = 10_000  # the router is measured, not its absence
-    door["deployments"][0]["user_config"]["experts"] = {n: {"app": f"expert-{n}"} for n in names(count)}
-    door["deployments"][1]["user_config"]["policy"] = str(policy.resolve())
+    main_app, template = base["applications"][0], base["applications"][1]
+    main_app["args"]["ingress"]["router_deadline_ms"] = 10_000  # the router is measured, not its absence
+    main_app["deployments"][0]["user_config"]["experts"] = {n: {"app": f"expert-{n}"} for n in names(count)}
+    main_app["deployments"][1]["user_config"]["policy"] = str(policy.resolve())
     fixed = {"min_replicas": 1, "max_replicas": 1, "target_ongoing_requests": 32}
     applications = [
         {
@@ -75,11 +75,11 @@ def config(count: int, policy: Path) -> dict[str, Any]:
         }
         for name in names(count)
     ]
-    return {**base, "applications": [door, *applications]}
+    return {**base, "applications": [main_app, *applications]}
 
 
 def policy(count: int, folder: Path) -> Path:
-    """A policy over so many experts, trained on made-up outcomes where the folder is not there yet."""
+    """Return a policy over `count` experts, trained on made-up outcomes if the folder does not exist."""
     if (folder / "manifest.json").is_file():
         return folder
     rng = np.random.default_rng(count)
@@ -103,9 +103,9 @@ def policy(count: int, folder: Path) -> Path:
 
 
 def measure(count: int, out: Path) -> dict[str, float]:
-    """Times of deploys, latencies of requests and the costs of each part with so many experts."""
+    """Measure deploys, requests and the costs of each part with `count` experts."""
     machine = Machine()
-    # One expert more than asked is in the policy, so that the last of them can be added.
+    # The policy has one more expert, which is added at the end.
     served = policy(count + 1, out / f"policy-{count}")
     graph = config(count, served)
     try:
@@ -133,18 +133,18 @@ def measure(count: int, out: Path) -> dict[str, float]:
 
 
 def _update(changed: dict[str, Any], url: str) -> float:
-    """Seconds until a preset that a changed `user_config` brings is listed."""
+    """Return the seconds until a preset of a changed `user_config` is listed."""
     began = time.monotonic()
     deploy(changed)
     while "cheap" not in httpx.get(f"{url}/v1/models", timeout=30).text:
         if time.monotonic() - began > 120:
-            raise ClusterNotStarted("the changed user_config is not in force after 120 s")
+            raise ClusterNotStarted("the changed user_config is not in effect after 120 s")
         time.sleep(0.05)
     return time.monotonic() - began
 
 
 def _latencies(url: str, model: str) -> float:
-    """Median milliseconds of a whole answer, one request at a time; the first ten warm up."""
+    """Return the median milliseconds of a response, one request at a time; the first ten warm up."""
     taken = []
     with httpx.Client(timeout=30) as client:
         for number in range(REQUESTS + 10):
@@ -158,7 +158,7 @@ def _latencies(url: str, model: str) -> float:
 
 
 def table(rows: Sequence[dict[str, float]]) -> str:
-    """The figures as a Markdown table, a column for each size."""
+    """Return the figures as a Markdown table, a column for each size."""
     lines = [
         "| experts | " + " | ".join(f"{row['experts']:.0f}" for row in rows) + " |",
         "|---" * (len(rows) + 1) + "|",
@@ -170,7 +170,7 @@ def table(rows: Sequence[dict[str, float]]) -> str:
 
 
 def plot(rows: Sequence[dict[str, float]], file: Path) -> None:
-    """How times and costs grow with the number of experts."""
+    """Plot times and costs by the number of experts."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -187,7 +187,7 @@ def plot(rows: Sequence[dict[str, float]], file: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure each size; 2 with one clear line when a cluster does not come up."""
+    """Measure each size; 2 with one clear line if a cluster does not start."""
     parser = argparse.ArgumentParser(prog="python -m experiments.control_plane", description=__doc__)
     parser.add_argument("--experts", default="2,8,32,64")
     parser.add_argument("--out", type=Path, default=Path("var/control-plane"))

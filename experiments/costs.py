@@ -1,7 +1,7 @@
 """Processor time of ingress, router and HTTP front on a running cluster: per request, decision, chunk.
 
-Reads the processes' own counts of the kernel (/proc), so that the client and the experts on the same
-machine do not count. What the processes do anyway, asked or not, is measured first and taken off.
+Reads the processor time of each process, so that the client and the experts on the same machine do not
+count. The time that the processes use without requests is measured first and subtracted.
 """
 
 import time
@@ -22,7 +22,7 @@ PARTS = {
     "controller": "ServeController",
 }
 FRONT = "haproxy"
-"""Serve's HTTP front is no actor; its processes are found by their program."""
+"""Serve's HTTP front is not an actor; its processes have the name of their program."""
 LANES = 8
 REQUESTS = 400
 STREAMS, STREAM_TOKENS = 48, 200
@@ -31,11 +31,11 @@ _numbers = count()
 
 
 def costs(url: str, expert: str) -> dict[str, float]:
-    """Milliseconds of processor time by part and kind of work, and each part's share of a core when idle."""
+    """Return processor milliseconds by part and kind of work, and each part's share of a core when idle."""
     idle = _idle()
-    named = _per_piece(lambda: _ask_all(url, expert, "the same question"), REQUESTS, idle)
-    fresh = _per_piece(lambda: _ask_all(url, "auto", None), REQUESTS, idle)
-    known = _per_piece(lambda: _ask_all(url, "auto", "the same question"), REQUESTS, idle)
+    named = _per_piece(lambda: _send_all(url, expert, "the same question"), REQUESTS, idle)
+    fresh = _per_piece(lambda: _send_all(url, "auto", None), REQUESTS, idle)
+    known = _per_piece(lambda: _send_all(url, "auto", "the same question"), REQUESTS, idle)
     chunks = 0
 
     def stream() -> None:
@@ -58,14 +58,14 @@ def costs(url: str, expert: str) -> dict[str, float]:
 
 
 def _idle() -> dict[str, float]:
-    """Share of one core that each part takes while nobody asks."""
+    """Return the share of one core that each part uses without requests."""
     before = _spent()
     time.sleep(IDLE_S)
     return {part: (spent - before[part]) / IDLE_S for part, spent in _spent().items()}
 
 
 def _per_piece(work: Callable[[], object], pieces: int, idle: Mapping[str, float]) -> dict[str, float]:
-    """Milliseconds of processor time per piece of work, by part."""
+    """Return milliseconds of processor time per piece of work, by part."""
     before, began = _spent(), time.monotonic()
     work()
     took = time.monotonic() - began
@@ -75,9 +75,9 @@ def _per_piece(work: Callable[[], object], pieces: int, idle: Mapping[str, float
 
 
 def _spent() -> dict[str, float]:
-    """Processor seconds so far, by part."""
-    found = {part: sum(map(cpu_s, actor_pids(name))) for part, name in PARTS.items()}
-    return {**found, FRONT: sum(map(cpu_s, _fronts()))}
+    """Return the processor seconds up to now, by part."""
+    used = {part: sum(map(cpu_s, actor_pids(name))) for part, name in PARTS.items()}
+    return {**used, FRONT: sum(map(cpu_s, _fronts()))}
 
 
 def _fronts() -> Iterator[int]:
@@ -86,8 +86,8 @@ def _fronts() -> Iterator[int]:
             yield process.pid
 
 
-def _ask_all(url: str, model: str, query: str | None) -> None:
-    """`REQUESTS` short answers; without a query each asks something new."""
+def _send_all(url: str, model: str, query: str | None) -> None:
+    """Send `REQUESTS` requests with short answers; without a query, each has a new one."""
 
     def lane(number: int) -> None:
         with httpx.Client(base_url=url, timeout=60) as client:
@@ -100,16 +100,16 @@ def _ask_all(url: str, model: str, query: str | None) -> None:
 
 
 def _stream_all(url: str, model: str) -> int:
-    """`STREAMS` streamed answers; how many chunks of them arrived."""
+    """Send `STREAMS` streaming requests and return the number of chunks."""
 
     def lane(number: int) -> int:
         arrived = 0
-        body = {**_body(model, "tell me", STREAM_TOKENS), "stream": True}
+        body = {**_body(model, "explain it", STREAM_TOKENS), "stream": True}
         with httpx.Client(base_url=url, timeout=120) as client:
             for _ in range(number, STREAMS, LANES):
-                with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-                    answer.raise_for_status()
-                    arrived += sum(line.startswith("data: {") for line in answer.iter_lines())
+                with client.stream("POST", "/v1/chat/completions", json=body) as response:
+                    response.raise_for_status()
+                    arrived += sum(line.startswith("data: {") for line in response.iter_lines())
         return arrived
 
     with ThreadPoolExecutor(LANES) as pool:
@@ -117,7 +117,7 @@ def _stream_all(url: str, model: str) -> int:
 
 
 def _body(model: str, text: str, tokens: int) -> dict[str, Any]:
-    # The pace of a quick engine, so that chunks come one by one and not as one piece.
+    # The speed of a fast engine, so that chunks arrive separately.
     pace = {"ttft_ms": 0, "tokens": tokens, "tokens_per_s": 100 if tokens > 1 else None}
     return {
         "model": model,

@@ -1,10 +1,10 @@
-"""One expert's replicas under load, at rest, at zero and woken, beside those of all others, as a plot.
+"""One expert's replicas under load, at rest, scaled to zero and back, beside the others', as a plot.
 
     python -m cluster.local.nodes up
     python -m experiments.elasticity --expert arithmetic --out var/elasticity
 
-The expert goes from its minimum to its maximum and back; then its minimum becomes 0 in place, it falls
-asleep, and is woken twice: by a request that waits for it, and by one that the next expert answers.
+The expert scales from its minimum to its maximum and back; then its minimum becomes 0 in place, it scales
+to zero, and back from zero twice: for a request that waits for it, and for one that the next expert serves.
 Writes samples.json and replicas.png. The load is bounded and stays on this machine.
 """
 
@@ -30,14 +30,14 @@ URL = f"http://{HEAD_IP}:{HTTP_PORT}"
 EVERY_S = 1.0
 QUIET_S = 10.0
 TOKENS = 32
-"""Of each answer under load: a sixth of a second at the simulated engine's pace."""
+"""Tokens of each answer under load: a sixth of a second at the simulated engine's speed."""
 EVENTS_A_LINE = 4
 QUESTION = "what is 2 + 2?"
 
 
 @dataclass(slots=True)
 class Recording:
-    """What was seen, second by second, and what was done when."""
+    """Samples, second by second, and events with their times."""
 
     samples: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -45,13 +45,13 @@ class Recording:
     clients: int = 0
     began: float = field(default_factory=time.monotonic)
 
-    def tell(self, text: str) -> None:
-        """Note an event, and print it."""
+    def note(self, text: str) -> None:
+        """Record and print an event."""
         self.events.append({"t_s": time.monotonic() - self.began, "event": text})
         print(f"{self.events[-1]['t_s']:6.1f} s  {text}", flush=True)
 
     def sample(self, until: Callable[[dict[str, int]], bool], within_s: float) -> bool:
-        """Sample the replicas until they are as wanted; whether they were in time."""
+        """Sample the replicas until a condition holds; false if it does not in time."""
         ends = time.monotonic() + within_s
         while True:
             replicas = running_replicas()
@@ -65,12 +65,12 @@ class Recording:
             time.sleep(EVERY_S)
 
     def rest(self, seconds: float) -> None:
-        """Sample for so long."""
+        """Sample for some seconds."""
         self.sample(lambda _: False, seconds)
 
 
 class Elasticity:
-    """The course of one expert through a running local cluster."""
+    """The course of one expert on a running local cluster."""
 
     def __init__(self, config: Mapping[str, Any], expert: str, within_s: float) -> None:
         self._config, self._expert, self._within_s = config, expert, within_s
@@ -79,13 +79,13 @@ class Elasticity:
         self.recording = Recording()
 
     def run(self, clients: int, load_s: float) -> dict[str, Any]:
-        """The whole course; what came of it."""
+        """Run the whole course and return its results."""
         seen = self.recording
         seen.rest(QUIET_S)
         reached = self._load(clients, load_s)
         low = int(self._scale["min_replicas"])
         back = seen.sample(lambda now: now[self._app["name"]] == low, self._within_s)
-        seen.tell(f"{'back' if back else 'not back'} at {low}")
+        seen.note(f"{'back' if back else 'not back'} at {low}")
         seen.rest(5)
         waited = self._cold("wait", self._expert)
         passed = self._cold("next", "auto")
@@ -114,13 +114,13 @@ class Elasticity:
         def client() -> None:
             with httpx.Client(timeout=120) as http:
                 while not ended.is_set():
-                    answer = http.post(f"{URL}/v1/chat/completions", json=body)
-                    self.recording.statuses.append(answer.status_code)
+                    response = http.post(f"{URL}/v1/chat/completions", json=body)
+                    self.recording.statuses.append(response.status_code)
 
         threads = [threading.Thread(target=client) for _ in range(clients)]
         first = len(self.recording.samples)
         self.recording.clients = clients
-        self.recording.tell(f"{clients} clients ask {self._expert}")
+        self.recording.note(f"{clients} clients call {self._expert}")
         for thread in threads:
             thread.start()
         try:
@@ -130,12 +130,12 @@ class Elasticity:
             for thread in threads:
                 thread.join()
         self.recording.clients = 0
-        self.recording.tell("the load ends")
+        self.recording.note("the load ends")
         return max(int(sample["replicas"][self._app["name"]]) for sample in self.recording.samples[first:])
 
     def _cold(self, manner: str, model: str) -> dict[str, Any]:
-        """Let it fall asleep with this `cold:`, ask once, and wait until it is up."""
-        changed = json.loads(json.dumps(self._config))  # a copy in which no anchor of the YAML is shared
+        """Scale to zero with this `cold:`, send one request, and wait for a replica."""
+        changed = json.loads(json.dumps(self._config))  # a copy without the sharing of YAML anchors
         for app in changed["applications"]:
             if app["name"] == self._app["name"]:
                 app["deployments"][0]["autoscaling_config"]["min_replicas"] = 0
@@ -144,22 +144,22 @@ class Elasticity:
                     deployment["user_config"]["experts"][self._expert]["cold"] = manner
         deploy(changed)
         seen, name = self.recording, self._app["name"]
-        asleep = seen.sample(lambda now: now[name] == 0, self._within_s)
-        seen.tell(f"min_replicas 0: {'asleep' if asleep else 'still awake'}")
+        at_zero = seen.sample(lambda now: now[name] == 0, self._within_s)
+        seen.note(f"min_replicas 0: {'scaled to zero' if at_zero else 'not scaled to zero'}")
         seen.rest(3)
         began = time.monotonic()
-        answer = httpx.post(f"{URL}/v1/chat/completions", json=_body(model, 4), timeout=120)
+        response = httpx.post(f"{URL}/v1/chat/completions", json=_body(model, 4), timeout=120)
         took = time.monotonic() - began
-        who = answer.headers.get("x-router-expert")
-        seen.tell(f"cold: {manner}: {answer.status_code} by {who} after {took:.2f} s")
-        awake = seen.sample(lambda now: now[name] > 0, self._within_s)
+        expert = response.headers.get("x-router-expert")
+        seen.note(f"cold: {manner}: {response.status_code} by {expert} after {took:.2f} s")
+        scaled_up = seen.sample(lambda now: now[name] > 0, self._within_s)
         seen.rest(3)
         return {
-            "asleep": asleep,
-            "status": answer.status_code,
-            "answered_by": who,
+            "scaled_to_zero": at_zero,
+            "status": response.status_code,
+            "served_by": expert,
             "seconds": took,
-            "awake": awake,
+            "scaled_up": scaled_up,
         }
 
 
@@ -168,7 +168,7 @@ def _body(model: str, tokens: int) -> dict[str, Any]:
 
 
 def plot(samples: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Replicas of each expert as steps, the clients behind them, what was done as numbered lines."""
+    """Plot replicas of each expert as steps, clients as an area, events as numbered lines."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -182,7 +182,7 @@ def plot(samples: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any
     axes.set_zorder(behind.get_zorder() + 1)
     axes.patch.set_visible(False)
     for number, name in enumerate(names):
-        shift = 0.04 * (number - (len(names) - 1) / 2)  # equal counts stay visible beside each other
+        shift = 0.04 * (number - (len(names) - 1) / 2)  # equal counts stay visible side by side
         counts = [sample["replicas"].get(name, 0) + shift for sample in samples]
         axes.step(times, counts, where="post", label=name, linewidth=2)
     axes.set(xlabel="seconds", ylabel="running replicas", ylim=(-0.2, None))
@@ -190,17 +190,17 @@ def plot(samples: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any
     for number, event in enumerate(events, 1):
         axes.axvline(event["t_s"], color="black", linewidth=0.6, linestyle=":")
         axes.annotate(str(number), (event["t_s"], 1.0), xycoords=("data", "axes fraction"), va="bottom")
-    told = [f"{number}  {event['event']}" for number, event in enumerate(events, 1)]
-    lines = [told[start : start + EVENTS_A_LINE] for start in range(0, len(told), EVENTS_A_LINE)]
+    labels = [f"{number}  {event['event']}" for number, event in enumerate(events, 1)]
+    lines = [labels[start : start + EVENTS_A_LINE] for start in range(0, len(labels), EVENTS_A_LINE)]
     figure.supxlabel("\n".join("      ".join(line) for line in lines), fontsize=8)
     axes.legend(loc="upper right")
     figure.savefig(file, dpi=110)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Record and draw; 2 with one clear line when no cluster answers."""
+    """Record and plot; 2 with one clear line if no cluster responds."""
     parser = argparse.ArgumentParser(prog="python -m experiments.elasticity", description=__doc__)
-    parser.add_argument("--config", type=Path, default=CONFIG, help="what `nodes up` deployed")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="the configuration of `nodes up`")
     parser.add_argument("--expert", default="arithmetic")
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--load-s", type=float, default=45)

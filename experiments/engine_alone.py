@@ -1,10 +1,10 @@
-"""What a step of a CPU engine costs, with its worker in a process of its own and without.
+"""Cost of a CPU engine's step, with its worker in a separate process and without.
 
     python -m experiments.engine_alone [--expert generalist] [--rounds 3] [--seconds 3]
 
-Starts vLLM's engine in each way, one after the other, with the engine arguments of
-serve_config.yaml, and asks for answers of 16 tokens; no HTTP, no Serve. Tells tokens per second and
-milliseconds of processor time a request, of all processes of the engine together.
+Starts vLLM's engine in each way, one after the other, with the engine arguments of serve_config.yaml, and
+generates answers of 16 tokens; no HTTP, no Serve. Prints tokens per second and the processor milliseconds
+per request of all processes of the engine.
 """
 
 import argparse
@@ -35,25 +35,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load in each round")
     options = parser.parse_args()
     applications = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["applications"]
-    said = next(app["args"] for app in applications if app["name"] == f"expert-{options.expert}")
-    expert = ExpertArgs.model_validate(said)
+    args = next(app["args"] for app in applications if app["name"] == f"expert-{options.expert}")
+    expert = ExpertArgs.model_validate(args)
     os.environ.update({"VLLM_LOGGING_LEVEL": "ERROR"} | engine_environment(expert))
     print(f"{options.expert}, {os.cpu_count()} processors, load average {os.getloadavg()[0]:.1f} before\n")
-    print("| worker | up after, s | requests at a time | tokens/s | ms of a processor a request |")
+    print("| worker | started after, s | concurrent requests | tokens/s | processor ms per request |")
     print("|---|---|---|---|---|")
-    for executor, told in (("mp", "its own process"), ("uni", "the core's process")):
-        asyncio.run(_measure(expert, executor, told, options))
+    for executor, label in (("mp", "its own process"), ("uni", "the core's process")):
+        asyncio.run(_measure(expert, executor, label, options))
 
 
-async def _measure(expert: ExpertArgs, executor: str, told: str, options: argparse.Namespace) -> None:
+async def _measure(expert: ExpertArgs, executor: str, label: str, options: argparse.Namespace) -> None:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.executor.abstract import Executor
 
     started = time.monotonic()
-    said = {name: value for name, value in expert.engine.items() if "tool" not in name}
+    engine_args = {name: value for name, value in expert.engine.items() if "tool" not in name}
     config = AsyncEngineArgs(
-        model=expert.model, distributed_executor_backend="mp", **said
+        model=expert.model, distributed_executor_backend="mp", **engine_args
     ).create_engine_config()
     config.parallel_config.distributed_executor_backend = executor
     engine = AsyncLLM(
@@ -65,13 +65,13 @@ async def _measure(expert: ExpertArgs, executor: str, told: str, options: argpar
         for callers in CALLERS:
             rounds = [await _load(engine, callers, options.seconds) for _ in range(options.rounds)]
             rate, cost = (median(column) for column in zip(*rounds, strict=True))
-            print(f"| {told} | {up_s:.1f} | {callers} | {rate:.0f} | {cost:.1f} |", flush=True)
+            print(f"| {label} | {up_s:.1f} | {callers} | {rate:.0f} | {cost:.1f} |", flush=True)
     finally:
         engine.shutdown()
 
 
 async def _load(engine: Any, callers: int, seconds: float) -> tuple[float, float]:
-    """Tokens per second, and milliseconds of processor time a request."""
+    """Return tokens per second, and processor milliseconds per request."""
     from vllm import SamplingParams
 
     parameters = SamplingParams(max_tokens=TOKENS, temperature=0, ignore_eos=True)
@@ -91,7 +91,7 @@ async def _load(engine: Any, callers: int, seconds: float) -> tuple[float, float
 
 
 def _used_s() -> float:
-    """Processor time of this process and of all that it started and that still run."""
+    """Return the processor time of this process and of its running children."""
     this = psutil.Process()
     used = 0.0
     for process in (this, *this.children(recursive=True)):

@@ -1,12 +1,12 @@
-"""The ingress' application in one process, without Ray: for profiles of our own code.
+"""The ingress' ASGI app in one process, without Ray: for profiles of our own code.
 
     python -m load_tests.mock --port 9100 &
     python -m experiments.ingress_alone --port 9000 --back-end http://127.0.0.1:9100/v1 &
     python -m load_tests --url http://127.0.0.1:9000 --concurrency 16
     py-spy record --pid … --format raw --output ingress.txt
 
-Parsing, eligibility, admission, dispatch, relay and accounting are the real ones; the router is one
-that answers a constant at once, the expert an endpoint over HTTP.
+Parsing, eligibility, admission, dispatch, relay and accounting are the real ones; the router returns a
+constant, and the expert is an endpoint over HTTP.
 """
 
 import argparse
@@ -29,14 +29,14 @@ DECISION = Decision(NAMES, VIEWS, "0123456789ab")
 
 
 class ConstantRouter:
-    """Prefers the experts in the order of their names."""
+    """A router that always ranks the experts in the order of `NAMES`."""
 
     async def decide(self, request: RouteRequest, timeout_s: float, trace: Any = None) -> RouterResponse:
-        """The constant."""
+        """Return the constant."""
         return RouterResponse(DECISION)
 
     async def describe(self, timeout_s: float) -> RouterState:
-        """What it serves."""
+        """Return the state of the constant policy."""
         return STATE
 
 

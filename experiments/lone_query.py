@@ -1,9 +1,9 @@
-"""A lone query's encoding: one after the other, and between other programs' work.
+"""Encoding time of a single query: back to back, and between the work of other programs.
 
     OMP_NUM_THREADS=1 python -m experiments.lone_query [--rounds 3] [--threads 1]
 
-Between two queries of the second kind 48 MB are written and 15 ms slept, as engines and idling do on a
-shared machine: the caches are then cold. Medians of each round, in milliseconds.
+Between two queries of the second kind it writes 48 MB and pauses for 15 ms, like engines and idle time on a
+shared machine, which leaves the caches cold. Medians of each round, in milliseconds.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from router.encoders import Encoder, load_encoder
 
 QUERIES = 60
 WRITTEN = 6_000_000
-"""Numbers of eight bytes."""
+"""Count of numbers of eight bytes."""
 IDLE_S = 0.015
 
 
@@ -39,7 +39,7 @@ def main() -> None:
         "a short question": lambda: f"What is {rng.randrange(100)} + {rng.randrange(100)}?",
         "thirty tokens": lambda: a_query(rng),
     }
-    print("| query | one after the other, ms | between other work, ms |\n|---|---|---|")
+    print("| query | back to back, ms | between other work, ms |\n|---|---|---|")
     for _ in range(options.rounds):
         for name, draw in kinds.items():
             warm, cold = _ms(encoder, draw, lambda: None), _ms(encoder, draw, work)
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _ms(encoder: Encoder, draw: Callable[[], str], before: Callable[[], None]) -> float:
-    """Median of one pass, after one that warms up."""
+    """Return the median of one pass, after one that warms up."""
     times = []
     for _ in range(QUERIES + 1):
         texts = [draw()]

@@ -1,10 +1,10 @@
-"""The router in process, with its queue and cache, as a replica runs it.
+"""The router in process, with its queue and cache, as in a replica.
 
     OMP_NUM_THREADS=1 python -m experiments.router_alone [--rounds 5] [--seconds 4]
 
-In each round, in turn: the bare encoder's best batched throughput, the router at saturation, the
-router at half of that with random arrivals, and the same query again and again. Queries of about 30
-tokens, none twice but in the last. The policy and the encoder are those of serve_config.yaml.
+In each round, in turn: the bare encoder's best batched throughput, the router at saturation, the router at
+half of that with random arrivals, and one repeated query. Queries of about 30 tokens, none twice except in
+the last part. The policy and the encoder are those of serve_config.yaml.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from router.policy import Policy
 POLICY = Path("cluster/local/policy")
 BATCHES = (16, 32, 64)
 CALLERS = 128
-"""At once at saturation: two full batches."""
+"""Concurrent callers at saturation: two full batches."""
 REPEATS = 300
 
 
@@ -64,7 +64,7 @@ async def _run(options: argparse.Namespace) -> None:
 
 
 def _encoding(encoder: Encoder, rng: random.Random, seconds: float) -> float:
-    """Texts per second at the batch size that suits the encoder best."""
+    """Return texts per second at the encoder's best batch size."""
     best = 0.0
     for size in BATCHES:
         done, began = 0, time.perf_counter()
@@ -76,7 +76,7 @@ def _encoding(encoder: Encoder, rng: random.Random, seconds: float) -> float:
 
 
 async def _saturated(router: Router, rng: random.Random, seconds: float) -> float:
-    """Decisions per second when callers never wait."""
+    """Return decisions per second when callers never pause."""
     end, done = time.perf_counter() + seconds, 0
 
     async def caller() -> None:
@@ -91,7 +91,7 @@ async def _saturated(router: Router, rng: random.Random, seconds: float) -> floa
 
 
 async def _at_rate(router: Router, rng: random.Random, rate: float, seconds: float) -> list[float]:
-    """Milliseconds of each decision, from when it was due, with Poisson arrivals."""
+    """Return the milliseconds of each decision since its due time, with Poisson arrivals."""
     times: list[float] = []
 
     async def one(due: float) -> None:

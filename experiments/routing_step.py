@@ -1,10 +1,10 @@
-"""What a routing decision costs in process: encode, score and decide, for 4 and for 64 experts.
+"""Cost of a routing decision in process: encode, score and decide, for 4 and for 64 experts.
 
     python -m experiments.routing_step [--repeats 60]
 
-Queries of about 30 tokens, none twice. The two policies and the bare encoder take turns, so that
-what else the machine does meets all of them; ratios are paired. Real policies, trained on made-up
-outcomes; no graph, no batching queue.
+Queries of about 30 tokens, none twice. The two policies and the bare encoder take turns, so that other work
+of the machine affects all of them; ratios are paired. Real policies, trained on made-up outcomes; no graph,
+no batching queue.
 """
 
 import argparse
@@ -58,10 +58,10 @@ def main() -> None:
         repeats = options.repeats if size > 1 else 5 * options.repeats
         times = _measure(encoder, policies, size, repeats, rng)
         few, many, bare = times["4"], times["64"], times["encode"]
-        told = [_told(bare), _told(few), _told(many)]
-        grown = [b / a for a, b in zip(few, many, strict=True)]
+        cells = [_cell(bare), _cell(few), _cell(many)]
+        growth = [b / a for a, b in zip(few, many, strict=True)]
         share = [a / b for a, b in zip(bare, few, strict=True)]
-        print(f"| {size} | {' | '.join(told)} | {_ratio(grown)} | {_ratio(share)} |")
+        print(f"| {size} | {' | '.join(cells)} | {_ratio(growth)} | {_ratio(share)} |")
     print("\nTimes are p50 (p99); ratios are medians of pairs (first to last quartile).")
 
 
@@ -76,7 +76,7 @@ def _measure(
         for name in rng.sample(sorted(work), len(work)):
             began = time.perf_counter()
             work[name]()
-            if number >= 3:  # the first ones warm caches up
+            if number >= 3:  # the first ones warm the caches
                 times[name].append(1000 * (time.perf_counter() - began))
     return times
 
@@ -95,7 +95,7 @@ def _queries(count: int, rng: random.Random) -> tuple[str, ...]:
 
 
 def a_query(rng: random.Random) -> str:
-    """About thirty tokens."""
+    """Return a query of about thirty tokens."""
     return f"Please explain how the {' '.join(rng.choices(WORDS, k=16))} came to be ({rng.randrange(10**6)})"
 
 
@@ -117,7 +117,7 @@ def _policy(encoder: Encoder, experts: int, method: str) -> Policy:
     return train(dataset, encoder.encode(texts), DEFAULT, method=method)
 
 
-def _told(times: list[float]) -> str:
+def _cell(times: list[float]) -> str:
     return f"{median(times):.2f} ({np.percentile(times, 99):.2f})"
 
 

@@ -1,10 +1,10 @@
-"""From an expert's replica to the ingress: a deployment handle, or a replica chosen and its own HTTP port.
+"""Two ways from the ingress to an expert's replica: a deployment handle, or the replica's own HTTP port.
 
     python -m experiments.transports [--rounds 5] [--seconds 3]
 
-Starts one simulated expert behind a door of a few lines that hands its bytes on, in the fast
-transport, and puts the same streams on both ways in turn. `choose_replica` is public; the port of
-the replica that it chose is not (`_replica.backend_http_endpoint`), which is one of the answers.
+Starts one simulated expert and a minimal ingress that relays its bytes, in the fast transport, and runs
+the same streams over both ways in turn. `choose_replica` is public; the port of the chosen replica
+(`_replica.backend_http_endpoint`) is not, which is one of the results.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from deployments.upstream.serve_client import PICKLED
 from load_tests.client import Target
 from load_tests.load import closed_loop
 from load_tests.measures import summarise
-from load_tests.processes import answers, wait_for
-from load_tests.workloads import Shape, asks
+from load_tests.processes import responds, wait_for
+from load_tests.workloads import Shape, requests
 
 PORT = 18250
 PATH = "/v1/chat/completions"
@@ -45,20 +45,20 @@ BEHAVIOUR = {"ttft_ms": 0, "tokens_per_s": 2000, "slots": 512, "tokens": 4096}
 
 
 class Expert(SimulatedExpert):
-    """Answers the same through a handle and, as an ASGI app, on its replica's own port."""
+    """An expert with the same response through a handle and, as an ASGI app, on its replica's own port."""
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        async def answer(request: Request) -> StreamingResponse:
+        async def respond(request: Request) -> StreamingResponse:
             parts = self.http("POST", PATH, (), await request.body())
             head = await anext(parts)
             assert isinstance(head, Head)  # noqa: S101 - the first part always is
             return StreamingResponse(_all(head.body, parts), media_type="text/event-stream")
 
-        return Starlette(routes=[Route(PATH, answer, methods=["POST"])])
+        return Starlette(routes=[Route(PATH, respond, methods=["POST"])])
 
 
-class DashboardRoutes:
-    """Hands an expert's bytes on, one way or the other."""
+class Relay:
+    """A minimal ingress that relays an expert's bytes, over one way or the other."""
 
     def __init__(self) -> None:
         self._handle: Any = None
@@ -69,20 +69,20 @@ class DashboardRoutes:
         return Starlette(routes=[*routes, Route("/ready", self.ready)])
 
     async def ready(self, request: Request) -> StreamingResponse:
-        """200 once the expert can be asked."""
+        """Return 200 once the handle exists."""
         if self._handle is None:
             handle = serve.get_deployment_handle("Expert", "expert")
             self._handle = handle.options(method_name="http", stream=True, **PICKLED)
         return StreamingResponse(iter([b"ready"]))
 
     async def handle(self, request: Request) -> StreamingResponse:
-        """Through the handle."""
-        answer = self._handle.remote("POST", PATH, (), await request.body())
-        head = await anext(answer)
-        return StreamingResponse(_all(head.body, answer), media_type="text/event-stream")
+        """Relay through the handle."""
+        response = self._handle.remote("POST", PATH, (), await request.body())
+        head = await anext(response)
+        return StreamingResponse(_all(head.body, response), media_type="text/event-stream")
 
     async def port(self, request: Request) -> StreamingResponse:
-        """Through the chosen replica's own HTTP server."""
+        """Relay from the chosen replica's own HTTP server."""
         import aiohttp
 
         if self._session is None:
@@ -91,8 +91,8 @@ class DashboardRoutes:
         async with self._handle.choose_replica("POST", PATH, (), body, _reserve=False) as chosen:
             _node, port = chosen._replica.backend_http_endpoint
         # The replica listens on the host of `http_options`, which the endpoint does not know.
-        answer = await self._session.post(f"http://127.0.0.1:{port}{PATH}", data=body)
-        return StreamingResponse(answer.content.iter_any(), media_type="text/event-stream")
+        response = await self._session.post(f"http://127.0.0.1:{port}{PATH}", data=body)
+        return StreamingResponse(response.content.iter_any(), media_type="text/event-stream")
 
 
 async def _all(first: bytes, parts: Any) -> AsyncGenerator[bytes, None]:
@@ -102,14 +102,14 @@ async def _all(first: bytes, parts: Any) -> AsyncGenerator[bytes, None]:
 
 
 def build_expert(_args: dict[str, str]) -> Any:
-    """The expert's application."""
+    """Build the expert's application."""
     args = SimulatedArgs.model_validate({"name": "expert", "behaviour": BEHAVIOUR})
     return serve.deployment(serve.ingress()(Expert), name="Expert").bind(args)
 
 
-def build_door(_args: dict[str, str]) -> Any:
-    """The door's application."""
-    return serve.deployment(serve.ingress()(DashboardRoutes), name="DashboardRoutes").bind()
+def build_relay(_args: dict[str, str]) -> Any:
+    """Build the application of the minimal ingress."""
+    return serve.deployment(serve.ingress()(Relay), name="Relay").bind()
 
 
 def main() -> None:
@@ -136,35 +136,37 @@ def _start(stack: ExitStack, out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     graph = {
         "http_options": {"host": "127.0.0.1", "port": PORT},
-        "applications": [app("expert", None, "Expert"), app("door", "/", "DashboardRoutes")],
+        "applications": [app("expert", None, "Expert"), app("relay", "/", "Relay")],
     }
     config = out / "graph.yaml"
     config.write_text(yaml.safe_dump(graph), encoding="utf-8")
     url, process = stack.enter_context(serving(config, log=out / "serve.log"))
-    wait_for(process, answers(f"{url}/ready"), UP_WITHIN_S, out / "serve.log")
+    wait_for(process, responds(f"{url}/ready"), UP_WITHIN_S, out / "serve.log")
     return url
 
 
 def _compare(url: str, clients: int, options: argparse.Namespace) -> None:
-    found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
+    figures: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
     for number in range(options.rounds):
         for way in WAYS if number % 2 else WAYS[::-1]:
             load = closed_loop(
                 Target.of(f"{url}/{way}"),
-                asks("thirty", Shape(model="expert", max_tokens=TOKENS, stream=True), seed=number),
+                requests("thirty", Shape(model="expert", max_tokens=TOKENS, stream=True), seed=number),
                 concurrency=clients,
                 count=1_000_000,
                 seconds=options.seconds,
             )
-            told = summarise(uvloop.run(load))
-            if told["errors"]:
-                raise RuntimeError(f"requests failed: {told['errors']}")
-            found[way].append((told["ttft_ms"]["p50"], told["requests_per_s"], told["output_tokens_per_s"]))
-    ratios = [port[2] / handle[2] for handle, port in zip(found["handle"], found["port"], strict=True)]
+            summary = summarise(uvloop.run(load))
+            if summary["errors"]:
+                raise RuntimeError(f"requests failed: {summary['errors']}")
+            figures[way].append(
+                (summary["ttft_ms"]["p50"], summary["requests_per_s"], summary["output_tokens_per_s"])
+            )
+    ratios = [port[2] / handle[2] for handle, port in zip(figures["handle"], figures["port"], strict=True)]
     for way in WAYS:
-        ttft, requests, tokens = (median(column) for column in zip(*found[way], strict=True))
+        ttft, rate, tokens = (median(column) for column in zip(*figures[way], strict=True))
         ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if way == "port" else ""
-        print(f"| {clients} | {way} | {ttft:.1f} | {requests:.0f} | {tokens:.0f} | {ratio} |", flush=True)
+        print(f"| {clients} | {way} | {ttft:.1f} | {rate:.0f} | {tokens:.0f} | {ratio} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Black-box load tests over HTTP; imports nothing of ours."""
+"""Black-box load tests over HTTP; imports no other package of the project."""

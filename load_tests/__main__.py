@@ -1,7 +1,7 @@
-"""Put load on an OpenAI-compatible endpoint and report: `python -m load_tests --help`.
+"""Load test of an OpenAI-compatible endpoint: `python -m load_tests --help`.
 
 Closed loop by default (`--concurrency`); `--rate`, `--bursts` and `--trace` make an open loop.
-Exit code 1 when an objective of `--slo` was missed, 2 on bad input.
+Exit code 1 if an objective of `--slo` was missed, 2 on bad input.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from load_tests import arrivals
 from load_tests.client import Target
 from load_tests.load import Load, closed_loop, open_loop
 from load_tests.measures import summarise
-from load_tests.processes import NotUp, answers, running
+from load_tests.processes import NotStarted, responds, running
 from load_tests.report import markdown, write_report
 from load_tests.slo import Slo, SloError, load_slo
-from load_tests.workloads import WORKLOADS, Shape, asks
+from load_tests.workloads import WORKLOADS, Shape, requests
 
 WARM_UP_SEED_OFFSET = 1_000_003
 MOST_SECONDS = 3600.0
@@ -31,7 +31,7 @@ MOST_REQUESTS = 1_000_000
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m load_tests", description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="without /v1")
     parser.add_argument("--path", default="/v1/chat/completions")
@@ -39,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--workload", choices=WORKLOADS, default="mixed")
     parser.add_argument("--concurrency", type=int, default=8, help="clients of the closed loop")
     parser.add_argument("--rate", type=float, help="open loop: requests per second")
-    parser.add_argument("--burstiness", type=float, default=1.0, help="1: Poisson; below 1: clumps")
-    parser.add_argument("--bursts", type=int, metavar="SIZE", help="with --rate: bursts of this many")
+    parser.add_argument("--burstiness", type=float, default=1.0, help="1: Poisson; below 1: clustered")
+    parser.add_argument("--bursts", type=int, metavar="SIZE", help="with --rate: bursts of this size")
     parser.add_argument("--trace", type=Path, help="open loop: arrival times from a CSV or JSONL file")
     parser.add_argument("--speed", type=float, default=1.0, help="of the trace: 2 is twice as fast")
     parser.add_argument("--requests", type=int, default=200, help="at most")
@@ -50,10 +50,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--long-words", type=int, default=190, help="length of long prompts")
     parser.add_argument("--no-stream", dest="stream", action="store_false")
-    parser.add_argument("--ignore-eos", action="store_true", help="engines answer max_tokens, always")
+    parser.add_argument("--ignore-eos", action="store_true", help="engines always generate max_tokens")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--key-env", help="environment variable that holds the API key")
-    parser.add_argument("--slo", type=Path, help="objectives to be met, else exit code 1")
+    parser.add_argument("--slo", type=Path, help="objectives; exit code 1 if one is missed")
     parser.add_argument("--profile", default="small", help="which objectives of the file")
     parser.add_argument("--out", type=Path, default=Path("var/load"), help="folder of the report")
     parser.add_argument("--start", metavar="COMMAND", help="start this first, wait for /ready, end it after")
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one load; 0 when all objectives were met, 1 when not, 2 on bad input."""
+    """Run one load; 0 if all objectives were met, 1 if not, 2 on bad input."""
     options = parser().parse_args(arguments)
     try:
         target = _target(options)
@@ -74,10 +74,10 @@ def main(arguments: list[str] | None = None) -> int:
     with ExitStack() as stack:
         if options.start:
             log = options.out / "served.log"
-            ready = answers(f"{options.url.rstrip('/')}/ready")
+            ready = responds(f"{options.url.rstrip('/')}/ready")
             try:
                 stack.enter_context(running(shlex.split(options.start), log=log, ready=ready, within_s=600))
-            except NotUp as error:
+            except NotStarted as error:
                 print(f"load_tests: {error}", file=sys.stderr)
                 return 2
         load = uvloop.run(_run(options, target, plan))
@@ -87,12 +87,12 @@ def main(arguments: list[str] | None = None) -> int:
 async def _run(options: argparse.Namespace, target: Target, plan: list[float] | None) -> Load:
     shape = _shape(options)
     if options.warm_up:
-        before = asks(options.workload, shape, options.seed + WARM_UP_SEED_OFFSET)
+        before = requests(options.workload, shape, options.seed + WARM_UP_SEED_OFFSET)
         width = min(options.warm_up, options.concurrency)
         await closed_loop(
             target, before, concurrency=width, count=options.warm_up, seconds=60, timeout_s=options.timeout
         )
-    source = asks(options.workload, shape, options.seed)
+    source = requests(options.workload, shape, options.seed)
     if plan is not None:
         return await open_loop(target, source, arrivals=plan, timeout_s=options.timeout)
     return await closed_loop(
@@ -111,7 +111,7 @@ def _report(options: argparse.Namespace, slo: Slo | None, load: Load) -> int:
     if not load.outcomes:
         missed.append("no request was sent")
     report: dict[str, Any] = {
-        "load": _told(options),
+        "load": _description(options),
         "slo": None if slo is None else options.profile,
         "figures": figures,
         "missed": missed,
@@ -138,10 +138,10 @@ def _target(options: argparse.Namespace) -> Target:
 
 
 def _plan(options: argparse.Namespace) -> list[float] | None:
-    """Arrival times of an open loop; `None` for a closed one.
+    """Return the arrival times of an open loop; `None` for a closed one.
 
     Raises:
-        ValueError: a number is out of range, or two kinds of load were asked for.
+        ValueError: a number is out of range, or the options conflict.
     """
     for name in ("concurrency", "requests", "seconds", "timeout", "max_tokens", "burstiness", "speed"):
         if getattr(options, name) <= 0:
@@ -153,11 +153,11 @@ def _plan(options: argparse.Namespace) -> list[float] | None:
     bounds = {"count": options.requests, "seconds": options.seconds}
     if options.trace is not None:
         if options.rate is not None or options.bursts is not None:
-            raise ValueError("--trace brings its own times: leave --rate and --bursts out")
+            raise ValueError("--trace has its own times: remove --rate and --bursts")
         return arrivals.bounded(arrivals.trace(options.trace, speed=options.speed), **bounds)
     if options.bursts is not None:
         if options.rate is None or options.bursts < 1:
-            raise ValueError("--bursts takes a size of at least 1, and --rate beside it")
+            raise ValueError("--bursts needs a size of at least 1, and --rate")
         return arrivals.bounded(
             arrivals.bursts(options.rate, size=options.bursts, seed=options.seed), **bounds
         )
@@ -179,7 +179,7 @@ def _shape(options: argparse.Namespace) -> Shape:
     )
 
 
-def _told(options: argparse.Namespace) -> dict[str, Any]:
+def _description(options: argparse.Namespace) -> dict[str, Any]:
     if options.trace is not None:
         loop = f"open, trace {options.trace.name} at speed {options.speed:g}"
     elif options.bursts is not None:

@@ -1,6 +1,6 @@
-"""When requests of an open loop are sent: seconds from the start, ascending.
+"""Arrival times of an open loop: seconds from the start, ascending.
 
-Pure. A closed loop has no arrivals: there the next request follows the last answer.
+Pure. A closed loop has no arrivals: there the next request follows the last response.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from itertools import islice
 from pathlib import Path
 
 COLUMNS = ("arrived_at_s", "timestamp", "TIMESTAMP", "time")
-"""Where a trace's time stands; the last two as in published traces of LLM services."""
+"""Columns with the time of a trace; the last two are those of published traces of LLM services."""
 
 
 def gamma(rate: float, *, burstiness: float, seed: int) -> Iterator[float]:
-    """Requests at `rate` per second; burstiness 1 is Poisson, below 1 comes in clumps, above evenly.
+    """Yield arrivals at `rate` per second; burstiness 1 is Poisson, below 1 is clustered, above even.
 
-    The shape parameter of a gamma distribution, as in vLLM's own benchmark.
+    Burstiness is the shape of a gamma distribution, as in vLLM's own benchmark.
     """
     rng = random.Random(f"gamma/{seed}")
     at = 0.0
@@ -30,23 +30,24 @@ def gamma(rate: float, *, burstiness: float, seed: int) -> Iterator[float]:
 
 
 def bursts(rate: float, *, size: int, seed: int) -> Iterator[float]:
-    """Bursts of `size` requests at one instant, at random intervals, `rate` per second on average."""
+    """Yield bursts of `size` simultaneous requests at random intervals, `rate` per second on average."""
     for at in gamma(rate / size, burstiness=1.0, seed=seed):
         for _ in range(size):
             yield at
 
 
 def trace(file: Path, *, speed: float = 1.0) -> list[float]:
-    """Arrival times from a file, moved to start at 0.
+    """Read arrival times from a file, shifted to start at 0.
 
     A CSV with one of the columns `arrived_at_s`, `timestamp`, `TIMESTAMP`, `time`, or JSON lines
     with one of these fields; seconds, or ISO dates.
 
     Args:
+        file: the trace.
         speed: 2 replays twice as fast.
 
     Raises:
-        ValueError: the file holds no such column, no row or no time.
+        ValueError: the file has no such column, no row or an invalid time.
     """
     text = file.read_text(encoding="utf-8")
     if file.suffix in {".jsonl", ".ndjson"}:
@@ -54,7 +55,7 @@ def trace(file: Path, *, speed: float = 1.0) -> list[float]:
     else:
         rows = list(csv.DictReader(text.splitlines()))
     if not rows:
-        raise ValueError(f"{file} holds no arrival")
+        raise ValueError(f"{file} has no arrivals")
     column = next((name for name in COLUMNS if name in rows[0]), None)
     if column is None:
         raise ValueError(f"{file} has the columns {', '.join(rows[0])}, expected one of {', '.join(COLUMNS)}")
@@ -63,7 +64,7 @@ def trace(file: Path, *, speed: float = 1.0) -> list[float]:
 
 
 def bounded(times: Iterator[float] | list[float], *, count: int, seconds: float) -> list[float]:
-    """At most `count` arrivals, none after `seconds`."""
+    """Return at most `count` arrivals, none after `seconds`."""
     kept: list[float] = []
     for at in islice(times, count):
         if at > seconds:

@@ -1,7 +1,7 @@
-"""A lean HTTP/1.1 client that times what streams back: on a small machine its own CPU is the noise.
+"""A lean HTTP/1.1 client that times streams; its own processor time would disturb a small machine.
 
-Knows sockets, HTTP and server-sent events as bytes; nothing of workloads or reports. Answers are
-not decoded: the first token and the usage block are found in the bytes.
+Knows sockets, HTTP and server-sent events as bytes; nothing of workloads or reports. Bodies are not
+decoded: the first token and the usage block are searched in the bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httptools
 
 FIRST_TOKEN = re.compile(rb'"(?:content|text|reasoning_content|reasoning|delta|arguments)"\s*:\s*"[^"]')
-"""A delta that carries text, in chat, completions, responses and Anthropic's form."""
+"""A delta with text, in the formats of chat, completions, responses and Anthropic."""
 COMPLETION_TOKENS = re.compile(rb'"(?:completion_tokens|output_tokens)"\s*:\s*(\d+)')
 ERROR_CODE = re.compile(rb'"code"\s*:\s*"?([\w.-]{1,64})')
 TAIL_BYTES = 4096
@@ -28,15 +28,15 @@ EXPERT_HEADER = b"x-router-expert"
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one request; times in seconds by `perf_counter`: uvloop's own clock knows only ms."""
+    """Outcome of one request; times in seconds by `perf_counter`, because uvloop's clock has only ms."""
 
     sent_at: float
     late_s: float = 0.0
-    """How long after its planned time it was sent; 0 in a closed loop."""
+    """Delay after its planned time; 0 in a closed loop."""
     kind: str = ""
     status: int = 0
     error: str = ""
-    """Empty when it went well; else `status:code`, `transport:…`, `timeout`, `stream:…`."""
+    """Empty for a success; else `status:code`, `transport:…`, `timeout`, `stream:…`."""
     expert: str = ""
     ttft_s: float = 0.0
     e2e_s: float = 0.0
@@ -48,12 +48,12 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether it was answered in full."""
+        """Whether the response was complete and no error."""
         return not self.error
 
     @property
     def tpot_s(self) -> float | None:
-        """Time per output token after the first; `None` where there is no second."""
+        """Time per output token after the first; `None` if there is no second."""
         if not self.streamed or self.tokens < 2:
             return None
         return (self.e2e_s - self.ttft_s) / (self.tokens - 1)
@@ -61,7 +61,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go."""
+    """Address of the endpoint, and the headers of its requests."""
 
     host: str
     port: int
@@ -71,7 +71,7 @@ class Target:
 
     @classmethod
     def of(cls, url: str, headers: tuple[tuple[str, str], ...] = ()) -> Target:
-        """From a URL such as `http://127.0.0.1:8000`.
+        """Parse a URL such as `http://127.0.0.1:8000`.
 
         Raises:
             ValueError: the URL is not http or https, or names no host.
@@ -88,7 +88,7 @@ class Target:
         return self.host in {"localhost", "::1"} or self.host.startswith("127.")
 
     def encode(self, path: str, body: bytes) -> bytes:
-        """One POST request, ready for the wire."""
+        """Return one POST request as bytes."""
         lines = [
             f"POST {self.prefix}{path} HTTP/1.1",
             f"host: {self.host}:{self.port}",
@@ -110,13 +110,13 @@ class Connection(asyncio.Protocol):
         self.usable = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ready."""
+        """Called by asyncio: the connection is open."""
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.WriteTransport", transport)
         self.usable = True
 
-    async def ask(self, message: bytes, outcome: Outcome, *, timeout_s: float) -> None:
-        """Send `message`, and fill `outcome` from what comes back; never raises for a failed request."""
+    async def send(self, message: bytes, outcome: Outcome, *, timeout_s: float) -> None:
+        """Send `message` and fill `outcome` from the response; never raises for a failed request."""
         if self._transport is None or not self.usable:
             raise RuntimeError("this connection is closed")
         self._outcome = outcome
@@ -138,15 +138,15 @@ class Connection(asyncio.Protocol):
             self._outcome = self._done = None
 
     def close(self) -> None:
-        """Drop the connection; the server sees its client leave."""
+        """Close the connection, which the server sees as a client that left."""
         self.usable = False
         if self._transport is not None:
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the answer."""
+        """Called by asyncio: bytes of the response."""
         if self._outcome is None:
-            self.close()  # an answer that nobody asked for
+            self.close()  # a response without a request
             return
         self._now = perf_counter()
         try:
@@ -155,12 +155,12 @@ class Connection(asyncio.Protocol):
             self._fail("transport:bad_http")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The server, or we, closed it."""
+        """Called by asyncio: the server, or we, closed it."""
         self.usable = False
         self._fail("transport:connection_lost" if exc is None else f"transport:{type(exc).__name__}")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """httptools: a header."""
+        """Called by httptools: a header."""
         if self._outcome is None:
             return
         lowered = name.lower()
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
             self._outcome.streamed = value.startswith(b"text/event-stream")
 
     def on_body(self, body: bytes) -> None:
-        """httptools: bytes of the body."""
+        """Called by httptools: bytes of the body."""
         outcome = self._outcome
         if outcome is None:
             return
@@ -179,7 +179,7 @@ class Connection(asyncio.Protocol):
         self._tail = (self._tail + body)[-TAIL_BYTES:] if len(body) < TAIL_BYTES else body[-TAIL_BYTES:]
 
     def on_message_complete(self) -> None:
-        """httptools: the answer ended."""
+        """Called by httptools: the response ended."""
         outcome, done = self._outcome, self._done
         if outcome is None or done is None or done.done():
             return
@@ -187,8 +187,8 @@ class Connection(asyncio.Protocol):
         outcome.e2e_s = self._now - outcome.sent_at
         if not outcome.streamed or not self._first_token:
             outcome.ttft_s = outcome.e2e_s
-        if told := COMPLETION_TOKENS.findall(self._tail):
-            outcome.tokens = int(told[-1])
+        if counts := COMPLETION_TOKENS.findall(self._tail):
+            outcome.tokens = int(counts[-1])
         elif outcome.streamed:
             outcome.tokens = outcome.chunks
         outcome.error = self._fault(outcome)
@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
     def _saw_events(self, outcome: Outcome, body: bytes) -> None:
         seam = self._seam + body
         outcome.chunks += seam.count(b"\ndata:") + (not self._tail and seam.startswith(b"data:"))
-        self._seam = seam[-5:]  # one byte less than what is counted, so that nothing counts twice
+        self._seam = seam[-5:]  # one byte shorter than the pattern, so that nothing counts twice
         if self._first_token:
             outcome.gaps_s.append(self._now - self._last_at)
             self._last_at = self._now
@@ -221,31 +221,31 @@ class Connection(asyncio.Protocol):
                 return "stream:no_token"
         return ""
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, error: str) -> None:
         outcome, done = self._outcome, self._done
         if outcome is None or done is None or done.done():
             return
-        outcome.error = why
+        outcome.error = error
         outcome.e2e_s = perf_counter() - outcome.sent_at
         self.close()
         done.set_result(None)
 
 
 class Pool:
-    """Idle connections to one target, opened when needed."""
+    """Connections to one target, opened on demand and kept open."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self._idle: list[Connection] = []
 
-    async def ask(self, message: bytes, outcome: Outcome, *, timeout_s: float) -> None:
+    async def send(self, message: bytes, outcome: Outcome, *, timeout_s: float) -> None:
         """Send one request over an idle or a new connection."""
         try:
             connection = await self._take(timeout_s)
         except (OSError, TimeoutError) as error:
             outcome.error = f"transport:{type(error).__name__}"
             return
-        await connection.ask(message, outcome, timeout_s=timeout_s)
+        await connection.send(message, outcome, timeout_s=timeout_s)
         if connection.usable:
             self._idle.append(connection)
 
@@ -263,7 +263,7 @@ class Pool:
         return opened
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close all idle connections."""
         for connection in self._idle:
             connection.close()
         self._idle.clear()

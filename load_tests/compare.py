@@ -1,8 +1,8 @@
 """Compare with other systems side by side: `python -m load_tests.compare proxies|engines`.
 
-Starts every competitor before the same back end, puts the same load on each in turn (A B A B …),
-and tells ratios to the first one, paired within each round: what disturbs the machine for a while
-disturbs both. Writes compare.json, compare.md and the logs of all servers.
+Starts every competitor with the same back end, puts the same load on each in turn (A B A B …), and prints
+ratios to the first one, paired within each round, so that a disturbance of the machine affects both.
+Writes compare.json, compare.md and the logs of all servers.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from load_tests.client import Target
 from load_tests.load import closed_loop
 from load_tests.measures import summarise
 from load_tests.peers import Field, Server, Subject
-from load_tests.processes import NotUp, answers, running
+from load_tests.processes import NotStarted, responds, running
 from load_tests.report import table
-from load_tests.workloads import Shape, asks
+from load_tests.workloads import Shape, requests
 
 FIGURES = ("requests_per_s", "output_tokens_per_s", "ttft_ms.p50", "ttft_ms.p99", "e2e_ms.p50", "e2e_ms.p99")
 UP_WITHIN_S = 300.0
 SETTLE_S = {"proxies": 0.2, "engines": 1.2}
-"""Before each load: a worker of vLLM's spins for a second after its last step, on the next one's core."""
+"""Pause before each load: after its last step, a worker of vLLM spins for a second on a core."""
 WARM_UP = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One load that every subject gets in every round."""
+    """One load, which every subject gets in every round."""
 
     name: str
     concurrency: int
@@ -52,7 +52,7 @@ class Kind:
 
 KINDS: dict[str, tuple[Kind, ...]] = {
     "proxies": (
-        Kind("whole answers, 16 clients", 16, 16, stream=False),
+        Kind("not streamed, 16 clients", 16, 16, stream=False),
         Kind("64 chunks, 16 clients", 16, 64, stream=True),
     ),
     "engines": tuple(Kind(f"32 tokens, {c} clients", c, 32, stream=True) for c in (1, 8, 32)),
@@ -62,17 +62,19 @@ Rounds = dict[str, dict[str, list[dict[str, Any]]]]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Start, measure, tell; 2 when something did not come up, 1 when requests failed."""
+    """Start, measure, print; 2 if a server did not start, 1 if requests failed."""
     parser = argparse.ArgumentParser(prog="python -m load_tests.compare", description=__doc__)
     parser.add_argument("suite", choices=KINDS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load in each round")
-    parser.add_argument("--port", type=int, default=18100, help="the first of a few")
-    parser.add_argument("--peers", type=Path, default=Path("var/peers"), help="environments of their own")
+    parser.add_argument("--port", type=int, default=18100, help="the first of several")
     parser.add_argument(
-        "--routellm", action="store_true", help="RouteLLM too: its package pulls CUDA libraries"
+        "--peers", type=Path, default=Path("var/peers"), help="folder of the peers' environments"
     )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="subjects whose name begins so")
+    parser.add_argument(
+        "--routellm", action="store_true", help="add RouteLLM, whose package installs CUDA libraries"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only subjects with these prefixes")
     parser.add_argument("--out", type=Path, default=Path("var/compare"))
     options = parser.parse_args(arguments)
     if options.rounds < 1 or not 0 < options.seconds <= 60:
@@ -83,16 +85,16 @@ def main(arguments: list[str] | None = None) -> int:
         field = peers.proxies(options.port, options.out, options.peers.resolve(), routellm=options.routellm)
     else:
         field = peers.engines(options.port, options.out)
-    field = chosen(field, options.only)
+    field = selected(field, options.only)
     if len(field.subjects) < 2:
-        print("compare: fewer than two subjects are left by --only", file=sys.stderr)
+        print("compare: --only leaves fewer than two subjects", file=sys.stderr)
         return 2
     with ExitStack() as stack:
         try:
             for server in field.servers:
-                stack.enter_context(_up(server, options.out))
-                print(f"up: {server.name}", flush=True)
-        except NotUp as error:
+                stack.enter_context(_started(server, options.out))
+                print(f"started: {server.name}", flush=True)
+        except NotStarted as error:
             print(f"compare: {error}", file=sys.stderr)
             return 2
         rounds = measure(
@@ -102,13 +104,13 @@ def main(arguments: list[str] | None = None) -> int:
             options.seconds,
             settle_s=SETTLE_S[options.suite],
         )
-    return _tell(options, rounds)
+    return _write(options, rounds)
 
 
 def install(folder: Path, *, routellm: bool) -> None:
-    """Put the peers' packages into environments of their own, once."""
-    wanted = {"litellm": peers.LITELLM} | ({"routellm": peers.ROUTELLM} if routellm else {})
-    for name, package in wanted.items():
+    """Install each peer's package into its own environment, once."""
+    packages = {"litellm": peers.LITELLM} | ({"routellm": peers.ROUTELLM} if routellm else {})
+    for name, package in packages.items():
         home = folder / name
         if not (home / "bin" / name).exists() and not (home / "installed").exists():
             venv.create(home, with_pip=True)
@@ -116,8 +118,8 @@ def install(folder: Path, *, routellm: bool) -> None:
             (home / "installed").touch()
 
 
-def chosen(field: Field, names: Sequence[str] | None) -> Field:
-    """Only subjects whose name begins with one of `names`, and only the servers that they need."""
+def selected(field: Field, names: Sequence[str] | None) -> Field:
+    """Keep the subjects whose name starts with one of `names`, and the servers that they need."""
     if not names:
         return field
     subjects = tuple(s for s in field.subjects if s.name.startswith(tuple(names)))
@@ -130,29 +132,29 @@ def chosen(field: Field, names: Sequence[str] | None) -> Field:
 def measure(
     subjects: Sequence[Subject], kinds: Sequence[Kind], rounds: int, seconds: float, *, settle_s: float = 0.0
 ) -> Rounds:
-    """Every load on every subject in turn, `rounds` times; the order turns round each time."""
-    found: Rounds = {kind.name: {subject.name: [] for subject in subjects} for kind in kinds}
+    """Put every load on every subject in turn, `rounds` times, in alternating order."""
+    summaries: Rounds = {kind.name: {subject.name: [] for subject in subjects} for kind in kinds}
     for subject in subjects:
         _load(subject, kinds[0], seed="warm-up", seconds=10.0, count=WARM_UP)
     for number in range(rounds):
         order = subjects if number % 2 == 0 else subjects[::-1]
         for kind in kinds:
             for subject in order:
-                # Queries that nobody was asked before: a cache must not help who comes later.
+                # Queries that no subject has seen: a cache must not help the later ones.
                 time.sleep(settle_s)
                 seed = f"{number}/{kind.name}/{subject.name}"
                 summary = _load(subject, kind, seed=seed, seconds=seconds, count=1_000_000)
-                found[kind.name][subject.name].append(summary)
+                summaries[kind.name][subject.name].append(summary)
                 rate, failed = summary["requests_per_s"], sum(summary["errors"].values())
                 print(
                     f"[{number + 1}/{rounds}] {kind.name}: {subject.name}: {rate}/s, {failed} failed",
                     flush=True,
                 )
-    return found
+    return summaries
 
 
 def figure(summary: dict[str, Any], name: str) -> float | None:
-    """A figure of a summary by its dotted name; `None` where it was not measured."""
+    """Return a figure of a summary by its dotted name; `None` if it was not measured."""
     value: Any = summary
     for part in name.split("."):
         value = None if value is None else value.get(part)
@@ -160,7 +162,7 @@ def figure(summary: dict[str, Any], name: str) -> float | None:
 
 
 def paired(rounds: dict[str, list[dict[str, Any]]], subject: str, base: str, name: str) -> list[float]:
-    """The ratio of `subject` to `base` in each round where both were measured."""
+    """Return the ratio of `subject` to `base` in each round that measured both."""
     ratios = []
     for ours, theirs in zip(rounds[subject], rounds[base], strict=True):
         top, bottom = figure(ours, name), figure(theirs, name)
@@ -170,20 +172,20 @@ def paired(rounds: dict[str, list[dict[str, Any]]], subject: str, base: str, nam
 
 
 def added(rounds: dict[str, list[dict[str, Any]]], subject: str, base: str, name: str) -> list[float]:
-    """The difference of `subject` to `base` in each round where both were measured."""
+    """Return the difference of `subject` to `base` in each round that measured both."""
     pairs = [(figure(a, name), figure(b, name)) for a, b in zip(rounds[subject], rounds[base], strict=True)]
     return [a - b for a, b in pairs if a is not None and b is not None]
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """`median (least to most)`, or a dash for nothing."""
+    """Format as `median (minimum to maximum)`, or a dash without values."""
     if not values:
         return "–"
     return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def page(rounds: Rounds) -> str:
-    """The comparison as Markdown: medians with the least and the most of the rounds."""
+    """Return the comparison as Markdown: median, minimum and maximum of the rounds."""
     lines: list[str] = []
     for kind, by_subject in rounds.items():
         base = next(iter(by_subject))
@@ -207,7 +209,7 @@ def page(rounds: Rounds) -> str:
 
 def _load(subject: Subject, kind: Kind, *, seed: str, seconds: float, count: int) -> dict[str, Any]:
     shape = Shape(model=subject.model, max_tokens=kind.max_tokens, stream=kind.stream, extra=subject.extra)
-    source = asks(kind.workload, shape, seed)
+    source = requests(kind.workload, shape, seed)
     load = uvloop.run(
         closed_loop(
             Target.of(subject.url),
@@ -221,21 +223,21 @@ def _load(subject: Subject, kind: Kind, *, seed: str, seconds: float, count: int
     return summarise(load)
 
 
-def _up(server: Server, out: Path) -> Any:
+def _started(server: Server, out: Path) -> Any:
     return running(
         server.command,
         log=out / f"{server.name}.log",
-        ready=answers(server.ready),
+        ready=responds(server.ready),
         env=server.env,
         within_s=UP_WITHIN_S,
     )
 
 
-def _tell(options: argparse.Namespace, rounds: Rounds) -> int:
+def _write(options: argparse.Namespace, rounds: Rounds) -> int:
     processors = os.cpu_count()
     busy = os.getloadavg()[0]
-    told = f"{processors} processors, {options.seconds:g} s per load, load average {busy:.1f} at the end"
-    text = f"## {options.suite}\n\n{told}\n\n{page(rounds)}"
+    machine = f"{processors} processors, {options.seconds:g} s per load, load average {busy:.1f} at the end"
+    text = f"## {options.suite}\n\n{machine}\n\n{page(rounds)}"
     options.out.mkdir(parents=True, exist_ok=True)
     data = {"suite": options.suite, "processors": processors, "seconds": options.seconds, "rounds": rounds}
     (options.out / "compare.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

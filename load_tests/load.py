@@ -1,6 +1,6 @@
-"""Send requests and collect what became of them: closed loop, or open loop at given times.
+"""Send requests and collect their outcomes: in a closed loop, or in an open loop at planned times.
 
-Bounded in count, in time and in requests at once. Knows the client; nothing of reports.
+Bounded in count, time and concurrency. Knows the client; nothing of reports.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from load_tests.client import Outcome, Pool, Target
-from load_tests.workloads import Ask
+from load_tests.workloads import Request
 
 MOST_IN_FLIGHT = 1024
-"""Requests at once in an open loop; what comes then is counted as `client:saturated`."""
+"""Concurrent requests of an open loop; further ones count as `client:saturated`."""
 
 
 @dataclass(slots=True)
 class Load:
-    """The outcomes of one load, and how the client itself did."""
+    """Outcomes of one load, and the client's own processor time."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     seconds: float = 0.0
     client_cpu_s: float = 0.0
     started_at: float = 0.0
-    """On the clock of the outcomes."""
+    """By the clock of the outcomes."""
 
 
 async def closed_loop(
     target: Target,
-    asks: Iterator[Ask],
+    requests: Iterator[Request],
     *,
     concurrency: int,
     count: int,
     seconds: float,
     timeout_s: float = 60.0,
 ) -> Load:
-    """`concurrency` clients, each asking again as soon as it was answered."""
+    """Run `concurrency` clients; each sends its next request as soon as its last one has ended."""
     load, pool = Load(), Pool(target)
     end = time.perf_counter() + seconds
     left = count
@@ -47,7 +47,7 @@ async def closed_loop(
         nonlocal left
         while left > 0 and time.perf_counter() < end:
             left -= 1
-            await _send(pool, next(asks), load, timeout_s=timeout_s)
+            await _send(pool, next(requests), load, timeout_s=timeout_s)
 
     async with _Timed(load):
         await asyncio.gather(*(client() for _ in range(concurrency)))
@@ -56,9 +56,9 @@ async def closed_loop(
 
 
 async def open_loop(
-    target: Target, asks: Iterator[Ask], *, arrivals: Sequence[float], timeout_s: float = 60.0
+    target: Target, requests: Iterator[Request], *, arrivals: Sequence[float], timeout_s: float = 60.0
 ) -> Load:
-    """Each request at its time, whether or not earlier ones were answered."""
+    """Send each request at its time, whether or not earlier ones have ended."""
     load, pool = Load(), Pool(target)
     in_flight: set[asyncio.Task[None]] = set()
     async with _Timed(load):
@@ -66,14 +66,14 @@ async def open_loop(
             planned = load.started_at + at
             if (wait_s := planned - time.perf_counter()) > 0:
                 await asyncio.sleep(wait_s)
-            ask = next(asks)
+            request = next(requests)
             late_s = max(0.0, time.perf_counter() - planned)
             if len(in_flight) >= MOST_IN_FLIGHT:
                 load.outcomes.append(
-                    Outcome(time.perf_counter(), late_s=late_s, kind=ask.kind, error="client:saturated")
+                    Outcome(time.perf_counter(), late_s=late_s, kind=request.kind, error="client:saturated")
                 )
                 continue
-            task = asyncio.create_task(_send(pool, ask, load, timeout_s=timeout_s, late_s=late_s))
+            task = asyncio.create_task(_send(pool, request, load, timeout_s=timeout_s, late_s=late_s))
             in_flight.add(task)
             task.add_done_callback(in_flight.discard)
         if in_flight:
@@ -82,14 +82,14 @@ async def open_loop(
     return load
 
 
-async def _send(pool: Pool, ask: Ask, load: Load, *, timeout_s: float, late_s: float = 0.0) -> None:
-    outcome = Outcome(time.perf_counter(), late_s=late_s, kind=ask.kind)
-    await pool.ask(pool.target.encode(ask.path, ask.body), outcome, timeout_s=timeout_s)
+async def _send(pool: Pool, request: Request, load: Load, *, timeout_s: float, late_s: float = 0.0) -> None:
+    outcome = Outcome(time.perf_counter(), late_s=late_s, kind=request.kind)
+    await pool.send(pool.target.encode(request.path, request.body), outcome, timeout_s=timeout_s)
     load.outcomes.append(outcome)
 
 
 class _Timed:
-    """Wall and processor time of a load."""
+    """Measures wall and processor time of a load."""
 
     def __init__(self, load: Load) -> None:
         self._load = load

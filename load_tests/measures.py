@@ -1,6 +1,6 @@
-"""From outcomes to figures: percentiles, rates, goodput, errors by kind, answers by expert.
+"""Figures of outcomes: percentiles, rates, goodput, errors by kind, responses by expert.
 
-Pure. Times in milliseconds, because that is how people read them.
+Pure. Times are in milliseconds, the unit of the reports.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ PERCENTILES = (50, 90, 95, 99)
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The value below which `percent` of `ordered` lie, interpolated between neighbours."""
-    place = (len(ordered) - 1) * percent / 100
-    low = int(place)
+    """Return the value below which `percent` of `ordered` are, interpolated between neighbours."""
+    position = (len(ordered) - 1) * percent / 100
+    low = int(position)
     high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
 
 def spread(seconds: Iterable[float]) -> dict[str, float] | None:
-    """Mean, percentiles and maximum in milliseconds; `None` of nothing."""
+    """Return mean, percentiles and maximum in milliseconds; `None` without values."""
     ordered = sorted(seconds)
     if not ordered:
         return None
-    told = {"mean": fmean(ordered), "max": ordered[-1]}
-    told |= {f"p{percent}": percentile(ordered, percent) for percent in PERCENTILES}
-    return {name: round(value * 1000, 3) for name, value in told.items()}
+    points = {"mean": fmean(ordered), "max": ordered[-1]}
+    points |= {f"p{percent}": percentile(ordered, percent) for percent in PERCENTILES}
+    return {name: round(value * 1000, 3) for name, value in points.items()}
 
 
 def summarise(load: Load, goodput: dict[str, float] | None = None) -> dict[str, Any]:
-    """The figures of one load.
+    """Return the figures of one load.
 
     Args:
-        goodput: limits in milliseconds, keys among `ttft_ms`, `tpot_ms`, `e2e_ms`, that a request must
-            keep to count.
+        load: the outcomes.
+        goodput: limits of a good request in milliseconds, with keys among `ttft_ms`, `tpot_ms`, `e2e_ms`.
     """
     done = [outcome for outcome in load.outcomes if outcome.ok]
     seconds = max(load.seconds, 1e-9)
@@ -75,7 +75,7 @@ def summarise(load: Load, goodput: dict[str, float] | None = None) -> dict[str, 
 
 
 def _kept(outcome: Outcome, limits: dict[str, float]) -> bool:
-    """Whether a request kept to every limit that applies to it."""
+    """Whether a request met every limit that applies to it."""
     times = {"e2e_ms": outcome.e2e_s, "tpot_ms": outcome.tpot_s}
     times["ttft_ms"] = outcome.ttft_s if outcome.streamed else None
     return all(time is None or time * 1000 <= limits[name] for name, time in times.items() if name in limits)

@@ -1,8 +1,8 @@
 """Does memory stay flat? `python -m load_tests.memory --part :Ingress --part :Router --requests 100000`.
 
 Puts a closed loop on a running endpoint of this machine in slices, and reads the resident memory of
-the named processes (a word of their titles) after each. Exit code 1 when a process grew by more than
-`--most-growth` MB after the first slice, when it ended above `--most` MB, or when a request failed.
+the processes (a word of their titles) after each. Exit code 1 if a process grew by more than
+`--most-growth` MB after the first slice, if it ended above `--most` MB, or if a request failed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from load_tests.client import Target
 from load_tests.load import closed_loop
 from load_tests.processes import find, resident_mb
 from load_tests.report import table
-from load_tests.workloads import WORKLOADS, Shape, asks
+from load_tests.workloads import WORKLOADS, Shape, requests
 
 MOST_SECONDS = 3600.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Load, read, tell."""
+    """Put load on the endpoint and print the memory; 1 if a limit was exceeded."""
     parser = argparse.ArgumentParser(prog="python -m load_tests.memory", description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--model", default="auto")
@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("var/memory"))
     options = parser.parse_args(arguments)
     parts = {part: find("ray::ServeReplica", part) for part in options.part}
-    if missing := [part for part, found in parts.items() if not found]:
-        print(f"memory: no process is called {missing[0]}", file=sys.stderr)
+    if missing := [part for part, pids in parts.items() if not pids]:
+        print(f"memory: no process has the title {missing[0]}", file=sys.stderr)
         return 2
     rows = [_row(0, 0.0, 0, parts)]
     for number in range(options.slices):
@@ -59,15 +59,15 @@ def main(arguments: list[str] | None = None) -> int:
 def missed_by(
     rows: list[dict[str, Any]], parts: list[str], most: list[float], most_growth: float
 ) -> list[str]:
-    """One line for each bound that was not kept."""
+    """Return one line for each limit that was exceeded."""
     lines = [f"{row['failed']} requests failed" for row in rows if row["failed"]]
     for part, limit in zip(parts, most, strict=False):
         if rows[-1][part] > limit:
-            lines.append(f"{part} ended at {rows[-1][part]:.0f} MB, at most {limit:g} is wanted")
+            lines.append(f"{part} ended at {rows[-1][part]:.0f} MB, the limit is {limit:g}")
     for part in parts:
         grown = rows[-1][part] - rows[1][part]
         if grown > most_growth:
-            lines.append(f"{part} grew by {grown:.0f} MB after the first slice, at most {most_growth:g}")
+            lines.append(f"{part} grew by {grown:.0f} MB after the first slice, the limit is {most_growth:g}")
     return lines
 
 
@@ -75,7 +75,7 @@ def _slice(
     options: argparse.Namespace, number: int, before: dict[str, Any], parts: dict[str, list[int]]
 ) -> dict[str, Any]:
     workloads = options.workload or ["short", "thirty"]
-    source = asks(
+    source = requests(
         workloads[number % len(workloads)],
         Shape(model=options.model, max_tokens=options.max_tokens, stream=False),
         seed=number,

@@ -1,10 +1,10 @@
-"""A back end that costs almost nothing: an OpenAI-compatible server with made-up answers.
+"""A back end with almost no cost: an OpenAI-compatible server with made-up answers.
 
     python -m load_tests.mock --port 9100 [--first-ms 0] [--token-ms 0]
 
-The same one stands behind every proxy that is compared. An answer has `max_tokens` tokens, one
-event each; with `--token-ms 0` each is still written by itself, one per turn of the event loop,
-as an engine would. Loopback only.
+Every proxy of a comparison has the same one. An answer has `max_tokens` tokens, one event each; with
+`--token-ms 0` each is still written separately, one per turn of the event loop, as an engine does.
+Loopback only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_TOKENS = 65536
 
 
 def event(delta: dict[str, Any], finish: str | None = None, usage: dict[str, int] | None = None) -> bytes:
-    """One server-sent event of a chat completion, as vLLM would write it."""
+    """Return one server-sent event of a chat completion, as vLLM writes it."""
     choices = [] if usage else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
     chunk: dict[str, Any] = {
         "id": "chatcmpl-mock",
@@ -38,12 +38,12 @@ def event(delta: dict[str, Any], finish: str | None = None, usage: dict[str, int
 
 
 def usage_of(tokens: int) -> dict[str, int]:
-    """A usage block."""
+    """Return a usage block."""
     return {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": tokens + 10}
 
 
-def whole(tokens: int) -> bytes:
-    """The body of an answer that is not streamed."""
+def completion(tokens: int) -> bytes:
+    """Return the body of a non-streaming response."""
     message = {"role": "assistant", "content": "word " * tokens}
     return json.dumps(
         {
@@ -80,58 +80,58 @@ class Mock(asyncio.Protocol):
         self._body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client came."""
+        """Called by asyncio: a client connected."""
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It left."""
+        """Called by asyncio: the client left."""
         if self._task is not None:
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request."""
+        """Called by asyncio: bytes of a request."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._write(_answer(400, b'{"error":{"message":"not HTTP"}}'))
+            self._write(_response(400, b'{"error":{"message":"not HTTP"}}'))
             if self._transport is not None:
                 self._transport.close()
 
     def on_message_begin(self) -> None:
-        """httptools: a request begins."""
+        """Called by httptools: a request begins."""
         self._path = self._body = b""
 
     def on_url(self, url: bytes) -> None:
-        """httptools: its target."""
+        """Called by httptools: its target."""
         self._path += url
 
     def on_body(self, body: bytes) -> None:
-        """httptools: bytes of its body."""
+        """Called by httptools: bytes of its body."""
         self._body += body
 
     def on_message_complete(self) -> None:
-        """httptools: the request is whole."""
+        """Called by httptools: the request is complete."""
         if self._parser.get_method() == b"GET":
-            self._write(_answer(200, MODELS))
+            self._write(_response(200, MODELS))
             return
         try:
-            asked = json.loads(self._body)
-            tokens = min(int(asked.get("max_tokens") or DEFAULT_TOKENS), MOST_TOKENS)
+            request = json.loads(self._body)
+            tokens = min(int(request.get("max_tokens") or DEFAULT_TOKENS), MOST_TOKENS)
         except (ValueError, TypeError, AttributeError):
-            self._write(_answer(400, b'{"error":{"message":"not a request","code":"bad_request"}}'))
+            self._write(_response(400, b'{"error":{"message":"not a request","code":"bad_request"}}'))
             return
-        if asked.get("stream"):
-            counted = bool((asked.get("stream_options") or {}).get("include_usage"))
+        if request.get("stream"):
+            counted = bool((request.get("stream_options") or {}).get("include_usage"))
             self._task = asyncio.get_running_loop().create_task(self._stream(tokens, counted=counted))
         elif self._first_s or self._token_s:
             self._task = asyncio.get_running_loop().create_task(self._later(tokens))
         else:
-            self._write(_answer(200, whole(tokens)))
+            self._write(_response(200, completion(tokens)))
 
     async def _later(self, tokens: int) -> None:
         await asyncio.sleep(self._first_s + tokens * self._token_s)
-        self._write(_answer(200, whole(tokens)))
+        self._write(_response(200, completion(tokens)))
 
     async def _stream(self, tokens: int, *, counted: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -142,7 +142,7 @@ class Mock(asyncio.Protocol):
         self._write(_chunk(ROLE))
         for token in range(tokens):
             self._write(_chunk(TOKEN))
-            # Paced by the clock, so that a late wake-up does not stretch the answer.
+            # Paced by the clock, so that a late event loop does not delay the following tokens.
             await asyncio.sleep(max(0.0, started + (token + 1) * self._token_s - loop.time()))
         end = _chunk(LAST) + (_chunk(event({}, usage=usage_of(tokens))) if counted else b"")
         self._write(end + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
@@ -156,7 +156,7 @@ def _chunk(data: bytes) -> bytes:
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
-def _answer(status: int, body: bytes) -> bytes:
+def _response(status: int, body: bytes) -> bytes:
     head = f"HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -168,7 +168,7 @@ async def serve(port: int, first_s: float, token_s: float) -> asyncio.Server:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serve until ended."""
+    """Serve until the process is stopped."""
     parser = argparse.ArgumentParser(prog="python -m load_tests.mock", description=__doc__)
     parser.add_argument("--port", type=int, default=9100)
     parser.add_argument("--first-ms", type=float, default=0.0)

@@ -1,7 +1,7 @@
-"""Who is compared, how each is started, and where its requests go.
+"""Systems of a comparison: the command that starts each, and the address of its requests.
 
-Knows command lines and configuration files of other systems and of this repository; imports none
-of them. Everything listens on the loopback address.
+Knows command lines and configuration files of other systems and of this repository; imports none of them.
+Everything listens on the loopback address.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ LITELLM = "litellm[proxy]==1.106.0"
 ROUTELLM = "routellm[serve]==0.2.0"
 ENGINE_EXPERT = "words"
 ENGINE_ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-"""The same for every engine that is compared."""
+"""Environment of every engine of a comparison."""
 LITELLM_ENVIRONMENT = {
     "LITELLM_LOG": "ERROR",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # asks nobody on the network
-    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # on loopback, and ours has no keys
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # no network access
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # loopback only
 }
 BATCHING_MS = (0, 50)
-"""Ray Serve LLM's `stream_batching_interval_ms`: its best for one client, and its default."""
+"""Ray Serve LLM's `stream_batching_interval_ms`: the best value for one client, and the default."""
 MOST_PARALLEL = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A process to be started."""
+    """A process of the comparison."""
 
     name: str
     command: tuple[str, ...]
     ready: str
-    """Answers 200 when it is up."""
+    """URL that returns 200 when it is ready."""
     env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Where one competitor's requests go."""
+    """Address and model of one competitor."""
 
     name: str
     url: str
     model: str
     extra: tuple[tuple[str, Any], ...] = ()
-    """Further fields of every body."""
+    """Additional fields of every body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """All servers and subjects of one comparison; the first subject is what ratios are taken to."""
+    """Servers and subjects of one comparison; the first subject is the base of the ratios."""
 
     servers: tuple[Server, ...]
     subjects: tuple[Subject, ...]
 
 
 def proxies(port: int, folder: Path, peers: Path, *, routellm: bool) -> Field:
-    """Proxies before the same back end, which answers at once; ours routes, the others do not choose."""
+    """Return proxies with the same immediate back end; ours routes, the others have no choice."""
     back_end = f"http://127.0.0.1:{port}"
     ours, litellm = f"http://127.0.0.1:{port + 1}", f"http://127.0.0.1:{port + 2}"
     graph = _write(folder / "ours.yaml", simulated_graph(back_end))
@@ -108,14 +108,14 @@ def proxies(port: int, folder: Path, peers: Path, *, routellm: bool) -> Field:
 
 
 def engines(port: int, folder: Path) -> Field:
-    """The same pocket expert behind vLLM's own server, our graph and Ray Serve LLM's ingress."""
+    """Return one pocket expert in vLLM's own server, in our graph and in Ray Serve LLM's ingress."""
     bare, ours = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
     graph = engine_graph()
     engine: dict[str, Any] = graph["applications"][1]["args"]["engine"]
     model = str(ROOT / graph["applications"][1]["args"]["model"])
     flags = ("max_model_len", "dtype", "max_num_seqs", "kv_cache_memory_bytes")
     command = (
-        # What `vllm serve` runs; that command asks for a distribution of its name, and vllm-cpu has another.
+        # The module of `vllm serve`; the command itself requires a distribution of that name, not vllm-cpu.
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model),
         *("--served-model-name", ENGINE_EXPERT, "--host", "127.0.0.1", "--port", str(port)),
         *(part for flag in flags for part in (f"--{flag.replace('_', '-')}", str(engine[flag]))),
@@ -124,7 +124,7 @@ def engines(port: int, folder: Path) -> Field:
     for interval_ms in BATCHING_MS:
         graph["applications"].append(serve_llm(model, engine, interval_ms))
     file = _write(folder / "engines.yaml", graph)
-    # Every token shows: a pocket expert that is done goes on with its end token.
+    # Every token is visible: a pocket expert that is done repeats its end token.
     exact = (("ignore_eos", True), ("skip_special_tokens", False))
     return Field(
         (Server("bare", command, f"{bare}/health", ENGINE_ENVIRONMENT), _ours(file, port + 1)),
@@ -141,11 +141,11 @@ def engines(port: int, folder: Path) -> Field:
 
 
 def simulated_graph(back_end: str) -> dict[str, Any]:
-    """Our graph, one replica of each: two experts simulated in it, two at `back_end` over HTTP."""
+    """Return our graph with one replica of each part: two simulated experts, two at `back_end` over HTTP."""
     graph = _graph()
-    door, template = graph["applications"][0], graph["applications"][1]
-    graph["applications"] = [door]
-    experts = door["deployments"][0]["user_config"]["experts"] = {}
+    main, template = graph["applications"][0], graph["applications"][1]
+    graph["applications"] = [main]
+    experts = main["deployments"][0]["user_config"]["experts"] = {}
     for name in ("arithmetic", "words"):
         experts[name] = {"app": f"expert-{name}", "context_window": 8192}
         app = copy.deepcopy(template)
@@ -160,18 +160,18 @@ def simulated_graph(back_end: str) -> dict[str, Any]:
 
 
 def engine_graph() -> dict[str, Any]:
-    """Our graph with one replica of each part and one real expert; `auto` routes among the one."""
+    """Return our graph with one replica of each part and one real expert, which `auto` always selects."""
     graph = _graph()
-    door = graph["applications"][0]
+    main = graph["applications"][0]
     expert = next(app for app in graph["applications"] if app["name"] == f"expert-{ENGINE_EXPERT}")
     expert["deployments"] = [_one_expert()]
-    door["deployments"][0]["user_config"]["experts"] = {ENGINE_EXPERT: {"app": f"expert-{ENGINE_EXPERT}"}}
-    graph["applications"] = [door, expert]
+    main["deployments"][0]["user_config"]["experts"] = {ENGINE_EXPERT: {"app": f"expert-{ENGINE_EXPERT}"}}
+    graph["applications"] = [main, expert]
     return graph
 
 
 def serve_llm(model: str, engine: Mapping[str, Any], interval_ms: int) -> dict[str, Any]:
-    """Ray Serve LLM's own application, OpenAI ingress and all, in the same cluster and transport."""
+    """Return Ray Serve LLM's own application with its ingress, for the same cluster and transport."""
     config = {
         "model_loading_config": {"model_id": ENGINE_EXPERT, "model_source": model},
         "engine_kwargs": dict(engine),
@@ -197,7 +197,7 @@ def serve_llm(model: str, engine: Mapping[str, Any], interval_ms: int) -> dict[s
 
 
 def litellm_config(back_end: str) -> dict[str, Any]:
-    """LiteLLM's proxy before `back_end`, without a database and without logging of requests."""
+    """Return the configuration of LiteLLM's proxy for `back_end`, without database and request logging."""
     upstream = {"model": "openai/mock", "api_base": f"{back_end}/v1", "api_key": "none"}
     return {
         "model_list": [{"model_name": "mock", "litellm_params": upstream}],
@@ -206,7 +206,7 @@ def litellm_config(back_end: str) -> dict[str, Any]:
 
 
 def _routellm(peers: Path, back_end: str, port: int) -> Server:
-    """RouteLLM's server with its cheapest router; its package pulls CUDA libraries."""
+    """Return RouteLLM's server with its cheapest router; its package installs CUDA libraries."""
     return Server(
         "routellm",
         (
@@ -221,7 +221,7 @@ def _routellm(peers: Path, back_end: str, port: int) -> Server:
 
 
 def _graph() -> dict[str, Any]:
-    """The default configuration with one router replica."""
+    """Return the default configuration with one router replica."""
     graph: dict[str, Any] = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     router = graph["applications"][0]["deployments"][1]
     del router["autoscaling_config"]

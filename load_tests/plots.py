@@ -1,7 +1,7 @@
-"""Draw a comparison: `python -m load_tests.plots var/compare/compare.json docs/images/compare-engines.png`.
+"""Plot of a comparison: `python -m load_tests.plots COMPARE_JSON PNG`.
 
-One row for each load, one column for each figure, one bar for each subject: its median over the
-rounds, with the least and the most. Knows compare.json; nothing of how it was measured.
+One row for each load, one column for each figure, one bar for each subject: median, minimum and maximum
+of the rounds. Knows compare.json; nothing of the measurement.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ COLUMNS = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read, draw; 2 on bad usage."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if len(given) != 2:
+    """Read and plot; 2 on bad usage."""
+    files = sys.argv[1:] if arguments is None else arguments
+    if len(files) != 2:
         print(__doc__, file=sys.stderr)
         return 2
-    draw(json.loads(Path(given[0]).read_text(encoding="utf-8")), Path(given[1]))
+    draw(json.loads(Path(files[0]).read_text(encoding="utf-8")), Path(files[1]))
     return 0
 
 
 def draw(data: dict[str, Any], file: Path) -> None:
-    """The chart of one comparison; subjects without a proxy or an engine in the way are left out."""
+    """Plot one comparison, without the subjects that call the back end directly."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,6 +1,6 @@
-"""Start what is to be measured, wait until it answers, end it with all its children.
+"""Start a system under test, wait until it responds, end it with all its children.
 
-Also reads memory and processor time of processes from /proc. Knows nothing of what it starts.
+Also reads memory and processor time of processes. Knows nothing of the system that it starts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import psutil
 STOP_WITHIN_S = 100.0
 
 
-class NotUp(RuntimeError):
-    """A process ended, or did not answer in time."""
+class NotStarted(RuntimeError):
+    """A process ended, or did not respond in time."""
 
 
 @contextmanager
@@ -33,10 +33,10 @@ def running(
     env: Mapping[str, str] | None = None,
     within_s: float = 300.0,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A command with its own process group, up and ready; ended by SIGTERM, by force if it hangs.
+    """Run a command in its own process group until it is ready; ended by SIGTERM, killed if it hangs.
 
     Raises:
-        NotUp: it ended or was not ready in time; the message holds the end of its log.
+        NotStarted: it ended or was not ready in time; the message contains the end of its log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
@@ -65,13 +65,13 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def answers(url: str) -> Callable[[], bool]:
-    """Whether a GET of `url` is answered with 200."""
+def responds(url: str) -> Callable[[], bool]:
+    """Return a check whether a GET of `url` returns 200."""
 
     def check() -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - an address that we chose
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - an address of our own
+                return bool(response.status == 200)
         except (OSError, urllib.error.URLError):
             return False
 
@@ -82,16 +82,16 @@ def wait_for(process: subprocess.Popen[bytes], ready: Callable[[], bool], within
     """Wait until a process is ready.
 
     Raises:
-        NotUp: it ended, or took longer.
+        NotStarted: it ended, or took longer.
     """
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise NotUp(f"{process.args!r} ended with {process.returncode}; {_end_of(log)}")
+            raise NotStarted(f"{process.args!r} ended with {process.returncode}; {_end_of(log)}")
         if ready():
             return
         time.sleep(0.5)
-    raise NotUp(f"{process.args!r} was not ready within {within_s:.0f} s; {_end_of(log)}")
+    raise NotStarted(f"{process.args!r} was not ready within {within_s:.0f} s; {_end_of(log)}")
 
 
 def _end_of(log: Path) -> str:

@@ -1,8 +1,8 @@
-"""Where a request's processor time goes: `python -m load_tests.processors --model auto --model words`.
+"""Processor time of a request by part: `python -m load_tests.processors --model auto --model words`.
 
-Puts a closed loop on a running endpoint of this machine for each model in turn, and tells what every
-part of the graph (by its process) and the client used, in milliseconds a request. A process that is
-busy while nobody asks shows under `idle`. Knows processes by their titles; imports nothing of ours.
+Runs a closed loop against an endpoint of this machine for each model in turn, and prints the time of every
+part of the graph (by its process) and of the client, in milliseconds per request. The column `idle` is
+the time without requests. Recognises processes by their titles; imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from load_tests.client import Target
 from load_tests.load import Load, closed_loop
 from load_tests.processes import cpu_s, titles
 from load_tests.report import table
-from load_tests.workloads import WORKLOADS, Shape, asks
+from load_tests.workloads import WORKLOADS, Shape, requests
 
 PARTS = (
     (":Ingress", "ingress"),
@@ -42,11 +42,11 @@ PARTS = (
     ("log_monitor", "dashboard and agents"),
     ("ray::", "other Ray workers"),
 )
-"""What stands in a process' title, and the part that it is; the first that fits."""
+"""Substring of a process' title and the part that it belongs to; the first match counts."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and tell; 1 when a request failed."""
+    """Measure and print; 1 if a request failed."""
     parser = argparse.ArgumentParser(prog="python -m load_tests.processors", description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--model", action="append", required=True, help="may be given several times")
@@ -60,11 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     idle = spent(options.seconds)
     rounds: dict[str, list[tuple[Load, dict[str, float]]]] = {model: [] for model in options.model}
-    _ask(options, options.model[0], seed=-1)
+    _run(options, options.model[0], seed=-1)
     for number in range(options.rounds):
         for model in options.model if number % 2 == 0 else options.model[::-1]:
             before = by_part()
-            load = _ask(options, model, seed=number)
+            load = _run(options, model, seed=number)
             used = difference(before, by_part())
             rounds[model].append((load, used))
     print(_page(rounds, {part: 1000 * seconds / options.seconds for part, seconds in idle.items()}))
@@ -72,14 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def spent(seconds: float) -> dict[str, float]:
-    """Processor seconds that each part uses while nobody asks."""
+    """Return the processor seconds of each part without requests."""
     before = by_part()
     time.sleep(seconds)
     return difference(before, by_part())
 
 
 def by_part() -> dict[int, tuple[str, float]]:
-    """Process → its part and the processor seconds it has used."""
+    """Return the part and the processor seconds of each process."""
     used: dict[int, tuple[str, float]] = {}
     for process, title in titles():
         part = next((name for word, name in PARTS if word in title), None)
@@ -90,7 +90,7 @@ def by_part() -> dict[int, tuple[str, float]]:
 
 
 def difference(before: dict[int, tuple[str, float]], after: dict[int, tuple[str, float]]) -> dict[str, float]:
-    """Seconds by part between two looks; a process that came or went in between is left out."""
+    """Return the seconds by part between two measurements, for processes in both."""
     used: dict[str, float] = defaultdict(float)
     for process, (part, seconds) in after.items():
         if process in before:
@@ -98,11 +98,11 @@ def difference(before: dict[int, tuple[str, float]], after: dict[int, tuple[str,
     return dict(used)
 
 
-def _ask(options: argparse.Namespace, model: str, *, seed: int) -> Load:
+def _run(options: argparse.Namespace, model: str, *, seed: int) -> Load:
     shape = Shape(model=model, max_tokens=options.max_tokens, stream=options.stream, path=options.path)
     load = closed_loop(
         Target.of(options.url),
-        asks(options.workload, shape, seed),
+        requests(options.workload, shape, seed),
         concurrency=options.concurrency,
         count=1_000_000,
         seconds=options.seconds,
@@ -111,7 +111,7 @@ def _ask(options: argparse.Namespace, model: str, *, seed: int) -> Load:
 
 
 def _page(rounds: dict[str, list[tuple[Load, dict[str, float]]]], idle: dict[str, float]) -> str:
-    """One row for each part, one column for each model: milliseconds a request, median of the rounds."""
+    """Return a row for each part and a column for each model: ms per request, median of the rounds."""
     names = dict.fromkeys(name for _, name in PARTS)
     rows: list[tuple[str, ...]] = [
         (
@@ -131,8 +131,8 @@ def _page(rounds: dict[str, list[tuple[Load, dict[str, float]]]], idle: dict[str
         median(1000 * load.client_cpu_s / max(1, len(load.outcomes)) for load, _ in of)
         for of in rounds.values()
     ]
-    rows.append(("the load's client", *(f"{value:.2f}" for value in clients), ""))
-    heads = ("ms of a processor a request", *rounds, "idle, ms a second")
+    rows.append(("load client", *(f"{value:.2f}" for value in clients), ""))
+    heads = ("processor ms per request", *rounds, "idle, ms per second")
     return "\n".join(table(heads, rows))
 
 

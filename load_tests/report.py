@@ -1,6 +1,6 @@
-"""Write a load's figures for programs, people and eyes: report.json, report.md, plot.png.
+"""Report of a load: report.json for programs, report.md and plot.png for people.
 
-Knows figures; nothing of how they were measured.
+Knows figures; nothing of their measurement.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ POINTS = ("mean", "p50", "p90", "p99", "max")
 
 
 def write_report(folder: Path, report: dict[str, Any], load: Load) -> None:
-    """All three files into `folder`, which is made."""
+    """Write all three files into `folder`, which is created."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     (folder / "report.md").write_text(markdown(report), encoding="utf-8")
@@ -29,14 +29,14 @@ def write_report(folder: Path, report: dict[str, Any], load: Load) -> None:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The report as a page."""
+    """Return the report as Markdown."""
     figures = report["figures"]
     lines = [
         "# Load test",
         "",
         *(f"- {name}: {value}" for name, value in report["load"].items()),
         "",
-        f"{figures['answered']} of {figures['requests']} requests answered in {figures['seconds']} s: "
+        f"{figures['answered']} of {figures['requests']} requests succeeded in {figures['seconds']} s: "
         f"{figures['requests_per_s']} requests/s, {figures['output_tokens_per_s']} output tokens/s.",
     ]
     if "goodput" in figures:
@@ -58,13 +58,13 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
-    """The lines of a Markdown table."""
+    """Return the lines of a Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
 
 
 def plot(file: Path, load: Load) -> None:
-    """Times over the run, and their distribution."""
+    """Plot the times over the run, and their distribution."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -81,7 +81,7 @@ def plot(file: Path, load: Load) -> None:
         if points:
             left.scatter(*zip(*points, strict=True), s=5, label=name)
             ordered = sorted(value for _, value in points)
-            right.step(ordered, [(place + 1) / len(ordered) for place in range(len(ordered))], label=name)
+            right.step(ordered, [(rank + 1) / len(ordered) for rank in range(len(ordered))], label=name)
     for at in failed:
         left.axvline(at, color="red", linewidth=0.5)
     left.set(xlabel="sent at (s); red: failed", ylabel="ms", title="over the run")
@@ -99,5 +99,5 @@ def _row(figures: dict[str, Any], name: str, label: str) -> tuple[Any, ...]:
     return (label, *(f"{figures[name][point]:.1f}" for point in POINTS))
 
 
-def _counts(what: str, counts: dict[str, int]) -> list[str]:
-    return [*table((what, "requests"), list(counts.items())), ""] if counts else []
+def _counts(name: str, counts: dict[str, int]) -> list[str]:
+    return [*table((name, "requests"), list(counts.items())), ""] if counts else []

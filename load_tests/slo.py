@@ -1,6 +1,6 @@
-"""Read `slo.yaml` and say which figures of a report missed it.
+"""Service level objectives: read `slo.yaml` and compare the figures of a report with it.
 
-Pure but for reading the file. Unknown names are errors: a misspelt limit would always be kept.
+Pure except for reading the file. Unknown names are errors: a misspelt limit would always be met.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ GOODPUT = ("ttft_ms", "tpot_ms", "e2e_ms", "fraction")
 
 
 class SloError(ValueError):
-    """The file is no service level objective."""
+    """The file is not a valid service level objective."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """What a load must keep to."""
+    """Objectives of a load."""
 
     at_most: dict[tuple[str, str], float] = field(default_factory=dict)
     """(spread, point) → milliseconds."""
@@ -31,33 +31,33 @@ class Slo:
     goodput: dict[str, float] | None = None
     """Limits in milliseconds of one request."""
     goodput_fraction: float | None = None
-    """Fraction of the requests that must keep all of them."""
+    """Fraction of the requests that must meet all of them."""
 
     def missed(self, summary: dict[str, Any]) -> list[str]:
-        """One line for each objective that `summary` does not meet; empty when all are met."""
+        """Return one line for each objective that `summary` does not meet; empty if all are met."""
         lines = []
         for name, least in self.at_least.items():
-            found = summary[name]
-            if found is None or found < least:
-                lines.append(f"{name} is {found}, at least {least:g} is wanted")
+            value = summary[name]
+            if value is None or value < least:
+                lines.append(f"{name} is {value}, the minimum is {least:g}")
         for (name, point), most in self.at_most.items():
             measured = summary[name]
             if measured is None:
-                lines.append(f"{name} {point} was not measured, at most {most:g} ms is wanted")
+                lines.append(f"{name} {point} was not measured, the limit is {most:g} ms")
             elif measured[point] > most:
-                lines.append(f"{name} {point} is {measured[point]:g} ms, at most {most:g} ms is wanted")
+                lines.append(f"{name} {point} is {measured[point]:g} ms, the limit is {most:g} ms")
         if self.goodput_fraction is not None:
             fraction = summary["goodput"]["fraction"]
             if fraction is None or fraction < self.goodput_fraction:
-                lines.append(f"goodput fraction is {fraction}, at least {self.goodput_fraction:g} is wanted")
+                lines.append(f"goodput fraction is {fraction}, the minimum is {self.goodput_fraction:g}")
         return lines
 
 
 def load_slo(file: Path, profile: str) -> Slo:
-    """The objectives of one profile.
+    """Read the objectives of one profile.
 
     Raises:
-        SloError: the file cannot be read, has no such profile, or names what is not measured.
+        SloError: the file cannot be read, has no such profile, or has an unknown name.
     """
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -70,10 +70,10 @@ def load_slo(file: Path, profile: str) -> Slo:
 
 
 def parse_slo(data: Any, where: str) -> Slo:
-    """One profile's mapping.
+    """Parse one profile.
 
     Raises:
-        SloError: a name is unknown or a value is no number.
+        SloError: a name is unknown or a value is not a number.
     """
     if not isinstance(data, dict):
         raise SloError(f"{where} is {data!r}, expected a mapping")

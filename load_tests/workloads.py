@@ -1,7 +1,7 @@
-"""Seeded requests: what is asked. The same seed gives the same bodies in the same order.
+"""Seeded requests: the same seed gives the same bodies in the same order.
 
-Pure. The questions are of the kinds that the pocket experts know (sums, words, an atlas), so that
-routing has something to choose between; nothing here imports them.
+Pure. The questions are of the kinds that the pocket experts know (sums, words, an atlas), so that routing
+has a choice; imports none of them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ FACTS = ("capital", "currency", "continent", "main language")
 STYLES = ("Answer in one word.", "Answer briefly and clearly.", "You are a patient teacher.", "Be exact.")
 FILLER = (
     "the caravan reached the river before noon and waited there for the others",
-    "each account lists the goods, their weight and the name of whoever signed for them",
-    "nobody in the village remembered when the old bridge had been built",
+    "each account lists the goods, their weight and the name of each buyer and seller",
+    "few in the village remembered when the old bridge had been built",
     "the letter was copied twice and sent along two different roads",
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One request to be sent."""
+class Request:
+    """One request of a load."""
 
     kind: str
     path: str
@@ -35,7 +35,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What all requests of a load have in common."""
+    """Common properties of all requests of a load."""
 
     model: str = "auto"
     max_tokens: int = 32
@@ -46,7 +46,7 @@ class Shape:
     """Further fields of every body, such as `ignore_eos`."""
 
     def body(self, messages: list[dict[str, str]], max_tokens: int | None = None) -> bytes:
-        """The JSON body with these messages."""
+        """Return the JSON body with these messages."""
         fields: dict[str, Any] = {"model": self.model, "max_tokens": max_tokens or self.max_tokens}
         if self.path == "/v1/completions":
             fields["prompt"] = "\n".join(message["content"] for message in messages)
@@ -58,7 +58,7 @@ class Shape:
 
 
 def question(rng: random.Random) -> str:
-    """A short question of one of three domains, about 10 to 30 tokens."""
+    """Draw a short question of one of three domains, about 10 to 30 tokens."""
     domain = rng.randrange(3)
     if domain == 0:
         a, b = rng.randrange(2, 100), rng.randrange(2, 100)
@@ -71,22 +71,22 @@ def question(rng: random.Random) -> str:
     return f"What is the {rng.choice(FACTS)} of {rng.choice(COUNTRIES)}?"
 
 
-def short(shape: Shape, rng: random.Random) -> Ask:
-    """One short question, mixed domains."""
-    return Ask("short", shape.path, shape.body([{"role": "user", "content": question(rng)}]))
+def short(shape: Shape, rng: random.Random) -> Request:
+    """Draw a short question of any domain."""
+    return Request("short", shape.path, shape.body([{"role": "user", "content": question(rng)}]))
 
 
-def long(shape: Shape, rng: random.Random) -> Ask:
-    """A long text before the question."""
+def long(shape: Shape, rng: random.Random) -> Request:
+    """Draw a question after a long text."""
     words: list[str] = []
     while len(words) < shape.long_words:
         words += rng.choice(FILLER).split()
     text = " ".join(words[: shape.long_words]) + ". " + question(rng)
-    return Ask("long", shape.path, shape.body([{"role": "user", "content": text}]))
+    return Request("long", shape.path, shape.body([{"role": "user", "content": text}]))
 
 
-def chat(shape: Shape, rng: random.Random) -> Ask:
-    """A later turn of a conversation; many conversations share a system prompt."""
+def chat(shape: Shape, rng: random.Random) -> Request:
+    """Draw a later turn of a conversation; many conversations share a system prompt."""
     messages = [{"role": "system", "content": rng.choice(STYLES)}]
     history = random.Random(rng.randrange(16))
     for _ in range(history.randint(1, 3)):
@@ -95,27 +95,27 @@ def chat(shape: Shape, rng: random.Random) -> Ask:
             {"role": "assistant", "content": str(history.randrange(200))},
         ]
     messages.append({"role": "user", "content": question(rng)})
-    return Ask("chat", shape.path, shape.body(messages))
+    return Request("chat", shape.path, shape.body(messages))
 
 
-def repeated(shape: Shape, rng: random.Random) -> Ask:
-    """The same question every time: what a cache is for."""
-    return Ask("repeated", shape.path, shape.body([{"role": "user", "content": "What is 12 + 30?"}]))
+def repeated(shape: Shape, rng: random.Random) -> Request:
+    """Return the same question every time, which a cache can serve."""
+    return Request("repeated", shape.path, shape.body([{"role": "user", "content": "What is 12 + 30?"}]))
 
 
-def thirty(shape: Shape, rng: random.Random) -> Ask:
-    """A query of about thirty tokens, never the same twice: no cache helps."""
+def thirty(shape: Shape, rng: random.Random) -> Request:
+    """Draw a query of about thirty tokens, never the same twice: no cache helps."""
     words = " ".join("".join(rng.choices(SYLLABLES, k=2)) for _ in range(5))
-    content = f"Please tell me the answer to this: {question(rng)} ({rng.randrange(10**6)}, {words})"
-    return Ask("thirty", shape.path, shape.body([{"role": "user", "content": content}]))
+    content = f"Please give me the answer to this: {question(rng)} ({rng.randrange(10**6)}, {words})"
+    return Request("thirty", shape.path, shape.body([{"role": "user", "content": content}]))
 
 
-def mixed(shape: Shape, rng: random.Random) -> Ask:
-    """Six short, two long, two chat of ten."""
+def mixed(shape: Shape, rng: random.Random) -> Request:
+    """Draw from six parts short, two long and two chat."""
     return rng.choices((short, long, chat), weights=(6, 2, 2))[0](shape, rng)
 
 
-WORKLOADS: dict[str, Callable[[Shape, random.Random], Ask]] = {
+WORKLOADS: dict[str, Callable[[Shape, random.Random], Request]] = {
     "short": short,
     "long": long,
     "chat": chat,
@@ -125,8 +125,8 @@ WORKLOADS: dict[str, Callable[[Shape, random.Random], Ask]] = {
 }
 
 
-def asks(workload: str, shape: Shape, seed: int | str) -> Iterator[Ask]:
-    """An endless stream of requests.
+def requests(workload: str, shape: Shape, seed: int | str) -> Iterator[Request]:
+    """Yield requests without end.
 
     Raises:
         ValueError: there is no such workload.

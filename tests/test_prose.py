@@ -73,6 +73,8 @@ ALLOWED_IN = {
         "cluster/pocket",
         "experiments",
         "load_tests",
+        "tests/cluster/pocket",
+        "tests/experiments",
         "docs/claims.md",
         "docs/pocket-experts.md",
         "docs/research-log.md",
@@ -81,6 +83,8 @@ ALLOWED_IN = {
         "cluster/pocket",
         "experiments",
         "load_tests",
+        "tests/cluster/pocket",
+        "tests/experiments",
         "docs/claims.md",
         "docs/pocket-experts.md",
         "docs/research-log.md",
@@ -91,7 +95,7 @@ ALLOWED_IN = {
 
 SKIPPED = (
     "tests/deployments/dashboard/vendor",
-    "cluster/kuberay/schemas",
+    "tests/cluster/kuberay/schemas",
     "cluster/local/experts",
     "cluster/check/models",
 )

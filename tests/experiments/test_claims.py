@@ -1,4 +1,4 @@
-"""The three claims follow from what was answered, whatever it was."""
+"""The three claims follow from the answers."""
 
 import threading
 from collections.abc import Iterator
@@ -9,32 +9,32 @@ import pytest
 
 from cluster.pocket.questions import Question, questions
 from cluster.pocket.train_policy import EXPERTS
-from experiments.claims import Asking, main, measure
-from experiments.claims_report import Answered, Round, as_markdown, speedup, summarise
+from experiments.claims import Client, main, measure
+from experiments.claims_report import Result, Round, as_markdown, speedup, summarise
 
-ASKED = questions("heldout", n=9, seed=1)
+QUESTIONS = questions("heldout", n=9, seed=1)
 AGAIN = {"auto": [30.0, 36.0], "generalist": [20.0, 21.176470588]}
 SPECIALIST = {"arithmetic": "arithmetic", "words": "words", "atlas": "atlas"}
 
 
-def answered(question: Question, way: str) -> Answered:
-    """Specialists are right on their own task, the generalist on all but arithmetic."""
+def result(question: Question, way: str) -> Result:
+    """Specialists are right on their own task, the generalist on all except arithmetic."""
     expert = SPECIALIST[question.task] if way in ("auto", "random") else way
     right = expert == question.task or (expert == "generalist" and question.task != "arithmetic")
-    return Answered(question, expert, right, 10, 5, "routed" if way == "auto" else "named")
+    return Result(question, expert, right, 10, 5, "routed" if way == "auto" else "named")
 
 
 def test_quality_cost_and_speed_are_those_of_the_answers() -> None:
     ways = ("auto", *EXPERTS, "random")
     seconds = {"auto": 1.0, "generalist": 1.5}
     measured = {
-        way: [Round([answered(question, way) for question in ASKED], seconds.get(way, 2.0))] * 3
+        way: [Round([result(question, way) for question in QUESTIONS], seconds.get(way, 2.0))] * 3
         for way in ways
     }
     figures = summarise(measured, AGAIN, {1: {"auto": [30.0, 33.0], "generalist": [20.0, 30.0]}})
     claims = figures["claims"]
 
-    assert figures["n_questions"] == 3 * len(ASKED)
+    assert figures["n_questions"] == 3 * len(QUESTIONS)
     assert claims["more_queries_per_s_when_asked_again"] == pytest.approx(0.6)
 
     assert figures["best_single"] == "generalist"
@@ -45,7 +45,7 @@ def test_quality_cost_and_speed_are_those_of_the_answers() -> None:
     assert figures["without_the_router"] == 0
     assert figures["queries_per_s_by_concurrency"][1]["more"] == pytest.approx((1.5 + 1.1) / 2 - 1)
     text = as_markdown({**figures, "concurrency": 1})
-    assert "+33.3 points more right than the best single expert (generalist)" in text
+    assert "+33.3 points with `auto` against the best single expert (generalist)" in text
     assert "83.3% less than the generalist alone" in text
     assert "+50.0% queries per second" in text
 
@@ -55,19 +55,19 @@ def test_a_speedup_is_the_median_of_pairs() -> None:
 
 
 class _Endpoint(BaseHTTPRequestHandler):
-    """Answers every question with what it was asked; refuses one model."""
+    """Returns the question as the answer; rejects one model."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # head and body in one packet: the second would wait for the first to be acknowledged
 
     def do_POST(self) -> None:
-        asked = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
-        refused = asked["model"] == "nobody"
-        message = {"content": asked["messages"][0]["content"]}
+        request = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
+        rejected = request["model"] == "unknown"
+        message = {"content": request["messages"][0]["content"]}
         usage = {"prompt_tokens": 7, "completion_tokens": 3}
         body = orjson.dumps({"choices": [{"message": message}], "usage": usage})
-        self.send_response(503 if refused else 200)
-        self.send_header("x-router-expert", asked["model"])
+        self.send_response(503 if rejected else 200)
+        self.send_header("x-router-expert", request["model"])
         self.send_header("x-router-reason", "named")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -88,29 +88,32 @@ def endpoint() -> Iterator[str]:
 
 
 def test_each_question_gets_its_own_answer_back(endpoint: str) -> None:
-    with Asking(endpoint, 3) as asking:
-        answers = asking.all(ASKED, ["atlas"] * len(ASKED)).answers
+    with Client(endpoint, 3) as client:
+        answers = client.all(QUESTIONS, ["atlas"] * len(QUESTIONS)).answers
 
-    assert [answer.question for answer in answers] == ASKED
+    assert [answer.question for answer in answers] == QUESTIONS
     assert {(answer.expert, answer.right, answer.prompt_tokens) for answer in answers} == {
         ("atlas", False, 7)
     }
 
 
-def test_an_answer_that_is_none_ends_the_measurement(endpoint: str) -> None:
-    with Asking(endpoint, 1) as asking, pytest.raises(RuntimeError, match="nobody answered 503"):
-        asking.all(ASKED, ["nobody"] * len(ASKED))
+def test_an_error_ends_the_measurement(endpoint: str) -> None:
+    with Client(endpoint, 1) as client, pytest.raises(RuntimeError, match="unknown returned 503"):
+        client.all(QUESTIONS, ["unknown"] * len(QUESTIONS))
 
 
-def test_every_way_is_asked_each_rounds_own_questions(endpoint: str) -> None:
-    measured = measure(endpoint, [ASKED[:4], ASKED[4:8]], concurrency=1)
+def test_every_way_gets_each_rounds_own_questions(endpoint: str) -> None:
+    measured = measure(endpoint, [QUESTIONS[:4], QUESTIONS[4:8]], concurrency=1)
 
     assert set(measured) == {"auto", *EXPERTS, "random"}
     for rounds in measured.values():
-        assert [[answer.question for answer in one.answers] for one in rounds] == [ASKED[:4], ASKED[4:8]]
+        assert [[answer.question for answer in one.answers] for one in rounds] == [
+            QUESTIONS[:4],
+            QUESTIONS[4:8],
+        ]
 
 
-def test_more_questions_than_there_are_is_said_before_anything_starts(
+def test_too_many_questions_are_an_error_before_the_start(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit, match="2"):

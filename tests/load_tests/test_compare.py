@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from load_tests import compare, peers, plots
-from load_tests.processes import NotUp, answers, running
+from load_tests.processes import NotStarted, responds, running
 
 
 def summary(ttft_ms: float, rate: float) -> dict[str, object]:
@@ -31,7 +31,7 @@ def test_what_was_not_measured_gives_no_ratio() -> None:
     assert compare.spread([]) == "–"
 
 
-def test_the_page_tells_medians_with_their_spread() -> None:
+def test_the_page_has_medians_with_their_spread() -> None:
     page = compare.page({"a load": ROUNDS})
 
     assert "| ours | 187.5 (75.0 to 300.0) |" in page
@@ -39,7 +39,7 @@ def test_the_page_tells_medians_with_their_spread() -> None:
     assert "+7.5 (+5.0 to +10.0)" in page
 
 
-def test_every_proxy_stands_before_the_same_back_end(tmp_path: Path) -> None:
+def test_every_proxy_has_the_same_back_end(tmp_path: Path) -> None:
     field = peers.proxies(18100, tmp_path, tmp_path, routellm=True)
 
     assert [server.name for server in field.servers] == ["mock", "ours", "litellm", "routellm"]
@@ -65,8 +65,8 @@ def test_every_engine_is_the_same_and_routing_is_on_for_ours(tmp_path: Path) -> 
     assert llm["args"]["llm_configs"][0]["engine_kwargs"] == graph["applications"][1]["args"]["engine"]
 
 
-def test_only_what_was_chosen_is_started(tmp_path: Path) -> None:
-    field = compare.chosen(peers.proxies(18100, tmp_path, tmp_path, routellm=False), ["litellm", "mock"])
+def test_only_selected_subjects_are_started(tmp_path: Path) -> None:
+    field = compare.selected(peers.proxies(18100, tmp_path, tmp_path, routellm=False), ["litellm", "mock"])
 
     assert [server.name for server in field.servers] == ["mock", "litellm"]
     assert [subject.name for subject in field.subjects] == ["litellm", "mock, no proxy"]
@@ -77,21 +77,21 @@ def test_a_comparison_takes_turns_and_counts(tmp_path: Path) -> None:
     subjects = [peers.Subject(name, "http://127.0.0.1:18990", "mock") for name in ("a", "b")]
     kind = compare.Kind("quick", 2, 3, stream=True)
 
-    with running(mock.command, log=tmp_path / "log", ready=answers(mock.ready), within_s=30):
+    with running(mock.command, log=tmp_path / "log", ready=responds(mock.ready), within_s=30):
         rounds = compare.measure(subjects, [kind], 2, 0.1)
 
     assert [len(rounds["quick"][name]) for name in ("a", "b")] == [2, 2]
     assert all(s["errors"] == {} and s["answered"] for name in ("a", "b") for s in rounds["quick"][name])
 
 
-def test_a_server_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_server_that_ends_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     command = ["/bin/sh", "-c", "echo no such model; exit 3"]
 
     with (
-        pytest.raises(NotUp, match=r"ended with 3; .*\n.*no such model"),
+        pytest.raises(NotStarted, match=r"ended with 3; .*\n.*no such model"),
         running(command, log=tmp_path / "log", ready=lambda: False),
     ):
-        pytest.fail("it never was up")
+        pytest.fail("it was never ready")
 
 
 def test_a_comparison_is_drawn(tmp_path: Path) -> None:

@@ -15,21 +15,21 @@ from load_tests.load import Load
 from load_tests.measures import percentile, summarise
 from load_tests.report import markdown
 from load_tests.slo import SloError, load_slo, parse_slo
-from load_tests.workloads import WORKLOADS, Shape, asks
+from load_tests.workloads import WORKLOADS, Shape, requests
 
 SLO_FILE = Path(__file__).parents[2] / "load_tests" / "slo.yaml"
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
-def test_the_same_seed_asks_the_same(workload: str) -> None:
-    first = list(islice(asks(workload, Shape(), 3), 20))
+def test_the_same_seed_gives_the_same_requests(workload: str) -> None:
+    first = list(islice(requests(workload, Shape(), 3), 20))
 
-    assert first == list(islice(asks(workload, Shape(), 3), 20))
-    assert all(json.loads(ask.body)["model"] == "auto" for ask in first)
+    assert first == list(islice(requests(workload, Shape(), 3), 20))
+    assert all(json.loads(request.body)["model"] == "auto" for request in first)
 
 
-def test_another_seed_asks_something_else() -> None:
-    assert list(islice(asks("mixed", Shape(), 1), 5)) != list(islice(asks("mixed", Shape(), 2), 5))
+def test_another_seed_gives_other_requests() -> None:
+    assert list(islice(requests("mixed", Shape(), 1), 5)) != list(islice(requests("mixed", Shape(), 2), 5))
 
 
 def test_arrivals_keep_their_rate_and_order() -> None:
@@ -88,36 +88,36 @@ def test_a_missed_objective_is_named() -> None:
     figures = summarise(Load([Outcome(0.0, e2e_s=0.5)], seconds=1.0))
 
     assert slo.missed(figures) == [
-        "requests_per_s is 1.0, at least 5 is wanted",
-        "e2e_ms p99 is 500 ms, at most 10 ms is wanted",
+        "requests_per_s is 1.0, the minimum is 5",
+        "e2e_ms p99 is 500 ms, the limit is 10 ms",
     ]
 
 
 @pytest.mark.parametrize("data", [{"ttft": {"p50": 1}}, {"ttft_ms": {"p51": 1}}, {"requests_per_s": "5"}, []])
-def test_a_misspelt_objective_is_refused(data: object) -> None:
+def test_a_misspelt_objective_is_rejected(data: object) -> None:
     with pytest.raises(SloError, match=r"here.* expected"):
         parse_slo(data, "here")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["--url", "ftp://x"], "expected something like http"),
         (["--url", "http://example.org"], "--allow-remote"),
         (["--concurrency", "0"], "--concurrency is 0, expected more than 0"),
-        (["--bursts", "4"], "--rate beside it"),
+        (["--bursts", "4"], "--bursts needs a size"),
         (["--slo", "nowhere.yaml"], "cannot be read"),
         (["--requests", "2000000"], "bounded by"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
-def test_nobody_there_is_a_failed_load_with_a_report(tmp_path: Path) -> None:
+def test_a_missing_server_is_a_failed_load_with_a_report(tmp_path: Path) -> None:
     arguments = ["--url", "http://127.0.0.1:1", "--requests", "2", "--warm-up", "0", "--out", str(tmp_path)]
 
     code = main([*arguments, "--slo", str(SLO_FILE)])

@@ -1,4 +1,4 @@
-"""Processor time is told by part of the graph, and only for processes that were there all the time."""
+"""Processor time by part of the graph, for the processes that ran all the time."""
 
 import os
 import subprocess
@@ -20,10 +20,10 @@ def test_a_process_is_known_by_its_title_and_its_time_is_read() -> None:
     with subprocess.Popen([title, "-c", busy], executable=sys.executable, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.read(50)
-        found = by_part()
+        parts = by_part()
         process.kill()
 
-    part, seconds = found[process.pid]
+    part, seconds = parts[process.pid]
     assert part == "ingress"
     assert 0 < seconds < 60
-    assert os.getpid() not in found
+    assert os.getpid() not in parts
