@@ -22,7 +22,6 @@ FOLDERS = ("cluster", "deployments", "docs", "experiments", "load_tests", "route
 LATER = (
     "CHANGELOG.md",
     "pyproject.toml",
-    "cluster/local",
     "deployments/app.py",
     "deployments/config.py",
     "deployments/contracts",
@@ -97,6 +96,7 @@ SKIPPED = (
     "tests/deployments/dashboard/vendor",
     "tests/cluster/kuberay/schemas",
     "cluster/local/experts",
+    "cluster/local/policy/",
     "cluster/check/models",
 )
 """Files of others, and files that a command writes."""
