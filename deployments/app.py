@@ -10,14 +10,29 @@ a string there would make it pass a plain dict, unchecked.
 from typing import Any
 
 from ray import serve
+from starlette.middleware import Middleware
 
 from deployments.config import EXPERT_DEPLOYMENT, AppArgs, ExpertArgs
-from deployments.ingress.middleware import middlewares
+from deployments.ingress.middleware import ServeBoundaryMiddleware
 from deployments.placement import actor_options, simulated_options
+from deployments.replica import served_object
 from deployments.simulated.args import SimulatedArgs
 
-# Serve imports `middlewares` from here, by cluster/transport.env: a name that outlives moves of files.
-__all__ = ["build_app", "build_expert", "build_simulated", "middlewares"]
+DEFAULT_MAX_BODY_BYTES = 1024 * 1024 * 1024
+"""In a proxy, which has no ingress in its process: the largest value of `max_body_mib`."""
+
+
+def middlewares() -> list[Middleware]:
+    """The middleware around Serve's HTTP server, by `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`.
+
+    Serve imports it from here, as cluster/transport.env says: a name that outlives moves of files.
+    """
+    return [Middleware(ServeBoundaryMiddleware, max_body_bytes=_max_body_bytes)]
+
+
+def _max_body_bytes() -> int:
+    bound: int = getattr(served_object(), "max_body_bytes", DEFAULT_MAX_BODY_BYTES)
+    return bound
 
 
 def build_app(args: AppArgs) -> Any:

@@ -81,6 +81,11 @@ class IngressArgs(Settings):
     max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | None = None
     """Anti-affinity: so many replicas share a node at most."""
 
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest request body."""
+        return int(self.max_body_mib * 1024 * 1024)
+
 
 class AppArgs(Settings):
     """`args` of the application `to-router`."""

@@ -1,8 +1,10 @@
 """The replica that this process is: its name, its id, its deployment.
 
-Imports Ray only when called, so that modules without Ray can use it. Outside a replica each function raises
-`RayServeException`.
+Imports Ray only when called, so that modules without Ray can use it. Outside a replica each function but
+`served_object` raises `RayServeException`.
 """
+
+from typing import Any
 
 
 def replica_name() -> str:
@@ -27,3 +29,14 @@ def replica_deployment() -> tuple[str, str]:
 
     context = serve.get_replica_context()
     return context.deployment, context.app_name
+
+
+def served_object() -> Any:
+    """Return the object that this process serves as a replica; `None` in a process that is no replica."""
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        return serve.get_replica_context().servable_object
+    except RayServeException:
+        return None

@@ -51,7 +51,7 @@ def main() -> None:
     api.registry.update_router(STATE)
     for expert in api.registry.experts.values():
         expert.state.why_not_ready = None
-    uvicorn.run(api.app(), host="127.0.0.1", port=options.port, access_log=False, log_level="warning")
+    uvicorn.run(api.app, host="127.0.0.1", port=options.port, access_log=False, log_level="warning")
 
 
 if __name__ == "__main__":

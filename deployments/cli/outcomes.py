@@ -3,12 +3,13 @@
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from deployments.observability.decision_log import log_files, read_records
+from deployments.observability.decision_record import DecisionRecord, FeedbackRecord, NewerRecordError, Record
 from router.data.outcomes import write_rows
 from router.errors import OutcomesError
 
@@ -24,7 +25,7 @@ def add_command(commands: Any) -> None:
     command.set_defaults(run=_run)
 
 
-def outcomes(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def outcomes(records: Iterable[Record]) -> list[dict[str, Any]]:
     """One row per rated pair of query and expert, with the mean of its ratings.
 
     The last rating of a request counts. A request that failed or was cancelled is no outcome.
@@ -32,37 +33,37 @@ def outcomes(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Raises:
         OutcomesError: there is no rating, or the log kept no queries.
     """
-    answered: dict[str, Mapping[str, Any]] = {}
+    answered: dict[str, DecisionRecord] = {}
     rated: dict[str, float] = {}
     for record in records:
-        if record.get("type") == "feedback":
-            rated[record["request_id"]] = record["quality"]
-        elif record.get("type") == "decision" and record.get("outcome") == "200":
-            answered[record["request_id"]] = record
+        if isinstance(record, FeedbackRecord):
+            rated[record.request_id] = record.quality
+        elif record.outcome == "200":
+            answered[record.request_id] = record
     known = [(answered[id_], quality) for id_, quality in rated.items() if id_ in answered]
     if not known:
         raise OutcomesError(
             f"the log has {len(answered)} answers and {len(rated)} ratings but no rating of these answers: "
             "clients rate answers with POST /v1/feedback"
         )
-    with_text = [(record, quality) for record, quality in known if record.get("query")]
+    with_text = [(record, quality) for record, quality in known if record.query]
     if not with_text:
         raise OutcomesError(
             f"the log has {len(known)} rated answers without their queries: set `log.queries: true` in "
             "user_config of Ingress, so that the log keeps them"
         )
-    groups: dict[tuple[str, str], list[tuple[Mapping[str, Any], float]]] = {}
+    groups: dict[tuple[str, str], list[tuple[DecisionRecord, float]]] = {}
     for record, quality in with_text:
-        groups.setdefault((record["query"], record["expert"]), []).append((record, quality))
+        groups.setdefault((record.query or "", record.expert or ""), []).append((record, quality))
     return [_row(query, expert, group) for (query, expert), group in groups.items()]
 
 
-def _row(query: str, expert: str, group: list[tuple[Mapping[str, Any], float]]) -> dict[str, Any]:
+def _row(query: str, expert: str, group: list[tuple[DecisionRecord, float]]) -> dict[str, Any]:
     digest = hashlib.sha256(query.encode("utf-8", "replace")).hexdigest()[:16]
     row: dict[str, Any] = {"query_id": digest, "query": query, "expert": expert}
     row["quality"] = fmean(quality for _, quality in group)
     for name in MEASURED:
-        values = [record[name] for record, _ in group if record.get(name) is not None]
+        values = [value for record, _ in group if (value := getattr(record, name)) is not None]
         mean = fmean(values) if values else None
         row[name] = round(mean) if mean is not None and name in INTEGERS else mean
     return row
@@ -72,7 +73,10 @@ def _run(options: argparse.Namespace) -> int:
     files = log_files(options.log)
     if not files:
         raise OutcomesError(f"{options.log} has no decision log: name the folder of `log.folder`")
-    rows = outcomes(record for file in files for record in read_records(file))
+    try:
+        rows = outcomes(record for file in files for record in read_records(file))
+    except NewerRecordError as error:
+        raise OutcomesError(str(error)) from error
     write_rows(options.out, rows)
     experts = len({row["expert"] for row in rows})
     sys.stdout.write(f"{options.out}: {len(rows)} outcomes of {experts} experts\n")

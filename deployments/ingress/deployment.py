@@ -1,8 +1,7 @@
-"""The ingress deployment: a thin shell that puts `api` on Ray Serve and keeps its view fresh."""
+"""Serve deployment of the ingress: builds the API at the first configuration, and follows later ones."""
 
 import asyncio
 import logging
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,15 +10,16 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings
-from deployments.ingress import middleware
+from deployments.ingress.access import Access
 from deployments.ingress.api import Api
-from deployments.ingress.feedback import Answered, answered_before
 from deployments.limits.keys import KeyRing
 from deployments.limits.ledger_client import LedgerClient
 from deployments.limits.ray_ledger import LedgerHandle
 from deployments.observability import tracing
 from deployments.observability.broadcast import Replicas
-from deployments.observability.decision_log import DecisionLog, log_files
+from deployments.observability.decision_log import ConfiguredLog, log_files
+from deployments.observability.decision_record import NewerRecordError
+from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers, origins_in_log
 from deployments.replica import replica_id, replica_name
 from deployments.routing.client import RouterClient
 from deployments.settings import explain, resolve
@@ -29,76 +29,87 @@ from deployments.upstream.serve_client import expert_client
 logger = logging.getLogger("ray.serve")
 
 KEYS_S = 0.5
+"""Interval of looking at the key file."""
 
 
 class Ingress:
-    """One replica of the HTTP door."""
+    """One replica of the ingress.
+
+    Args:
+        args: shape of the deployment.
+        router: handle of the router deployment.
+    """
 
     def __init__(self, args: IngressArgs, router: Any) -> None:
         self._args = args
-        middleware.bounds.body_bytes = int(args.max_body_mib * 1024 * 1024)
         self._router = RouterClient(router)
-        self._api: Api | None = None
-        # Serve asks for the app before it hands over user_config; until then there is only this.
-        self._app: ASGIApp = Starlette()
+        self._access = Access()
+        self._log = ConfiguredLog(replica_id)
+        self._recent = RecentAnswers()
         self._replicas = Replicas(self._own_metrics, router, self._experts_here)
-        self._log: DecisionLog | None = None
+        # Serve asks for the app before it hands over user_config: until then there is no API.
+        self._api: Api | None = None
         self._keys: KeysSettings | None = None
-        self._refresher: asyncio.Task[None] | None = None
-        self._key_watch: asyncio.Task[None] | None = None
+        self._ledger: LedgerClient | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest request body, for the middleware around Serve's HTTP server in this process."""
+        return self._args.max_body_bytes
 
     async def reconfigure(self, user_config: Any) -> None:
-        """Take over a new `user_config`; a bad one is refused, and the last good one stays.
+        """Put a new `user_config` into effect; an invalid one is rejected, and the last valid one stays.
 
         Raises:
-            ValueError: there is no good one yet, so this replica could answer nothing.
+            ValueError: there is no valid one yet, so this replica could serve nothing.
         """
         try:
             config = IngressConfig.model_validate(user_config or {})
         except ValidationError as error:
             why = explain(error, "user_config")
-            logger.error("configuration of the ingress refused: %s", why)
+            logger.error("configuration of the ingress rejected: %s", why)
             if self._api is None:
                 raise ValueError(why) from error
-            self._api.config_error = why
+            self._api.reject(why)
             return
-        await self._use_log(config.log)
-        if self._api is None:
-            api = Api(
-                self._args,
-                config,
-                self._router,
-                client_for=expert_client,
-                gather_metrics=self._replicas.metrics,
-            )
-            await self._use_keys(api, config.keys)
-            api.knows_elsewhere = self._replicas.recall
-            api.accounting.tracer = tracing.tracer("to-router-ingress")
-            if self._log is not None:
-                await asyncio.to_thread(_restore, api, resolve(self._log.settings.folder))
-            self._api, self._app = api, api.app()
-        else:
-            await self._use_keys(self._api, config.keys)
+        replaced = self._log.apply(config.log)
+        if replaced is not None:
+            await asyncio.to_thread(replaced.stop)
+        await self._use_keys(config.keys)
+        if self._api is not None:
             self._api.apply(config)
-            self._api.config_error = None
-        self._api.accounting.log = self._log
-        if self._refresher is None:
-            self._refresher = asyncio.create_task(Discovery(self._api.registry, self._router.describe).run())
-            self._key_watch = asyncio.create_task(self._watch_keys())
+            return
+        if config.log is not None:
+            await asyncio.to_thread(_restore, self._recent, config.log)
+        self._api = Api(
+            self._args,
+            config,
+            self._router,
+            client_for=expert_client,
+            access=self._access,
+            records=self._log,
+            recent=self._recent,
+            ask_others=self._replicas.recall,
+            gather_metrics=self._replicas.metrics,
+            tracer=tracing.tracer("to-router-ingress"),
+        )
+        discovery = Discovery(self._api.registry, self._router.describe)
+        self._tasks = [asyncio.create_task(discovery.run()), asyncio.create_task(self._watch_keys())]
 
     async def exposition(self) -> tuple[str, bytes]:
-        """This replica's name and metrics."""
+        """Return this replica's name and metrics."""
         return self._own_metrics()
+
+    async def recall(self, request_id: str) -> AnswerOrigin | None:
+        """Return the origin of a response of this replica."""
+        return self._recent.recall(request_id)
 
     def _own_metrics(self) -> tuple[str, bytes]:
         return replica_name(), b"" if self._api is None else self._api.exposition()
 
-    async def recall(self, request_id: str) -> Answered | None:
-        """What this replica knows of an answered request."""
-        return None if self._api is None else self._api.memory.recall(request_id)
-
     def _experts_here(self) -> dict[str, str]:
-        """Experts with a replica in this cluster: those have engines to ask."""
+        """Experts with a replica in this cluster: their engines have metrics."""
         if self._api is None:
             return {}
         return {
@@ -107,67 +118,57 @@ class Ingress:
             if expert.target.app is not None and expert.state.running
         }
 
-    async def _use_log(self, settings: LogSettings | None) -> None:
-        """Keep the decision log as configured."""
-        if settings == (None if self._log is None else self._log.settings):
-            return
-        old, self._log = self._log, None
-        if settings is not None:
-            self._log = DecisionLog(settings, replica_id())
-            self._log.start()
-        if self._api is not None:
-            self._api.accounting.log = self._log
-        if old is not None:
-            await asyncio.to_thread(old.stop)
-
-    async def _use_keys(self, api: Api, settings: KeysSettings | None) -> None:
-        """Ask for keys as configured, and count what they use in the common ledger."""
+    async def _use_keys(self, settings: KeysSettings | None) -> None:
+        """Require keys as configured, and count what they use in the common ledger."""
         if settings == self._keys:
             return
         self._keys = settings
-        if api.ledger is not None:
-            await api.ledger.stop()
+        if self._ledger is not None:
+            await self._ledger.stop()
+            self._ledger = None
         if settings is None:
-            api.keys = api.ledger = None
+            self._access.replace(None, None)
             return
         file = resolve(settings.file)
         counts = file.with_suffix(".counts.json") if settings.counts is None else resolve(settings.counts)
-        ring = KeyRing(file)
-        await asyncio.to_thread(ring.refresh)
-        # A client of its own each time: the ledger tells late calls by their numbers.
-        replica = f"{replica_id()}-{uuid4().hex[:8]}"
-        api.keys, api.ledger = ring, LedgerClient(replica, LedgerHandle(str(counts)))
-        api.ledger.start()
+        keys = KeyRing(file)
+        await asyncio.to_thread(keys.refresh)
+        # A new client each time, with a name of its own: the ledger tells late calls by their numbers.
+        self._ledger = LedgerClient(f"{replica_id()}-{uuid4().hex[:8]}", LedgerHandle(str(counts)))
+        self._access.replace(keys, self._ledger)
+        self._ledger.start()
 
     def __del__(self) -> None:
-        """Serve calls it when a replica ends in good order: what the log still holds is written."""
-        if self._log is not None:
-            self._log.stop(1.0)
+        """Write what the log still holds: Serve calls this when a replica ends in good order."""
+        self._log.stop(1.0)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        async def current(scope: Scope, receive: Receive, send: Send) -> None:
-            async def once(message: Message) -> None:
-                # Serve puts the request id on every answer itself: ours would stand there twice.
+        """Return the ASGI app, before there is a configuration: it reads the API with each request."""
+        not_configured = Starlette()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            async def send_once(message: Message) -> None:
+                # Serve adds the request id to every response itself: it would be there twice.
                 if message["type"] == "http.response.start":
                     kept = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
                     message = {**message, "headers": kept}
                 await send(message)
 
-            await self._app(scope, receive, once)
+            current = not_configured if self._api is None else self._api.app
+            await current(scope, receive, send_once)
 
-        return current
+        return app
 
     async def _watch_keys(self) -> None:
-        """Take over a changed key file; apart from the rest, so that nothing delays a revocation."""
+        """Read a changed key file; in a task of its own, so that nothing delays a revocation."""
         while True:
             await asyncio.sleep(KEYS_S)
-            if self._api is not None and self._api.keys is not None:
-                await asyncio.to_thread(self._api.keys.refresh)
+            await asyncio.to_thread(self._access.refresh)
 
 
-def _restore(api: Api, folder: Path) -> None:
-    """Learn from the log's files which requests this machine answered before."""
+def _restore(recent: RecentAnswers, settings: LogSettings) -> None:
+    """Read from the log's files which responses this machine sent before."""
     try:
-        api.memory.restore(answered_before(log_files(folder)))
-    except OSError as error:
-        logger.warning("earlier answers are not known, ratings of them will be refused: %s", error)
+        recent.restore(origins_in_log(log_files(resolve(settings.folder))))
+    except (OSError, NewerRecordError) as error:
+        logger.warning("earlier responses are unknown, ratings of them will be rejected: %s", error)

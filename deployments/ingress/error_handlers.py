@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,15 +19,6 @@ from deployments.contracts.errors import (
 from deployments.ingress.headers import request_id
 
 logger = logging.getLogger("ray.serve")
-
-
-class JsonResponse(Response):
-    """A JSON answer of our own."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        return orjson.dumps(content)
 
 
 class ErrorBody(Response):

@@ -1,9 +1,8 @@
-"""Gauges of an ingress replica, set to what is now whenever its metrics are read."""
+"""Gauges of an ingress replica, set to the current values whenever its metrics are read."""
 
 import asyncio
 
 from deployments.limits.admission import AdmissionQueue
-from deployments.limits.ledger_client import LedgerClient
 from deployments.observability import metrics
 from deployments.upstream.eligibility import readiness
 from deployments.upstream.registry import ExpertRegistry
@@ -11,21 +10,18 @@ from deployments.upstream.registry import ExpertRegistry
 BREAKER_VALUES = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
 
 
-def observe(
-    registry: ExpertRegistry,
-    gate: AdmissionQueue,
-    config_error: str | None,
-    ledger: LedgerClient | None,
+def set_gauges(
+    registry: ExpertRegistry, queue: AdmissionQueue, *, config_rejected: bool, ledger_is_away: bool
 ) -> None:
-    """Set them all; those of experts and policies that are gone go too."""
+    """Set all gauges; experts and policies that are gone lose theirs."""
     metrics.tasks.set(len(asyncio.all_tasks()))
     limits = registry.config.limits
-    metrics.in_flight.set(gate.held)
-    metrics.queued.set(gate.queued)
+    metrics.in_flight.set(queue.held)
+    metrics.queued.set(queue.queued)
     metrics.limit.labels("in_flight").set(limits.max_in_flight)
     metrics.limit.labels("queued").set(limits.max_queued)
-    metrics.config_refused.labels("Ingress").set(config_error is not None)
-    metrics.ledger_away.set(ledger is not None and ledger.away)
+    metrics.config_refused.labels("Ingress").set(config_rejected)
+    metrics.ledger_away.set(ledger_is_away)
     for gauge in (
         metrics.ready,
         metrics.expert_in_flight,

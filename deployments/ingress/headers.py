@@ -1,6 +1,6 @@
-"""Headers in and out: what a client may say in them, what an expert gets, what we answer with.
+"""Headers of requests and responses: those read from a client, sent to an expert, and returned.
 
-Whatever a client sends in a header is bounded and checked here; nothing in one is an error.
+Each value from a client is bounded and checked; an invalid one counts as absent and is no error.
 """
 
 import uuid
@@ -19,14 +19,14 @@ LONGEST_REQUEST_ID = 128
 
 
 def request_id(request: Request) -> str:
-    """The client's own, where it is fit to be logged and sent back; else a new one."""
-    given = request.headers.get("x-request-id", "")
-    fit = 0 < len(given) <= LONGEST_REQUEST_ID and given.isascii() and given.isprintable()
-    return given if fit else uuid.uuid4().hex
+    """The client's own id where it is short and printable, else a new one."""
+    value = request.headers.get("x-request-id", "")
+    valid = 0 < len(value) <= LONGEST_REQUEST_ID and value.isascii() and value.isprintable()
+    return value if valid else uuid.uuid4().hex
 
 
 def trace_context(request: Request) -> TraceContext:
-    """The W3C trace context that a client sent, as far as it is fit to be handed on."""
+    """The W3C trace context of a request, as far as it is printable and short."""
     return {
         name.decode(): value.decode()
         for name, value in request.headers.raw
@@ -35,7 +35,7 @@ def trace_context(request: Request) -> TraceContext:
 
 
 def forwarded(request: Request, id_: str, trace: TraceContext) -> Headers:
-    """The headers of the request that an expert gets."""
+    """Headers of the request to an expert."""
     kept = [
         (name, value)
         for name, value in request.headers.raw
@@ -46,29 +46,29 @@ def forwarded(request: Request, id_: str, trace: TraceContext) -> Headers:
 
 
 def read_timeout_s(request: Request) -> float | None:
-    """How long the client itself will wait, where it says so."""
+    """The client's own read timeout, where its library sends it."""
     return _positive(request.headers.get("x-stainless-read-timeout"))
 
 
 def retries(request: Request) -> int:
-    """How often the client has tried this request before."""
-    told = _positive(request.headers.get("x-stainless-retry-count"))
-    return 0 if told is None else int(min(told, 1000))
+    """The client's retry count, where its library sends it; else 0."""
+    count = _positive(request.headers.get("x-stainless-retry-count"))
+    return 0 if count is None else int(min(count, 1000))
 
 
-def told(choice: CallOrder, opened: OpenedResponse, id_: str) -> dict[str, str]:
-    """The response headers of the contract."""
+def of_response(order: CallOrder, opened: OpenedResponse, id_: str) -> dict[str, str]:
+    """The response headers that TO-Router adds."""
     headers = {
         "x-router-expert": opened.expert,
         "x-router-attempts": str(len(opened.attempts)),
-        "x-router-reason": choice.reason_for(opened.expert),
+        "x-router-reason": order.reason_for(opened.expert),
         "x-request-id": id_,
     }
-    if choice.reason == "named":
+    if order.reason == "named":
         return headers
-    if choice.policy_id is not None:
-        headers["x-router-policy"] = choice.policy_id
-    view = choice.views.get(opened.expert)
+    if order.policy_id is not None:
+        headers["x-router-policy"] = order.policy_id
+    view = order.views.get(opened.expert)
     if view is not None and view.score is not None:
         headers["x-router-score"] = f"{view.score:.4f}"
         if view.cost_usd is not None:
@@ -81,7 +81,7 @@ def _printable(value: bytes) -> bool:
 
 
 def _positive(text: str | None) -> float | None:
-    """A number in a header; anything else is as good as absent."""
+    """A finite number above 0; `None` for anything else."""
     try:
         value = float(text) if text else 0.0
     except ValueError:

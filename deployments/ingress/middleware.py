@@ -1,18 +1,16 @@
-"""Around Serve's own HTTP server: what steers Serve is ours to say, and its plain text becomes our envelope.
+"""Around Serve's HTTP server: strips headers that control Serve, turns its plain-text errors into OpenAI's.
 
-Serve loads it in every process that speaks HTTP, through RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH.
-Outermost: it sees a request before Serve reads a header, and an answer after Serve is done with it.
-Imports no Ray.
+`app.middlewares` puts it into every process that speaks HTTP. Outermost: it sees a request before Serve
+reads a header, and a response after Serve has written it. Imports no Ray.
 """
 
 import logging
 import os
 import re
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.contracts.errors import (
@@ -38,7 +36,7 @@ STEERING = frozenset(
         SESSION_HEADER,
     )
 )
-"""Headers by which a client could change how Serve treats its request; dashes read as underscores."""
+"""Headers by which a client could control Serve; dashes read as underscores."""
 STEERING_PREFIX = b"x_serve_"
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 VALUE = re.compile(rb"[\t\x20-\x7e]*")
@@ -48,29 +46,21 @@ MOST_HEADER_BYTES = 32 * 1024
 MOST_MESSAGE_BYTES = 4096
 SPARE_BYTES = 2 * 1024 * 1024
 SERVES_OWN = "/-/"
-"""Health and routes for Serve's own front: left as they are."""
-
-
-@dataclass(slots=True)
-class Bounds:
-    """Set by the ingress where it lives in this process; Serve queues a body without any bound."""
-
-    body_bytes: int = field(default=1024 * 1024 * 1024)
-
-
-bounds = Bounds()
-
-
-def middlewares() -> list[Middleware]:
-    """What the variable names."""
-    return [Middleware(ServeBoundaryMiddleware)]
+"""Health and routes for Serve's own load balancer: passed unchanged."""
 
 
 class ServeBoundaryMiddleware:
-    """The ASGI middleware."""
+    """ASGI middleware at the boundary to Serve.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: Serve's server.
+        max_body_bytes: returns the largest body that the ingress accepts; Serve itself queues a body
+            without any bound.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: Callable[[], int]) -> None:
         self._app = app
+        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope.get("path", "").startswith(SERVES_OWN):
@@ -83,16 +73,16 @@ class ServeBoundaryMiddleware:
             or sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES
         )
         if too_large:
-            why = f"at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes together are taken"
-            await reply.refuse(BadRequest(why, ErrorCode.HEADERS_TOO_LARGE))
+            why = f"at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes together are accepted"
+            await reply.reject(BadRequest(why, ErrorCode.HEADERS_TOO_LARGE))
             return
         try:
-            await self._app({**scope, "headers": headers}, _Bounded(receive), reply)
+            await self._app({**scope, "headers": headers}, _Bounded(receive, self._max_body_bytes()), reply)
         except Exception as error:
             if reply.started:
                 raise
             logger.exception("unforeseen error around request %s", request_id, exc_info=error)
-            await reply.refuse(ApiError(f"internal error; request id {request_id}"))
+            await reply.reject(ApiError(f"internal error; request id {request_id}"))
 
 
 def cleaned(headers: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], str]:
@@ -113,24 +103,27 @@ def cleaned(headers: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes
 
 
 class _Bounded:
-    """Lets a body pass up to its limit and a little beyond, so that the ingress sees that it is too long;
-    the rest is dropped as it comes and takes no memory."""
+    """Passes a body up to its limit and a little beyond, so that the ingress sees that it is too long.
 
-    def __init__(self, receive: Receive) -> None:
+    The rest is dropped as it comes and takes no memory.
+    """
+
+    def __init__(self, receive: Receive, max_bytes: int) -> None:
         self._receive = receive
+        self._max_bytes = max_bytes
         self._passed = 0
 
     async def __call__(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
-            if self._passed > bounds.body_bytes + SPARE_BYTES:
+            if self._passed > self._max_bytes + SPARE_BYTES:
                 return {**message, "body": b""}
             self._passed += len(message.get("body", b""))
         return message
 
 
 class _Reply:
-    """Passes an answer on; one of Serve's own, in plain text, is held and rewritten."""
+    """Passes a response on; an error of Serve's own, in plain text, is held and rewritten."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -152,11 +145,11 @@ class _Reply:
             self._text += message.get("body", b"")
         if not message.get("more_body", False):
             error = translated(self._held["status"], dict(self._held["headers"]), self._request_id)
-            logger.info("Serve answered %s itself: %s", self._held["status"], self._text[:200])
-            await self.refuse(error)
+            logger.info("Serve itself responded with %s: %s", self._held["status"], self._text[:200])
+            await self.reject(error)
 
-    async def refuse(self, error: ApiError) -> None:
-        """Answer with one of our refusals."""
+    async def reject(self, error: ApiError) -> None:
+        """Respond with an error."""
         self.started = True
         response: ErrorResponse = error_response(error)
         headers: list[tuple[bytes, bytes]] = [
@@ -175,18 +168,18 @@ def _is_serves_own(start: Message) -> bool:
 
 
 def translated(status: int, headers: dict[bytes, bytes], request_id: str) -> ApiError:
-    """What an answer of Serve's own means to a client."""
-    told: Any = headers.get(b"retry-after", b"")
-    wait_s = float(told) if told.isdigit() else 1.0
+    """The error for a client that an error of Serve's own stands for."""
+    retry_after: Any = headers.get(b"retry-after", b"")
+    wait_s = float(retry_after) if retry_after.isdigit() else 1.0
     if status == 404:
-        # Our own 404 is JSON: this one says that Serve has no application there yet.
+        # A 404 of the ingress is JSON; this one says that Serve has no application there yet.
         return Unavailable("the system is starting", ErrorCode.STARTING, None, wait_s)
     if status == 408:
         return DeadlineExceeded("the request took longer than Serve's request_timeout_s")
     if status == 429:
-        return TooMany("too many requests wait already", ErrorCode.QUEUE_FULL, None, wait_s)
+        return TooMany("too many requests are waiting", ErrorCode.QUEUE_FULL, None, wait_s)
     if status in {499, 502, 503, 504}:
-        return Unavailable("no replica of the ingress can answer now", ErrorCode.UNAVAILABLE, None, wait_s)
+        return Unavailable("no replica of the ingress is available now", ErrorCode.UNAVAILABLE, None, wait_s)
     if status < 500:
-        return BadRequest(f"the request was refused with status {status}")
+        return BadRequest(f"the request was rejected with status {status}")
     return ApiError(f"internal error; request id {request_id}")

@@ -1,6 +1,6 @@
-"""From a request to a ranking of experts: named, routed, or the static order when no decision comes.
+"""From a model name to a `CallOrder`: a named expert, a decision of the router, or the static ranking.
 
-`/v1/route` and generation go through the same function, so what the one says the other does.
+`/v1/route` and generation share this function, so the one shows what the other does.
 """
 
 import logging
@@ -27,8 +27,8 @@ from router.core import Decision, ExpertView, RouteRequest
 logger = logging.getLogger("ray.serve")
 
 
-async def choose(
-    ask: InferenceRequest,
+async def resolve_model(
+    request: InferenceRequest,
     registry: ExpertRegistry,
     router: Decider,
     *,
@@ -40,106 +40,109 @@ async def choose(
     """Resolve a request's `model`.
 
     Args:
-        deadline_s: how long the router may take.
+        request: the request.
+        registry: the experts, the presets and the policy.
+        router: decides for `auto` and presets.
+        deadline_s: seconds that the router may take.
         allowed: the experts that the caller's key may use; `None` for all.
-        preset: what `auto` stands for with the caller's key.
-        trace: the trace context that the router gets.
+        preset: the preset that `auto` stands for with the caller's key.
+        trace: the trace context for the router.
 
     Raises:
         NotFound: the model is no expert, no preset and not `auto`.
         NotAllowed: the key may not use the named expert.
-        BadRequest: no expert is left, the named one may not have images, or a list names a stranger.
-        Unavailable: experts are left, but none can answer now; or the named one is still starting.
+        BadRequest: no expert is eligible, the named one takes no images, or a list names an unknown expert.
+        Unavailable: no eligible expert is available now, or the named one is still starting.
     """
-    check_lists(registry, ask)
+    check_lists(registry, request)
     away, last = unavailable(registry), called_last(registry)
-    if ask.model in registry.experts:
-        return _named(ask, registry, away, allowed)
-    if ask.model != AUTO and ask.model not in registry.config.presets:
+    if request.model in registry.experts:
+        return _named(request, registry, away, allowed)
+    if request.model != AUTO and request.model not in registry.config.presets:
         raise NotFound(
-            f"the model {ask.model[:128]!r} does not exist; GET /v1/models lists those that do",
+            f"the model {request.model[:128]!r} does not exist; GET /v1/models lists those that do",
             ErrorCode.MODEL_NOT_FOUND,
             "model",
         )
-    if ask.body.get("previous_response_id") is not None:
+    if request.body.get("previous_response_id") is not None:
         raise BadRequest(
-            "previous_response_id needs the expert that holds the stored response: name it in model",
+            "previous_response_id needs the expert with the stored response: name it in model",
             ErrorCode.UNSUPPORTED_WITH_AUTO,
             "previous_response_id",
         )
-    reasons = exclusions(registry, ask, away, allowed)
+    reasons = exclusions(registry, request, away, allowed)
     if not registry.experts.keys() - reasons.keys():
         raise none_left(reasons, away)
-    settings = registry.config.presets.get(preset or "" if ask.model == AUTO else ask.model)
-    preferences = ask.routing.as_preferences()
+    settings = registry.config.presets.get(preset or "" if request.model == AUTO else request.model)
+    preferences = request.routing.as_preferences()
     if settings is not None:
         preferences = preferences.over(settings.as_preferences())
-    request = RouteRequest(
-        query=ask.query,
+    route_request = RouteRequest(
+        query=request.query,
         preferences=preferences,
         excluded=reasons,
-        prompt_tokens=ask.prompt_tokens,
-        max_tokens=ask.max_tokens,
+        prompt_tokens=request.prompt_tokens,
+        max_tokens=request.max_tokens,
         ttft_ms=registry.ttft_ms(),
     )
     try:
-        response = await router.decide(request, deadline_s, trace)
+        response = await router.decide(route_request, deadline_s, trace)
     except TimeoutError:
         why = f"no decision within {deadline_s * 1000:.0f} ms"
-        return _static(ask, registry, reasons, "timeout", why, last)
+        return _static(request, registry, reasons, "timeout", why, last)
     except ConnectionError as error:
-        return _static(ask, registry, reasons, "no_replica", f"no router replica: {error}", last)
+        return _static(request, registry, reasons, "no_replica", f"no router replica: {error}", last)
     decision = response.decision
     if decision is None:
-        return _static(ask, registry, reasons, "no_policy", response.no_policy, last)
+        return _static(request, registry, reasons, "no_policy", response.no_policy, last)
     if not decision.ranking:
         raise none_left(decision.exclusions, away)
     here = tuple(name for name in decision.ranking if name in registry.experts)
     if not here:
         why = "the router knows none of the experts that are configured here"
-        return _static(ask, registry, reasons, "no_policy", why, last)
+        return _static(request, registry, reasons, "no_policy", why, last)
     ranking, scale_up = _warm_first(here, last)
-    fallback = ask.routing.fallback is not False
+    fallback = request.routing.fallback is not False
     return CallOrder(ranking, "routed", fallback, decision, scale_up)
 
 
 def _named(
-    ask: InferenceRequest,
+    request: InferenceRequest,
     registry: ExpertRegistry,
     away: Mapping[str, str],
     allowed: Collection[str] | None,
 ) -> CallOrder:
-    if allowed is not None and ask.model not in allowed:
+    if allowed is not None and request.model not in allowed:
         raise NotAllowed(
-            f"this key may not use the model {ask.model!r}", ErrorCode.MODEL_NOT_ALLOWED, "model"
+            f"this key may not use the model {request.model!r}", ErrorCode.MODEL_NOT_ALLOWED, "model"
         )
-    if "vision" in ask.needs - registry.experts[ask.model].target.capabilities:
-        # Its engine would fetch whatever URL stands there.
+    if "vision" in request.needs - registry.experts[request.model].target.capabilities:
+        # Its engine would fetch any URL in the request.
         raise BadRequest(
-            f"the expert {ask.model!r} takes text only: its capabilities lack vision",
+            f"the expert {request.model!r} takes text only: its capabilities lack vision",
             ErrorCode.NO_ELIGIBLE_EXPERT,
             "model",
         )
-    fallback = ask.routing.fallback is True
-    ranking: tuple[str, ...] = (ask.model,)
+    fallback = request.routing.fallback is True
+    ranking: tuple[str, ...] = (request.model,)
     if fallback:
-        # The named expert is not held against the lists: it was asked for by name.
-        reasons = exclusions(registry, ask, away, allowed)
+        # The lists do not apply to the named expert, only to its fallbacks.
+        reasons = exclusions(registry, request, away, allowed)
         ranking += tuple(
-            name for name in static_ranking(registry) if name != ask.model and name not in reasons
+            name for name in static_ranking(registry) if name != request.model and name not in reasons
         )
-    if (why := starting_reason(registry, ask.model)) is not None:
+    if (why := starting_reason(registry, request.model)) is not None:
         if len(ranking) == 1:
-            told = f"the expert {ask.model} is not up yet ({why})"
-            raise Unavailable(told, ErrorCode.EXPERT_STARTING, "model", STARTING_RETRY_S)
-        ranking = (*ranking[1:], ask.model)
+            text = f"the expert {request.model} is still starting ({why})"
+            raise Unavailable(text, ErrorCode.EXPERT_STARTING, "model", STARTING_RETRY_S)
+        ranking = (*ranking[1:], request.model)
     view = ExpertView(score=None, cost_usd=None, ttft_ms=None, eligible=True)
     decision = Decision(ranking, dict.fromkeys(ranking, view), policy_id="")
-    return CallOrder(ranking, "named", fallback, decision, named=ask.model)
+    return CallOrder(ranking, "named", fallback, decision, named=request.model)
 
 
 def _warm_first(ranking: tuple[str, ...], last: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Experts with a running replica before those without, and the latter that stood before the first."""
+    """Experts with a replica before those without; and the latter that ranked before the first of them."""
     warm = tuple(name for name in ranking if name not in last)
     if not warm:
         return ranking, ranking[:1]
@@ -148,7 +151,7 @@ def _warm_first(ranking: tuple[str, ...], last: Collection[str]) -> tuple[tuple[
 
 
 def _static(
-    ask: InferenceRequest,
+    request: InferenceRequest,
     registry: ExpertRegistry,
     reasons: Mapping[str, str],
     cause: StaticCause,
@@ -166,5 +169,5 @@ def _static(
         for name in registry.experts
     }
     decision = Decision(eligible, views, "" if registry.policy is None else registry.policy.policy_id)
-    fallback = ask.routing.fallback is not False
+    fallback = request.routing.fallback is not False
     return CallOrder(ranking, "fallback_router", fallback, decision, scale_up, cause)

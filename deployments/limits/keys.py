@@ -84,6 +84,11 @@ class Caller:
     limits: KeyLimits = NO_LIMITS
 
 
+def key_id(caller: Caller | None) -> str:
+    """The key's id, or the label of requests without one."""
+    return NO_KEY if caller is None else caller.id
+
+
 class KeyFileError(InputError):
     """The key file cannot be used; the message says why and what to do."""
 

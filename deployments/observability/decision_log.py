@@ -1,7 +1,7 @@
-"""The decision log: JSON lines in rotating files, written by a thread of its own, bounded on disk.
+"""Decision log: JSON lines in rotating files, written by a thread of its own, bounded on disk.
 
 `write` never waits: a full queue drops the record and counts it, a full disk drops what it cannot hold
-and counts that. Knows nothing of what a record says, but that a query's text leaves it unless asked for.
+and counts that. Text that people wrote is kept only where `log.queries` says so.
 """
 
 import contextlib
@@ -14,24 +14,22 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from deployments.config import LogSettings
 from deployments.observability import metrics
+from deployments.observability.decision_record import Record, from_json, to_json
 from deployments.settings import resolve
 
 logger = logging.getLogger("ray.serve")
 
 PREFIX, SUFFIX = "decisions-", ".jsonl"
-TEXTS = frozenset({"query", "comment"})
-"""Fields that hold what people wrote."""
 PARTS = 16
-"""Files that share the room on disk, and the days, of one writer: the oldest goes when they are used up."""
+"""Files that share the disk space, and the days, of one writer; the oldest is deleted first."""
 MOST_AT_ONCE = 1000
 TIDY_S = 60.0
-"""How often age is looked at when nothing is written."""
+"""Interval of deleting old files while nothing is written."""
 MIB = 1024 * 1024
 
 
@@ -46,7 +44,7 @@ class DecisionLog:
     def __init__(self, settings: LogSettings, replica: str, now: Callable[[], float] = time.time) -> None:
         self.settings = settings
         self._files = LogFiles(resolve(settings.folder), replica, settings, now)
-        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(settings.max_queued)
+        self._queue: queue.Queue[Record | None] = queue.Queue(settings.max_queued)
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._failing = False
 
@@ -54,16 +52,17 @@ class DecisionLog:
         """Begin to write."""
         self._thread.start()
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Keep a record; never waits, never fails."""
-        kept = record if self.settings.queries else {k: v for k, v in record.items() if k not in TEXTS}
+    def write(self, record: Record) -> None:
+        """Queue a record; never waits, never fails."""
+        # Texts are dropped before the queue: thousands of them would take its room in memory.
+        kept = record if self.settings.queries else record.without_texts()
         try:
             self._queue.put_nowait(kept)
         except queue.Full:
             metrics.log_records.labels("dropped").inc()
 
     def stop(self, wait_s: float = 5.0) -> None:
-        """Write what is queued, as far as the time allows, and end."""
+        """Write what is queued within `wait_s`, and end."""
         with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=wait_s)
         self._thread.join(wait_s)
@@ -74,13 +73,13 @@ class DecisionLog:
             batch, more = self._next()
             try:
                 if batch:
-                    self._files.append(b"".join(map(_line, batch)))
+                    self._files.append(b"".join(self._line(record) for record in batch))
                 else:
                     self._files.tidy()
             except OSError as error:
                 metrics.log_records.labels("failed").inc(len(batch))
                 if not self._failing:
-                    logger.error("decision log: records are lost until this is mended: %s", error)
+                    logger.error("decision log: records are lost until this is repaired: %s", error)
                 self._failing = True
             else:
                 metrics.log_records.labels("written").inc(len(batch))
@@ -89,9 +88,17 @@ class DecisionLog:
                     self._failing = False
         self._files.close()
 
-    def _next(self) -> tuple[list[dict[str, Any]], bool]:
-        """What is queued, at least one record or a minute's silence; false when it is the end."""
-        batch: list[dict[str, Any]] = []
+    def _line(self, record: Record) -> bytes:
+        """A record as a line; one that cannot be written becomes a line that says so."""
+        try:
+            return orjson.dumps(to_json(record, with_texts=self.settings.queries), default=str) + b"\n"
+        except orjson.JSONEncodeError as error:
+            logger.error("decision log: a record cannot be written: %s", error)
+            return orjson.dumps({"type": "unwritable", "why": str(error)}) + b"\n"
+
+    def _next(self) -> tuple[list[Record], bool]:
+        """The queued records, after a minute an empty list; false when it is the end."""
+        batch: list[Record] = []
         try:
             record = self._queue.get(timeout=TIDY_S)
             while True:
@@ -106,17 +113,50 @@ class DecisionLog:
         return batch, True
 
 
-def _line(record: dict[str, Any]) -> bytes:
-    """A record as a line; one that cannot be written as it is says so, and loses its fields."""
-    try:
-        return orjson.dumps(record, default=str) + b"\n"
-    except orjson.JSONEncodeError as error:
-        logger.error("decision log: a record cannot be written: %s", error)
-        return orjson.dumps({"type": "unwritable", "why": str(error)}) + b"\n"
+class ConfiguredLog:
+    """The decision log as the configuration in effect has it; without one, records are dropped.
+
+    Args:
+        replica: returns the name of this replica, once a log is needed.
+    """
+
+    def __init__(self, replica: Callable[[], str]) -> None:
+        self._replica = replica
+        self._log: DecisionLog | None = None
+
+    @property
+    def settings(self) -> LogSettings | None:
+        """The settings in effect; `None` while no log is kept."""
+        return None if self._log is None else self._log.settings
+
+    @property
+    def active(self) -> bool:
+        """Whether a log is kept."""
+        return self._log is not None
+
+    def write(self, record: Record) -> None:
+        """Queue a record; never waits, never fails."""
+        if self._log is not None:
+            self._log.write(record)
+
+    def apply(self, settings: LogSettings | None) -> "DecisionLog | None":
+        """Put settings into effect; returns the log that they replace, for the caller to `stop`."""
+        if settings == self.settings:
+            return None
+        old, self._log = self._log, None
+        if settings is not None:
+            self._log = DecisionLog(settings, self._replica())
+            self._log.start()
+        return old
+
+    def stop(self, wait_s: float) -> None:
+        """Write what is queued within `wait_s`."""
+        if self._log is not None:
+            self._log.stop(wait_s)
 
 
 class LogFiles:
-    """The files of one replica, and the room that all files of the folder share."""
+    """The files of one replica, and the disk space that all files of the folder share."""
 
     def __init__(
         self, folder: Path, replica: str, settings: LogSettings, now: Callable[[], float] = time.time
@@ -160,18 +200,18 @@ class LogFiles:
 
     def tidy(self) -> None:
         """Delete what is too old, then the oldest until the folder keeps its bound."""
-        found = sorted(_sizes(self._folder))
-        room = self._most_bytes - sum(size for _, size, _ in found)
-        for changed, size, file in found:
+        files = sorted(_sizes(self._folder))
+        left_bytes = self._most_bytes - sum(size for _, size, _ in files)
+        for changed, size, file in files:
             too_old = changed < self._now() - self._keep_s
             if file == self._path and too_old:
                 self.close()
-            if file != self._path and (room < 0 or too_old):
+            if file != self._path and (left_bytes < 0 or too_old):
                 file.unlink(missing_ok=True)
-                room += size
+                left_bytes += size
 
     def close(self) -> None:
-        """Let go of the current file."""
+        """Close the current file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = self._path = None
@@ -188,10 +228,10 @@ class LogFiles:
 def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
     """When each file was changed last, its bytes and its path."""
     for file in log_files(folder):
-        # Another replica's tidying may have been faster.
+        # Another replica may have deleted it meanwhile.
         with contextlib.suppress(FileNotFoundError):
-            found = file.stat()
-            yield found.st_mtime, found.st_size, file
+            status = file.stat()
+            yield status.st_mtime, status.st_size, file
 
 
 def log_files(folder: Path) -> list[Path]:
@@ -199,13 +239,18 @@ def log_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))
 
 
-def read_records(file: Path) -> Iterator[dict[str, Any]]:
-    """A file's records; a line that is no JSON object (the last of a killed replica) is left out."""
+def read_records(file: Path) -> Iterator[Record]:
+    """A file's records; a line that is no record (the last of a killed replica) is left out.
+
+    Raises:
+        NewerRecordError: a later version wrote a record.
+        OSError: the file cannot be read.
+    """
     with file.open("rb") as lines:
         for line in lines:
             try:
-                record = orjson.loads(line)
+                data = orjson.loads(line)
             except orjson.JSONDecodeError:
                 continue
-            if isinstance(record, dict):
+            if isinstance(data, dict) and (record := from_json(data)) is not None:
                 yield record

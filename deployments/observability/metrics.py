@@ -92,7 +92,7 @@ cost_ratio = Histogram(
 )
 baseline_usd = Counter(
     "to_router_baseline_usd",
-    "US dollars that the same tokens would have cost on the dearest expert, or on the best single one.",
+    "US dollars that the same tokens would have cost on the most expensive expert, or the best single one.",
     ["baseline"],
     registry=registry,
 )
@@ -101,7 +101,7 @@ key_cost_usd = Counter(
 )
 key_saved_usd = Counter(
     "to_router_key_saved_usd",
-    "US dollars saved against the dearest expert, by key (none: without one).",
+    "US dollars saved against the most expensive expert, by key (none: without one).",
     ["key"],
     registry=registry,
 )

@@ -9,7 +9,11 @@ import orjson
 
 from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.messages import PolicyView, RouterState
+from deployments.ingress.access import Access
 from deployments.ingress.api import Api
+from deployments.ingress.feedback import AskOthers
+from deployments.observability.decision_record import RecordSink
+from deployments.observability.tracing import Tracer
 from router.experts import Price
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import FakeExpert, FakeRouter
@@ -37,8 +41,13 @@ class IngressHarness:
         args: IngressArgs = ARGS,
         price: Price = PRICE,
         ranking: Sequence[str] | None = None,
+        access: Access | None = None,
+        records: RecordSink | None = None,
+        ask_others: AskOthers | None = None,
+        tracer: Tracer | None = None,
         **config: Any,
     ) -> None:
+        self.access = access or Access()
         self.experts = {name: FakeExpert(name) for name in names}
         self.router = FakeRouter(*names)
         targets = {name: {"app": f"expert-{name}", **config.pop(name, {})} for name in names}
@@ -49,13 +58,17 @@ class IngressHarness:
             settings,
             self.router,
             client_for=lambda name, target: self.experts[name],
+            access=self.access,
+            records=records,
+            ask_others=ask_others,
+            tracer=tracer,
         )
         prices = dict.fromkeys(names, price)
         view = PolicyView("0123456789ab", tuple(names), tuple(ranking or names), {}, prices)
         self.api.registry.update_router(RouterState(view, None))
         for expert in self.api.registry.experts.values():
             expert.state.running, expert.state.why_not_ready = 1, None
-        self.app = self.api.app()
+        self.app = self.api.app
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://ingress")
 

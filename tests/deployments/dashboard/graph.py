@@ -16,6 +16,7 @@ from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.contracts.messages import Head, Headers, PolicyView, RouterResponse, RouterState
 from deployments.contracts.protocols import ResponseStream
+from deployments.ingress.access import Access
 from deployments.ingress.api import Api
 from deployments.limits.keys import KeyRing
 from router.core import Preferences, RouteRequest
@@ -111,11 +112,13 @@ class Graph:
             {"experts": {name: {"app": f"expert-{name}"} for name in NAMES}}
         )
         self.router = ScriptedRouter()
+        self.access = Access()
         self.api = Api(
             IngressArgs(**{"request_timeout_s": 5, "router_deadline_ms": 2_000, **args}),
             config,
             self.router,
             client_for=lambda name, target: self.experts[name],
+            access=self.access,
         )
         self.api.registry.update_router(RouterState(policy_view(), None))
         for expert in self.api.registry.experts.values():
@@ -129,7 +132,7 @@ class Graph:
 
     def ask_for_keys(self, ring: KeyRing | None) -> None:
         """From now on, or no longer."""
-        self.api.keys = ring
+        self.access.replace(ring, None)
 
 
 def policy_view(policy_id: str = POLICY_ID, folder: str = POLICY_FOLDER) -> PolicyView:
@@ -153,7 +156,7 @@ def serving(**args: Any) -> Iterator[Graph]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         graph.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        settings = uvicorn.Config(graph.api.app(), log_level="error", lifespan="off", ws="none")
+        settings = uvicorn.Config(graph.api.app, log_level="error", lifespan="off", ws="none")
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -21,7 +21,7 @@ FILES = ("/page/page.css", "/page/common.js", "/page/icon.svg")
 
 
 def client(graph: Graph, base: str = "http://127.0.0.1:8000") -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=graph.api.app()), base_url=base)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=graph.api.app), base_url=base)
 
 
 @pytest.fixture

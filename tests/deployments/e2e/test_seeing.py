@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.cli.outcomes import outcomes
 from deployments.observability.decision_log import log_files, read_records
+from deployments.observability.decision_record import Record
 from tests.deployments.e2e.conftest import EXPERTS, Graph
 from tests.deployments.e2e.load import CHAT
 from tests.deployments.e2e.test_faults import wait_until_calm
@@ -118,11 +119,11 @@ def test_a_rating_finds_its_decision_whichever_replica_it_meets(graph: Graph) ->
     assert [rate(graph, id_, 0.75) for id_ in ids] == [204] * 10
     assert rate(graph, "no-such-request", 1) == 404
 
-    def records() -> list[dict[str, object]]:
+    def records() -> list[Record]:
         return [record for file in log_files(graph.decisions) for record in read_records(file)]
 
     def rated() -> set[object]:
-        return {record["request_id"] for record in records() if record["type"] == "feedback"}
+        return {record.request_id for record in records() if record.type == "feedback"}
 
     assert until(lambda: set(ids) <= rated(), 10)
     rows = [row for row in outcomes(records()) if row["quality"] == 0.75]

@@ -13,10 +13,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from deployments.contracts.errors import BadRequest, ExpertUnavailable
 from deployments.contracts.messages import PolicyView, RouterState
-from deployments.ingress.accounting import key_of
-from deployments.ingress.feedback import Answered, RecentAnswers, answered_before, parse_rating
+from deployments.ingress.feedback import parse_rating
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.observability import metrics
+from deployments.observability.decision_record import Record, to_json
+from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers, origins_in_log
 from deployments.observability.tracing import NoTracer, OtelTracer, tracer
 from router.experts import Price
 from tests.deployments.asgi_client import Exchange
@@ -30,11 +31,13 @@ PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 class Kept:
     """A decision log in memory."""
 
+    active = True
+
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
 
-    def write(self, record: dict[str, Any]) -> None:
-        self.records.append(record)
+    def write(self, record: Record) -> None:
+        self.records.append(orjson.loads(orjson.dumps(to_json(record, with_texts=True))))
 
 
 def value(metric: Any, *labels: str) -> float:
@@ -49,9 +52,7 @@ def kept() -> Kept:
 
 @pytest.fixture
 def harness(kept: Kept) -> IngressHarness:
-    made = IngressHarness()
-    made.api.accounting.log = kept
-    return made
+    return IngressHarness(records=kept)
 
 
 async def test_a_routed_answer_is_counted_with_its_cost_and_what_it_saved(
@@ -89,7 +90,7 @@ async def test_a_routed_answer_is_counted_with_its_cost_and_what_it_saved(
     assert record["preferences"] == {"cost_weight": 0.5, "priority": "interactive"}
     assert record["scores"] == pytest.approx({"small": 0.9, "large": 0.8})
     assert (record["prompt_tokens"], record["completion_tokens"]) == (11, 2)
-    assert orjson.loads(orjson.dumps(record)) == record
+    assert (record["type"], record["schema_version"]) == ("decision", 1)
 
 
 async def test_a_keys_savings_are_what_the_dearest_expert_would_have_cost_more(tmp_path: Path) -> None:
@@ -100,9 +101,7 @@ async def test_a_keys_savings_are_what_the_dearest_expert_would_have_cost_more(t
         )
     )
     key = with_keys(harness, tmp_path)
-    ring = harness.api.keys
-    assert ring is not None
-    name = key_of(ring.authenticate([(b"authorization", f"Bearer {key}".encode())]))
+    name = key.split("-")[1]
     await harness.ask(bearer(key))
 
     cheap, dear = 11 * 1e-6 + 2 * 2e-6, 11 * 10e-6 + 2 * 20e-6
@@ -228,8 +227,9 @@ def test_a_rating_that_is_no_object_is_refused() -> None:
 async def test_only_the_key_that_asked_may_rate(harness: IngressHarness, tmp_path: Path) -> None:
     (mine, first), (other, second) = new_key("a"), new_key("b")
     write_keys(tmp_path / "keys.json", KeyFile(keys=[first, second]))
-    harness.api.keys = KeyRing(tmp_path / "keys.json")
-    harness.api.keys.refresh()
+    ring = KeyRing(tmp_path / "keys.json")
+    ring.refresh()
+    harness.access.replace(ring, None)
     asked = await harness.ask({"authorization": f"Bearer {mine}"})
     rating = {"request_id": asked.headers["x-request-id"], "quality": 1}
 
@@ -240,13 +240,13 @@ async def test_only_the_key_that_asked_may_rate(harness: IngressHarness, tmp_pat
 
 @pytest.mark.parametrize(
     ("known", "status"),
-    [((Answered("large", "none"), True), 204), ((None, True), 404), ((None, False), 503)],
+    [((AnswerOrigin("large", "none"), True), 204), ((None, True), 404), ((None, False), 503)],
 )
-async def test_another_replica_may_have_answered(harness: IngressHarness, known: Any, status: int) -> None:
-    async def elsewhere(id_: str) -> Any:
+async def test_another_replica_may_have_answered(known: Any, status: int) -> None:
+    async def ask_others(id_: str) -> Any:
         return known
 
-    harness.api.knows_elsewhere = elsewhere
+    harness = IngressHarness(ask_others=ask_others)
 
     assert (await rate(harness, request_id="over there", quality=1)).status_code == status
 
@@ -258,17 +258,20 @@ def test_the_memory_is_bounded_and_restored_from_a_log(tmp_path: Path) -> None:
     file = tmp_path / "decisions-1-r.jsonl"
     records = [{"type": "decision", "request_id": "old", "expert": "large", "key": "k"}, {"type": "feedback"}]
     file.write_bytes(b"\n".join(map(orjson.dumps, records)))
-    memory.restore(answered_before([file]))
+    memory.restore(origins_in_log([file]))
 
     assert len(memory) == 3
     assert memory.recall("0") is None
     assert memory.recall("old") is None  # what this replica answered itself is newer
-    assert memory.recall("4") == Answered("small", "none")
+    assert memory.recall("4") == AnswerOrigin("small", "none")
     roomy = RecentAnswers()
-    roomy.restore(answered_before([file]))
+    roomy.restore(origins_in_log([file]))
     roomy.remember("new", "none", "small")
-    roomy.restore(answered_before([file]))
-    assert (roomy.recall("old"), roomy.recall("new")) == (Answered("large", "k"), Answered("small", "none"))
+    roomy.restore(origins_in_log([file]))
+    assert (roomy.recall("old"), roomy.recall("new")) == (
+        AnswerOrigin("large", "k"),
+        AnswerOrigin("small", "none"),
+    )
 
 
 def test_of_two_answers_under_one_id_the_later_is_remembered() -> None:
@@ -276,18 +279,16 @@ def test_of_two_answers_under_one_id_the_later_is_remembered() -> None:
     for number, expert in enumerate(("first", "second", "third", "fourth")):
         memory.remember("same" if number % 2 else str(number), "none", expert)
 
-    assert memory.recall("same") == Answered("fourth", "none")
-    assert memory.recall("2") == Answered("third", "none")
+    assert memory.recall("same") == AnswerOrigin("fourth", "none")
+    assert memory.recall("2") == AnswerOrigin("third", "none")
 
 
 # --- traces
 
 
-async def test_a_trace_goes_from_the_client_through_ingress_to_router_and_expert(
-    harness: IngressHarness,
-) -> None:
+async def test_a_trace_goes_from_the_client_through_ingress_to_router_and_expert() -> None:
     exporter = InMemorySpanExporter()
-    harness.api.accounting.tracer = OtelTracer("to-router-ingress", SimpleSpanProcessor(exporter))
+    harness = IngressHarness(tracer=OtelTracer("to-router-ingress", SimpleSpanProcessor(exporter)))
     await harness.ask({"traceparent": PARENT, "tracestate": "a=b"})
     (span,) = exporter.get_finished_spans()
 

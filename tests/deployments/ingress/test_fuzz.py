@@ -154,7 +154,7 @@ def attack(path: str, body: bytes, headers: list[tuple[bytes, bytes]], method: s
         assert answered[b"x-request-id"]
         assert orjson.loads(told)["error"].keys() == ENVELOPE
         assert isinstance(orjson.loads(told)["error"]["code"], str)
-    assert harness.api.gate.held == harness.api.gate.queued == 0
+    assert harness.api.queue.held == harness.api.queue.queued == 0
     assert {expert.slots.held for expert in harness.api.registry.experts.values()} == {0}
 
 

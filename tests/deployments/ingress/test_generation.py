@@ -31,10 +31,10 @@ async def test_beyond_places_and_queue_the_answer_is_429_with_a_time_to_come_bac
     assert third.json()["error"]["code"] == "queue_full"
     assert int(third.headers["retry-after"]) >= 1
     assert int(third.headers["retry-after-ms"]) >= 1
-    assert (harness.api.gate.held, harness.api.gate.queued) == (1, 1)
+    assert (harness.api.queue.held, harness.api.queue.queued) == (1, 1)
     first.cancel()
     assert (await second).status_code == 200
-    assert (harness.api.gate.held, harness.api.gate.queued) == (0, 0)
+    assert (harness.api.queue.held, harness.api.queue.queued) == (0, 0)
 
 
 async def test_who_waits_longer_than_its_deadline_gets_504_and_longer_than_the_queue_503() -> None:
@@ -58,7 +58,7 @@ async def test_every_refusal_gives_its_place_back(harness: IngressHarness, statu
     response = await harness.ask(**fields)
 
     assert response.status_code == status
-    assert harness.api.gate.held == 0
+    assert harness.api.queue.held == 0
     assert {name: expert.slots.held for name, expert in harness.api.registry.experts.items()} == {
         "small": 0,
         "large": 0,
@@ -79,11 +79,11 @@ async def test_a_place_is_held_until_the_last_byte_of_a_stream(harness: IngressH
     harness.experts["small"]._rest = slow  # type: ignore[method-assign]
     exchange = harness.exchange(stream=True)
     await exchange.body_began.wait()
-    assert (harness.api.gate.held, harness.api.registry.experts["small"].slots.held) == (1, 1)
+    assert (harness.api.queue.held, harness.api.registry.experts["small"].slots.held) == (1, 1)
     more.set()
     await exchange.task
 
-    assert (harness.api.gate.held, harness.api.registry.experts["small"].slots.held) == (0, 0)
+    assert (harness.api.queue.held, harness.api.registry.experts["small"].slots.held) == (0, 0)
     assert exchange.body.endswith(b"data: [DONE]\n\n")
 
 
@@ -109,7 +109,7 @@ async def test_a_client_that_leaves_before_the_first_byte_leaves_nothing_behind(
     body = orjson.dumps(HELLO)
     pieces: list[bytes | None] = [body[:5], None] if phase == "upload" else [body]
     if phase == "queue":
-        await harness.api.gate.acquire("interactive", 1)
+        await harness.api.queue.acquire("interactive", 1)
     if phase == "route":
 
         async def never_decides(*asked: Any) -> Any:
@@ -124,8 +124,8 @@ async def test_a_client_that_leaves_before_the_first_byte_leaves_nothing_behind(
     await exchange.disconnect()
 
     assert exchange.sent == []
-    assert harness.api.gate.held == (1 if phase == "queue" else 0)
-    assert harness.api.gate.queued == 0
+    assert harness.api.queue.held == (1 if phase == "queue" else 0)
+    assert harness.api.queue.queued == 0
     assert harness.api.registry.experts["small"].slots.held == 0
 
 
@@ -148,7 +148,7 @@ async def test_a_client_that_leaves_midway_closes_the_experts_stream(harness: In
     await exchange.disconnect()
 
     assert harness.experts["small"].closed == 1
-    assert harness.api.gate.held == 0
+    assert harness.api.queue.held == 0
 
 
 async def test_a_slow_upload_is_408_in_the_envelope(harness: IngressHarness) -> None:
@@ -321,13 +321,13 @@ async def test_hostile_header_bytes_reach_no_expert(harness: IngressHarness) -> 
 
 async def test_a_new_configuration_keeps_what_was_learnt(harness: IngressHarness) -> None:
     harness.api.registry.experts["small"].latency.observe("streaming", 0.5)
-    gate = harness.api.gate
+    gate = harness.api.queue
     raw = harness.api.registry.config.model_dump()
     raw["limits"]["max_in_flight"] = 3
     harness.api.apply(IngressConfig.model_validate(raw))
 
     assert harness.api.registry.experts["small"].latency.ttft_ms == 500
-    assert harness.api.gate is gate
+    assert harness.api.queue is gate
     assert gate.try_acquire()
     assert gate.try_acquire()
     assert gate.try_acquire()

@@ -1,6 +1,7 @@
 """What Serve never sees of a request, and what the client never sees of Serve's answers."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -10,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments import app
+from deployments.config import IngressArgs
 from deployments.ingress import middleware
-from deployments.ingress.middleware import MOST_HEADERS, ServeBoundaryMiddleware, cleaned, middlewares
+from deployments.ingress.deployment import Ingress
+from deployments.ingress.middleware import MOST_HEADERS, ServeBoundaryMiddleware, cleaned
 
 
 class Inner:
@@ -37,8 +41,12 @@ class Inner:
         await send({"type": "http.response.body", "body": self.body[5:]})
 
 
-async def ask(app: ASGIApp, path: str = "/v1/models", **options: Any) -> httpx.Response:
-    transport = httpx.ASGITransport(app=ServeBoundaryMiddleware(app), raise_app_exceptions=False)
+async def ask(
+    inner: ASGIApp, path: str = "/v1/models", bound: int = 1024 * 1024, **options: Any
+) -> httpx.Response:
+    transport = httpx.ASGITransport(
+        app=ServeBoundaryMiddleware(inner, lambda: bound), raise_app_exceptions=False
+    )
     async with httpx.AsyncClient(transport=transport, base_url="http://serve") as client:
         return await client.post(path, **options)
 
@@ -138,7 +146,6 @@ async def test_too_many_headers_are_refused_before_serve_sees_them() -> None:
 
 
 async def test_a_body_beyond_the_bound_takes_no_memory_below(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware.bounds, "body_bytes", 1000)
     monkeypatch.setattr(middleware, "SPARE_BYTES", 500)
     inner = Inner(kind=b"application/json")
     pieces: asyncio.Queue[Message] = asyncio.Queue()
@@ -149,7 +156,8 @@ async def test_a_body_beyond_the_bound_takes_no_memory_below(monkeypatch: pytest
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await ServeBoundaryMiddleware(inner)({"type": "http", "path": "/", "headers": []}, pieces.get, send)
+    bounded = ServeBoundaryMiddleware(inner, lambda: 1000)
+    await bounded({"type": "http", "path": "/", "headers": []}, pieces.get, send)
 
     assert 1000 < inner.received <= 1600
     assert pieces.empty()
@@ -170,7 +178,8 @@ async def test_a_stream_passes_piece_by_piece() -> None:
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}
 
-    await ServeBoundaryMiddleware(app)({"type": "http", "path": "/", "headers": []}, receive, send)
+    outermost = ServeBoundaryMiddleware(app, lambda: 1000)
+    await outermost({"type": "http", "path": "/", "headers": []}, receive, send)
 
     assert [message.get("body") for message in sent] == [None, b"a", b"b", b""]
 
@@ -178,7 +187,17 @@ async def test_a_stream_passes_piece_by_piece() -> None:
 def test_serve_takes_what_the_callback_returns() -> None:
     from ray.serve._private.http_util import validate_http_proxy_callback_return
 
-    assert validate_http_proxy_callback_return(middlewares())
+    assert validate_http_proxy_callback_return(app.middlewares())
+
+
+def test_the_bound_is_that_of_the_ingress_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = app.middlewares()[0].kwargs["max_body_bytes"]
+    handle = SimpleNamespace(options=lambda **_: None)
+    ingress = Ingress(IngressArgs(max_body_mib=2), handle)
+
+    assert bound() == app.DEFAULT_MAX_BODY_BYTES  # a proxy: there is no replica here
+    monkeypatch.setattr(app, "served_object", lambda: ingress)
+    assert bound() == 2 * 1024 * 1024
 
 
 def test_every_refusal_is_json() -> None:

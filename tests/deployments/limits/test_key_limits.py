@@ -27,9 +27,9 @@ def bearer(key: str) -> dict[str, str]:
 def with_keys(harness: IngressHarness, tmp_path: Path, **settings: Any) -> str:
     key, record = new_key("team", **settings)
     write_keys(tmp_path / "keys.json", KeyFile(keys=[record]))
-    harness.api.keys = KeyRing(tmp_path / "keys.json")
-    harness.api.keys.refresh()
-    harness.api.ledger = LedgerClient("a", InProcess(), lambda: 1_000.0)
+    ring = KeyRing(tmp_path / "keys.json")
+    ring.refresh()
+    harness.access.replace(ring, LedgerClient("a", InProcess(), lambda: 1_000.0))
     return key
 
 

@@ -14,6 +14,7 @@ from deployments.cli.outcomes import add_command, outcomes
 from deployments.config import LogSettings
 from deployments.observability import decision_log, metrics
 from deployments.observability.decision_log import MIB, PARTS, DecisionLog, LogFiles, log_files, read_records
+from deployments.observability.decision_record import DecisionRecord, FeedbackRecord, Record, from_json
 from router.data.outcomes import read_outcomes
 from router.errors import OutcomesError
 from tests.deployments.fakes import Clock
@@ -24,7 +25,11 @@ def settings(folder: Path, **fields: Any) -> LogSettings:
 
 
 def kept(folder: Path) -> list[dict[str, Any]]:
-    return [record for file in log_files(folder) for record in read_records(file)]
+    return [json.loads(line) for file in log_files(folder) for line in file.read_bytes().splitlines()]
+
+
+def ids(folder: Path) -> list[str]:
+    return [record.request_id for file in log_files(folder) for record in read_records(file)]
 
 
 def counted(outcome: str) -> float:
@@ -37,11 +42,14 @@ def test_records_are_written_in_order_and_query_text_only_where_asked_for(tmp_pa
         log = DecisionLog(settings(folder, queries=queries), "to-router#Ingress#1")
         log.start()
         for number in range(50):
-            log.write({"type": "decision", "request_id": str(number), "query": "a secret", "comment": "my"})
+            log.write(DecisionRecord(request_id=str(number), query="a secret"))
+        log.write(FeedbackRecord(request_id="0", quality=1.0, comment="my"))
         log.stop()
 
-        assert [record["request_id"] for record in kept(folder)] == [str(number) for number in range(50)]
-        assert all(("query" in record) == queries == ("comment" in record) for record in kept(folder))
+        *decisions, feedback = kept(folder)
+        assert ids(folder) == [*(str(number) for number in range(50)), "0"]
+        assert all(("query" in record) == queries for record in decisions)
+        assert ("comment" in feedback) == queries
         assert all(file.stat().st_mode & 0o077 == 0 for file in log_files(folder))
 
 
@@ -54,7 +62,7 @@ def test_a_writer_that_is_stuck_costs_records_never_time(
     log.start()
     before = counted("dropped")
     for number in range(5000):
-        log.write({"request_id": str(number)})
+        log.write(DecisionRecord(request_id=str(number)))
 
     assert 5000 - 5 - decision_log.MOST_AT_ONCE <= counted("dropped") - before < 5000
     assert log._queue.qsize() <= 5
@@ -90,24 +98,25 @@ def test_a_folder_that_cannot_be_written_counts_and_recovers(tmp_path: Path) -> 
     log = DecisionLog(settings(folder), "r")
     before = counted("failed")
     log.start()
-    log.write({"n": 1})
+    log.write(DecisionRecord(request_id="1"))
     while counted("failed") == before:
         threading.Event().wait(0.001)
     folder.unlink()
-    log.write({"n": 2})
+    log.write(DecisionRecord(request_id="2"))
     log.stop()
 
-    assert kept(folder) == [{"n": 2}]
+    assert ids(folder) == ["2"]
 
 
 def test_a_record_that_cannot_be_written_does_not_end_the_log(tmp_path: Path) -> None:
     log = DecisionLog(settings(tmp_path), "r")
     log.start()
-    log.write({"n": 1, "bad": "\ud800"})
-    log.write({"n": 2})
+    log.write(DecisionRecord(request_id="1", model="\ud800"))
+    log.write(DecisionRecord(request_id="2"))
     log.stop()
 
-    assert [record.get("n") for record in kept(tmp_path)] == [None, 2]
+    assert [record["type"] for record in kept(tmp_path)] == ["unwritable", "decision"]
+    assert ids(tmp_path) == ["2"]
 
 
 def test_the_folder_never_takes_more_room_than_it_may(tmp_path: Path) -> None:
@@ -158,7 +167,7 @@ def test_a_file_that_another_replica_deletes_meanwhile_costs_no_record(tmp_path:
     files.append(b'{"n": 1}\n')
 
     assert files._path is not None
-    assert list(read_records(files._path)) == [{"n": 1}]
+    assert files._path.read_bytes() == b'{"n": 1}\n'
 
 
 def test_a_silent_replicas_own_file_is_deleted_in_time_too(tmp_path: Path) -> None:
@@ -187,6 +196,7 @@ def test_a_file_deleted_by_hand_is_begun_anew(tmp_path: Path) -> None:
 
 
 def decision(id_: str, query: str | None = "What is 1 + 1?", **fields: Any) -> dict[str, Any]:
+    """A decision as a log of an earlier version has it: without a schema version."""
     measured = {
         "prompt_tokens": 10,
         "completion_tokens": 3,
@@ -207,6 +217,10 @@ def decision(id_: str, query: str | None = "What is 1 + 1?", **fields: Any) -> d
 
 def rating(id_: str, quality: float) -> dict[str, Any]:
     return {"type": "feedback", "request_id": id_, "quality": quality}
+
+
+def read(*records: dict[str, Any]) -> list[Record]:
+    return [record for data in records if (record := from_json(data)) is not None]
 
 
 def test_ratings_become_outcomes_that_the_library_reads(
@@ -242,9 +256,9 @@ def test_ratings_become_outcomes_that_the_library_reads(
 
 def test_a_log_that_holds_no_outcomes_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(OutcomesError, match=r"1 answers and 0 ratings .* POST /v1/feedback"):
-        outcomes([decision("1")])
+        outcomes(read(decision("1")))
     with pytest.raises(OutcomesError, match=r"set `log.queries: true`"):
-        outcomes([decision("1", query=None), rating("1", 1.0)])
+        outcomes(read(decision("1", query=None), rating("1", 1.0)))
     parser = argparse.ArgumentParser()
     add_command(parser.add_subparsers())
     options = parser.parse_args(["outcomes", "--log", str(tmp_path), "--out", str(tmp_path / "o.jsonl")])

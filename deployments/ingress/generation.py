@@ -1,0 +1,207 @@
+"""Request pipeline: key, body, limits, admission, resolution, dispatch, relay, accounting.
+
+`/v1/route` takes the same steps up to the resolution and returns what it found.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from deployments.config import IngressArgs
+from deployments.contracts.call_order import CallOrder
+from deployments.contracts.deadlines import Deadline
+from deployments.contracts.endpoints import ENDPOINTS
+from deployments.contracts.errors import ApiError, Unavailable
+from deployments.contracts.messages import TraceContext
+from deployments.contracts.protocols import Decider
+from deployments.contracts.requests import InferenceRequest, parse, parse_for_any_endpoint
+from deployments.contracts.sse import StreamObserver
+from deployments.ingress import headers
+from deployments.ingress.access import Access
+from deployments.ingress.accounting import Account, Accounting
+from deployments.ingress.body import read_body
+from deployments.ingress.relay import Relay
+from deployments.ingress.resolution import resolve_model
+from deployments.limits.admission import AdmissionQueue, acquire_within
+from deployments.limits.keys import Caller
+from deployments.limits.ledger_client import Reservation
+from deployments.observability import metrics
+from deployments.upstream.attempts import OpenedResponse
+from deployments.upstream.dispatcher import Dispatcher
+from deployments.upstream.registry import ExpertRegistry
+
+ASSUMED_COMPLETION_TOKENS = 512
+"""Completion tokens reserved when `max_tokens` is absent; reconciled with usage afterwards."""
+MAX_ATTEMPTS = {0: None, 1: 2}
+"""Maximum attempts by client retry count; 1 if not listed, `None` for the whole ranking."""
+
+
+class Generation:
+    """Handlers of all endpoints that an expert serves.
+
+    Args:
+        args: deadlines and the largest body.
+        registry: the experts.
+        router: decides for `auto` and presets.
+        queue: admission to this replica.
+        dispatcher: calls the experts.
+        accounting: opens an account for each request.
+        access: keys and their limits.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        args: IngressArgs,
+        registry: ExpertRegistry,
+        router: Decider,
+        *,
+        queue: AdmissionQueue,
+        dispatcher: Dispatcher,
+        accounting: Accounting,
+        access: Access,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._args = args
+        self._registry = registry
+        self._router = router
+        self._queue = queue
+        self._dispatcher = dispatcher
+        self._accounting = accounting
+        self._access = access
+        self._clock = clock
+
+    async def generate(self, request: Request) -> Response:
+        """Forward a request to an expert, and relay its response."""
+        endpoint = ENDPOINTS[request.url.path]
+        account = self._accounting.open(
+            headers.request_id(request), endpoint.kind, headers.trace_context(request)
+        )
+        with ExitStack() as undo:
+            try:
+                opened, reservation, deadline = await self._open(request, account, undo)
+            except ApiError as error:
+                account.rejected(error)
+                raise
+            except (asyncio.CancelledError, ClientDisconnect):
+                account.disconnected()
+                raise
+            except Exception:
+                account.failed()
+                raise
+            release = undo.pop_all()
+
+        def finished(observer: StreamObserver) -> None:
+            with release:
+                usage = account.ended(observer)
+                usd = self._accounting.cost_usd(opened.expert, usage)
+                reservation.settle(usage.prompt + usage.completion, usd or 0.0)
+
+        response_headers = headers.of_response(account.call_order, opened, account.request_id)
+        return Relay(
+            opened.stream, response_headers, endpoint=endpoint, left_s=deadline.left_s, finished=finished
+        )
+
+    async def _open(
+        self, request: Request, account: Account, undo: ExitStack
+    ) -> tuple[OpenedResponse, Reservation, Deadline]:
+        """From a request to the first byte of a response; `undo` releases what is held on the way."""
+        account.caller = caller = self._access.caller(request)
+        self._queue.reject_early()
+        raw = await self._body(request)
+        with account.stage("parse"):
+            account.request = parsed = parse(request.url.path, raw, max_messages=self._max_messages)
+        whole = self._deadline(parsed.routing.timeout_s, account.started)
+        # The client's own read timeout is the longest silence that it bears: it ends with the first byte.
+        seconds = parsed.routing.timeout_s or headers.read_timeout_s(request)
+        deadline = self._deadline(seconds, account.started)
+        reservation = await self._reserve(caller, parsed)
+        undo.callback(reservation.settle, 0, 0.0)
+        with account.stage("admit"):
+            await acquire_within(deadline, (self._queue,), parsed.routing.priority)
+        undo.callback(self._queue.release)
+        with account.stage("route"):
+            account.order = order = await self._resolve(parsed, caller, account.span.context)
+        for name in order.scale_up:
+            self._registry.scale_up(name)
+        dispatched = self._clock()
+        opened = await self._dispatcher.open(
+            parsed,
+            order,
+            headers.forwarded(request, account.request_id, account.span.context),
+            deadline,
+            max_attempts=MAX_ATTEMPTS.get(headers.retries(request), 1),
+        )
+        undo.callback(opened.slot.release)
+        account.responded(opened, dispatched)
+        return opened, reservation, whole
+
+    async def route(self, request: Request) -> Response:
+        """Return the decision for a body without acting on it."""
+        caller = self._access.caller(request)
+        parsed = parse_for_any_endpoint(await self._body(request), max_messages=self._max_messages)
+        order = await self._resolve(parsed, caller, headers.trace_context(request))
+        sentences = order.sentences()
+        experts = {
+            name: {
+                "score": view.score,
+                "cost_usd": view.cost_usd,
+                "ttft_ms": view.ttft_ms if view.ttft_ms is not None else expert.latency.ttft_ms,
+                "eligible": view.eligible,
+                "excluded_because": view.excluded_because,
+                "utility": view.utility,
+                "reason": sentences[name],
+            }
+            for name, expert in self._registry.experts.items()
+            if (view := order.views.get(name)) is not None
+        }
+        body = {
+            "expert": order.ranking[0],
+            "ranking": list(order.ranking),
+            "policy": order.policy_id,
+            "reason": order.reason_for(order.ranking[0]),
+            "experts": experts,
+        }
+        return JSONResponse(body, headers={"x-request-id": headers.request_id(request)})
+
+    @property
+    def _max_messages(self) -> int:
+        return self._registry.config.limits.max_messages
+
+    async def _body(self, request: Request) -> bytes:
+        return await read_body(request, self._args.max_body_bytes, self._args.upload_timeout_s)
+
+    async def _reserve(self, caller: Caller | None, parsed: InferenceRequest) -> Reservation:
+        completion = ASSUMED_COMPLETION_TOKENS if parsed.max_tokens is None else parsed.max_tokens
+        policy = self._registry.policy
+        prices = () if policy is None or caller is None else policy.prices.values()
+        usd = max((price.cost_usd(parsed.prompt_tokens, completion) for price in prices), default=0.0)
+        return await self._access.reserve(caller, parsed.prompt_tokens + completion, usd)
+
+    async def _resolve(
+        self, parsed: InferenceRequest, caller: Caller | None, trace: TraceContext
+    ) -> CallOrder:
+        try:
+            order = await resolve_model(
+                parsed,
+                self._registry,
+                self._router,
+                deadline_s=self._args.router_deadline_ms / 1000,
+                allowed=None if caller is None else caller.experts,
+                preset=None if caller is None else caller.preset,
+                trace=trace,
+            )
+        except Unavailable as error:
+            wait_s = error.retry_after_s or self._registry.retry_after_s()
+            raise Unavailable(error.message, error.code, error.param, wait_s) from error
+        if order.cause is not None:
+            metrics.static_rankings.labels(order.cause).inc()
+        return order
+
+    def _deadline(self, seconds: float | None, started: float) -> Deadline:
+        limit_s = self._args.request_timeout_s
+        return Deadline(min(seconds or limit_s, limit_s), self._clock, started)

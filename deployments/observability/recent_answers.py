@@ -1,0 +1,105 @@
+"""The expert and the key of each recent response, for ratings that come later.
+
+A replica that starts reads from the decision log which responses came before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deployments.limits.keys import NO_KEY
+from deployments.observability.decision_log import read_records
+from deployments.observability.decision_record import DecisionRecord
+
+REMEMBERED = 100_000
+"""Responses that a replica still accepts a rating for: 1.6 MB."""
+MOST_RESTORED_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOrigin:
+    """The expert that responded to a request, and the key that the request came with."""
+
+    expert: str
+    key: str
+
+
+class RecentAnswers:
+    """The latest responses of one ingress replica; the oldest is forgotten first.
+
+    A ring of numbers, 16 bytes for each response: a dict of as many took 20 MB of an ingress, and an
+    ordered one of a fifth of them still takes 3 MB. Ids are kept as their hashes, 64 bits with this
+    process' own seed: no client can make two ids collide. A look-up reads the whole ring; ratings are
+    rare enough for it.
+    """
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._ids = np.zeros(most, dtype=np.int64)
+        self._keys = np.zeros(most, dtype=np.int32)
+        self._experts = np.zeros(most, dtype=np.int32)
+        self._names: dict[str, int] = {}
+        """Key or expert → its number, in the order of the numbers."""
+        self._written = 0
+
+    def __len__(self) -> int:
+        return min(self._written, len(self._ids))
+
+    def remember(self, request_id: str, key: str, expert: str) -> None:
+        """Note the expert that responded to a request, and the key of the request."""
+        self._put(hash(request_id), AnswerOrigin(expert, key))
+
+    def recall(self, request_id: str) -> AnswerOrigin | None:
+        """The origin of the latest response under an id; `None` where none is known here."""
+        matches = np.flatnonzero(self._ids[: len(self)] == hash(request_id))
+        if not len(matches):
+            return None
+        newest = matches[((matches - self._written) % len(self._ids)).argmax()]
+        return self._at(newest)[1]
+
+    def restore(self, records: Sequence[tuple[str, AnswerOrigin]]) -> None:
+        """Take over earlier responses, oldest first; those known here already stay and count as newer."""
+        known = [
+            self._at(written % len(self._ids)) for written in range(self._written - len(self), self._written)
+        ]
+        self._written = 0
+        for id_, origin in records:
+            self.remember(id_, origin.key, origin.expert)
+        for hashed, origin in known:
+            self._put(hashed, origin)
+
+    def _put(self, hashed: int, origin: AnswerOrigin) -> None:
+        at = self._written % len(self._ids)
+        self._ids[at] = hashed
+        self._keys[at] = self._names.setdefault(origin.key, len(self._names))
+        self._experts[at] = self._names.setdefault(origin.expert, len(self._names))
+        self._written += 1
+
+    def _at(self, index: int) -> tuple[int, AnswerOrigin]:
+        names = list(self._names)
+        return int(self._ids[index]), AnswerOrigin(names[self._experts[index]], names[self._keys[index]])
+
+
+def origins_in_log(files: Sequence[Path]) -> list[tuple[str, AnswerOrigin]]:
+    """Request id and origin of the responses in a log's newest files, oldest first.
+
+    Files are read up to `MOST_RESTORED_BYTES`.
+
+    Raises:
+        OSError: a file cannot be read.
+        NewerRecordError: a later version wrote a record.
+    """
+    newest: list[Path] = []
+    size = 0
+    for file in reversed(files):
+        size += file.stat().st_size
+        if size > MOST_RESTORED_BYTES and newest:
+            break
+        newest.insert(0, file)
+    return [
+        (record.request_id, AnswerOrigin(record.expert, record.key or NO_KEY))
+        for file in newest
+        for record in read_records(file)
+        if isinstance(record, DecisionRecord) and record.expert
+    ]
