@@ -1,4 +1,4 @@
-"""HAProxy as we have Serve start it, in front of a plain server: no Ray."""
+"""HAProxy as Serve starts it with our settings, in front of a plain server: no Ray."""
 
 import asyncio
 import contextlib
@@ -27,20 +27,20 @@ defaults
     option abortonclose
     option splice-request
     option splice-response
-frontend door
+frontend ingress
     bind 127.0.0.1:{front}
     default_backend replicas
 backend replicas
     http-reuse always
     server replica 127.0.0.1:{back}
 """
-"""What of Serve's own configuration decides what becomes of clients that leave or dawdle."""
+"""The part of Serve's own configuration that concerns clients which leave or are slow."""
 CLIENT_S = 2
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[tuple[int, int]]:
-    """Ports of a running HAProxy and of the server that it hands requests to."""
+def proxy(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """Ports of a running HAProxy and of the server behind it."""
     front, back = free_port(), free_port()
     config = tmp_path / "haproxy.cfg"
     config.write_text(CONFIG.format(front=front, back=back, client_s=CLIENT_S), encoding="utf-8")
@@ -65,7 +65,7 @@ def until_open(port: int) -> None:
 
 
 async def leave(port: int, *, body_apart: bool) -> None:
-    """Ask for a whole answer, wait a moment, and go."""
+    """Send a request for a non-streaming response, wait shortly, and close."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     if body_apart:
         writer.write(HEAD)
@@ -81,10 +81,10 @@ async def leave(port: int, *, body_apart: bool) -> None:
 
 
 @pytest.mark.parametrize("body_apart", [False, True], ids=["in one packet", "body after headers"])
-def test_a_client_that_leaves_before_its_whole_answer_is_noticed(
-    door: tuple[int, int], *, body_apart: bool
+def test_a_client_that_leaves_before_its_response_is_noticed(
+    proxy: tuple[int, int], *, body_apart: bool
 ) -> None:
-    front, back = door
+    front, back = proxy
     left = asyncio.Event()
 
     async def replica(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -94,17 +94,17 @@ def test_a_client_that_leaves_before_its_whole_answer_is_noticed(
         left.set()
         writer.close()
 
-    async def asking() -> None:
+    async def call() -> None:
         async with await asyncio.start_server(replica, "127.0.0.1", back):
             await leave(front, body_apart=body_apart)
 
             assert await asyncio.wait_for(left.wait(), 10.0)
 
-    asyncio.run(asking())
+    asyncio.run(call())
 
 
-def test_a_client_that_does_not_read_is_cut_off(door: tuple[int, int]) -> None:
-    front, back = door
+def test_a_client_that_does_not_read_is_cut_off(proxy: tuple[int, int]) -> None:
+    front, back = proxy
     cut_off = asyncio.Event()
 
     async def replica(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -117,7 +117,7 @@ def test_a_client_that_does_not_read_is_cut_off(door: tuple[int, int]) -> None:
         cut_off.set()
         writer.close()
 
-    async def asking() -> None:
+    async def call() -> None:
         async with await asyncio.start_server(replica, "127.0.0.1", back):
             _, writer = await asyncio.open_connection("127.0.0.1", front, limit=1)
             writer.write(HEAD + BODY)
@@ -125,11 +125,11 @@ def test_a_client_that_does_not_read_is_cut_off(door: tuple[int, int]) -> None:
             assert await asyncio.wait_for(cut_off.wait(), 30.0)
             writer.close()
 
-    asyncio.run(asking())
+    asyncio.run(call())
 
 
-def test_one_that_waits_for_its_answer_is_not(door: tuple[int, int]) -> None:
-    front, back = door
+def test_a_client_that_waits_for_its_response_is_not_cut_off(proxy: tuple[int, int]) -> None:
+    front, back = proxy
 
     async def replica(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(BODY)
@@ -138,18 +138,18 @@ def test_one_that_waits_for_its_answer_is_not(door: tuple[int, int]) -> None:
         await writer.drain()
         writer.close()
 
-    async def asking() -> bytes:
+    async def call() -> bytes:
         async with await asyncio.start_server(replica, "127.0.0.1", back):
             reader, writer = await asyncio.open_connection("127.0.0.1", front)
             writer.write(HEAD + BODY)
-            told = await asyncio.wait_for(reader.readuntil(b"late"), 30.0)
+            response = await asyncio.wait_for(reader.readuntil(b"late"), 30.0)
             writer.close()
-            return told
+            return response
 
-    assert asyncio.run(asking()).startswith(b"HTTP/1.1 200")
+    assert asyncio.run(call()).startswith(b"HTTP/1.1 200")
 
 
-def test_serves_haproxy_is_told_to_cut_clients_off() -> None:
+def test_serves_haproxy_has_a_client_timeout() -> None:
     assert 0 < int(transport_flags()["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"]) <= 300
 
 

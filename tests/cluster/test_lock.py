@@ -1,4 +1,4 @@
-"""The CPU lock holds everything that the project asks for; it is installed without a resolver."""
+"""The CPU lock holds everything that the project requires; it is installed without a resolver."""
 
 import importlib.metadata
 import re
@@ -11,8 +11,8 @@ from packaging.utils import canonicalize_name
 from cluster.local.run import ROOT
 
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton", "sentence-transformers"}
-"""Asked for and never imported: the engine's GPU parts, whose builds pull CUDA, and the loader of the
-encoder's package, of which only the weights are read."""
+"""Required and never imported: the engine's GPU parts, whose builds need CUDA, and the loader of the
+encoder's package, of which only the weights are used."""
 EXTRAS = ("serve", "cpu", "train", "test", "dev")
 
 
@@ -23,21 +23,21 @@ def pinned() -> dict[str, str]:
     return {canonicalize_name(name): version.split(" ")[0] for name, version in pins}
 
 
-def asked_for() -> list[Requirement]:
+def required() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     return [Requirement(line) for line in sum((extras[name] for name in EXTRAS), project["dependencies"])]
 
 
-@pytest.mark.parametrize("requirement", asked_for(), ids=lambda requirement: requirement.name)
-def test_the_lock_satisfies_what_the_project_asks_for(requirement: Requirement) -> None:
+@pytest.mark.parametrize("requirement", required(), ids=lambda requirement: requirement.name)
+def test_the_lock_satisfies_the_projects_requirements(requirement: Requirement) -> None:
     version = pinned().get(canonicalize_name(requirement.name))
 
     assert version is not None, f"constraints-cpu.txt lacks {requirement.name}"
     assert requirement.specifier.contains(version, prereleases=True)
 
 
-def test_the_lock_holds_what_its_packages_ask_for() -> None:
+def test_the_lock_satisfies_its_packages_requirements() -> None:
     pins = pinned()
     missing = {
         f"{name} needs {needed.name}"

@@ -1,4 +1,4 @@
-"""What deployments ask of nodes, and how much of it nodes hold: pure functions over plain values."""
+"""What deployments need from nodes, and the replicas that nodes hold: pure functions over plain values."""
 
 from typing import Any
 
@@ -11,29 +11,31 @@ from tests.cluster.configs import ROOT, good
 CPU_NODE = {"CPU": 8.0}
 
 
-def door(config: dict[str, Any], part: str, **args: Any) -> dict[str, Any]:
-    """The configuration with more `args` for ingress or router."""
+def with_args(config: dict[str, Any], part: str, **args: Any) -> dict[str, Any]:
+    """The configuration with additional `args` for ingress or router."""
     config["applications"][0]["args"].setdefault(part, {}).update(args)
     return config
 
 
 def missing(config: dict[str, Any], app: str, deployment: str, count: int, nodes: list[Nodes]) -> int:
-    """Of so many replicas, those that find no room when nobody else asks."""
-    ask = next(ask for ask in demands(config) if (ask.app, ask.deployment) == (app, deployment))
-    return unplaced([(ask, count)], nodes, most=True).get(ask.key, 0)
+    """The number of replicas that do not fit on otherwise empty nodes."""
+    demand = next(
+        demand for demand in demands(config) if (demand.app, demand.deployment) == (app, deployment)
+    )
+    return unplaced([(demand, count)], nodes, most=True).get(demand.key, 0)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found", "meant"),
+    ("selector", "label", "expected"),
     [("a", "a", True), ("a", "b", False), ("!a", "b", True), ("in(a, b)", "b", True),
      ("!in(a,b)", "b", False), ("a", None, False), ("!a", None, True)],
 )  # fmt: skip
-def test_labels_match_by_the_operators_of_ray(wanted: str, found: str | None, meant: bool) -> None:
-    assert matches({"pool": wanted}, {} if found is None else {"pool": found}) is meant
+def test_labels_match_by_the_operators_of_ray(selector: str, label: str | None, expected: bool) -> None:
+    assert matches({"pool": selector}, {} if label is None else {"pool": label}) is expected
 
 
-def test_replicas_spread_over_nodes_where_asked() -> None:
-    config = door(good(), "ingress", max_replicas_per_node=1)
+def test_replicas_spread_over_nodes_on_request() -> None:
+    config = with_args(good(), "ingress", max_replicas_per_node=1)
     nodes = [Nodes(name, {}, CPU_NODE) for name in ("a", "b")]
 
     assert missing(config, "to-router", "Ingress", 2, nodes) == 0
@@ -42,17 +44,17 @@ def test_replicas_spread_over_nodes_where_asked() -> None:
 
 
 def test_a_router_and_small_experts_share_a_gpu() -> None:
-    config = door(good(), "router", num_gpus=0.25, pool={"labels": {"pool": "sums"}})
+    config = with_args(good(), "router", num_gpus=0.25, pool={"labels": {"pool": "sums"}})
     config["applications"][1]["args"]["gpus_per_worker"] = 0.25
     node = [Nodes("gpu", {"pool": "sums"}, {"CPU": 8.0, "GPU": 1.0})]
-    shared = [ask for ask in demands(config) if ask.labels == {"pool": "sums"}]
+    shared = [demand for demand in demands(config) if demand.labels == {"pool": "sums"}]
 
-    assert [ask.gpus for ask in shared] == [0.25, 0.25]
-    assert unplaced([(ask, 2) for ask in shared], node, most=True) == {}
-    assert sum(unplaced([(ask, 3) for ask in shared], node, most=True).values()) == 2
+    assert [demand.gpus for demand in shared] == [0.25, 0.25]
+    assert unplaced([(demand, 2) for demand in shared], node, most=True) == {}
+    assert sum(unplaced([(demand, 3) for demand in shared], node, most=True).values()) == 2
 
 
-def test_tensor_parallel_replicas_stay_on_one_node_and_pipelines_spread() -> None:
+def test_tensor_parallel_replicas_stay_on_one_node() -> None:
     config = good()
     engine = config["applications"][1]["args"]["engine"]
     nodes = [Nodes(name, {"pool": "sums"}, {"CPU": 8.0, "GPU": 2.0}) for name in ("a", "b")]
@@ -70,9 +72,9 @@ def test_the_workers_of_a_pipeline_stage_stay_on_one_node() -> None:
     config = good()
     engine = config["applications"][1]["args"]["engine"]
     engine.update(tensor_parallel_size=2, pipeline_parallel_size=2)
-    ask = next(ask for ask in demands(config) if ask.app == "expert-sums")
+    demand = next(demand for demand in demands(config) if demand.app == "expert-sums")
 
-    assert [piece["GPU"] for piece in ask.pieces] == [2, 2]
+    assert [piece["GPU"] for piece in demand.pieces] == [2, 2]
     pairs = [Nodes(name, {"pool": "sums"}, {"CPU": 8.0, "GPU": 2.0}) for name in "ab"]
     singles = [Nodes(name, {"pool": "sums"}, {"CPU": 8.0, "GPU": 1.0}) for name in "abcd"]
     assert missing(config, "expert-sums", "Expert", 1, pairs) == 0
@@ -93,26 +95,26 @@ def test_a_whole_gpu_is_a_free_one() -> None:
     fraction, whole = config["applications"][1:3]
     fraction["args"]["gpus_per_worker"] = 0.5
     whole["args"].update(pool=fraction["args"]["pool"], engine={"tensor_parallel_size": 2})
-    small, large = (ask for ask in demands(config) if ask.labels == {"pool": "sums"})
+    small, large = (demand for demand in demands(config) if demand.labels == {"pool": "sums"})
     node = [Nodes("gpu", {"pool": "sums"}, {"CPU": 8.0, "GPU": 3.0})]
 
     assert unplaced([(small, 2), (large, 1)], node, most=True) == {}
     assert unplaced([(small, 3), (large, 1)], node, most=True) == {small.key: 1}
 
 
-def test_a_replica_that_does_not_fit_takes_no_room_from_the_next() -> None:
+def test_a_replica_that_does_not_fit_reserves_nothing() -> None:
     config = good()
     config["applications"][1]["args"]["engine"]["pipeline_parallel_size"] = 3
     config["applications"][2]["args"]["pool"] = {"labels": {"pool": "sums"}}
-    experts = [ask for ask in demands(config) if ask.labels == {"pool": "sums"}]
+    experts = [demand for demand in demands(config) if demand.labels == {"pool": "sums"}]
     node = [Nodes("gpu", {"pool": "sums"}, {"CPU": 8.0, "GPU": 2.0})]
 
-    assert unplaced([(ask, 1) for ask in experts], node, most=True) == {"expert-sums.Expert": 1}
+    assert unplaced([(demand, 1) for demand in experts], node, most=True) == {"expert-sums.Expert": 1}
 
 
 @pytest.mark.parametrize("name", ["gpu", "multi-gpu"])
-def test_reference_experts_scale_before_their_engine_is_full_and_late_down(name: str) -> None:
-    """As docs/deploy.md says: three quarters of the batch, up soon, down late, never cut an answer."""
+def test_reference_experts_scale_up_soon_and_down_late(name: str) -> None:
+    """As in docs/deploy.md: at three quarters of the batch, without cutting off an answer."""
     config = yaml.safe_load((ROOT / "cluster" / "reference" / f"{name}.yaml").read_text(encoding="utf-8"))
     for app in config["applications"][1:]:
         deployment, batch = app["deployments"][0], app["args"]["engine"]["max_num_seqs"]

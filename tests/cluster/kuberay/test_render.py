@@ -1,4 +1,4 @@
-"""Manifests: rendered from the configuration, valid offline, built by kustomize, and never adrift."""
+"""Manifests: rendered from the configuration, valid offline, built by kustomize, and up to date."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ from cluster.packing import demands
 from cluster.transport import transport_flags
 from router.cli import main
 from tests.cluster.configs import ROOT, good, written
-from tests.cluster.kuberay.validate import faults
+from tests.cluster.kuberay.validate import errors_of
 
 OVERLAYS = ROOT / "cluster" / "kuberay" / "overlays"
 BASE = ROOT / "cluster" / "kuberay" / "base"
@@ -41,15 +41,15 @@ def documents(text: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("overlay", SOURCES)
 def test_the_committed_manifest_is_what_the_command_writes(overlay: str) -> None:
-    written_before = (OVERLAYS / overlay / "rayservice.yaml").read_text(encoding="utf-8")
+    committed = (OVERLAYS / overlay / "rayservice.yaml").read_text(encoding="utf-8")
 
     now = rendered(SOURCES[overlay], OVERLAYS / overlay / "render.yaml")
 
-    assert now == written_before, "render it again, see the head of the overlay's kustomization.yaml"
+    assert now == committed, "render it again, see the head of the overlay's kustomization.yaml"
 
 
 @pytest.mark.parametrize("overlay", SOURCES)
-def test_serve_config_inside_means_the_same_but_for_the_address(overlay: str) -> None:
+def test_serve_config_inside_differs_in_the_address_only(overlay: str) -> None:
     source = yaml.safe_load(SOURCES[overlay].read_text(encoding="utf-8"))
 
     inside = yaml.safe_load(serve_config(source))
@@ -60,23 +60,23 @@ def test_serve_config_inside_means_the_same_but_for_the_address(overlay: str) ->
 
 
 @pytest.mark.parametrize("overlay", SOURCES)
-def test_every_reference_configuration_passes_check_against_its_manifest(overlay: str) -> None:
-    found = check_file(
+def test_every_reference_passes_check_with_its_manifest(overlay: str) -> None:
+    findings = check_file(
         SOURCES[overlay], kuberay=OVERLAYS / overlay / "rayservice.yaml", policy=overlay == "cpu"
     )
 
-    assert [str(finding) for finding in found] == []
+    assert [str(finding) for finding in findings] == []
 
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", [*SOURCES, "incremental"])
-def test_kustomize_builds_an_overlay_and_every_object_is_valid(overlay: str) -> None:
+def test_kustomize_builds_an_overlay_of_valid_objects(overlay: str) -> None:
     built = subprocess.run(
         ["kubectl", "kustomize", str(OVERLAYS / overlay)], capture_output=True, text=True, check=True
     )
     objects = documents(built.stdout)
 
-    assert [fault for one in objects for fault in faults(one)] == []
+    assert [error for one in objects for error in errors_of(one)] == []
     kinds = {one["kind"] for one in objects}
     assert {"RayService", "PodDisruptionBudget", "PriorityClass", "PodMonitor", "StatefulSet"} <= kinds
     assert ("HTTPRoute" in kinds) == (overlay != "incremental")
@@ -88,50 +88,50 @@ def test_kustomize_builds_an_overlay_and_every_object_is_valid(overlay: str) -> 
 def test_every_object_of_the_base_is_valid(file: Path) -> None:
     objects = [o for o in documents(file.read_text(encoding="utf-8")) if o["kind"] != "Kustomization"]
 
-    assert [fault for one in objects for fault in faults(one)] == []
+    assert [error for one in objects for error in errors_of(one)] == []
 
 
-def test_validation_refuses_an_unknown_field_at_any_depth() -> None:
+def test_validation_rejects_an_unknown_field_at_any_depth() -> None:
     objects = render(good(), RenderSettings(), transport_flags())
     service(objects)["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["maxReplica"] = 3
     pod = service(objects)["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
     pod["containers"][0]["imagePullPolice"] = "Always"
 
-    told = faults(service(objects))
+    errors = errors_of(service(objects))
 
-    assert any("maxReplica" in line for line in told)
-    assert any("imagePullPolice" in line for line in told)
+    assert any("maxReplica" in line for line in errors)
+    assert any("imagePullPolice" in line for line in errors)
 
 
 @pytest.mark.parametrize("overlay", SOURCES)
-def test_no_group_says_its_resources_twice(overlay: str) -> None:
+def test_no_group_defines_its_resources_twice(overlay: str) -> None:
     objects = documents((OVERLAYS / overlay / "rayservice.yaml").read_text(encoding="utf-8"))
 
-    assert faults(service(objects)) == []
+    assert errors_of(service(objects)) == []
 
 
-def test_validation_refuses_resources_that_are_said_twice() -> None:
+def test_validation_rejects_duplicate_resources() -> None:
     objects = render(good(), RenderSettings(), {})
     cluster = service(objects)["spec"]["rayClusterConfig"]
     cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] = "0"
     cluster["workerGroupSpecs"][1]["rayStartParams"] = {"num-gpus": "1", "resources": "'{}'"}
 
-    told = faults(service(objects))
+    errors = errors_of(service(objects))
 
-    assert [line.split(": ")[1] for line in told] == [
+    assert [line.split(": ")[1] for line in errors] == [
         "headGroupSpec.rayStartParams",
         "workerGroupSpecs[ingress].rayStartParams",
     ]
-    assert "num-gpus, resources beside `resources`" in told[1]
+    assert "num-gpus, resources beside `resources`" in errors[1]
 
 
-def test_a_kind_without_a_schema_is_a_fault() -> None:
-    told = faults({"apiVersion": "example.org/v1", "kind": "Thing", "metadata": {"name": "x"}})
+def test_a_kind_without_a_schema_is_an_error() -> None:
+    errors = errors_of({"apiVersion": "example.org/v1", "kind": "Thing", "metadata": {"name": "x"}})
 
-    assert told == ["Thing x: no schema of example.org/v1 Thing is pinned"]
+    assert errors == ["Thing x: no schema of example.org/v1 Thing is pinned"]
 
 
-def test_each_pool_is_a_worker_group_with_its_labels_and_bounds() -> None:
+def test_each_pool_is_a_worker_group_with_labels_and_bounds() -> None:
     groups = service(render(good(), RenderSettings(), {}))["spec"]["rayClusterConfig"]["workerGroupSpecs"]
 
     bounds = {g["groupName"]: (g["minReplicas"], g["maxReplicas"], g.get("labels")) for g in groups}
@@ -144,7 +144,7 @@ def test_each_pool_is_a_worker_group_with_its_labels_and_bounds() -> None:
     }
 
 
-def test_tensor_parallelism_makes_pods_with_so_many_gpus() -> None:
+def test_tensor_parallelism_sets_the_gpus_of_a_pod() -> None:
     config = good()
     config["applications"][1]["args"]["engine"]["tensor_parallel_size"] = 4
 
@@ -183,7 +183,7 @@ def test_a_pool_of_a_custom_resource_declares_it() -> None:
     assert group["resources"]["pool_sums"] == "1000"
 
 
-def test_no_replica_may_land_on_the_head_and_no_container_runs_as_root() -> None:
+def test_no_replica_on_the_head_and_no_container_as_root() -> None:
     cluster = service(render(good(), RenderSettings(), {}))["spec"]["rayClusterConfig"]
 
     pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
@@ -191,7 +191,7 @@ def test_no_replica_may_land_on_the_head_and_no_container_runs_as_root() -> None
     assert all(pod["template"]["spec"]["securityContext"]["runAsNonRoot"] for pod in pods)
 
 
-def test_head_and_workers_start_with_the_flags_of_the_transport() -> None:
+def test_head_and_workers_have_the_flags_of_the_transport() -> None:
     flags = transport_flags()
     cluster = service(render(good(), RenderSettings(), flags))["spec"]["rayClusterConfig"]
 
@@ -227,12 +227,12 @@ def test_budgets_select_the_pods_of_their_group() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [("imagee: x\n", "imagee: unknown key"), ("pools: {nowhere: {gpus: 1}}\n", "pools.nowhere is no pool"),
      ("pools: {sums: {gpus: 0}}\n", "pools.sums.gpus"), ("a: [", "cannot be read")],
 )  # fmt: skip
 def test_wrong_settings_are_one_clear_error(
-    text: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = tmp_path / "render.yaml"
     settings.write_text(text, encoding="utf-8")
@@ -240,10 +240,12 @@ def test_wrong_settings_are_one_clear_error(
     code = main(["render", "kuberay", str(written(good(), tmp_path)), "--settings", str(settings)])
 
     assert code == 2
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
-def test_a_faulty_configuration_renders_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_configuration_with_errors_renders_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = good()
     config["applications"][1]["deployments"][0]["num_replicas"] = 2
     out = tmp_path / "ray.yaml"
@@ -255,7 +257,7 @@ def test_a_faulty_configuration_renders_nothing(tmp_path: Path, capsys: pytest.C
     assert "num_replicas" in capsys.readouterr().err
 
 
-def test_pods_too_small_for_a_replica_are_refused() -> None:
+def test_pods_too_small_for_a_replica_are_rejected() -> None:
     settings = RenderSettings(pools={"sums": PodSettings(cpus=0.5)})
 
     with pytest.raises(BadRenderSettings, match="pods of pool sums are too small for expert-sums"):
@@ -266,7 +268,7 @@ def test_the_settings_of_each_overlay_are_read() -> None:
     assert all(read_settings(OVERLAYS / name / "render.yaml").image for name in SOURCES)
 
 
-def test_pools_come_out_as_names_that_kubernetes_takes() -> None:
+def test_pools_get_names_that_are_valid_in_kubernetes() -> None:
     config = good()
     config["applications"][1]["args"]["pool"] = {"labels": {"zone": "EU_1", "tier": "Big"}}
 

@@ -1,8 +1,8 @@
 """Validate Kubernetes objects offline: built-in kinds against Kubernetes' own schemas, others against
 the pinned definitions in `schemas/` (each names its source).
 
-Refuses unknown fields, which a server would drop in silence, and what KubeRay's own validation refuses
-beyond its schema.
+Rejects unknown fields, which a server would drop silently, and what KubeRay's own validation rejects in
+addition to its schema.
 """
 
 import json
@@ -17,28 +17,28 @@ SCHEMAS = Path(__file__).with_name("schemas")
 KUBERNETES = "1.32"
 
 
-def faults(thing: Mapping[str, Any]) -> list[str]:
-    """What is wrong with one object; empty when nothing is.
+def errors_of(thing: Mapping[str, Any]) -> list[str]:
+    """Return the errors of one object.
 
     Needs `kubernetes-validate` and `jsonschema` of the extra `test`.
     """
     import jsonschema
     import kubernetes_validate
 
-    named = f"{thing.get('kind')} {(thing.get('metadata') or {}).get('name')}"
+    name = f"{thing.get('kind')} {(thing.get('metadata') or {}).get('name')}"
     group = str(thing.get("apiVersion", "")).rpartition("/")[0]
     if not (group == "" or group.endswith(".k8s.io") or "." not in group) or _is_pinned(thing):
         schema = _pinned(str(thing.get("kind")), str(thing.get("apiVersion")))
         if schema is None:
-            return [f"{named}: no schema of {thing.get('apiVersion')} {thing.get('kind')} is pinned"]
+            return [f"{name}: no schema of {thing.get('apiVersion')} {thing.get('kind')} is pinned"]
         validator = jsonschema.Draft202012Validator(schema)
-        found = [f"{named}: {e.json_path}: {e.message:.300}" for e in validator.iter_errors(dict(thing))]
+        errors = [f"{name}: {e.json_path}: {e.message:.300}" for e in validator.iter_errors(dict(thing))]
         cluster = (thing.get("spec") or {}).get("rayClusterConfig") or {}
-        return found + [f"{named}: {key}: {told}" for key, told in doubled_resources(cluster)]
+        return errors + [f"{name}: {key}: {message}" for key, message in doubled_resources(cluster)]
     try:
         kubernetes_validate.validate(dict(thing), KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
-        return [f"{named}: {error}"]
+        return [f"{name}: {error}"]
     return []
 
 
@@ -60,15 +60,15 @@ def _pinned(kind: str, api_version: str) -> dict[str, Any] | None:
 
 
 def _closed(schema: Any) -> Any:
-    """The same schema, with unknown fields refused and integers-or-strings as they are meant."""
+    """Return the same schema without unknown fields."""
     if isinstance(schema, list):
         return [_closed(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {
+    closed = {
         key: {name: _closed(one) for name, one in value.items()} if key == "properties" else _closed(value)
         for key, value in schema.items()
     }
-    if "properties" in found and not schema.get("x-kubernetes-preserve-unknown-fields"):
-        found.setdefault("additionalProperties", False)
-    return found
+    if "properties" in closed and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        closed.setdefault("additionalProperties", False)
+    return closed

@@ -1,4 +1,4 @@
-"""Several nodes on one machine: each pool's node is what the configuration asks. No cluster is started."""
+"""Several nodes on one machine: each pool's node is that of the configuration. No cluster is started."""
 
 import os
 import shutil
@@ -21,16 +21,16 @@ def config() -> dict[str, Any]:
     return data
 
 
-def test_the_multi_pool_configuration_has_no_fault() -> None:
+def test_the_multi_pool_configuration_has_no_errors() -> None:
     assert check_file(CONFIG, policy=False) == []
 
 
-def test_every_pool_is_a_node_with_room_for_all_replicas_of_its_expert() -> None:
-    found = {
+def test_every_pool_is_a_node_that_holds_all_its_replicas() -> None:
+    by_pool = {
         group.name: (dict(group.labels), dict(group.custom), group.gpus) for group in nodes.pools(config())
     }
 
-    assert found == {
+    assert by_pool == {
         "ingress": ({"pool": "ingress"}, {}, 0),
         "math": ({"pool": "math"}, {}, 3),
         "text": ({"pool": "text"}, {}, 4),
@@ -46,19 +46,19 @@ def test_a_node_starts_with_its_pools_labels_resources_and_gpus() -> None:
     assert '--resources={"pool_facts": 1000.0}' in by_name["pool-facts"]
 
 
-def test_a_simulated_tensor_parallel_replica_asks_for_two_bundles_on_one_node() -> None:
-    ask = next(ask for ask in demands(config()) if ask.app == "expert-words")
+def test_a_simulated_replica_has_two_bundles_on_one_node() -> None:
+    demand = next(demand for demand in demands(config()) if demand.app == "expert-words")
 
-    assert [dict(bundle) for bundle in ask.bundles] == [{"CPU": 0.1, "GPU": 1.0}] * 2
-    assert ask.pieces == ({"CPU": 0.2, "GPU": 2.0},)
+    assert [dict(bundle) for bundle in demand.bundles] == [{"CPU": 0.1, "GPU": 1.0}] * 2
+    assert demand.pieces == ({"CPU": 0.2, "GPU": 2.0},)
 
 
-def test_a_pool_that_is_not_there_cannot_join() -> None:
+def test_an_unknown_pool_cannot_join() -> None:
     with pytest.raises(ClusterNotStarted, match="there is no pool 'mars'; there are ingress"):
         Machine().join(config(), "mars")
 
 
-def test_ending_a_cluster_that_is_not_there_does_nothing(tmp_path: Any) -> None:
+def test_ending_no_cluster_does_nothing(tmp_path: Any) -> None:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and `ip`")
     if Path("/sys/class/net", BRIDGE).exists():
@@ -69,7 +69,7 @@ def test_ending_a_cluster_that_is_not_there_does_nothing(tmp_path: Any) -> None:
     assert not (tmp_path / "nodes").exists()
 
 
-def test_a_network_without_a_process_is_taken_away_too(tmp_path: Path) -> None:
+def test_a_network_without_a_process_is_removed_too(tmp_path: Path) -> None:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and `ip`")
     if Path("/sys/class/net", BRIDGE).exists():

@@ -1,4 +1,4 @@
-"""Readiness: what `/ready` reports is waited for and printed."""
+"""Readiness of a graph, by `/ready`."""
 
 import json
 from collections.abc import Iterator
@@ -7,20 +7,20 @@ from threading import Thread
 
 import pytest
 
-from cluster.local.readiness import wait_until_ready
+from cluster.local.readiness import readiness, wait_until_ready
 
 
 @pytest.fixture
-def door() -> Iterator[tuple[str, list[dict[str, object]]]]:
-    """A server whose `/ready` answers what the list says, one after the other; the last for good."""
-    said: list[dict[str, object]] = []
+def endpoint() -> Iterator[tuple[str, list[dict[str, object]]]]:
+    """A server whose `/ready` returns the states of a list, one after the other; the last one forever."""
+    states: list[dict[str, object]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps(said[0]).encode()
-            ready = said[0].get("ready")
-            if len(said) > 1:
-                said.pop(0)
+            body = json.dumps(states[0]).encode()
+            ready = states[0].get("ready")
+            if len(states) > 1:
+                states.pop(0)
             self.send_response(200 if ready else 503)
             self.end_headers()
             self.wfile.write(body)
@@ -31,24 +31,46 @@ def door() -> Iterator[tuple[str, list[dict[str, object]]]]:
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", said
+    yield f"http://127.0.0.1:{server.server_port}", states
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def test_it_waits_until_every_part_is_ready(door: tuple[str, list[dict[str, object]]]) -> None:
-    url, said = door
+def test_waiting_ends_when_every_part_is_ready(endpoint: tuple[str, list[dict[str, object]]]) -> None:
+    url, states = endpoint
     waiting = {
         "ready": False,
         "parts": {"router": {"ready": True, "why": ""}, "words": {"ready": False, "why": "x"}},
     }
-    said[:] = [waiting, {"ready": True, "parts": {"words": {"ready": True, "why": ""}}}]
-    told: list[str] = []
+    states[:] = [waiting, {"ready": True, "parts": {"words": {"ready": True, "why": ""}}}]
+    reports: list[str] = []
 
-    assert wait_until_ready(url, lambda: True, told.append)
-    assert "waiting for words" in told[0]
+    assert wait_until_ready(url, lambda: True, reports.append)
+    assert "waiting for words" in reports[0]
 
 
-def test_it_stops_waiting_when_the_process_ended() -> None:
+def test_waiting_ends_when_the_process_ended() -> None:
     assert not wait_until_ready("http://127.0.0.1:9", lambda: False, lambda line: None)
+
+
+def test_readiness_has_the_reason_of_each_part(endpoint: tuple[str, list[dict[str, object]]]) -> None:
+    url, states = endpoint
+    parts = {"router": {"ready": True, "why": ""}, "words": {"ready": False, "why": ""}}
+    states[:] = [{"ready": False, "parts": parts}]
+
+    assert readiness(url) == {"words": "not ready"}
+
+
+def test_readiness_without_a_response_or_parts_is_unknown(
+    endpoint: tuple[str, list[dict[str, object]]],
+) -> None:
+    url, states = endpoint
+    states[:] = [{"ready": True}]
+
+    assert readiness(url) is None
+    assert readiness("http://127.0.0.1:9") is None
+
+
+def test_waiting_ends_after_its_deadline() -> None:
+    assert not wait_until_ready("http://127.0.0.1:9", lambda: True, lambda line: None, within_s=0.0)

@@ -1,7 +1,7 @@
-"""A real cluster of five nodes on this machine, each in a network namespace of its own. Slow; `-s` tells.
+"""A real cluster of five nodes on this machine, each in a network namespace. Slow; `-s` prints figures.
 
 A head that runs no replica, a node for ingress and router, three pools; once with every pool named by
-labels, once by custom resources. The experts are simulated but where a test says otherwise.
+labels, once by custom resources. The experts are simulated, except in one test.
 """
 
 import json
@@ -44,7 +44,7 @@ REDEPLOYS = 20
 WITHIN_S = 120.0
 GONE_S = 15.0
 VANISHED_S = 60.0
-"""Ray takes half a minute to call a node dead that says nothing."""
+"""Ray needs half a minute to declare a silent node dead."""
 EXPERTS = ("expert-arithmetic", "expert-atlas", "expert-words")
 
 
@@ -71,7 +71,7 @@ def named_by(kind: str) -> dict[str, Any]:
 
 
 def reseeded(graph: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The graph with every expert's shape changed, so that each of them is deployed anew."""
+    """The graph with every expert's shape changed, so that each of them is deployed again."""
     changed = json.loads(json.dumps(graph))
     for app in changed["applications"][1:]:
         app["args"]["seed"] = seed
@@ -115,13 +115,13 @@ def running(request: pytest.FixtureRequest, machine: Machine) -> Iterator[dict[s
         machine.up(graph, redis=WITH_REDIS)
         took = deploy(graph)
         await_ready(HEAD_URL)
-        tell(f"{len(nodes.alive_nodes())} nodes, pools by {request.param}, deployed in {took:.1f} s")
+        report(f"{len(nodes.alive_nodes())} nodes, pools by {request.param}, deployed in {took:.1f} s")
         yield graph
     finally:
         machine.down()
 
 
-def tell(figure: str) -> None:
+def report(figure: str) -> None:
     print(figure, flush=True)  # noqa: T201 - figures, with -s
 
 
@@ -131,24 +131,24 @@ def named(url: str, model: str, tokens: int = 4, *, stream: bool = False) -> htt
     return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=90)
 
 
-def outcome_of(answer: httpx.Response) -> str:
-    """The reason header of a whole answer; `cut` for a stream that ended with an error event, as it must
-    when its node goes after its first byte; else what came instead."""
-    streamed = answer.headers.get("content-type", "").startswith("text/event-stream")
-    if answer.status_code != 200 or (streamed and not answer.text.rstrip().endswith("data: [DONE]")):
-        return f"lost: {answer.status_code}"
-    return "cut" if streamed and '"error"' in answer.text else answer.headers["x-router-reason"]
+def outcome_of(response: httpx.Response) -> str:
+    """The reason header of a complete response, `cut` for a stream that ended with an error event, as it must
+    when its node is lost after the first byte, or the failure."""
+    streamed = response.headers.get("content-type", "").startswith("text/event-stream")
+    if response.status_code != 200 or (streamed and not response.text.rstrip().endswith("data: [DONE]")):
+        return f"lost: {response.status_code}"
+    return "cut" if streamed and '"error"' in response.text else response.headers["x-router-reason"]
 
 
 class Load:
-    """Steady requests to `auto`, in `LANES`; whatever is no answer counts as lost."""
+    """Steady requests to `auto`, in `LANES`; every failure counts as lost."""
 
     LANES = ("whole", "whole", "stream", "stream")
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.answers: list[tuple[str, float, str]] = []
-        """Lane, seconds and outcome: the reason header of an answer, else what came instead."""
+        self.results: list[tuple[str, float, str]] = []
+        """Lane, seconds and outcome of each request."""
         self._end = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(lane,)) for lane in self.LANES]
 
@@ -159,7 +159,7 @@ class Load:
                 outcome = outcome_of(named(self._url, "auto", tokens=40, stream=lane == "stream"))
             except httpx.HTTPError as error:
                 outcome = f"lost: {type(error).__name__}"
-            self.answers.append((lane, time.monotonic() - began, outcome))
+            self.results.append((lane, time.monotonic() - began, outcome))
             self._end.wait(0.05)
 
     def __enter__(self) -> "Load":
@@ -174,53 +174,51 @@ class Load:
 
     @property
     def lost(self) -> list[str]:
-        return [outcome for _, _, outcome in self.answers if outcome.startswith("lost")]
+        return [outcome for _, _, outcome in self.results if outcome.startswith("lost")]
 
     def __str__(self) -> str:
         outcomes: dict[str, int] = {}
-        for _, _, outcome in self.answers:
+        for _, _, outcome in self.results:
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
         slowest = {
-            lane: round(max(seconds for name, seconds, _ in self.answers if name == lane), 1)
+            lane: round(max(seconds for name, seconds, _ in self.results if name == lane), 1)
             for lane in sorted(set(self.LANES))
         }
-        median = 1000 * statistics.median(seconds for _, seconds, _ in self.answers)
-        told = f"{len(self.answers)} requests, {len(self.lost)} lost, {outcomes}"
-        return f"{told}; median {median:.0f} ms, slowest, s: {slowest}"
+        median = 1000 * statistics.median(seconds for _, seconds, _ in self.results)
+        counts = f"{len(self.results)} requests, {len(self.lost)} lost, {outcomes}"
+        return f"{counts}; median {median:.0f} ms, slowest, s: {slowest}"
 
 
 def pids(of: tuple[str, ...] = EXPERTS) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = {name: set() for name in of}
+    by_app: dict[str, set[int]] = {name: set() for name in of}
     for app, _, pid in replicas():
-        if app in found:
-            found[app].add(pid)
-    return found
+        if app in by_app:
+            by_app[app].add(pid)
+    return by_app
 
 
-def wait_until(done: Callable[[], bool], what: str) -> float:
+def wait_until(done: Callable[[], bool], condition: str) -> float:
     began = time.monotonic()
     while not done():
         if time.monotonic() - began > WITHIN_S:
-            pytest.fail(f"{what}: not within {WITHIN_S:g} s")
+            pytest.fail(f"{condition}: not within {WITHIN_S:g} s")
         time.sleep(0.25)
     return time.monotonic() - began
 
 
-def test_check_holds_a_configuration_against_the_nodes_that_run(
-    running: dict[str, Any], tmp_path: Path
-) -> None:
+def test_check_compares_a_configuration_with_running_nodes(running: dict[str, Any], tmp_path: Path) -> None:
     elsewhere = json.loads(json.dumps(running))
     elsewhere["applications"][1]["args"]["pool"] = {"labels": {"pool": "mars"}}
     large = json.loads(json.dumps(running))
     large["applications"][2]["args"]["workers"] = 9
 
-    def told(graph: dict[str, Any]) -> list[str]:
-        found = check_file(written(graph, tmp_path), cluster=DASHBOARD, policy=False)
-        return [f"{finding.key}: {finding.message}" for finding in found]
+    def messages(graph: dict[str, Any]) -> list[str]:
+        findings = check_file(written(graph, tmp_path), cluster=DASHBOARD, policy=False)
+        return [f"{finding.key}: {finding.message}" for finding in findings]
 
-    assert told(running) == []
-    assert any("expert-arithmetic.Expert: no node of pool pool=mars" in line for line in told(elsewhere))
-    assert any("expert-words.Expert: one replica needs 9 GPU on one node" in line for line in told(large))
+    assert messages(running) == []
+    assert any("expert-arithmetic.Expert: no node of pool pool=mars" in line for line in messages(elsewhere))
+    assert any("expert-words.Expert: one replica needs 9 GPU on one node" in line for line in messages(large))
 
 
 def test_no_replica_strays_over_twenty_redeploys(running: dict[str, Any]) -> None:
@@ -234,7 +232,7 @@ def test_no_replica_strays_over_twenty_redeploys(running: dict[str, Any]) -> Non
         assert all(now[app] and not now[app] & before[app] for app in EXPERTS), f"turn {turn}: {now}"
         before = now
     assert pids(("to-router",)) == graph
-    tell(
+    report(
         f"{REDEPLOYS} redeploys of all experts: 0 strays, 0 hangs; "
         f"median {statistics.median(times):.1f} s, longest {max(times):.1f} s"
     )
@@ -251,28 +249,26 @@ def test_a_lost_node_loses_no_request_and_its_replica_returns(
         time.sleep(3)
         (machine.kill if way == "kill" else machine.vanish)(name)
         time.sleep(GONE_S if way == "kill" else VANISHED_S)
-    tell(f"{way} {name}: {load}")
+    report(f"{way} {name}: {load}")
 
-    assert len(load.answers) > 20
+    assert len(load.results) > 20
     assert load.lost == []
-    assert sum(outcome == "cut" for *_, outcome in load.answers) <= Load.LANES.count("stream")
-    assert any(outcome == "fallback_expert" for *_, outcome in load.answers), "the load missed the node"
+    assert sum(outcome == "cut" for *_, outcome in load.results) <= Load.LANES.count("stream")
+    assert any(outcome == "fallback_expert" for *_, outcome in load.results), "the load missed the node"
 
     with Load(HEAD_URL) as load:
         machine.join(running, name)
         took = wait_until(
-            lambda: named(HEAD_URL, "arithmetic").status_code == 200, "the expert answers again"
+            lambda: named(HEAD_URL, "arithmetic").status_code == 200, "the expert responds again"
         )
-    tell(f"its expert answers {took:.1f} s after a node with its pool joined; meanwhile {load}")
+    report(f"its expert responds {took:.1f} s after a node with its pool joined; meanwhile {load}")
     assert load.lost == []
     assert strays(running) == []
     assert pids()["expert-arithmetic"]
 
 
 @pytest.mark.skipif(not WITH_REDIS, reason="redis-server is not installed (Debian: the package redis-server)")
-def test_the_data_plane_answers_without_the_head_and_control_returns(
-    running: dict[str, Any], machine: Machine
-) -> None:
+def test_the_data_plane_serves_without_the_head(running: dict[str, Any], machine: Machine) -> None:
     by_pool = addresses(running)
     pool = next(name for name in by_pool if name.endswith("ingress"))
     ingress_url = f"http://{by_pool[pool]}:{HTTP_PORT}"
@@ -283,14 +279,14 @@ def test_the_data_plane_answers_without_the_head_and_control_returns(
         time.sleep(3)
         machine.kill(HEAD)
         time.sleep(20)
-        without_head = len(load.answers)
+        without_head = len(load.results)
         machine.join(running, HEAD)
-        back = wait_until(control_answers, "the control plane answers")
+        back = wait_until(control_responds, "the control plane responds")
         after = pids((*EXPERTS, "to-router"))
         took = deploy(reseeded(running, 77))
         time.sleep(3)
-    tell(
-        f"head killed: {load}; {without_head} of them before it returned; control answers {back:.1f} s "
+    report(
+        f"head killed: {load}; {without_head} of them before it returned; control responds {back:.1f} s "
         f"after `ray start --head`, and a redeploy took {took:.1f} s"
     )
 
@@ -301,8 +297,8 @@ def test_the_data_plane_answers_without_the_head_and_control_returns(
     assert not pids()["expert-arithmetic"] & before["expert-arithmetic"]
 
 
-def control_answers() -> bool:
-    """Whether Serve's controller tells of every application again."""
+def control_responds() -> bool:
+    """Whether Serve's controller reports every application again."""
     try:
         states = application_states()
     except (httpx.HTTPError, KeyError, ValueError):
@@ -312,11 +308,11 @@ def control_answers() -> bool:
 
 def test_real_engines_run_on_their_pools_nodes_too(running: dict[str, Any]) -> None:
     took = deploy(with_engines(running))
-    await_ready(HEAD_URL)  # the ingress asks Serve every few seconds who is up
-    answer = named(HEAD_URL, "arithmetic")
-    tell(f"two real vLLM engines and a simulated one of two bundles deployed in {took:.1f} s")
+    await_ready(HEAD_URL)  # the ingress refreshes its experts every few seconds
+    response = named(HEAD_URL, "arithmetic")
+    report(f"two real vLLM engines and a simulated one of two bundles deployed in {took:.1f} s")
 
     assert strays(running) == []
     assert all(pids().values())
-    assert answer.status_code == 200
-    assert "simulated" not in answer.text
+    assert response.status_code == 200
+    assert "simulated" not in response.text

@@ -1,4 +1,4 @@
-"""Starting the graph on this machine: ports, flags, readiness, and a configuration that is refused."""
+"""Start of the graph on this machine: ports, flags, and a configuration with errors."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from cluster.local import run
 from cluster.transport import transport_flags
 
 
-def test_two_runs_on_one_machine_keep_their_sockets_and_ports_apart(tmp_path: Path) -> None:
+def test_two_runs_on_one_machine_have_own_sockets_and_ports(tmp_path: Path) -> None:
     first = run.environment(8000, tmp_path / "a", fast=True)
     second = run.environment(8010, tmp_path / "b", fast=True)
     shared = {*transport_flags(), "RAY_SERVE_HAPROXY_BINARY_PATH"}
@@ -21,24 +21,24 @@ def test_two_runs_on_one_machine_keep_their_sockets_and_ports_apart(tmp_path: Pa
 
 
 def test_the_port_is_changed_in_a_copy(tmp_path: Path) -> None:
-    given = run.ROOT / "serve_config.yaml"
-    same, port = run.with_port(given, None, tmp_path)
-    other, changed = run.with_port(given, 9000, tmp_path)
+    file = run.ROOT / "serve_config.yaml"
+    same, port = run.with_port(file, None, tmp_path)
+    other, changed = run.with_port(file, 9000, tmp_path)
 
-    assert (same, port) == (given, 8000)
+    assert (same, port) == (file, 8000)
     assert changed == 9000
     assert yaml.safe_load(other.read_text())["http_options"] == {"host": "127.0.0.1", "port": 9000}
 
 
-def test_the_address_is_changed_where_a_container_needs_it(tmp_path: Path) -> None:
-    given, everywhere = run.ROOT / "serve_config.yaml", "0.0.0.0"  # noqa: S104 - only written to a file
-    changed, port = run.with_port(given, None, tmp_path, host=everywhere)
+def test_the_address_is_changed_for_a_container(tmp_path: Path) -> None:
+    file, everywhere = run.ROOT / "serve_config.yaml", "0.0.0.0"  # noqa: S104 - only written to a file
+    changed, port = run.with_port(file, None, tmp_path, host=everywhere)
 
     assert port == 8000
     assert yaml.safe_load(changed.read_text())["http_options"] == {"host": everywhere, "port": 8000}
 
 
-def test_a_wrong_key_ends_it_with_2_and_the_keys_name(
+def test_an_unknown_key_exits_with_2_and_the_keys_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = yaml.safe_load((run.ROOT / "serve_config.yaml").read_text(encoding="utf-8"))

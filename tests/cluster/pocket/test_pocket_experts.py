@@ -1,4 +1,4 @@
-"""The pocket experts that are shipped: whole, made by today's recipes, honestly judged."""
+"""The pocket experts of the repository: complete, up to date, with measured accuracy."""
 
 import json
 import re
@@ -28,7 +28,7 @@ SPECIALISTS = tuple(KINDS)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_shipped_expert_is_what_its_recipe_makes(name: str) -> None:
+def test_the_expert_is_what_its_recipe_makes(name: str) -> None:
     assert is_up_to_date(RECIPES[name], EXPERTS / name)
 
 
@@ -52,18 +52,18 @@ def test_pocket_experts_answer_greedily_by_default(name: str) -> None:
     assert defaults["temperature"] == 0.0
 
 
-def test_all_weights_together_are_small_enough_to_ship() -> None:
+def test_all_weights_are_small_enough_for_the_repository() -> None:
     assert 0 < check_total_size(EXPERTS) <= 8_000_000
 
 
-def test_specialists_are_good_at_their_own_and_poor_at_the_others() -> None:
-    found, parameters = accuracy_table.stamped()
+def test_specialists_are_good_at_their_own_task_only() -> None:
+    accuracy, parameters = accuracy_table.stamped()
 
     for name in SPECIALISTS:
-        assert found[name][name] >= 0.9
-        assert all(found[name][other] <= 0.05 for other in SPECIALISTS if other != name)
+        assert accuracy[name][name] >= 0.9
+        assert all(accuracy[name][other] <= 0.05 for other in SPECIALISTS if other != name)
         assert parameters["generalist"] >= 4 * parameters[name]
-    assert all(found["generalist"][task] >= 0.4 for task in SPECIALISTS)
+    assert all(accuracy["generalist"][task] >= 0.4 for task in SPECIALISTS)
 
 
 def test_the_documented_table_is_the_stamps() -> None:
@@ -73,16 +73,16 @@ def test_the_documented_table_is_the_stamps() -> None:
 
 
 def test_the_splits_share_no_question_and_no_phrasing() -> None:
-    asked = {split: {q.query for q in questions(split, n=600, seed=5)} for split in SPLITS}
+    drawn = {split: {q.query for q in questions(split, n=600, seed=5)} for split in SPLITS}
     for one, other in (("train", "policy"), ("train", "heldout"), ("policy", "heldout")):
-        assert not asked[one] & asked[other]
+        assert not drawn[one] & drawn[other]
         for ways in phrasings().values():
             assert not set(ways[one]) & set(ways[other])
             assert len(ways[one]) >= 4
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         ({"split": "all", "n": 1}, "split is 'all'"),
         ({"split": "train", "n": 0}, "n is 0"),
@@ -90,8 +90,8 @@ def test_the_splits_share_no_question_and_no_phrasing() -> None:
         ({"split": "heldout", "n": 100_000, "tasks": ["atlas"]}, "draw fewer"),
     ],
 )
-def test_questions_that_cannot_be_made_say_why(options: dict[str, object], said: str) -> None:
-    with pytest.raises(QuestionError, match=re.escape(said)):
+def test_questions_that_cannot_be_drawn_are_an_error(options: dict[str, object], expected: str) -> None:
+    with pytest.raises(QuestionError, match=re.escape(expected)):
         questions(**{"seed": 0, **options})  # type: ignore[arg-type]
 
 
@@ -104,21 +104,21 @@ def test_every_text_comes_back_from_the_tokenizer(text: str) -> None:
     assert TOKENIZER.decode(TOKENIZER.encode(text).ids, skip_special_tokens=False) == text
 
 
-def test_the_template_writes_what_training_saw_and_refuses_unknown_roles() -> None:
-    def refuse(message: str) -> None:
+def test_the_template_is_that_of_training_and_rejects_roles() -> None:
+    def reject(message: str) -> None:
         raise ValueError(message)
 
     template = jinja2.Environment(autoescape=False).from_string(chat_template())  # noqa: S701 - no HTML
-    said = template.render(
-        messages=[{"role": "user", "content": "hello"}], add_generation_prompt=True, raise_exception=refuse
+    prompt = template.render(
+        messages=[{"role": "user", "content": "hello"}], add_generation_prompt=True, raise_exception=reject
     )
 
-    assert said == conversation("hello")
+    assert prompt == conversation("hello")
     with pytest.raises(ValueError, match="unknown role 'oracle'"):
-        template.render(messages=[{"role": "oracle", "content": "hello"}], raise_exception=refuse)
+        template.render(messages=[{"role": "oracle", "content": "hello"}], raise_exception=reject)
 
 
-def test_a_step_draws_the_same_examples_whenever_it_is_taken() -> None:
+def test_a_step_always_draws_the_same_examples() -> None:
     recipe = RECIPES["generalist"]
 
     assert training_batch(recipe, 7) == training_batch(recipe, 7) != training_batch(recipe, 8)
@@ -132,7 +132,7 @@ def test_answers_are_short() -> None:
     assert longest < 16  # with the end token, at most 16
 
 
-def test_the_shipped_policy_was_made_from_the_shipped_experts() -> None:
+def test_the_policy_was_made_from_the_present_experts() -> None:
     policy = Policy.load(ROOT / "cluster" / "local" / "policy")
     outcomes = json.loads((ROOT / "cluster" / "local" / "policy.json").read_text(encoding="utf-8"))
 
