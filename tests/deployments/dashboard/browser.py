@@ -1,4 +1,4 @@
-"""Headless Chromium for the page's tests and pictures; its absence is a reason to skip, told in words."""
+"""Headless Chromium for the page's tests and pictures; without it they are skipped, with the reason."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 def missing() -> str | None:
-    """Why no browser can be had here; `None` when one can."""
+    """The reason why no browser can be started here; `None` when one can."""
     if not any(map(shutil.which, WHERE)):
         return f"no browser: none of {', '.join(WHERE)} is installed (Debian: apt-get install chromium)"
     try:
@@ -25,7 +25,7 @@ def missing() -> str | None:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A headless Chromium; sends nothing to anybody by itself."""
+    """A headless Chromium that sends no requests of its own."""
     from playwright.sync_api import sync_playwright
 
     path = next(filter(None, map(shutil.which, WHERE)))
@@ -42,7 +42,7 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def for_tests() -> Iterator[Any]:
-    """The same, or a skip that says why; a failure where `TO_ROUTER_NEEDS_BROWSER` is set.
+    """The same, or a skip with the reason; a failure where `TO_ROUTER_NEEDS_BROWSER` is set.
 
     Close it before any asynchronous test: while Playwright's own loop runs in this thread, no other can.
     """

@@ -18,12 +18,12 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def tab(chromium: Any) -> Iterator[Any]:
-    """A tab; whatever it complains of fails the test that did not ask for it."""
+    """A tab; a script error or a violation of the security policy in it fails the test."""
     with chromium.new_context(viewport=browser.WIDE) as context:
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda said: faults.append(said.text) if "Content Security" in said.text else None)
+        page.on("console", lambda line: faults.append(line.text) if "Content Security" in line.text else None)
         yield page
         assert not faults

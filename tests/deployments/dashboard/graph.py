@@ -1,4 +1,4 @@
-"""The real Api over HTTP with stand-ins behind it: what the page is tested against without Ray."""
+"""The real API of the ingress over HTTP with fakes behind it, for tests of the page without Ray."""
 
 import asyncio
 import socket
@@ -35,7 +35,7 @@ POLICY_FOLDER = "no-such-folder/policy"
 
 
 class ScriptedExpert:
-    """Streams its text a word at a time, reports its usage, or is away."""
+    """Streams its text a word at a time and reports its usage, or is unavailable."""
 
     def __init__(self, name: str) -> None:
         self.model = name
@@ -64,20 +64,20 @@ class ScriptedExpert:
         for said_as, thought in self.thoughts:
             yield event(self.model, thought, said_as=said_as)
         words = self.text.split(" ")
-        for place, word in enumerate(words):
+        for index, word in enumerate(words):
             await asyncio.sleep(self.pause_s)
-            yield event(self.model, word if place == 0 else f" {word}")
+            yield event(self.model, word if index == 0 else f" {word}")
         usage = {
             "prompt_tokens": PROMPT_TOKENS,
             "completion_tokens": ANSWER_TOKENS,
             "total_tokens": PROMPT_TOKENS + ANSWER_TOKENS,
         }
-        told = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": self.model, "choices": []}
-        yield b"data: " + orjson.dumps({**told, "usage": usage}) + b"\n\ndata: [DONE]\n\n"
+        chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": self.model, "choices": []}
+        yield b"data: " + orjson.dumps({**chunk, "usage": usage}) + b"\n\ndata: [DONE]\n\n"
 
 
 class ScriptedRouter:
-    """Thinks a question with a digit is arithmetic's; decides as the real policy does."""
+    """Predicts that arithmetic is good at queries with a digit; decides by the real rule."""
 
     policy_id = POLICY_ID
 
@@ -104,7 +104,7 @@ class ScriptedRouter:
 
 
 class Graph:
-    """A running door: its address, and its insides for tests to change."""
+    """A running ingress: its address, and its parts for tests to change."""
 
     def __init__(self, **args: Any) -> None:
         self.experts = {name: ScriptedExpert(name) for name in NAMES}
@@ -126,17 +126,17 @@ class Graph:
         self.url = ""
 
     def swap_policy(self, policy_id: str, prices: dict[str, Price]) -> None:
-        """Router and ingress have another policy from now on."""
+        """Let another policy take effect in router and ingress."""
         self.router.policy_id = policy_id
         self.api.registry.update_router(RouterState(replace(policy_view(policy_id), prices=prices), None))
 
-    def ask_for_keys(self, ring: KeyRing | None) -> None:
-        """From now on, or no longer."""
+    def require_keys(self, ring: KeyRing | None) -> None:
+        """Require a key of this ring from now on; `None` requires none."""
         self.access.replace(ring, None)
 
 
 def policy_view(policy_id: str = POLICY_ID, folder: str = POLICY_FOLDER) -> PolicyView:
-    """What the ingress knows of the policy."""
+    """The policy as the ingress knows it."""
     return PolicyView(
         policy_id,
         NAMES,
@@ -151,7 +151,7 @@ def policy_view(policy_id: str = POLICY_ID, folder: str = POLICY_FOLDER) -> Poli
 
 @contextmanager
 def serving(**args: Any) -> Iterator[Graph]:
-    """The door on a free port of loopback, in a thread."""
+    """The ingress on a free port of loopback, in a thread."""
     graph = Graph(**args)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

@@ -2,9 +2,9 @@
 
     python -m tests.deployments.dashboard.pictures [--out docs/images] [--stand-ins]
 
-Starts the default graph, judges its policy on questions that it did not train on, sends a small
-load and photographs ask, board and policy at 1280 and 390 pixels, light; ask also in the dark.
-With `--stand-ins` neither Ray nor an engine runs: scripted experts and scores behind the real door.
+Starts the default graph, evaluates its policy on queries that it was not trained on, sends a small
+load and photographs the three parts at 1280 and 390 pixels, light; the Ask part also in the dark.
+With `--stand-ins` neither Ray nor an engine runs: scripted experts and scores behind the real ingress.
 """
 
 import argparse
@@ -31,18 +31,18 @@ from tests.deployments.dashboard.graph import serving as stand_ins
 
 PORT = 8139
 WORK = ROOT / "var" / "page"
-JUDGED_ON = ["--split", "heldout", "--n", "120", "--seed", "11"]
+EVALUATED_ON = ["--split", "heldout", "--n", "120", "--seed", "11"]
 LOAD_S = 24.0
 PAUSE_S = 0.15
 
 
 def main() -> int:
-    """Write the pictures; 1 when the application does not come up."""
+    """Write the pictures; returns 1 when the application does not become ready."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.deployments.dashboard.pictures", description=__doc__
     )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
-    parser.add_argument("--stand-ins", action="store_true", help="scripted experts behind the real door")
+    parser.add_argument("--stand-ins", action="store_true", help="scripted experts behind the real ingress")
     options = parser.parse_args()
     if (why := browser.missing()) is not None:
         sys.stderr.write(why + "\n")
@@ -61,10 +61,10 @@ def main() -> int:
     shutil.copytree(POLICY, WORK / "policy")
     with serving(_configuration(), port=PORT, log=WORK / "serve.log") as (url, process):
         if not wait_until_ready(url, lambda: process.poll() is None, sys.stdout.write):
-            sys.stderr.write(f"the application did not come up; see {WORK / 'serve.log'}\n")
+            sys.stderr.write(f"the application is not ready; see {WORK / 'serve.log'}\n")
             return 1
-        asked = _judge(url)
-        _photograph(url, asked, options.out)
+        queries = _evaluate(url)
+        _photograph(url, queries, options.out)
     return 0
 
 
@@ -80,12 +80,12 @@ def _configuration() -> Path:
     return file
 
 
-def _judge(url: str) -> list[str]:
-    """Evaluate the policy on fresh questions, and return them."""
+def _evaluate(url: str) -> list[str]:
+    """Evaluate the policy on new queries, and return them."""
     from router.collection.collect import read_queries
 
     queries, responses, outcomes = WORK / "q.jsonl", WORK / "r.jsonl", WORK / "o.parquet"
-    write_questions([*JUDGED_ON, "--out", str(queries)])
+    write_questions([*EVALUATED_ON, "--out", str(queries)])
     endpoint = ("--endpoint", f"{url}/v1", "--queries", queries, "--experts", ",".join(EXPERTS))
     _run("collect", *endpoint, "--max-tokens", MOST_TOKENS, "--out", responses)
     _run("label", "--outcomes", responses, "--quality", "exact", "--out", outcomes)
@@ -98,22 +98,22 @@ def _run(*command: object) -> None:
     subprocess.run([str(Path(sys.executable).parent / "to-router"), *line], check=True, cwd=ROOT)
 
 
-def _load(url: str, questions: list[str]) -> None:
+def _load(url: str, queries: list[str]) -> None:
     end, number = time.monotonic() + LOAD_S, 0
     with httpx.Client(base_url=url, timeout=60) as http:
         while time.monotonic() < end:
-            message = {"role": "user", "content": questions[number % len(questions)]}
+            message = {"role": "user", "content": queries[number % len(queries)]}
             body = {"model": "auto", "messages": [message], "stream": True}
             http.post("/v1/chat/completions", json=body).raise_for_status()
             number += 1
             time.sleep(PAUSE_S)
 
 
-def _photograph(url: str, questions: list[str], out: Path) -> None:
+def _photograph(url: str, queries: list[str], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with browser.chromium() as chromium:
         for width, size in (("1280", browser.WIDE), ("390", browser.NARROW)):
-            load = threading.Thread(target=_load, args=(url, questions), daemon=True)
+            load = threading.Thread(target=_load, args=(url, queries), daemon=True)
             load.start()
             with chromium.new_context(
                 viewport=size, color_scheme="light", reduced_motion="reduce"
@@ -127,23 +127,23 @@ def _photograph(url: str, questions: list[str], out: Path) -> None:
                 tab.goto(f"{url}/policy")
                 tab.wait_for_selector("#curve svg circle")
                 tab.screenshot(path=out / f"page-policy-{width}.png", full_page=True)
-                _ask(tab, url, questions)
+                _ask(tab, url, queries)
                 tab.screenshot(path=out / f"page-ask-{width}.png", full_page=True)
                 tab.emulate_media(color_scheme="dark")
                 if width == "1280":
                     tab.screenshot(path=out / "page-ask-dark.png", full_page=True)
 
 
-def _ask(tab: Any, url: str, questions: list[str]) -> None:
+def _ask(tab: Any, url: str, queries: list[str]) -> None:
     tab.goto(url)
-    tab.fill("#query", questions[0])
+    tab.fill("#query", queries[0])
     tab.press("#query", "Enter")
     tab.wait_for_selector(".said[aria-busy=false]")
     tab.click("#fresh")
-    tab.fill("#query", questions[1])
+    tab.fill("#query", queries[1])
     tab.press("#query", "Enter")
     tab.wait_for_selector(".turn .said[aria-busy=false]")
-    tab.fill("#query", questions[2])
+    tab.fill("#query", queries[2])
     tab.locator("#cost").fill("60")
     time.sleep(1.5)
 

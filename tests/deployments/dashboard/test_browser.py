@@ -1,4 +1,4 @@
-"""The page in a real browser, on the real door with stand-ins behind it."""
+"""The page in a real browser, on the real ingress with fakes behind it."""
 
 import json
 import re
@@ -22,7 +22,7 @@ PAGES = ("/", "/board", "/policy")
 
 
 def load(tab: Any, url: str, requests: int) -> None:
-    """Requests from outside the page."""
+    """Send requests from outside the page."""
     for _ in range(requests):
         body = {"model": "auto", "stream": True, "messages": [{"role": "user", "content": SUM}]}
         assert tab.request.post(f"{url}/v1/chat/completions", data=body).ok
@@ -40,7 +40,7 @@ def number(tab: Any, selector: str, attribute: str = "data-value") -> float:
     return float(tab.locator(selector).get_attribute(attribute))
 
 
-def test_an_answer_streams_and_says_who_gave_it_and_why(graph: Graph, tab: Any) -> None:
+def test_an_answer_streams_and_names_its_expert_and_the_reason(graph: Graph, tab: Any) -> None:
     graph.experts["arithmetic"].pause_s = 0.5
     tab.goto(graph.url)
     tab.fill("#query", SUM)
@@ -138,10 +138,10 @@ def test_reasoning_is_shown_apart_as_text_and_never_sent_back(graph: Graph, tab:
 GAP = """async (path) => {
   const { growth, parse, seen, sum } = await import(path);
   const now = [{ a: 10, b: 500 }, { a: 12 }, { a: 14, b: 503 }, { a: 16, b: 504, c: 7 }].map((replicas) =>
-    parse(Object.entries(replicas).map(([name, n]) => `asked_total{replica="${name}"} ${n}`).join("\\n")));
+    parse(Object.entries(replicas).map(([name, n]) => `seen_total{replica="${name}"} ${n}`).join("\\n")));
   const until = [];
   now.forEach((series, at) => until.push(seen(at ? until[at - 1] : new Map(), series, at, at - 100)));
-  return [1, 2, 3].map((at) => sum(growth(until[at - 1], now[at]), "asked_total"));
+  return [1, 2, 3].map((at) => sum(growth(until[at - 1], now[at]), "seen_total"));
 }"""
 
 
@@ -162,11 +162,11 @@ def test_an_expert_that_is_away_is_seen_in_the_attempts_and_on_the_board(graph: 
     other.set_default_timeout(5_000)
     other.goto(graph.url)
 
-    told = ask(other, SUM).inner_text()
+    text = ask(other, SUM).inner_text()
     for _ in range(5):
         ask(other, SUM)
 
-    assert "2 experts were tried: arithmetic gave no answer; generalist answered." in told
+    assert "2 experts were tried: arithmetic gave no answer; generalist answered." in text
     tab.bring_to_front()
     tab.wait_for_selector("#experts [data-expert=arithmetic] .breaker.bad")
     assert "unavailable" in tab.inner_text("#experts [data-expert=arithmetic]")
@@ -204,7 +204,7 @@ def test_an_answer_can_be_rated_once(graph: Graph, tab: Any) -> None:
     assert after == (before or 0) + 1
 
 
-def test_a_refusal_is_told_in_words(graph: Graph, tab: Any) -> None:
+def test_an_error_is_shown_in_words(graph: Graph, tab: Any) -> None:
     for expert in graph.experts.values():
         expert.away = True
     tab.goto(graph.url)
@@ -222,7 +222,7 @@ def test_with_keys_on_nothing_is_shown_without_one_and_all_with_one(
     write_keys(tmp_path / "keys.json", KeyFile(keys=[record]))
     ring = KeyRing(tmp_path / "keys.json")
     ring.refresh()
-    graph.ask_for_keys(ring)
+    graph.require_keys(ring)
 
     for path in PAGES:
         tab.goto(f"{graph.url}{path}")
@@ -257,11 +257,11 @@ def test_the_curve_marks_the_preference_in_use(
         "experts": {"words": row}, "oracle": row, "random": row,
     }  # fmt: skip
     preferences = {"cost_weight": None, "min_quality": None, **in_use}
-    told = {
+    card = {
         "policy_id": "0123456789ab", "preferences": preferences, "report": report, "experts": ["words"],
         "prices": {"words": {"input": 1, "output": 2}},
     }  # fmt: skip
-    tab.route("**/page/data/policy", lambda route: route.fulfill(json=told))
+    tab.route("**/page/data/policy", lambda route: route.fulfill(json=card))
     tab.goto(f"{graph.url}/policy")
     tab.wait_for_selector("#curve svg circle")
 
@@ -327,14 +327,14 @@ def test_axe_finds_no_serious_violation(used: Graph, chromium: Any, path: str, l
         fill_page(tab, used, path)
 
         tab.evaluate(AXE.read_text(encoding="utf-8"))
-        found = tab.evaluate("axe.run(document).then((told) => told.violations)")
+        violations = tab.evaluate("axe.run(document).then((result) => result.violations)")
 
-        told = [
+        serious = [
             (one["id"], [node["html"][:160] for node in one["nodes"]])
-            for one in found
+            for one in violations
             if one["impact"] in SERIOUS
         ]
-        assert told == []
+        assert serious == []
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -352,8 +352,8 @@ def test_no_request_leaves_the_origin_and_the_first_view_is_small(
 ) -> None:
     with chromium.new_context() as context:
         tab = context.new_page()
-        asked: list[str] = []
-        context.on("request", lambda request: asked.append(request.url))
+        urls: list[str] = []
+        context.on("request", lambda request: urls.append(request.url))
         session = context.new_cdp_session(tab)
         session.send("Network.enable")
         received: list[float] = []
@@ -361,9 +361,9 @@ def test_no_request_leaves_the_origin_and_the_first_view_is_small(
 
         fill_page(tab, used, path)
 
-        assert asked
-        strangers = [url for url in asked if not url.startswith(f"{used.url}/")]
+        assert urls
+        strangers = [url for url in urls if not url.startswith(f"{used.url}/")]
         assert strangers == []
-        assert not any(re.search(r"favicon", url) for url in asked)
+        assert not any(re.search(r"favicon", url) for url in urls)
         assert len(received) >= 4
         assert sum(received) <= FIRST_VIEW_BYTES

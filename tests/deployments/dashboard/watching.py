@@ -1,11 +1,12 @@
-"""What an open board costs the requests: the same load with and without one, in paired repeats.
+"""The cost of an open board for requests: the same load with and without one, in paired repeats.
 
     python -m tests.deployments.dashboard.watching [--url http://127.0.0.1:8000] [--pairs 10] [--seconds 3]
 
-A board is what its script asks for: `/page/data/board` every two seconds. The browser that draws it
-runs on another machine in practice, so none runs here. Without `--url` the real door serves with
-stand-ins behind it, in this very process: the strictest place, for one event loop does everything.
-Prints each pair and the 95 % interval of the relative difference; it holds 0 when nobody can tell.
+A board is the requests of its script: `/page/data/board` every two seconds. The browser that draws it
+runs on another machine in practice, so none runs here. Without `--url` the real ingress serves with
+fakes behind it, in this process: the strictest setting, since one event loop does everything.
+Prints each pair and the 95 % interval of the relative difference; it contains 0 when there is no
+significant difference.
 """
 
 import argparse
@@ -32,7 +33,7 @@ BODY = {"model": "auto", "messages": [MESSAGE], "max_tokens": 8, "stream": True}
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One load."""
+    """Result of one load."""
 
     rps: float
     p50_ms: float
@@ -45,8 +46,8 @@ async def one_round(http: httpx.AsyncClient, seconds: float) -> Round:
 
     async def client() -> None:
         while (began := time.perf_counter()) < end:
-            answer = await http.post("/v1/chat/completions", json=BODY)
-            answer.raise_for_status()
+            response = await http.post("/v1/chat/completions", json=BODY)
+            response.raise_for_status()
             waits.append(time.perf_counter() - began)
 
     began = time.perf_counter()
@@ -58,32 +59,32 @@ async def one_round(http: httpx.AsyncClient, seconds: float) -> Round:
 async def board(http: httpx.AsyncClient) -> AsyncIterator[None]:
     """An open board."""
 
-    async def look() -> None:
+    async def poll() -> None:
         while True:
             (await http.get("/page/data/board")).raise_for_status()
             await asyncio.sleep(BOARD_EVERY_S)
 
-    looking = asyncio.create_task(look())
+    polling = asyncio.create_task(poll())
     try:
         yield
     finally:
-        looking.cancel()
+        polling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await looking
+            await polling
 
 
 async def measure(url: str, pairs: int, seconds: float) -> list[tuple[Round, Round]]:
     """(closed, open) for each pair; which comes first alternates."""
-    found = []
+    results = []
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         await one_round(http, seconds)  # warm
         for number in range(pairs):
-            results = {}
+            rounds = {}
             for opened in (False, True) if number % 2 == 0 else (True, False):
                 async with board(http) if opened else contextlib.nullcontext():
-                    results[opened] = await one_round(http, seconds)
-            found.append((results[False], results[True]))
-    return found
+                    rounds[opened] = await one_round(http, seconds)
+            results.append((rounds[False], rounds[True]))
+    return results
 
 
 def interval(differences: list[float]) -> tuple[float, float, float]:
@@ -94,7 +95,7 @@ def interval(differences: list[float]) -> tuple[float, float, float]:
 
 
 def main() -> int:
-    """Print the pairs and the verdict; 1 when open and closed can be told apart."""
+    """Print the pairs and the verdict; returns 1 when an open board makes a significant difference."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.deployments.dashboard.watching", description=__doc__
     )
@@ -116,7 +117,7 @@ def main() -> int:
         mean, low, high = interval([getattr(b, name) / getattr(a, name) - 1 for a, b in pairs])
         same = same and low <= 0 <= high
         sys.stdout.write(f"{name}: {mean:+.2%} (95 %: {low:+.2%} to {high:+.2%})\n")
-    sys.stdout.write("cannot be told apart\n" if same else "can be told apart\n")
+    sys.stdout.write("no significant difference\n" if same else "a significant difference\n")
     return 0 if same else 1
 
 
