@@ -191,6 +191,15 @@ def test_the_board_counts_what_a_load_sent(graph: Graph, tab: Any) -> None:
     assert 0 < number(tab, "#first-p50") <= number(tab, "#first-p95")
 
 
+def test_the_board_shows_an_expert_scaled_to_zero(graph: Graph, tab: Any) -> None:
+    state = graph.api.registry.experts["words"].state
+    state.running, state.scaled_to_zero = 0, True
+
+    tab.goto(f"{graph.url}/board")
+
+    tab.wait_for_selector("#experts [data-expert=words]:has-text('scaled to zero')")
+
+
 def test_an_answer_can_be_rated_once(graph: Graph, tab: Any) -> None:
     before = metrics.registry.get_sample_value("to_router_feedback_quality_count", {"expert": "arithmetic"})
     tab.goto(graph.url)
