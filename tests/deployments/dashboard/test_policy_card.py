@@ -17,7 +17,7 @@ from tests.deployments.dashboard.graph import NAMES, PRICES, Graph, policy_view
 @pytest.fixture
 async def page() -> AsyncIterator[tuple[Graph, httpx.AsyncClient]]:
     graph = Graph()
-    transport = httpx.ASGITransport(app=graph.api.app())
+    transport = httpx.ASGITransport(app=graph.api.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:
         yield graph, http
 
