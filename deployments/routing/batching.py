@@ -1,4 +1,4 @@
-"""Join what is asked at the same time: one pass answers many.
+"""Join requests that arrive at the same time into batches: one pass serves many.
 
 A plain class over asyncio; imports no Ray. Serve's own `@serve.batch` reads the method's signature at
 every call and scores for callers that have left; this does neither.
@@ -9,42 +9,42 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 TOGETHER = 8
-"""So many questions go in one pass. Of more, half go first: a pass over all who wait would leave the
+"""Requests that go in one pass at least. Of more, half go first: a pass over all that wait would leave the
 stages behind this one without work until it is over, and then this one without work until they are."""
 
-Question = TypeVar("Question")
-Answer = TypeVar("Answer")
+Request = TypeVar("Request")
+Result = TypeVar("Result")
 
 
-class Batcher(Generic[Question, Answer]):
-    """One batch at a time: the next one is what gathered while the last was answered.
+class Batcher(Generic[Request, Result]):
+    """One batch at a time: the next one is what arrived during the last.
 
     Args:
-        answer: one answer for each question, in their order.
-        most: questions in a batch at most.
+        process: returns one result for each request, in their order.
+        max_size: requests in a batch at most.
         wait_s: how long a batch that is not full waits for more.
     """
 
     def __init__(
-        self, answer: Callable[[list[Question]], Awaitable[Sequence[Answer]]], *, most: int, wait_s: float
+        self, process: Callable[[list[Request]], Awaitable[Sequence[Result]]], *, max_size: int, wait_s: float
     ) -> None:
-        self._answer = answer
-        self._most = most
+        self._process = process
+        self._max_size = max_size
         self._wait_s = wait_s
-        self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
+        self._waiting: list[tuple[Request, asyncio.Future[Result]]] = []
         self._full = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
-    async def ask(self, question: Question) -> Answer:
-        """The answer, when its batch has been answered.
+    async def submit(self, request: Request) -> Result:
+        """Return the result of a request once its batch has been processed.
 
         Raises:
-            Exception: what the batch failed with; it failed as a whole.
+            Exception: the error of the batch; it fails as a whole.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append((question, future))
-        if len(self._waiting) >= self._most:
+        future: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append((request, future))
+        if len(self._waiting) >= self._max_size:
             self._full.set()
         if self._worker is None:
             self._worker = loop.create_task(self._work())
@@ -54,13 +54,13 @@ class Batcher(Generic[Question, Answer]):
         try:
             while self._waiting:
                 await self._gather()
-                await self._serve()
+                await self._process_batch()
         finally:
             self._worker = None
 
     async def _gather(self) -> None:
         """Wait for a batch to fill, if there is a wait at all."""
-        if self._wait_s > 0 and len(self._waiting) < self._most:
+        if self._wait_s > 0 and len(self._waiting) < self._max_size:
             self._full.clear()
             try:
                 async with asyncio.timeout(self._wait_s):
@@ -68,20 +68,20 @@ class Batcher(Generic[Question, Answer]):
             except TimeoutError:
                 return
 
-    async def _serve(self) -> None:
-        """Answer those at the head of the queue; who has left meanwhile is passed over."""
-        size = min(self._most, max(TOGETHER, -(-len(self._waiting) // 2)))
+    async def _process_batch(self) -> None:
+        """Process the head of the queue, without the requests whose callers have left meanwhile."""
+        size = min(self._max_size, max(TOGETHER, -(-len(self._waiting) // 2)))
         batch, self._waiting = self._waiting[:size], self._waiting[size:]
-        batch = [(question, future) for question, future in batch if not future.done()]
+        batch = [(request, future) for request, future in batch if not future.done()]
         if not batch:
             return
         try:
-            answers = await self._answer([question for question, _ in batch])
-        except Exception as error:  # noqa: BLE001 - each caller of the batch is told
+            results = await self._process([request for request, _ in batch])
+        except Exception as error:  # noqa: BLE001 - each caller of the batch gets it
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             return
-        for (_, future), answer in zip(batch, answers, strict=True):
+        for (_, future), result in zip(batch, results, strict=True):
             if not future.done():
-                future.set_result(answer)
+                future.set_result(result)

@@ -1,4 +1,4 @@
-"""Questions asked at the same time share a pass; nobody fails or waits with a batch that is not its own."""
+"""Requests that arrive together share a pass; none fails or waits with a batch that is not its own."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from deployments.routing.batching import Batcher
 
 
 class Scorer:
-    """Doubles numbers when it is let, and remembers the batches."""
+    """Doubles numbers while `may_go` is set, and remembers the batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -29,13 +29,13 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_gathers_while_a_batch_is_answered_is_the_next_batch() -> None:
+async def test_requests_that_arrive_during_a_batch_are_the_next_one() -> None:
     scorer = Scorer()
     scorer.may_go.clear()
-    batcher = Batcher(scorer, most=8, wait_s=0)
-    first = asyncio.create_task(batcher.ask(1))
+    batcher = Batcher(scorer, max_size=8, wait_s=0)
+    first = asyncio.create_task(batcher.submit(1))
     await settled()
-    others = [asyncio.create_task(batcher.ask(number)) for number in (2, 3, 4)]
+    others = [asyncio.create_task(batcher.submit(number)) for number in (2, 3, 4)]
     await settled()
     scorer.may_go.set()
 
@@ -43,46 +43,46 @@ async def test_what_gathers_while_a_batch_is_answered_is_the_next_batch() -> Non
     assert scorer.batches == [[1], [2, 3, 4]]
 
 
-async def test_a_batch_is_never_longer_than_it_may_be() -> None:
+async def test_a_batch_is_never_longer_than_its_limit() -> None:
     scorer = Scorer()
-    batcher = Batcher(scorer, most=3, wait_s=0)
+    batcher = Batcher(scorer, max_size=3, wait_s=0)
 
-    assert await asyncio.gather(*(batcher.ask(number) for number in range(7))) == [0, 2, 4, 6, 8, 10, 12]
+    assert await asyncio.gather(*(batcher.submit(number) for number in range(7))) == [0, 2, 4, 6, 8, 10, 12]
     assert [len(batch) for batch in scorer.batches] == [3, 3, 1]
 
 
-async def test_of_a_long_queue_half_goes_first_so_that_the_next_stage_has_work() -> None:
+async def test_half_of_a_long_queue_goes_first() -> None:
     scorer = Scorer()
-    batcher = Batcher(scorer, most=64, wait_s=0)
-    await asyncio.gather(*(batcher.ask(number) for number in range(40, 72)))
+    batcher = Batcher(scorer, max_size=64, wait_s=0)
+    await asyncio.gather(*(batcher.submit(number) for number in range(40, 72)))
 
     assert [len(batch) for batch in scorer.batches] == [16, 8, 8]
 
 
-async def test_a_batch_with_room_waits_for_more_and_a_full_one_does_not() -> None:
+async def test_a_batch_waits_for_more_and_a_full_one_does_not() -> None:
     scorer = Scorer()
-    batcher = Batcher(scorer, most=2, wait_s=3600)
-    alone = asyncio.create_task(batcher.ask(1))
+    batcher = Batcher(scorer, max_size=2, wait_s=3600)
+    alone = asyncio.create_task(batcher.submit(1))
     await settled()
 
     assert scorer.batches == []
-    assert await asyncio.gather(alone, batcher.ask(2)) == [2, 4]
+    assert await asyncio.gather(alone, batcher.submit(2)) == [2, 4]
     assert scorer.batches == [[1, 2]]
 
 
 async def test_a_batch_that_stays_short_goes_when_its_wait_is_over() -> None:
     scorer = Scorer()
 
-    assert await Batcher(scorer, most=2, wait_s=0.001).ask(5) == 10
+    assert await Batcher(scorer, max_size=2, wait_s=0.001).submit(5) == 10
 
 
-async def test_who_left_before_the_batch_began_is_not_scored() -> None:
+async def test_a_request_cancelled_before_its_batch_is_not_scored() -> None:
     scorer = Scorer()
     scorer.may_go.clear()
-    batcher = Batcher(scorer, most=8, wait_s=0)
-    first = asyncio.create_task(batcher.ask(1))
+    batcher = Batcher(scorer, max_size=8, wait_s=0)
+    first = asyncio.create_task(batcher.submit(1))
     await settled()
-    leaves, stays = asyncio.create_task(batcher.ask(2)), asyncio.create_task(batcher.ask(3))
+    leaves, stays = asyncio.create_task(batcher.submit(2)), asyncio.create_task(batcher.submit(3))
     await settled()
     leaves.cancel()
     scorer.may_go.set()
@@ -93,27 +93,27 @@ async def test_who_left_before_the_batch_began_is_not_scored() -> None:
 
 async def test_a_failed_batch_fails_its_own_callers_and_no_later_ones() -> None:
     scorer = Scorer()
-    batcher = Batcher(scorer, most=8, wait_s=0)
-    results = await asyncio.gather(batcher.ask(13), batcher.ask(1), return_exceptions=True)
+    batcher = Batcher(scorer, max_size=8, wait_s=0)
+    results = await asyncio.gather(batcher.submit(13), batcher.submit(1), return_exceptions=True)
 
     assert [type(result) for result in results] == [ValueError, ValueError]
-    assert await batcher.ask(4) == 8
+    assert await batcher.submit(4) == 8
 
 
-async def test_who_asks_after_a_pause_is_answered() -> None:
-    batcher = Batcher(Scorer(), most=8, wait_s=0)
+async def test_a_request_after_a_pause_has_its_result() -> None:
+    batcher = Batcher(Scorer(), max_size=8, wait_s=0)
 
-    assert await batcher.ask(1) == 2
+    assert await batcher.submit(1) == 2
     await settled()
-    assert await batcher.ask(2) == 4
+    assert await batcher.submit(2) == 4
 
 
 @pytest.mark.parametrize("leave", [0, 1])
-async def test_who_leaves_while_the_batch_is_answered_takes_nobody_along(leave: int) -> None:
+async def test_a_request_cancelled_within_a_batch_fails_no_other(leave: int) -> None:
     scorer = Scorer()
     scorer.may_go.clear()
-    batcher = Batcher(scorer, most=8, wait_s=0)
-    callers = [asyncio.create_task(batcher.ask(number)) for number in (1, 2)]
+    batcher = Batcher(scorer, max_size=8, wait_s=0)
+    callers = [asyncio.create_task(batcher.submit(number)) for number in (1, 2)]
     await settled()
     callers[leave].cancel()
     scorer.may_go.set()

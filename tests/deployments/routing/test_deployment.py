@@ -1,4 +1,4 @@
-"""The router deployment's class, in process: what it serves, what it refuses, how it answers a batch."""
+"""The router deployment's class, in process: what it serves, what it rejects, how it decides a batch."""
 
 import asyncio
 from pathlib import Path
@@ -36,13 +36,13 @@ def policy(encoder: Encoder, folder: Path, method: str = "knn", n: int = 120) ->
     return Policy.load(folder)
 
 
-async def asked(router: Router, query: str, **options: object) -> Decision:
+async def decision(router: Router, query: str, **options: object) -> Decision:
     response = await router.decide(RouteRequest(query, **options))  # type: ignore[arg-type]
     assert response.decision is not None, response.no_policy
     return response.decision
 
 
-async def test_before_it_has_a_policy_it_says_so(router: Router) -> None:
+async def test_without_a_policy_the_response_has_the_reason(router: Router) -> None:
     response = await router.decide(RouteRequest(SUM))
 
     assert response.decision is None
@@ -50,25 +50,25 @@ async def test_before_it_has_a_policy_it_says_so(router: Router) -> None:
     assert router.describe().policy is None
 
 
-async def test_a_batch_holds_a_decision_for_each_and_one_that_nobody_may_answer(
+async def test_a_batch_has_a_decision_for_each_even_without_an_expert(
     router: Router, encoder: Encoder, tmp_path: Path
 ) -> None:
     saved = policy(encoder, tmp_path / "policy")
     await router.reconfigure({"policy": str(tmp_path / "policy")})
-    nobody = RouteRequest(SUM, excluded=dict.fromkeys(saved.pool.names, "not today"))
+    none_eligible = RouteRequest(SUM, excluded=dict.fromkeys(saved.pool.names, "not today"))
 
     first, second, third = await asyncio.gather(
-        asked(router, SUM), asked(router, SPELL), router.decide(nobody)
+        decision(router, SUM), decision(router, SPELL), router.decide(none_eligible)
     )
 
     assert (first.expert, second.expert) == ("sums", "words")
     assert first.policy_id == saved.policy_id
     assert third.decision is not None
     assert third.decision.ranking == ()
-    assert third.decision.exclusions == nobody.excluded
+    assert third.decision.exclusions == none_eligible.excluded
 
 
-async def test_a_bad_folder_is_refused_and_the_old_policy_serves_on(
+async def test_a_bad_folder_is_rejected_and_the_old_policy_stays(
     router: Router, encoder: Encoder, tmp_path: Path
 ) -> None:
     saved = policy(encoder, tmp_path / "policy")
@@ -81,10 +81,10 @@ async def test_a_bad_folder_is_refused_and_the_old_policy_serves_on(
         assert state.error
         assert state.policy is not None
         assert state.policy.policy_id == saved.policy_id
-        assert (await asked(router, SUM)).policy_id == saved.policy_id
+        assert (await decision(router, SUM)).policy_id == saved.policy_id
 
 
-async def test_a_policy_that_does_not_cover_the_experts_is_refused_by_name(
+async def test_a_policy_that_does_not_cover_the_experts_is_rejected(
     router: Router, encoder: Encoder, tmp_path: Path
 ) -> None:
     policy(encoder, tmp_path / "policy")
@@ -94,7 +94,7 @@ async def test_a_policy_that_does_not_cover_the_experts_is_refused_by_name(
     assert "does not cover the experts stranger" in (router.describe().error or "")
 
 
-async def test_prices_and_preferences_of_the_configuration_come_before_the_policys(
+async def test_configured_prices_and_preferences_override_the_policys(
     router: Router, encoder: Encoder, tmp_path: Path
 ) -> None:
     policy(encoder, tmp_path / "policy")
@@ -104,7 +104,7 @@ async def test_prices_and_preferences_of_the_configuration_come_before_the_polic
         {"policy": str(tmp_path / "policy"), "prices": prices, "preferences": {"cost_weight": 5.0}}
     )
 
-    assert (await asked(router, SUM)).expert != "sums"
+    assert (await decision(router, SUM)).expert != "sums"
 
 
 async def test_a_users_method_is_served_as_ours_are(
@@ -117,7 +117,7 @@ async def test_a_users_method_is_served_as_ours_are(
 
     assert router.describe().error is None
     assert saved.method.name == "spelling"
-    assert [(await asked(router, query)).expert for query in (SUM, SPELL)] == ["sums", "words"]
+    assert [(await decision(router, query)).expert for query in (SUM, SPELL)] == ["sums", "words"]
 
 
 async def test_embeddings_are_kept_over_a_swap_of_the_policy(
@@ -126,14 +126,14 @@ async def test_embeddings_are_kept_over_a_swap_of_the_policy(
     for name, method in (("first", "knn"), ("second", "linear")):
         policy(encoder, tmp_path / name, method)
     await router.reconfigure({"policy": str(tmp_path / "first")})
-    await asked(router, SUM)
+    await decision(router, SUM)
     await router.reconfigure({"policy": str(tmp_path / "second")})
 
     assert router._served is not None
     assert list(router._served.embeddings) == [SUM]
 
 
-async def test_an_encoders_relative_folder_begins_at_the_projects_root(
+async def test_an_encoders_relative_folder_begins_at_the_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: Encoder
 ) -> None:
     (tmp_path / "encoder").symlink_to(find(DEFAULT).folder)
@@ -143,4 +143,4 @@ async def test_an_encoders_relative_folder_begins_at_the_projects_root(
     await router.reconfigure({"policy": "policy"})
 
     assert router.describe().error is None
-    assert (await asked(router, SUM)).expert == "sums"
+    assert (await decision(router, SUM)).expert == "sums"

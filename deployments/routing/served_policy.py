@@ -1,0 +1,127 @@
+"""The policy that a router replica serves: policy, encoder, and the embeddings of recent queries.
+
+Loads, encodes and decides on the thread that calls it; imports no Ray. A new configuration makes a new
+`ServedPolicy`: a batch is decided by one of them as a whole.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from deployments.config import RouterArgs, RouterConfig
+from deployments.contracts.messages import PolicyView
+from deployments.observability import metrics
+from deployments.settings import resolve
+from router.core import Decision, FloatArray, QueryBatch, RouteRequest
+from router.encoders import Encoder, EncoderSpec, load_encoder
+from router.errors import PoolError
+from router.policy import Policy
+
+CACHED_EMBEDDINGS = 8192
+"""About 12 MiB at 384 dimensions."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPolicy:
+    """One policy in service; replaced as a whole by a swap."""
+
+    policy: Policy
+    encoder: Encoder
+    folder: str
+    embeddings: OrderedDict[str, FloatArray] = field(default_factory=OrderedDict)
+    """Of recent queries, by this encoder; only the thread that decides changes it."""
+    max_embeddings: int = CACHED_EMBEDDINGS
+
+    def decide(self, requests: Sequence[RouteRequest]) -> list[Decision]:
+        """Encode, score and decide a batch; one decision per request, in their order."""
+        texts = tuple(request.query for request in requests)
+        metrics.router_batch.observe(len(requests))
+        with metrics.router_seconds.labels("encode").time():
+            batch = QueryBatch(texts, self._encode(texts))
+        with metrics.router_seconds.labels("score").time():
+            decisions = self.policy.decide(batch, requests)
+        metrics.router_unfamiliar.inc(sum(decision.unfamiliar for decision in decisions if decision.ranking))
+        return list(decisions)
+
+    def view(self) -> PolicyView:
+        """Return what the ingress knows of the policy."""
+        policy = self.policy
+        windows = {expert.name: expert.context_window for expert in policy.pool}
+        return PolicyView(
+            policy_id=policy.policy_id,
+            experts=policy.pool.names,
+            static_ranking=policy.static_ranking,
+            context_windows={name: window for name, window in windows.items() if window is not None},
+            prices={expert.name: expert.price for expert in policy.pool if expert.price is not None},
+            folder=self.folder,
+            best_single=policy.training.get("best_single"),
+            preferences=policy.preferences,
+        )
+
+    def _encode(self, texts: tuple[str, ...]) -> FloatArray:
+        """Return the embeddings of `texts`, each distinct and unknown one encoded once."""
+        known = self.embeddings
+        metrics.router_cached.inc(sum(text in known for text in texts))
+        missing = list(dict.fromkeys(text for text in texts if text not in known))
+        fresh = dict(zip(missing, self.encoder.encode(missing), strict=True)) if missing else {}
+        rows = [fresh[text] if text in fresh else known[text] for text in texts]
+        for text in texts:
+            known[text] = fresh[text] if text in fresh else known[text]
+            known.move_to_end(text)
+        while len(known) > self.max_embeddings:
+            known.popitem(last=False)
+        return np.stack(rows)
+
+
+def load(config: RouterConfig, args: RouterArgs, current: ServedPolicy | None) -> ServedPolicy:
+    """Load the policy that a configuration names.
+
+    Args:
+        config: the configuration.
+        args: shape of the router deployment.
+        current: the policy in service, whose encoder and embeddings are kept where they fit.
+
+    Raises:
+        PoolError: the policy does not cover the configured experts, or needs another encoder.
+        RouterError: the folder holds no valid policy.
+        OSError: the folder cannot be read.
+    """
+    policy = Policy.load(resolve(config.policy))
+    if missing := sorted(set(config.experts or ()) - set(policy.pool.names)):
+        raise PoolError(
+            f"policy {policy.policy_id} does not cover the experts {', '.join(missing)}; "
+            f"it covers {', '.join(policy.pool.names)}"
+        )
+    policy = policy.with_overrides(
+        prices={name: price.as_price() for name, price in config.prices.items()},
+        preferences=None if config.preferences is None else config.preferences.as_preferences(),
+    )
+    encoder = _encoder(policy, args, current)
+    encoder.encode(["warm up"])
+    if current is not None and current.encoder is encoder:
+        return ServedPolicy(policy, encoder, config.policy, current.embeddings)
+    return ServedPolicy(policy, encoder, config.policy)
+
+
+def _encoder(policy: Policy, args: RouterArgs, current: ServedPolicy | None) -> Encoder:
+    if current is not None and current.encoder.spec.sha256 == policy.encoder.sha256:
+        return current.encoder
+    name = policy.encoder if args.encoder == "default" else args.encoder
+    encoder = load_encoder(_absolute(name), device=args.device, threads=args.threads)
+    if encoder.spec.sha256 != policy.encoder.sha256:
+        raise PoolError(
+            f"the policy was trained with encoder {policy.encoder.id} "
+            f"({policy.encoder.sha256[:12]}), args.router.encoder is {encoder.spec.id} "
+            f"({encoder.spec.sha256[:12]}): name the policy's encoder"
+        )
+    return encoder
+
+
+def _absolute(encoder: str | EncoderSpec) -> str | EncoderSpec:
+    """An encoder's folder made absolute; the id of a package or of the hub as it is."""
+    folder = resolve(encoder if isinstance(encoder, str) else encoder.id)
+    if not folder.is_dir():
+        return encoder
+    return str(folder) if isinstance(encoder, str) else replace(encoder, id=str(folder))
