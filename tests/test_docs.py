@@ -1,6 +1,7 @@
 """Settings, errors, commands, modules and decisions have their lines in docs; links and paths resolve."""
 
 import argparse
+import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployments.contracts.errors import ErrorCode
+from deployments.observability.decision_record import from_json, to_json
 from router.cli import parser
 from tests import docs_tables
 
@@ -111,6 +113,15 @@ def test_every_command_is_shown_somewhere(name: str) -> None:
     pages = [page.read_text(encoding="utf-8") for page in PAGES if page.name != "cli.md"]
 
     assert any(f"to-router {name}" in page for page in pages)
+
+
+def test_records_of_the_decision_log_are_shown_with_their_fields() -> None:
+    lines = re.findall(r'(?m)^\{"type".+$', (DOCS / "operations.md").read_text(encoding="utf-8"))
+    shown = [json.loads(line) for line in lines]
+    records = [record for line in shown if (record := from_json(line)) is not None]
+
+    assert [list(line) for line in shown] == [list(to_json(record, with_texts=False)) for record in records]
+    assert {record.type for record in records} == {"decision", "feedback"}
 
 
 def test_every_decision_has_a_date() -> None:
