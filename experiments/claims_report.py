@@ -99,7 +99,7 @@ def summarise(
         "routed_by_task": _routed(_all(measured["auto"])),
         "without_the_router": sum(a.reason != "routed" for a in _all(measured["auto"])),
         "queries_per_s_by_concurrency": {
-            level: {**{way: statistics.median(found) for way, found in of.items()}, "more": speedup(of)}
+            level: {**{way: statistics.median(rates) for way, rates in of.items()}, "more": speedup(of)}
             for level, of in by_level.items()
         },
     }
@@ -110,20 +110,21 @@ def _all(rounds: Sequence[Round]) -> list[Result]:
 
 
 def _by_task(measured: dict[str, list[Round]]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    right_by: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for way, rounds in measured.items():
         for answer in _all(rounds):
-            found[way][answer.question.task].append(answer.right)
+            right_by[way][answer.question.task].append(answer.right)
     return {
-        way: {task: statistics.fmean(right) for task, right in tasks.items()} for way, tasks in found.items()
+        way: {task: statistics.fmean(right) for task, right in tasks.items()}
+        for way, tasks in right_by.items()
     }
 
 
 def _routed(answers: Sequence[Result]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(EXPERTS, 0))
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(EXPERTS, 0))
     for answer in answers:
-        found[answer.question.task][answer.expert] += 1
-    return dict(found)
+        counts[answer.question.task][answer.expert] += 1
+    return dict(counts)
 
 
 def as_markdown(figures: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What every experiment shares: the recorded outcomes, their embeddings, the arguments, the printing."""
+"""Common parts of experiments: recorded outcomes, their embeddings, arguments, printing."""
 
 import argparse
 import os
@@ -24,21 +24,21 @@ class Recorded:
     encoder: EncoderSpec
 
     def without(self, experts: Sequence[str]) -> "Recorded":
-        """The same queries without these experts."""
+        """Return the same queries without some experts."""
         kept = [name for name in self.dataset.pool.names if name not in experts]
         return Recorded(self.dataset.only(kept), self.embeddings, self.encoder)
 
 
-def arguments(what: str, *, splits: int = 5) -> argparse.ArgumentParser:
-    """The arguments of an experiment: where the outcomes lie, and how many seeds."""
-    parser = argparse.ArgumentParser(description=what)
+def arguments(description: str, *, splits: int = 5) -> argparse.ArgumentParser:
+    """Return the parser of an experiment: the folder of the outcomes and the number of splits."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", required=True, type=Path, help="folder of recorded outcomes (Parquet)")
     parser.add_argument("--splits", type=int, default=splits, help="random splits, seeds 0, 1, …")
     return parser
 
 
 def recorded(folder: Path, name: str) -> Recorded:
-    """Outcomes `name`.parquet of a folder, with embeddings by the default encoder, cached on disk.
+    """Read the outcomes `name`.parquet of a folder, with embeddings by the default encoder, cached on disk.
 
     Raises:
         InputError: the folder holds no such file.
@@ -52,6 +52,6 @@ def recorded(folder: Path, name: str) -> Recorded:
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """Mean, and standard deviation where there are several."""
+    """Format the mean, and the standard deviation of several values."""
     spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
     return f"{np.mean(values):.4f}{spread}"

@@ -1,11 +1,11 @@
-"""The router's step on a device, against what the device could do: by batch size and length.
+"""The router's step on a device, compared with the device's limits, by batch size and length.
 
     python -m experiments.encoder_roofline --device cuda --peak-tflops 989 --peak-gb-s 4800   (an H200)
     python -m experiments.encoder_roofline --device cpu
 
-For each batch: milliseconds, queries per second, and the time that the encoder's arithmetic and its
-weights and states would take at the device's peaks (a dense multiply-add counts two). Then p50 and p99
-of the whole step, encode, score and decide, with the policy of serve_config.yaml. To share a card with an
+For each batch: milliseconds, queries per second, and the time of the encoder's arithmetic and of moving its
+weights and states at the device's peaks (a dense multiply-add counts two). Then p50 and p99
+of the whole step, encode, score and decide, with the policy of serve_config.yaml. To share a GPU with an
 expert, run it while one serves.
 """
 
@@ -78,7 +78,7 @@ def _row(
 
 
 def work(shape: dict[str, int], size: int, length: int) -> tuple[float, float]:
-    """(operations, bytes from and to memory at least) of one pass over `size` texts of `length` tokens."""
+    """Return the operations and the minimum of bytes moved, for `size` texts of `length` tokens."""
     layers, width, inner = shape["num_hidden_layers"], shape["hidden_size"], shape["intermediate_size"]
     tokens = size * length
     weights = layers * (4 * width * width + 2 * width * inner)
@@ -91,7 +91,7 @@ def work(shape: dict[str, int], size: int, length: int) -> tuple[float, float]:
 def _times(
     work_on: Callable[[tuple[str, ...]], object], rng: random.Random, size: int, length: int, repeats: int
 ) -> Sequence[float]:
-    """Milliseconds of each pass after three that warm up."""
+    """Return the milliseconds of each pass after three that warm up."""
     times = []
     for number in range(repeats + 3):
         texts = tuple(_text(rng, length) for _ in range(size))
@@ -103,7 +103,7 @@ def _times(
 
 
 def _text(rng: random.Random, tokens: int) -> str:
-    """About so many tokens: each of these words is one, and an encoder adds two."""
+    """Return a text of `tokens` tokens: each of these words is one, and an encoder adds two."""
     return " ".join(rng.choices(WORDS, k=tokens - 2))
 
 

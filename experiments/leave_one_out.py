@@ -24,53 +24,57 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20, help="draws of probes for each expert")
     parser.add_argument("--set", default="mmlupro10", help="name of the outcomes")
     options = parser.parse_args()
-    found = recorded(options.data, options.set)
-    inside, outside = split_by_query(found.dataset.texts, fraction=0.3, seed=0)
-    known = Recorded(found.dataset.take(inside), found.embeddings[inside], found.encoder)
-    asked = Recorded(found.dataset.take(outside), found.embeddings[outside], found.encoder)
-    whole = train(known.dataset, known.embeddings, known.encoder, method=options.method)
-    full = _figures(whole, asked)
+    outcomes = recorded(options.data, options.set)
+    inside, outside = split_by_query(outcomes.dataset.texts, fraction=0.3, seed=0)
+    training = Recorded(outcomes.dataset.take(inside), outcomes.embeddings[inside], outcomes.encoder)
+    test = Recorded(outcomes.dataset.take(outside), outcomes.embeddings[outside], outcomes.encoder)
+    whole = train(training.dataset, training.embeddings, training.encoder, method=options.method)
+    full = _figures(whole, test)
     print(f"### Leave one expert out, {options.set}, {options.probes} probes, {options.draws} draws\n")
     print(f"Retrained on all: quality {full[0]:.4f}, AIQ {full[1]:.4f}.\n")
     print("| left out, then added | quality against retrained, points | AIQ against retrained |")
     print("|---|---|---|")
     quality: list[list[float]] = []
     areas: list[list[float]] = []
-    for name in known.dataset.pool.names:
-        others = [other for other in known.dataset.pool.names if other != name]
-        base = train(known.dataset.only(others), known.embeddings, known.encoder, method=options.method)
-        lost = [_added(base, known, asked, name, options.probes, draw, full) for draw in range(options.draws)]
+    for name in training.dataset.pool.names:
+        others = [other for other in training.dataset.pool.names if other != name]
+        base = train(
+            training.dataset.only(others), training.embeddings, training.encoder, method=options.method
+        )
+        lost = [
+            _added(base, training, test, name, options.probes, draw, full) for draw in range(options.draws)
+        ]
         quality.append([one for one, _ in lost])
         areas.append([two for _, two in lost])
-        told = f"{_spread(quality[-1], 2)} | {_spread(areas[-1], 4)}"
-        print(f"| {name} | {told} |", flush=True)
+        cells = f"{_spread(quality[-1], 2)} | {_spread(areas[-1], 4)}"
+        print(f"| {name} | {cells} |", flush=True)
         print(name, file=sys.stderr, flush=True)
     print(f"| **mean** | {_interval(quality, 2)} | {_interval(areas, 4)} |")
 
 
 def _added(
     base: Policy,
-    known: Recorded,
-    asked: Recorded,
+    training: Recorded,
+    test: Recorded,
     name: str,
     count: int,
     draw: int,
     full: tuple[float, float],
 ) -> tuple[float, float]:
-    rows = np.sort(np.random.default_rng(draw).permutation(len(known.dataset))[:count])
-    probes: Dataset = known.dataset.take(rows)
-    grown = add_expert(base, probes, known.embeddings[rows], name=name)
-    quality, aiq = _figures(grown, asked)
+    rows = np.sort(np.random.default_rng(draw).permutation(len(training.dataset))[:count])
+    probes: Dataset = training.dataset.take(rows)
+    grown = add_expert(base, probes, training.embeddings[rows], name=name)
+    quality, aiq = _figures(grown, test)
     return 100 * (quality - full[0]), aiq - full[1]
 
 
-def _figures(policy: Policy, asked: Recorded) -> tuple[float, float]:
-    """(quality at cost weight 0, AIQ) on the test queries."""
-    judged = judge(policy, asked.dataset.only(policy.pool.names), asked.embeddings)
+def _figures(policy: Policy, test: Recorded) -> tuple[float, float]:
+    """Return quality at cost weight 0 and AIQ on the test queries."""
+    judged = judge(policy, test.dataset.only(policy.pool.names), test.embeddings)
     points = curve(judged, judged.scores)
     paid = judged.paid
     if paid is None:
-        raise OutcomesError("leaving one expert out compares AIQ: the outcomes need costs")
+        raise OutcomesError("the comparison of AIQ needs outcomes with costs")
     single = paid.mean(axis=0)
     ours = np.array([[point["cost_usd"], point["quality"]] for point in points])
     aiq = area(ours[:, 0], ours[:, 1], float(single.min()), float(single.max()))
@@ -82,7 +86,7 @@ def _spread(values: list[float], digits: int) -> str:
 
 
 def _interval(values: list[list[float]], digits: int) -> str:
-    """Mean, and a 95 % bootstrap interval over experts and draws."""
+    """Format the mean, and a 95 % bootstrap interval over experts and draws."""
     table, rng = np.array(values), np.random.default_rng(0)
     means = []
     for _ in range(2000):

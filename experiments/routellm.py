@@ -41,27 +41,27 @@ def _table(title: str, methods: list[str], pairs: list[tuple[Recorded, Recorded]
     print("|---|---|---|---|---|---|")
     for name in methods:
         figures: dict[str, list[float]] = {}
-        for seed, (known, asked) in enumerate(pairs):
+        for seed, (training, test) in enumerate(pairs):
             print(f"{title}: {name}, split {seed}", file=sys.stderr, flush=True)
-            policy = train(known.dataset, known.embeddings, known.encoder, method=name, seed=seed)
-            judged = judge(policy, asked.dataset, asked.embeddings)
-            found = report(judged)
+            policy = train(training.dataset, training.embeddings, training.encoder, method=name, seed=seed)
+            judged = judge(policy, test.dataset, test.embeddings)
+            result = report(judged)
             for figure in FIGURES:
-                figures.setdefault(figure, []).append(np.nan if found[figure] is None else found[figure])
-            figures.setdefault("far", []).append(found["unfamiliar"])
+                figures.setdefault(figure, []).append(np.nan if result[figure] is None else result[figure])
+            figures.setdefault("far", []).append(result["unfamiliar"])
             low, high = _interval(judged)
         apgr, cpt50, cpt80, far = (mean_and_spread(figures[figure]) for figure in (*FIGURES, "far"))
         print(f"| {name} | {apgr} | {low:.3f} to {high:.3f} | {cpt50} | {cpt80} | {far} |", flush=True)
     print()
 
 
-def _apart(found: Recorded, fraction: float, seed: int) -> tuple[Recorded, Recorded]:
-    inside, outside = split_by_query(found.dataset.texts, fraction=fraction, seed=seed)
-    return _take(found, inside), _take(found, outside)
+def _apart(outcomes: Recorded, fraction: float, seed: int) -> tuple[Recorded, Recorded]:
+    inside, outside = split_by_query(outcomes.dataset.texts, fraction=fraction, seed=seed)
+    return _take(outcomes, inside), _take(outcomes, outside)
 
 
-def _take(found: Recorded, rows: IntArray) -> Recorded:
-    return Recorded(found.dataset.take(rows), found.embeddings[rows], found.encoder)
+def _take(outcomes: Recorded, rows: IntArray) -> Recorded:
+    return Recorded(outcomes.dataset.take(rows), outcomes.embeddings[rows], outcomes.encoder)
 
 
 def _interval(judged: EvaluatedPolicy) -> tuple[float, float]:

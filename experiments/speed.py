@@ -1,6 +1,6 @@
-"""How fast: training on 8,000 queries × 10 experts, scoring 64 embeddings, a kNN index of 1 million rows.
+"""Speed of training on 8,000 queries × 10 experts, scoring 64 embeddings, and a kNN index of 1 million rows.
 
-Synthetic outcomes; times are on the clock, after encoding, the best of several for scoring.
+Synthetic outcomes; wall times without encoding, the best of several for scoring.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def made(count: int) -> tuple[Dataset, FloatArray]:
-    """Queries of several topics on which experts differ, with tokens and prices."""
+    """Make queries of several topics, on which experts differ, with tokens and prices."""
     rng = np.random.default_rng(0)
     topic = rng.integers(0, TOPICS, count)
     centres = rng.normal(size=(TOPICS, DEFAULT.dimension))
@@ -65,19 +65,19 @@ def _index(rows: int) -> None:
     points = rng.normal(size=(rows, DEFAULT.dimension)).astype(np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     quality = rng.integers(0, 2, (rows, EXPERTS)).astype(np.float32)
-    asked = QueryBatch(("",) * BATCH, points[:BATCH].copy())
+    batch = QueryBatch(("",) * BATCH, points[:BATCH].copy())
     began = time.perf_counter()
     router = KnnRouter().fit(TrainingSet(QueryBatch(("",) * rows, points), quality), seed=0)
-    fitted = time.perf_counter() - began
-    taken = _best(lambda: router.score(asked), repeats=5)
-    kept = sum(array.nbytes for array in router.arrays().values())
+    fit_s = time.perf_counter() - began
+    score_ms = _best(lambda: router.score(batch), repeats=5)
+    size = sum(array.nbytes for array in router.arrays().values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"- kNN index of {rows:,} rows: made in {fitted:.1f} s, {BATCH} scored in {taken:.0f} ms;")
-    print(f"  {kept / 2**30:.2f} GiB on disk, {peak:.1f} GiB at most in memory while it was made")
+    print(f"- kNN index of {rows:,} rows: made in {fit_s:.1f} s, {BATCH} scored in {score_ms:.0f} ms;")
+    print(f"  {size / 2**30:.2f} GiB on disk, {peak:.1f} GiB at most in memory while it was made")
 
 
 def _best(work: Callable[[], object], *, repeats: int = REPEATS) -> float:
-    """Milliseconds of the fastest of several calls."""
+    """Return the milliseconds of the fastest of several calls."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()

@@ -1,6 +1,6 @@
-"""One table of methods and baselines over random splits by query, as `to-router compare` makes it.
+"""Table of methods and baselines over random splits by query, as in `to-router compare`.
 
-Everything is chosen on the training part of each split.
+All choices are made on the training part of each split.
 """
 
 import argparse
@@ -17,17 +17,17 @@ METHODS = ("auto", "knn", "clusters", "linear", "lexical", "tasks", "elo", "matr
 
 def add_methods(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", default=",".join(METHODS), help="names, separated by commas")
-    parser.add_argument("--train-queries", type=int, help="so many to train on; left out, 70 %% of them")
+    parser.add_argument("--train-queries", type=int, help="number of training queries; default: 70 %% of all")
 
 
-def print_table(found: Recorded, options: argparse.Namespace, title: str) -> None:
-    """Compare, and print Markdown."""
-    count = len(found.dataset)
+def print_table(outcomes: Recorded, options: argparse.Namespace, title: str) -> None:
+    """Compare the methods and print Markdown."""
+    count = len(outcomes.dataset)
     fraction = 0.3 if options.train_queries is None else 1 - options.train_queries / count
     result = compare(
-        found.dataset,
-        found.embeddings,
-        found.encoder,
+        outcomes.dataset,
+        outcomes.embeddings,
+        outcomes.encoder,
         methods=options.methods.split(","),
         seeds=range(options.splits),
         test_fraction=fraction,
@@ -39,7 +39,7 @@ def print_table(found: Recorded, options: argparse.Namespace, title: str) -> Non
 
 
 def intervals(reports: dict[str, dict[str, object]]) -> str:
-    """95 % bootstrap intervals over the last split's test queries, a line for each method."""
+    """Return 95 % bootstrap intervals over the last split's test queries, a line for each method."""
     lines = ["95 % bootstrap intervals, last split:", ""]
     for name, figures in reports.items():
         gain = [f"{100 * bound:+.2f}" for bound in _pair(figures["quality_gain_ci95"])]

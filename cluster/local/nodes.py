@@ -50,12 +50,12 @@ ENDS_WITHIN_S = 20.0
 
 def pools(config: Mapping[str, Any]) -> list[WorkerGroup]:
     """Return the nodes that a configuration needs, with the GPUs of all replicas at their maximum."""
-    wanted = demands(config)
+    needs = demands(config)
     sized = {
         group.name: PodSettings(cpus=CPUS, gpus=max(1, group.gpus * group.high) if group.gpus else None)
-        for group in worker_groups(wanted, RenderSettings())
+        for group in worker_groups(needs, RenderSettings())
     }
-    return worker_groups(wanted, RenderSettings(pools=sized))
+    return worker_groups(needs, RenderSettings(pools=sized))
 
 
 def addresses(config: Mapping[str, Any]) -> dict[str, str]:
