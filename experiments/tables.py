@@ -31,7 +31,7 @@ def print_table(outcomes: Recorded, options: argparse.Namespace, title: str) -> 
         methods=options.methods.split(","),
         seeds=range(options.splits),
         test_fraction=fraction,
-        tell=lambda line: print(line, file=sys.stderr, flush=True),
+        notify=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(f"### {title}\n")
     print(as_markdown(result))

@@ -1,8 +1,8 @@
-"""A saved policy is a folder of data: JSON for facts, safetensors for numbers, Markdown for people.
+"""The folder of a saved policy: JSON for facts, safetensors for numbers, Markdown for people.
 
 Knows files, hashes and shapes; nothing of what they mean. The manifest is written last and the
-folder appears whole or not at all. To raise the schema: count SCHEMA_VERSION up, write the step that
-makes old facts new and call it in `load`, keep the old fixture in tests.
+folder appears complete or not at all. To raise the schema: increment SCHEMA_VERSION, write the step that
+turns old facts into new ones and call it in `load`, keep the old fixture in tests.
 """
 
 import hashlib
@@ -39,12 +39,12 @@ class Artifact:
 
 
 def save(folder: Path, artifact: Artifact) -> str:
-    """Write a policy folder whole, and return its policy_id.
+    """Write a complete policy folder, and return its policy_id.
 
     Raises:
-        FileExistsError: something stands at `folder` already.
+        FileExistsError: something exists at `folder`.
         WeightsError: an array is not finite.
-        ManifestError: a fact is no JSON, such as a number that is not finite.
+        ManifestError: a fact is not JSON, such as a number that is not finite.
     """
     require_absent(folder)
     arrays = {name: np.ascontiguousarray(value) for name, value in sorted(artifact.arrays.items())}
@@ -60,7 +60,7 @@ def save(folder: Path, artifact: Artifact) -> str:
     try:
         manifest = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
     except (TypeError, ValueError) as error:
-        raise ManifestError(f"a fact of the policy for {folder} is no JSON: {error}") from error
+        raise ManifestError(f"a fact of the policy for {folder} is not JSON: {error}") from error
     with new_folder_atomically(folder, durable=True) as making:
         for name, data in files.items():
             (making / name).write_bytes(data)
@@ -80,7 +80,7 @@ def load(folder: Path) -> tuple[Artifact, str]:
     manifest = _read_manifest(folder)
     facts = _parse_manifest(folder, manifest)
     files = facts.pop("files")
-    _check_strangers(folder, files)
+    _check_unlisted(folder, files)
     contents = {name: _read_listed(folder, name, listed) for name, listed in files.items()}
     try:
         arrays = load_tensors(contents[WEIGHTS])
@@ -108,7 +108,7 @@ def _read_manifest(folder: Path) -> bytes:
 
 def _parse_manifest(folder: Path, manifest: bytes) -> dict[str, Any]:
     try:
-        facts = json.loads(manifest, parse_constant=_refuse_constant, object_pairs_hook=_without_twins)
+        facts = json.loads(manifest, parse_constant=_reject_constant, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or too deep to be ours
         raise ManifestError(f"{folder / MANIFEST} is not JSON: {error}") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
@@ -128,22 +128,22 @@ def _parse_manifest(folder: Path, manifest: bytes) -> dict[str, Any]:
     return facts
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object that says a thing twice means two things: refuse it."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Reject an object with a key twice: readers differ in which value they take."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key is duplicated in one object")
+    return value
 
 
-def _check_strangers(folder: Path, files: Mapping[str, Any]) -> None:
-    strangers = sorted(entry.name for entry in folder.iterdir() if entry.name not in {MANIFEST, *files})
-    if strangers:
-        raise IntegrityError(f"{folder} holds {strangers[0]}, which its manifest does not list")
+def _check_unlisted(folder: Path, files: Mapping[str, Any]) -> None:
+    unlisted = sorted(entry.name for entry in folder.iterdir() if entry.name not in {MANIFEST, *files})
+    if unlisted:
+        raise IntegrityError(f"{folder} holds {unlisted[0]}, which its manifest does not list")
 
 
 def _read_listed(folder: Path, name: str, listed: Any) -> bytes:
@@ -153,10 +153,10 @@ def _read_listed(folder: Path, name: str, listed: Any) -> bytes:
         )
     file = folder / name
     if file.is_symlink() or not file.is_file():
-        raise IntegrityError(f"{file} is listed in the manifest but is no file here")
+        raise IntegrityError(f"{file} is listed in the manifest but is not a file here")
     size = file.stat().st_size
     if size != listed.get("size"):
-        raise IntegrityError(f"{file} has {size} bytes, the manifest says {listed.get('size')}")
+        raise IntegrityError(f"{file} has {size} bytes, its manifest lists {listed.get('size')}")
     data = file.read_bytes()
     if _sha256(data) != listed.get("sha256"):
         raise IntegrityError(f"{file} was changed: its sha256 is not the manifest's")

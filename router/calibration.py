@@ -1,8 +1,8 @@
-"""Make a predicted quality mean what it says: one isotonic curve, and a shift for each expert, as knots.
+"""Calibrate predicted quality: one isotonic curve, and a shift for each expert, stored as knots.
 
 Pool-adjacent-violators (Ayer et al. 1955), as Zadrozny and Elkan (KDD 2002) use it for probabilities.
-The curve is the whole pool's: a curve for each expert calibrates no better and sets experts against
-each other by its own noise (docs/research-log.md). Applied by interpolation between knots, in numpy.
+All experts share the curve: a curve for each expert calibrates no better and adds its own noise to the
+comparison of experts (docs/research-log.md). Applied by interpolation between knots, in numpy.
 """
 
 from collections.abc import Mapping
@@ -41,8 +41,8 @@ class Calibration:
         )
         raw = np.quantile(scores[seen], np.linspace(0, 1, KNOTS))
         shared = np.maximum.accumulate(curve.predict(raw))
-        missed = np.where(seen, quality - np.interp(scores, raw, shared), 0.0)
-        shift = missed.sum(axis=0) / (seen.sum(axis=0) + PRIOR_STRENGTH)
+        residual = np.where(seen, quality - np.interp(scores, raw, shared), 0.0)
+        shift = residual.sum(axis=0) / (seen.sum(axis=0) + PRIOR_STRENGTH)
         fitted = np.clip(shared + shift[:, None], 0.0, 1.0)
         return cls(np.tile(raw, (scores.shape[1], 1)), fitted)
 
@@ -55,18 +55,25 @@ class Calibration:
         return np.stack(columns, axis=1)
 
     def with_expert(self) -> Self:
-        """The same with an expert more, whose scores stand as they are."""
+        """The same with one more expert, whose scores are not changed."""
         same = np.linspace(0.0, 1.0, self.raw.shape[1])
         return type(self)(np.vstack([self.raw, same]), np.vstack([self.quality, same]))
 
     def to_json(self) -> dict[str, Any]:
+        """The facts for the manifest."""
         return {"kind": "isotonic", "knots": KNOTS}
 
     def arrays(self) -> dict[str, FloatArray]:
+        """The knots, as named arrays for safetensors."""
         return {"raw": self.raw, "quality": self.quality}
 
     @classmethod
     def restore(cls, arrays: Mapping[str, FloatArray]) -> Self:
+        """The calibration again, from its arrays.
+
+        Raises:
+            WeightsError: names or shapes of the arrays do not fit.
+        """
         if set(arrays) != {"raw", "quality"} or arrays["raw"].shape != arrays["quality"].shape:
             raise WeightsError("the calibration needs two arrays of one shape, `raw` and `quality`")
         return cls(arrays["raw"], arrays["quality"])

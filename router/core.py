@@ -1,7 +1,7 @@
-"""The ground floor: the nouns that travel between modules and processes.
+"""The values that travel between modules and processes.
 
-Frozen values, numpy arrays with their shapes, and no logic above them.
-Imports nothing of the package but its errors.
+Frozen dataclasses and numpy arrays with their shapes, without logic.
+Imports nothing of the package except its errors.
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ IntArray = NDArray[np.integer]
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """How a caller weighs quality against cost and wait; `None` means "not said".
+    """How a caller weighs quality against cost and latency; `None` means "not set".
 
-    `cost_weight` ≥ 0: utility = score − cost_weight × cost / (dearest eligible cost of the query).
+    `cost_weight` ≥ 0: utility = score − cost_weight × cost / (most expensive eligible cost of the query).
     `min_quality` in [0, 1]: the cheapest expert whose score is at least this fraction of the best.
-    `max_cost_usd`, `max_ttft_ms`: experts expected to exceed them are dropped.
+    `max_cost_usd`, `max_ttft_ms`: experts expected to exceed them are excluded.
 
     Raises:
         PreferenceError: a value is out of range, or `cost_weight` and `min_quality` come together.
@@ -40,17 +40,17 @@ class Preferences:
             if value is not None and not (np.isfinite(value) and value >= 0):
                 raise PreferenceError(f"{name} must be a finite number of at least 0, found {value!r}")
         if self.min_quality is not None and self.min_quality > 1:
-            raise PreferenceError(f"min_quality must lie in [0, 1], found {self.min_quality!r}")
+            raise PreferenceError(f"min_quality must be in [0, 1], found {self.min_quality!r}")
         if self.cost_weight is not None and self.min_quality is not None:
             raise PreferenceError("cost_weight and min_quality exclude each other: give one of them")
 
     def over(self, default: "Preferences") -> "Preferences":
-        """These preferences, with what they do not say taken from `default`.
+        """These preferences, with unset values taken from `default`.
 
-        A stated `cost_weight` silences the default's `min_quality`, and the other way round.
+        A `cost_weight` that is set also overrides the default's `min_quality`, and the other way round.
         """
-        said_trade = self.cost_weight is not None or self.min_quality is not None
-        trade = self if said_trade else default
+        sets_trade = self.cost_weight is not None or self.min_quality is not None
+        trade = self if sets_trade else default
         return Preferences(
             cost_weight=trade.cost_weight,
             min_quality=trade.min_quality,
@@ -61,17 +61,17 @@ class Preferences:
 
 @dataclass(frozen=True, slots=True)
 class RouteRequest:
-    """One question to a policy: which expert for this query?
+    """One request to a policy: which expert is best for this query?
 
     Eligibility that only the caller can know (capabilities, caller's lists, breaker state)
-    arrives in `excluded`; the policy adds what it works out itself (cost and wait limits).
+    arrives in `excluded`; the policy adds its own exclusions (cost and latency limits).
     """
 
     query: str
-    """What the policy reads: the human's request, not the harness around it."""
+    """The text that the policy reads: the human's message, without the harness around it."""
     preferences: Preferences = Preferences()
     excluded: Mapping[str, str] = field(default_factory=dict)
-    """Expert → why the caller rules it out."""
+    """Expert → the caller's reason to exclude it."""
     prompt_tokens: int = 0
     """The caller's estimate of the whole prompt's length, 0 when unknown."""
     max_tokens: int | None = None
@@ -137,7 +137,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class QueryBatch:
-    """Queries as a method sees them: their text and their embeddings, row by row.
+    """Queries as the input of a method: their texts and embeddings, row by row.
 
     Raises:
         InputError: the two differ in length, or embeddings are not a matrix.
@@ -157,13 +157,13 @@ class QueryBatch:
         return len(self.texts)
 
     def take(self, rows: IntArray) -> "QueryBatch":
-        """The given rows, in that order."""
+        """A copy with only these rows, in this order."""
         return QueryBatch(tuple(self.texts[int(i)] for i in rows), self.embeddings[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """What a method learns from; columns are the candidate pool's experts, in its order."""
+    """Training data of a method; columns are the candidate pool's experts, in its order."""
 
     queries: QueryBatch
     quality: FloatArray  # [n, experts] in [0, 1]; NaN where not measured
@@ -175,7 +175,7 @@ class TrainingSet:
         return len(self.queries)
 
     def take(self, rows: IntArray) -> "TrainingSet":
-        """The given rows, in that order."""
+        """A copy with only these rows, in this order."""
         return TrainingSet(
             queries=self.queries.take(rows),
             quality=self.quality[rows],

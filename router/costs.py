@@ -1,4 +1,4 @@
-"""What a query will cost on each expert: an expectation over answers, not a price list.
+"""Expected cost of a query on each expert, over the answers that it may give.
 
 Completion tokens are predicted per (query, expert) by ridge regression on the embedding in log
 space, with Duan's smearing factor to bring the mean back (Duan 1983, J. Am. Stat. Assoc. 78).
@@ -21,7 +21,7 @@ BYTES_PER_TOKEN = 4
 TOKENS_AROUND = 4
 """Tokens of a chat template around one message."""
 ASSUMED_COMPLETION_TOKENS = 256.0
-"""Length of an answer where no outcome ever told one: prices then still weigh against each other."""
+"""Length of an answer where no outcome holds one: prices can then still be compared."""
 PARTS: tuple[Literal["tokens", "prompt_factor", "usd"], ...] = ("tokens", "prompt_factor", "usd")
 """Parts of a cost model that are stored as arrays, where it has them."""
 RIDGE = 30.0
@@ -48,7 +48,7 @@ class CostModel:
 
     Where outcomes carry tokens and the pool prices, cost is priced tokens; where they carry only a
     cost, the cost itself is regressed; where there is a price alone, an answer of assumed length is
-    priced; where there is nothing, there is no cost.
+    priced; where nothing is known, there is no cost.
     """
 
     prices: FloatArray  # [experts, 2] US$ per million tokens in, out; NaN where unknown
@@ -87,7 +87,7 @@ class CostModel:
 
     @property
     def priced(self) -> bool:
-        """Whether prices have a say: not where cost itself was learnt, without tokens to price."""
+        """Whether prices have an effect: not where cost itself was learnt, without tokens to price."""
         return self.tokens is not None or self.usd is None
 
     def with_prices(self, pool: CandidatePool, prices: Mapping[str, Price]) -> Self:
@@ -107,14 +107,14 @@ class CostModel:
         completion_tokens: FloatArray | None,
         cost_usd: FloatArray | None,
     ) -> Self:
-        """The same model with an expert more, from a few outcomes, [n] each, NaN where not measured."""
+        """The same model with one more expert, from a few outcomes, [n] each, NaN where not measured."""
         row = [np.nan, np.nan] if price is None else [price.input, price.output]
         factor = self.prompt_factor
         if factor is not None:
             seen = np.zeros(0, bool) if prompt_tokens is None else np.isfinite(prompt_tokens)
             estimate = sum(estimated_prompt_tokens(text) for text, s in zip(texts, seen, strict=False) if s)
-            told = float(prompt_tokens[seen].sum()) if prompt_tokens is not None else 0.0
-            factor = np.append(factor, told / estimate if estimate and told else factor.mean())
+            counted = float(prompt_tokens[seen].sum()) if prompt_tokens is not None else 0.0
+            factor = np.append(factor, counted / estimate if estimate and counted else factor.mean())
         return replace(
             self,
             prices=np.vstack([self.prices, row]),
@@ -136,8 +136,9 @@ class CostModel:
         """Expected US$, [n, experts], NaN where unknown; `None` when nothing about cost is known.
 
         Args:
-            texts: the queries; their length stands in for a prompt's where it is not told.
-            prompt_tokens: the caller's own estimate of each whole prompt; 0 for not told.
+            embeddings: [n, dimension] of the queries.
+            texts: the queries; their length is used where a prompt's length is not known.
+            prompt_tokens: the caller's own estimate of each whole prompt; 0 where unknown.
             max_tokens: the caller's bound on each answer; `None` for none.
         """
         priced = None
@@ -155,22 +156,22 @@ class CostModel:
         return direct if priced is None else np.where(np.isfinite(priced), priced, direct)
 
     def _completion(self, embeddings: FloatArray) -> FloatArray:
-        """Expected tokens of the answers, [n, experts]; of an expert never measured, the others' mean."""
+        """Expected tokens of the answers, [n, experts]; the others' mean where none was measured."""
         n, width = len(embeddings), len(self.prices)
         if self.tokens is None:
             return np.full((n, width), ASSUMED_COMPLETION_TOKENS)
-        found = self.tokens.predict(embeddings)
-        measured = np.isfinite(found)
-        mean = np.where(measured, found, 0.0).sum(axis=1) / np.maximum(measured.sum(axis=1), 1)
+        expected = self.tokens.predict(embeddings)
+        measured = np.isfinite(expected)
+        mean = np.where(measured, expected, 0.0).sum(axis=1) / np.maximum(measured.sum(axis=1), 1)
         mean = np.where(measured.any(axis=1), mean, ASSUMED_COMPLETION_TOKENS)
-        return np.where(measured, found, mean[:, None])
+        return np.where(measured, expected, mean[:, None])
 
-    def _prompt(self, texts: Sequence[str], told: Sequence[int] | None) -> FloatArray:
+    def _prompt(self, texts: Sequence[str], estimates: Sequence[int] | None) -> FloatArray:
         """Tokens of the prompts as each expert's tokenizer counts them, [n, experts]."""
         base = np.array([estimated_prompt_tokens(text) for text in texts], dtype=float)
-        if told is not None:
-            given = np.array(told, dtype=float)
-            base = np.where(given > 0, given, base)
+        if estimates is not None:
+            known = np.array(estimates, dtype=float)
+            base = np.where(known > 0, known, base)
         factor = np.ones(len(self.prices)) if self.prompt_factor is None else self.prompt_factor
         tokens: FloatArray = base[:, None] * factor
         return tokens
@@ -185,14 +186,15 @@ class CostModel:
         )
 
     def arrays(self) -> dict[str, FloatArray]:
-        found: dict[str, FloatArray] = {}
+        """The stored parts, as named arrays for safetensors."""
+        arrays: dict[str, FloatArray] = {}
         for name in ("tokens", "usd"):
             part = getattr(self, name)
             if part is not None:
-                found |= {f"{name}.{key}": value for key, value in part.arrays().items()}
+                arrays |= {f"{name}.{key}": value for key, value in part.arrays().items()}
         if self.prompt_factor is not None:
-            found["prompt_factor"] = self.prompt_factor
-        return found
+            arrays["prompt_factor"] = self.prompt_factor
+        return arrays
 
     @classmethod
     def restore(cls, facts: CostFacts, arrays: Mapping[str, FloatArray]) -> Self:
@@ -217,15 +219,16 @@ class CostModel:
 
 @dataclass(frozen=True)
 class Regression:
-    """Ridge on the logarithm of a positive amount, per expert, kept within what was seen."""
+    """Ridge regression of a positive amount's logarithm, for each expert, clipped to the observed range."""
 
     weights: FloatArray  # [dimension, experts]
     intercept: FloatArray  # [experts]
     smearing: FloatArray  # [experts]
-    limits: FloatArray  # [2, experts] lowest and highest believable amount
+    limits: FloatArray  # [2, experts] lowest and highest amount that is predicted
 
     @classmethod
     def fit(cls, embeddings: FloatArray, amounts: FloatArray) -> Self:
+        """Learn from embeddings [n, dimension] and amounts [n, experts], NaN where not measured."""
         width = amounts.shape[1]
         x = embeddings.astype(np.float64)
         weights = np.zeros((x.shape[1], width))
@@ -248,7 +251,7 @@ class Regression:
         return cls(weights.astype(np.float32), intercept, smearing, limits)
 
     def with_column(self, embeddings: FloatArray, amounts: FloatArray | None) -> Self:
-        """One expert more: its amounts rise and fall with the query as the others' do, at its own level."""
+        """The same with one more expert, whose amounts vary with the query as the others' do."""
         measured = self.limits[1] >= self.limits[0]
         seen = np.zeros(len(embeddings), bool) if amounts is None else np.isfinite(amounts)
         weights = self.weights[:, measured].mean(axis=1) if measured.any() else 0 * self.weights[:, 0]

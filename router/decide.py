@@ -98,9 +98,15 @@ def as_decisions(
     """The rows of `rankings` as values that travel.
 
     Args:
-        scores, costs, waits: what was ranked, [n, experts]; US$ and milliseconds, NaN where unknown.
+        rankings: of these scores and costs.
+        scores: [n, experts] in [0, 1].
+        costs: [n, experts] US$; NaN where unknown.
+        waits: [n, experts] milliseconds; NaN where unknown.
         names: the experts, in the order of the columns.
         exclusions: for each row, ineligible expert → reason.
+        preferences: in effect for each row.
+        policy_id: of the policy that scored.
+        unfamiliar: [n] whether scores are the pool's means.
     """
     known_costs = np.full(scores.shape, np.nan) if costs is None else costs
     table = zip(

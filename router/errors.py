@@ -1,17 +1,17 @@
-"""Every error that the library raises, drawn as a tree.
+"""The errors that the library raises, drawn as a tree.
 
 RouterError
-├── InputError                 what a person gave cannot be used
+├── InputError                 input from a person cannot be used
 │   ├── OutcomesError          an outcomes file: missing column, quality outside [0, 1], …
 │   ├── PoolError              a candidate pool: duplicate, unknown or missing expert
 │   ├── PreferenceError        cost_weight, min_quality, limits
-│   └── MethodError            unknown method, or parameters that it does not take
-├── NoEligibleExpertError      no expert is left for a query; carries why each was dropped
+│   └── MethodError            unknown method, or parameters that it does not accept
+├── NoEligibleExpertError      no expert is eligible for a query; carries each exclusion's reason
 ├── EncoderError               encoder not found, or its weights are not the named ones
 └── ArtifactError              a saved policy cannot be trusted or read
     ├── ManifestError          manifest missing, not JSON, wrong format or fields
     ├── SchemaVersionError     written by a newer build
-    ├── IntegrityError         a listed file is missing, changed or of another size; a stranger lies there
+    ├── IntegrityError         a listed file is missing or changed; a file is not listed
     └── WeightsError           wrong names, shapes or types; not finite
 
 Constructors take positional arguments and pass them all on, so that an error survives
@@ -22,11 +22,11 @@ from collections.abc import Mapping
 
 
 class RouterError(Exception):
-    """The root: catch this to catch all that the library raises on purpose."""
+    """The root: catch this to catch every error that the library raises on purpose."""
 
 
 class InputError(RouterError):
-    """What a person gave cannot be used; the message says what was expected instead."""
+    """Input from a person cannot be used; the message says what was expected instead."""
 
 
 class OutcomesError(InputError):
@@ -34,7 +34,7 @@ class OutcomesError(InputError):
 
 
 class PoolError(InputError):
-    """A candidate pool is empty, repeats an expert, or does not hold a named one."""
+    """A candidate pool is empty, holds an expert twice, or lacks a named one."""
 
 
 class PreferenceError(InputError):
@@ -42,14 +42,14 @@ class PreferenceError(InputError):
 
 
 class MethodError(InputError):
-    """A routing method is unknown or was given parameters that it does not take."""
+    """A routing method is unknown, or does not accept the parameters."""
 
 
 class NoEligibleExpertError(RouterError):
-    """No expert is left to choose from.
+    """No expert is eligible for a query.
 
     Args:
-        reasons: expert → why it was dropped.
+        reasons: expert → why it is excluded.
     """
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
@@ -57,12 +57,12 @@ class NoEligibleExpertError(RouterError):
         self.reasons = dict(reasons)
 
     def __str__(self) -> str:
-        why = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
-        return f"no expert is left for this query ({why or 'the candidate pool is empty'})"
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
+        return f"no expert is left for this query ({reasons or 'the candidate pool is empty'})"
 
 
 class EncoderError(RouterError):
-    """The encoder that a policy names is not here, or its weights differ from the named ones."""
+    """The encoder that a policy names is not installed, or its weights differ from the named ones."""
 
 
 class ArtifactError(RouterError):
@@ -70,7 +70,7 @@ class ArtifactError(RouterError):
 
 
 class ManifestError(ArtifactError):
-    """`manifest.json` is missing, is not JSON, or lacks what it must say."""
+    """`manifest.json` is missing, is not JSON, or lacks a required fact."""
 
 
 class SchemaVersionError(ArtifactError):

@@ -1,4 +1,4 @@
-"""Who may answer: expert profiles and the candidate pool, the order of all score columns."""
+"""Expert profiles, and the candidate pool: the order of all score columns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class ExpertProfile:
-    """What is known of an expert before any query."""
+    """The facts of an expert that are known before any query."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -47,6 +47,7 @@ class ExpertProfile:
     """Such as `tools`, `vision`."""
 
     def to_json(self) -> dict[str, Any]:
+        """The profile as JSON values, as `from_json` reads them."""
         return {
             "name": self.name,
             "price_per_mtok": None
@@ -76,7 +77,7 @@ class CandidatePool:
     """The ordered experts that a policy scores.
 
     Raises:
-        PoolError: the pool is empty or names an expert twice.
+        PoolError: the pool is empty or holds an expert twice.
     """
 
     def __init__(self, experts: Sequence[ExpertProfile]) -> None:
@@ -84,26 +85,25 @@ class CandidatePool:
         if not names:
             raise PoolError("a candidate pool needs at least one expert")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise PoolError(
-                f"each expert may stand once in a candidate pool, found twice: {', '.join(repeated)}"
-            )
+            raise PoolError(f"a candidate pool holds each expert once, duplicated: {', '.join(repeated)}")
         self._experts = tuple(experts)
         self._columns = {name: column for column, name in enumerate(names)}
 
     @classmethod
     def of(cls, *names: str) -> "CandidatePool":
-        """A pool of which only the names are known."""
+        """A pool of experts with names only."""
         return cls([ExpertProfile(name) for name in names])
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The experts' names, in column order."""
         return tuple(expert.name for expert in self._experts)
 
     def column(self, name: str) -> int:
         """The score column of an expert.
 
         Raises:
-            PoolError: the pool does not hold it.
+            PoolError: the pool lacks it.
         """
         try:
             return self._columns[name]

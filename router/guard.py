@@ -1,6 +1,6 @@
-"""Notice queries unlike anything seen in training, and answer them with the pool's means.
+"""Detect queries unlike all training queries, and use the pool's means for them.
 
-Out of domain, embedding routers fall to chance (routing science, section 3.4); the shrunk means do not.
+Out of domain, embedding routers fall to chance; the shrunk means do not.
 """
 
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ from router.errors import WeightsError
 REFERENCES = 1024
 """Training queries that are kept to compare with; 0.75 MiB on disk at 384 dimensions."""
 QUANTILE = 0.01
-"""Share of the training queries that would themselves count as unfamiliar…"""
+"""Share of the training queries that would themselves count as unfamiliar, before `MARGIN`."""
 MARGIN = 0.05
-"""…less this much cosine similarity, so that no more than that is held back out of sample."""
+"""Cosine similarity subtracted from that quantile, so that out of sample the share is not larger."""
 CEILING = 0.45
-"""A cosine similarity that is always near enough: training queries made from a few templates lie so
-close together that a paraphrase would count as far."""
+"""A cosine similarity that is always near enough: training queries made from a few templates are so
+similar that a paraphrase would count as far."""
 
 
 @dataclass(frozen=True)
 class NoveltyGuard:
-    """Training queries to compare with, how near is near enough, and what to say otherwise."""
+    """Training queries to compare with, the similarity that is near enough, and the scores otherwise."""
 
     references: FloatArray  # [references, dimension] float32, unit rows; half as wide on disk
     threshold: float
@@ -33,6 +33,7 @@ class NoveltyGuard:
 
     @classmethod
     def fit(cls, embeddings: FloatArray, means: FloatArray, *, seed: int) -> Self:
+        """Learn from embeddings [n, dimension]; `means` [experts] are the scores of unfamiliar queries."""
         rng = np.random.default_rng(seed)
         kept = np.sort(rng.permutation(len(embeddings))[:REFERENCES])
         references = embeddings[kept].astype(np.float16).astype(np.float32)  # as they come back from disk
@@ -50,11 +51,17 @@ class NoveltyGuard:
         return far
 
     def arrays(self) -> dict[str, FloatArray]:
+        """Named arrays for safetensors."""
         stored = self.references.astype(np.float16)
         return {"references": stored, "threshold": np.array([self.threshold]), "means": self.means}
 
     @classmethod
     def restore(cls, arrays: Mapping[str, FloatArray]) -> Self:
+        """The guard again, from its arrays.
+
+        Raises:
+            WeightsError: an array is missing.
+        """
         missing = {"references", "threshold", "means"} - arrays.keys()
         if missing:
             raise WeightsError(f"the guard lacks {', '.join(sorted(missing))}")

@@ -52,12 +52,12 @@ class Policy:
     waits: Regression | None = None
     """Time to the first token in milliseconds, as it was when outcomes were collected."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """Where it comes from: data hash, seed, best single expert, metrics. Facts, never read to decide."""
+    """Provenance: data hash, seed, best single expert, metrics. Never read for decisions."""
     card: str = ""
     policy_id: str = "unsaved"
 
     def score(self, queries: QueryBatch) -> Scores:
-        """Predicted quality of every expert, calibrated, with the guard in force."""
+        """Predicted quality of every expert, calibrated, with the guard applied."""
         raw = self.method.score(queries)
         quality = raw if self.calibration is None else self.calibration.apply(raw)
         unfamiliar = self.guard.unfamiliar(queries.embeddings)
@@ -75,7 +75,7 @@ class Policy:
     def expected_waits(self, queries: QueryBatch, requests: Sequence[RouteRequest]) -> FloatArray:
         """Expected milliseconds to the first token, [n, experts]; NaN where unknown.
 
-        What the caller sees now goes before what was learnt.
+        The caller's current values override the learnt ones.
         """
         n, names = len(requests), self.pool.names
         waits = np.full((n, len(names)), np.nan)
@@ -121,22 +121,22 @@ class Policy:
     ) -> Self:
         """The same policy under other prices and another default preference; its id stays.
 
-        Prices that cannot change what the policy expects to pay are told as a warning: whoever serves it
-        still accounts with them.
+        Prices that cannot change the policy's expected costs are logged as a warning; the ingress still
+        accounts with them.
 
         Raises:
-            PoolError: a price is given for an expert that the policy does not score.
+            PoolError: a price is set for an expert that the policy does not score.
         """
         prices = prices or {}
-        if strangers := sorted(set(prices) - set(self.pool.names)):
+        if unknown := sorted(set(prices) - set(self.pool.names)):
             raise PoolError(
-                f"a price is given for {', '.join(strangers)}, which policy {self.policy_id} does not score; "
+                f"a price is set for {', '.join(unknown)}, which policy {self.policy_id} does not score; "
                 f"it scores {', '.join(self.pool.names)}"
             )
         if prices and not self.costs.priced:
             logger.warning(
-                "prices of %s leave the decisions of policy %s as they are, for it learnt costs from "
-                "cost_usd without completion_tokens: train it on outcomes that carry those too",
+                "prices of %s do not change the decisions of policy %s, because it learnt costs from "
+                "cost_usd without completion_tokens: train it on outcomes that hold those too",
                 ", ".join(sorted(prices)),
                 self.policy_id,
             )
@@ -206,8 +206,8 @@ class Policy:
         arrays = stored.arrays
         calibrated, waits = facts.calibration is not None, facts.wait_model is not None
         known = ["method", "cost", "guard", *["calibration"] * calibrated, *["wait"] * waits]
-        if strangers := sorted(name for name in arrays if name.split("/")[0] not in known):
-            raise WeightsError(f"a stored array {strangers[0]!r} belongs to no part of the policy")
+        if unknown := sorted(name for name in arrays if name.split("/")[0] not in known):
+            raise WeightsError(f"a stored array {unknown[0]!r} belongs to no part of the policy")
         return cls(
             pool=CandidatePool(facts.pool),
             encoder=facts.encoder,
@@ -224,8 +224,10 @@ class Policy:
         )
 
     def _check(self, folder: Path) -> None:
-        """Shapes must fit each other before a query meets them."""
-        rows = np.eye(2, self.encoder.dimension, dtype=np.float32)  # one near to nothing, one maybe
+        """Check that the shapes fit each other, before the first query."""
+        rows = np.eye(
+            2, self.encoder.dimension, dtype=np.float32
+        )  # one far from all training queries, one maybe near
         blank, width = QueryBatch(("", "a"), rows), len(self.pool)
         try:
             quality = self.method.score(blank)

@@ -1,8 +1,8 @@
-"""The command line `to-router`: from asking experts to a policy that serves.
+"""The command line `to-router`: from collecting outcomes to a policy that serves.
 
 Serving and cluster commands register themselves through the entry-point group `to_router.commands`:
 each entry is a function that takes argparse's subparsers, so the library imports neither.
-Exit codes: 0 done, 1 a check said no or work is left, 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 a check failed or work is left, 2 bad input, 130 interrupted.
 """
 
 import argparse
@@ -30,29 +30,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader of our output left (`| head`): what is still buffered goes nowhere.
+        # The reader of our output closed it (`| head`): what is still buffered is discarded.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:
             raise
-        return _refused(options, f"this needs {module}: install to-router[{EXTRAS[module]}]")
+        return _bad_input(options, f"this needs {module}: install to-router[{EXTRAS[module]}]")
     except (RouterError, OSError) as error:
-        return _refused(options, error)
+        return _bad_input(options, error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands: the library's own, then those that other packages announce."""
-    found = argparse.ArgumentParser(
-        prog="to-router", description="Train, judge and serve LLM routing policies."
+    """The parser of all commands: the library's own, then those that other packages register."""
+    parser = argparse.ArgumentParser(
+        prog="to-router", description="Train, evaluate and serve LLM routing policies."
     )
-    commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for room in (outcomes, training, policies):
-        room.add_commands(commands)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (outcomes, training, policies):
+        module.add_commands(commands)
     for point in entry_points(group=COMMANDS):
         try:
             add = point.load()
@@ -62,10 +62,10 @@ def parser() -> argparse.ArgumentParser:
                 print(f"command {point.name!r} is not available: {error}", file=sys.stderr)
             continue
         add(commands)
-    return found
+    return parser
 
 
-def _refused(options: argparse.Namespace, why: object) -> int:
+def _bad_input(options: argparse.Namespace, why: object) -> int:
     line = " ".join(str(why).split())
     print(f"to-router {options.command}: {line}", file=sys.stderr)
     return 2

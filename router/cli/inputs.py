@@ -1,4 +1,4 @@
-"""What several commands read: outcomes, a pool, an encoder, a recipe; and how they tell their progress."""
+"""Inputs that several commands read (outcomes, pool, encoder, recipe), and how they show progress."""
 
 import argparse
 import os
@@ -27,6 +27,7 @@ def add_outcomes(command: argparse.ArgumentParser) -> None:
 
 
 def add_choice_of_experts(command: argparse.ArgumentParser) -> None:
+    """The arguments for the experts, the encoder and the seed."""
     command.add_argument("--experts", help="only these experts, separated by commas")
     command.add_argument(
         "--encoder", default="default", help="`default`, a folder, or a hub id; weights are safetensors"
@@ -35,14 +36,14 @@ def add_choice_of_experts(command: argparse.ArgumentParser) -> None:
 
 
 def seed(text: str) -> int:
-    """The type of `--seed`, for argparse, which tells what it expected instead."""
+    """The type of `--seed`, for argparse: a whole number from 0."""
     if not text.isdecimal() or len(text) > LONGEST_SEED:
         raise argparse.ArgumentTypeError(f"a seed is a whole number from 0, found {text!r:.40}")
     return int(text)
 
 
 def outcomes_of(options: argparse.Namespace, pool: CandidatePool | None = None) -> Dataset:
-    """The data set that a command names; its pool is the file's, else `pool`, else what the rows hold."""
+    """The data set that a command names; its pool is that of `--pool`, else `pool`, else the rows'."""
     return load_dataset(options.outcomes, pool=load_pool(options.pool) if options.pool else pool)
 
 
@@ -50,18 +51,18 @@ def names(text: str, what: str) -> list[str]:
     """Names separated by commas.
 
     Raises:
-        InputError: there is none, or one stands twice.
+        InputError: there is none, or one is duplicated.
     """
-    found = [name.strip() for name in text.split(",") if name.strip()]
-    if not found:
-        raise InputError(f"{what} names nothing")
-    if len(set(found)) < len(found):
-        raise InputError(f"{what} names something twice: {text}")
-    return found
+    values = [name.strip() for name in text.split(",") if name.strip()]
+    if not values:
+        raise InputError(f"{what} holds no name")
+    if len(set(values)) < len(values):
+        raise InputError(f"{what} holds a name twice: {text}")
+    return values
 
 
 def encoder_of(name: str | EncoderSpec) -> Encoder:
-    """An encoder with all processors to itself: a command has them, a replica has not."""
+    """An encoder on all processors, which a command has to itself and a replica has not."""
     return load_encoder(name, threads=os.cpu_count() or 1)
 
 
@@ -93,37 +94,41 @@ def mapping_of(file: Path | None) -> dict[str, Any]:
 
 
 def recipes_of(file: Path | None) -> dict[str, dict[str, Any]]:
-    """Method → its parameters; raises as `mapping_of`, and where a method's are no object."""
-    found = mapping_of(file)
-    for name, params in found.items():
+    """Method → its parameters.
+
+    Raises:
+        InputError: as `mapping_of`, or a method's parameters are not an object.
+    """
+    recipes = mapping_of(file)
+    for name, params in recipes.items():
         if params is not None and not isinstance(params, Mapping):
             raise InputError(
                 f"{file}: {name} must hold an object of parameters, found {type(params).__name__}"
             )
-    return {name: dict(params or {}) for name, params in found.items()}
+    return {name: dict(params or {}) for name, params in recipes.items()}
 
 
-def say(line: str) -> None:
-    """A step of a command, on standard error, so that standard output stays for results."""
+def show_step(line: str) -> None:
+    """Print a step of a command to standard error, which keeps standard output for results."""
     print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal; elsewhere a plain line every tenth."""
+    """Show a bar on a terminal; elsewhere a line for every tenth of the work."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
         with tqdm(total=total, desc=what, unit="") as bar:
             yield bar.update
         return
-    done, told = 0, 0
+    done, shown = 0, 0
 
     def advance(count: int) -> None:
-        nonlocal done, told
+        nonlocal done, shown
         done += count
-        if total and done * 10 // total > told:
-            told = done * 10 // total
-            say(f"{what}: {done}/{total}")
+        if total and done * 10 // total > shown:
+            shown = done * 10 // total
+            show_step(f"{what}: {done}/{total}")
 
     yield advance

@@ -12,8 +12,8 @@ from router.errors import InputError
 
 
 def add_commands(commands: Any) -> None:
-    """Register them with argparse's subparsers."""
-    collect = commands.add_parser("collect", help="ask every expert every query; resumes where it stopped")
+    """Register the commands with argparse's subparsers."""
+    collect = commands.add_parser("collect", help="send each query to each expert; resumes where it stopped")
     collect.add_argument("--endpoint", required=True, help="such as http://127.0.0.1:8000/v1")
     collect.add_argument("--queries", required=True, type=Path, help="JSONL or Parquet with a column `query`")
     collect.add_argument("--experts", required=True, help="names, separated by commas")
@@ -25,7 +25,7 @@ def add_commands(commands: Any) -> None:
     collect.add_argument("--key-env", default="TO_ROUTER_API_KEY", help="environment variable with the key")
     collect.set_defaults(run=_collect)
 
-    label = commands.add_parser("label", help="judge responses and write outcomes with `quality`")
+    label = commands.add_parser("label", help="label responses and write outcomes with `quality`")
     label.add_argument("--outcomes", required=True, type=Path, help="rows with `response` and `reference`")
     label.add_argument(
         "--quality", required=True, help="exact, numeric, contains, choice, bertsim, code, judge or nll"
@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
     label.add_argument("--out", required=True, type=Path, help="Parquet or JSONL, by its ending")
     label.set_defaults(run=_label)
 
-    probes = commands.add_parser("probes", help="choose informative queries to try a new expert on")
+    probes = commands.add_parser("probes", help="choose informative queries to measure a new expert on")
     probes.add_argument("--queries", required=True, type=Path, help="queries or outcomes to choose from")
     probes.add_argument("--count", type=int, default=100)
     probes.add_argument("--encoder", default="default")
@@ -63,10 +63,10 @@ def _collect(options: argparse.Namespace) -> int:
                 progress=advance,
             )
         )
-    print(f"{options.out}: {done.asked} answers collected, {done.kept_from_before} kept from before")
+    print(f"{options.out}: {done.collected} answers collected, {done.kept_from_before} kept from before")
     if done.failed:
-        left = f"{len(done.failed)} pairs got no answer; run again to ask them. First: {done.failed[0]}"
-        print(left, file=sys.stderr)
+        failures = f"{len(done.failed)} pairs got no answer; run again to retry them. First: {done.failed[0]}"
+        print(failures, file=sys.stderr)
         return 1
     return 0
 
@@ -76,24 +76,24 @@ def _label(options: argparse.Namespace) -> int:
     from router.cli.inputs import mapping_of
     from router.data.outcomes import checked, read_rows, write_rows
 
-    given = mapping_of(options.options)
+    parameters = mapping_of(options.options)
     if options.quality in labels.CACHED:
-        given.setdefault("cache", f"{options.out}.{options.quality}.jsonl")
+        parameters.setdefault("cache", f"{options.out}.{options.quality}.jsonl")
     try:
-        labeler = labels.get(options.quality, **given)
+        labeler = labels.get(options.quality, **parameters)
     except TypeError as error:
         raise InputError(f"{options.options}: {options.quality} does not take these: {error}") from error
     rows = read_rows(options.outcomes)
-    left: list[str] = []
+    left_out: list[str] = []
     labelled = labels.label_rows(
-        options.quality, labeler, rows, where=str(options.outcomes), left_out=left.append
+        options.quality, labeler, rows, where=str(options.outcomes), left_out=left_out.append
     )
     write_rows(options.out, checked(labelled, str(options.outcomes)))
     mean = sum(row["quality"] for row in labelled) / len(labelled)
     print(f"{options.out}: {len(labelled)} outcomes, mean quality {mean:.4f} ({options.quality})")
-    if left:
-        told = f"{len(left)} rows got no label and were left out; run again to ask for them. First: {left[0]}"
-        print(told, file=sys.stderr)
+    if left_out:
+        failures = f"{len(left_out)} rows got no label; run again to retry them. First: {left_out[0]}"
+        print(failures, file=sys.stderr)
         return 1
     return 0
 

@@ -14,7 +14,7 @@ from router.policy import Policy
 
 
 def add_commands(commands: Any) -> None:
-    """Register them with argparse's subparsers."""
+    """Register the commands with argparse's subparsers."""
     inspect = commands.add_parser("inspect", help="what a policy folder holds")
     inspect.add_argument("policy", type=Path)
     inspect.add_argument("--json", action="store_true")
@@ -27,7 +27,7 @@ def add_commands(commands: Any) -> None:
     trade.add_argument("--cost-weight", type=float)
     trade.add_argument("--min-quality", type=float)
     route.add_argument("--max-cost-usd", type=float)
-    route.add_argument("--exclude", default="", help="experts that may not answer, separated by commas")
+    route.add_argument("--exclude", default="", help="experts to exclude, separated by commas")
     route.add_argument(
         "--json",
         action="store_true",
@@ -119,9 +119,9 @@ def _verify(options: argparse.Namespace) -> int:
 
     policy = Policy.load(options.policy)
     find(policy.encoder)
-    told = {"policy_id": policy.policy_id, "experts": list(policy.pool.names), "encoder": policy.encoder.id}
+    facts = {"policy_id": policy.policy_id, "experts": list(policy.pool.names), "encoder": policy.encoder.id}
     if options.json:
-        print(json.dumps(told))
+        print(json.dumps(facts))
     else:
         print(f"policy {policy.policy_id} is sound: {', '.join(policy.pool.names)}")
     return 0

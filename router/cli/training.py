@@ -1,4 +1,4 @@
-"""The commands that make and judge policies: train, evaluate, compare, add-expert."""
+"""The commands that make and evaluate policies: train, evaluate, compare, add-expert."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ from router.cli.inputs import (
     names,
     outcomes_of,
     recipes_of,
-    say,
+    show_step,
 )
 from router.data.dataset import Dataset, clear_of
 from router.files import require_absent
@@ -24,7 +24,7 @@ from router.policy import Policy
 
 
 def add_commands(commands: Any) -> None:
-    """Register them with argparse's subparsers."""
+    """Register the commands with argparse's subparsers."""
     train = commands.add_parser("train", help="make a policy from outcomes")
     add_outcomes(train)
     add_choice_of_experts(train)
@@ -37,7 +37,7 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--json", action="store_true", help="print policy_id and metrics")
     train.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="judge a policy on outcomes")
+    evaluate = commands.add_parser("evaluate", help="evaluate a policy on outcomes")
     evaluate.add_argument("--policy", required=True, type=Path)
     add_outcomes(evaluate)
     evaluate.add_argument("--split", help="only the queries of this split")
@@ -88,10 +88,10 @@ def _train(options: argparse.Namespace) -> int:
         method=options.method,
         params=params,
         seed=options.seed,
-        tell=say,
+        notify=show_step,
     )
     policy = policy.save(options.out, card(policy))
-    _tell_made(options, policy)
+    _print_policy(options, policy)
     return 0
 
 
@@ -106,9 +106,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.split:
         dataset = dataset.take(dataset.split_rows(options.split))
     encoder = encoder_of(policy.encoder)
-    judged = judge(policy, dataset, embed(encoder, dataset.texts))
-    figures = report(judged)
-    write_report(options.out, judged, figures)
+    evaluated = judge(policy, dataset, embed(encoder, dataset.texts))
+    figures = report(evaluated)
+    write_report(options.out, evaluated, figures)
     print(as_json(figures) if options.json else as_markdown(figures))
     return 0
 
@@ -122,15 +122,15 @@ def _compare(options: argparse.Namespace) -> int:
     methods = names(options.methods, "--methods")
     params = recipes_of(options.recipes)
     dataset = _part_to_train_on(_of_experts(options), options.split)
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "methods": methods,
         "seeds": range(options.seed, options.seed + options.splits),
         "test_fraction": options.test_fraction,
         "params": params,
     }
-    check_comparable(dataset, **asked)
+    check_comparable(dataset, **arguments)
     encoder = encoder_of(options.encoder)
-    found = compare(dataset, embed(encoder, dataset.texts), encoder.spec, **asked, tell=say)
+    found = compare(dataset, embed(encoder, dataset.texts), encoder.spec, **arguments, notify=show_step)
     write_comparison(options.out, found)
     print(as_json(found) if options.json else as_markdown(found))
     return 0
@@ -146,18 +146,18 @@ def _add_expert(options: argparse.Namespace) -> int:
     encoder = encoder_of(policy.encoder)
     grown = add_expert(policy, probes, embed(encoder, probes.texts), name=options.expert)
     grown = grown.save(options.out, card(grown, _note_of_probes(policy, options.expert, grown)))
-    _tell_made(options, grown)
+    _print_policy(options, grown)
     return 0
 
 
 def _note_of_probes(before: Policy, name: str, grown: Policy) -> list[str]:
-    told = grown.training["added"][-1]
+    facts = grown.training["added"][-1]
     return [
         "",
         "## Added experts",
         "",
-        f"- {name} was added to policy {before.policy_id} from {told['n_probes']} probes, "
-        f"mean quality {told['mean']:.4f}.",
+        f"- {name} was added to policy {before.policy_id} from {facts['n_probes']} probes, "
+        f"mean quality {facts['mean']:.4f}.",
     ]
 
 
@@ -167,7 +167,7 @@ def _of_experts(options: argparse.Namespace) -> Dataset:
 
 
 def _part_to_train_on(dataset: Dataset, split: str | None) -> Dataset:
-    """A named split, without queries that stand in another one too: those would leak."""
+    """A named split, without queries that another split holds too: those would leak."""
     if split is None:
         if "train" not in (dataset.splits or ()):
             return dataset
@@ -176,20 +176,20 @@ def _part_to_train_on(dataset: Dataset, split: str | None) -> Dataset:
     others = np.setdiff1d(np.arange(len(dataset)), rows)
     kept = clear_of(dataset, rows, others)
     left_out = f"; {len(rows) - len(kept)} left out, for another split holds the same query"
-    say(f"split {split!r}: {len(kept)} of {len(dataset)} queries" + left_out * (len(kept) < len(rows)))
+    show_step(f"split {split!r}: {len(kept)} of {len(dataset)} queries" + left_out * (len(kept) < len(rows)))
     return dataset.take(kept)
 
 
-def _tell_made(options: argparse.Namespace, policy: Policy) -> None:
+def _print_policy(options: argparse.Namespace, policy: Policy) -> None:
     if options.json:
-        told = {
+        facts = {
             "policy_id": policy.policy_id,
             "method": policy.method.name,
             "experts": list(policy.pool.names),
             "preferences": {"cost_weight": policy.preferences.cost_weight},
             "metrics": policy.training.get("metrics"),
         }
-        print(json.dumps(told, indent=2))
+        print(json.dumps(facts, indent=2))
     else:
         experts = ", ".join(policy.pool.names)
         print(f"{options.out}: policy {policy.policy_id} ({policy.method.name}) over {experts}")

@@ -1,1 +1,1 @@
-"""Ask a running endpoint for every expert's response to every query."""
+"""Collect every expert's answer to every query from a running endpoint."""

@@ -1,7 +1,7 @@
-"""Ask every expert every query through a running endpoint, and keep what came back.
+"""Send every query to every expert through a running endpoint, and keep the answers.
 
-Speaks the OpenAI chat API over HTTP. Each answer is appended to a JSONL file as it comes, so an
-interrupted run goes on where it stopped. A query that an expert cannot answer is told, never
+Uses the OpenAI chat API over HTTP. Each answer is appended to a JSONL file as it arrives, so an
+interrupted run goes on where it stopped. A query without an answer is reported as a failure, never
 counted as a bad answer.
 """
 
@@ -31,15 +31,16 @@ CARRIED = ("reference", "task", "split")
 class Collected:
     """How a collection ended."""
 
-    asked: int
+    collected: int
+    """Answers of this run."""
     kept_from_before: int
     failed: tuple[str, ...]
-    """`query_id expert: why` of each pair without an answer."""
+    """`query_id expert: reason` for each pair without an answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """How each question is asked."""
+class Sampling:
+    """The sampling parameters of every request."""
 
     max_tokens: int
     temperature: float
@@ -49,23 +50,24 @@ def read_queries(file: Path, *, repeated: bool = False) -> list[Row]:
     """Queries: rows with `query`, optionally `query_id`, `reference`, `task`, `split`.
 
     Args:
+        file: Parquet or JSONL.
         repeated: take the first row of each query_id, as when outcomes are read for their queries.
 
     Raises:
-        OutcomesError: empty, or a row without a text `query`, or a query_id twice.
+        OutcomesError: empty, or a row without a text `query`, or a duplicated query_id.
     """
     rows = read_rows(file)
-    found: dict[str, Row] = {}
+    queries: dict[str, Row] = {}
     for number, row in enumerate(rows, start=1):
         if not isinstance(row.get("query"), str):
             raise OutcomesError(f"{file}, row {number}: query must be a text, found {row.get('query')!r:.60}")
         # Lone surrogates come in through JSON escapes; no request and no file can hold them.
         row["query"] = row["query"].encode("utf-8", "replace").decode("utf-8")
         row["query_id"] = str(row.get("query_id") or f"q{number:06d}")
-        if row["query_id"] in found and not repeated:
-            raise OutcomesError(f"{file}, row {number}: query_id {row['query_id']!r} stands twice")
-        found.setdefault(row["query_id"], row)
-    return list(found.values())
+        if row["query_id"] in queries and not repeated:
+            raise OutcomesError(f"{file}, row {number}: query_id {row['query_id']!r} is duplicated")
+        queries.setdefault(row["query_id"], row)
+    return list(queries.values())
 
 
 async def collect(
@@ -83,17 +85,17 @@ async def collect(
     transport: httpx.AsyncBaseTransport | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Collected:
-    """Ask, appending to `out`.
+    """Collect the missing answers, appending each to `out`.
 
     Raises:
-        InputError: the endpoint is no URL, does not answer or lacks an expert; or `out` is to be Parquet,
-            or holds something that is no collection, or answers to another query of the same query_id.
+        InputError: the endpoint is no URL, does not respond or lacks an expert; or `out` is a Parquet file,
+            or is not a collection, or holds answers to another query of the same query_id.
     """
     if out.suffix == ".parquet":
         raise InputError(f"{out}: answers are appended one by one, which Parquet cannot: name a .jsonl file")
     done = _done(out, queries)
     pairs = [(q, e) for q in queries for e in experts if (q["query_id"], e) not in done]
-    asking = Asking(max_tokens, temperature)
+    sampling = Sampling(max_tokens, temperature)
     failed: list[str] = []
     waiting = iter(pairs)
     async with open_client(endpoint, api_key=api_key, timeout_s=timeout_s, transport=transport) as client:
@@ -105,7 +107,9 @@ async def collect(
             async def work() -> None:
                 for query, expert in waiting:  # one iterator: each pair is taken once
                     try:
-                        row = await with_retries(partial(_ask, client, query, expert, asking), sleep=sleep)
+                        row = await with_retries(
+                            partial(_answer, client, query, expert, sampling), sleep=sleep
+                        )
                     except (httpx.HTTPError, OutcomesError, RetryableError) as error:
                         failed.append(f"{query['query_id']} {expert}: {error or type(error).__name__}")
                     else:
@@ -116,13 +120,13 @@ async def collect(
     return Collected(len(pairs) - len(failed), len(queries) * len(experts) - len(pairs), tuple(failed))
 
 
-async def _ask(client: httpx.AsyncClient, query: Row, expert: str, asking: Asking) -> Row:
-    """One outcome row, without its quality; streamed, so that the wait for the first token is seen."""
+async def _answer(client: httpx.AsyncClient, query: Row, expert: str, sampling: Sampling) -> Row:
+    """One outcome row, without its quality; streamed, so that the time to first token is measured."""
     body = {
         "model": expert,
         "messages": [{"role": "user", "content": query["query"]}],
-        "max_tokens": asking.max_tokens,
-        "temperature": asking.temperature,
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -155,7 +159,7 @@ async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
                     return
                 yield _event(event.data)
     except SSEError as error:
-        raise OutcomesError(f"the response is no stream of events: {error}") from error
+        raise OutcomesError(f"the response is not a stream of events: {error}") from error
     raise OutcomesError("the stream broke off before its end")
 
 
@@ -165,11 +169,11 @@ def _event(data: str) -> dict[str, Any]:
     except ValueError as error:
         raise OutcomesError(f"the stream holds an event that is not JSON: {data[:80]!r}") from error
     if not isinstance(event, dict):
-        raise OutcomesError(f"the stream holds an event that is no object: {data[:80]!r}")
+        raise OutcomesError(f"the stream holds an event that is not an object: {data[:80]!r}")
     if "error" in event:
-        told = event["error"]
+        cause = event["error"]
         raise OutcomesError(
-            f"the stream broke off: {told.get('message') if isinstance(told, dict) else told}"
+            f"the stream broke off: {cause.get('message') if isinstance(cause, dict) else cause}"
         )
     return event
 
@@ -197,21 +201,21 @@ async def _check_experts(client: httpx.AsyncClient, experts: Sequence[str]) -> N
         response.raise_for_status()
     except httpx.HTTPError as error:
         raise InputError(
-            f"{client.base_url}models does not answer ({error or type(error).__name__})"
+            f"{client.base_url}models does not respond ({error or type(error).__name__})"
         ) from error
     try:
         known = [card["id"] for card in response.json()["data"]]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{client.base_url}models is no list of models: is this an OpenAI endpoint?"
+            f"{client.base_url}models does not return a list of models: is this an OpenAI endpoint?"
         ) from error
-    if strangers := [name for name in experts if name not in known]:
-        raise InputError(f"the endpoint has no expert {strangers[0]!r}; it has {', '.join(known)}")
+    if unknown := [name for name in experts if name not in known]:
+        raise InputError(f"the endpoint has no expert {unknown[0]!r}; it has {', '.join(known)}")
 
 
 def _done(out: Path, queries: Sequence[Row]) -> set[tuple[str, str]]:
-    """Pairs that an earlier run answered; a last line cut off in the middle is dropped from the file."""
-    kept = read_growing(out, _pair_and_text, begins=b'{"query_id": "', what="collection to go on with")
+    """Pairs of an earlier run; an incomplete last line is removed from the file."""
+    kept = read_growing(out, _pair_and_text, begins=b'{"query_id": "', what="a collection")
     texts = {query_id: text for (query_id, _), text in kept}
     for query in queries:
         name, now = query["query_id"], query["query"]

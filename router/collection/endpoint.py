@@ -72,7 +72,7 @@ async def with_retries(
 
 
 def retry_after_s(response: httpx.Response) -> float | None:
-    """The wait that a response asks for, at most 30 s; `None` where it names none in seconds."""
+    """The wait of a response's `Retry-After`, at most 30 s; `None` where it has none in seconds."""
     value = response.headers.get("retry-after", "")
     return min(float(value), LONGEST_WAIT_S) if value.replace(".", "", 1).isdecimal() else None
 

@@ -1,4 +1,4 @@
-"""Outcomes as a wide table: queries by experts, NaN where nothing was measured; and its splits."""
+"""Outcomes as a wide table (queries by experts, NaN where not measured), and its splits."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ class Dataset:
 
     @property
     def sha256(self) -> str:
-        """Of the outcomes: equal data, equal hash, whatever the file's order or format."""
+        """Hash of the outcomes, independent of the file's order and format."""
         digest = hashlib.sha256("\n".join(self.pool.names).encode())
         for row in np.argsort(np.array(self.query_ids)):
             digest.update(f"{self.query_ids[row]}\0{self.texts[row]}".encode("utf-8", "replace"))
@@ -59,7 +59,7 @@ class Dataset:
         return digest.hexdigest()
 
     def take(self, rows: IntArray) -> Self:
-        """The given queries, in that order."""
+        """A copy with only these queries, in this order."""
         return type(self)(
             self.pool,
             tuple(self.query_ids[int(i)] for i in rows),
@@ -99,15 +99,22 @@ class Dataset:
 
 
 def load_dataset(file: Path, *, pool: CandidatePool | None = None) -> Dataset:
-    """Read an outcomes file; raises as `read_outcomes` and `to_dataset`."""
+    """Read an outcomes file.
+
+    Raises:
+        OutcomesError: as `read_outcomes`.
+        PoolError: as `to_dataset`.
+    """
     return to_dataset(read_outcomes(file), pool=pool, where=str(file))
 
 
 def to_dataset(rows: Sequence[Row], *, pool: CandidatePool | None = None, where: str = "outcomes") -> Dataset:
-    """Rows to a wide table.
+    """Rows of outcomes as a wide table.
 
     Args:
-        pool: the experts and their order; left out, those of the rows in order of appearance.
+        rows: checked rows, such as `read_outcomes` returns.
+        where: the source of the rows, for errors.
+        pool: the experts and their order; by default those of the rows, in order of appearance.
 
     Raises:
         PoolError: the pool names an expert without any outcome.
@@ -165,21 +172,23 @@ def load_pool(file: Path) -> CandidatePool:
 
 
 def same_query(text: str) -> str:
-    """What two texts share when they count as the same query: all but space and case."""
+    """The form in which equal queries are equal: space and case folded."""
     return " ".join(text.split()).casefold()
 
 
 def clear_of(dataset: Dataset, rows: IntArray, others: IntArray) -> IntArray:
-    """Those of `rows` whose query stands in none of `others`."""
+    """The `rows` whose query is in none of `others`."""
     taken = {same_query(dataset.texts[int(row)]) for row in others}
     return rows[[same_query(dataset.texts[int(row)]) not in taken for row in rows]]
 
 
 def split_by_query(texts: Sequence[str], *, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
-    """Rows of the larger and of the smaller part; identical queries never straddle them.
+    """Rows of the first and of the second part; identical queries are never in both.
 
     Args:
+        texts: the queries.
         fraction: share of the second part, in (0, 1).
+        seed: determines the parts.
     """
     order: dict[str, bytes] = {}
     for normal in map(same_query, texts):

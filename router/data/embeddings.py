@@ -1,4 +1,4 @@
-"""Embeddings of a data set, kept on disk by encoder and texts, so that each is encoded once."""
+"""Embeddings of a data set, cached on disk by encoder and texts."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from router.files import replaced_atomically
 
 
 class Encodes(Protocol):
-    """What is asked of an encoder here."""
+    """The part of an encoder that is used here."""
 
     @property
     def spec(self) -> EncoderSpec: ...
@@ -43,7 +43,7 @@ def encode_cached(
     folder: Path | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> FloatArray:
-    """Embeddings [n, dimension] of `texts`, from disk where the same were encoded before."""
+    """Embeddings [n, dimension] of `texts`, from disk where the same texts were encoded before."""
     folder = cache_folder() if folder is None else folder
     digest = hashlib.sha256(f"{encoder.spec.sha256} {encoder.spec.max_tokens}".encode())
     for text in texts:
@@ -64,7 +64,7 @@ def encode_cached(
 
 
 def _stored(file: Path) -> FloatArray | None:
-    """What an entry holds; `None` where there is none, or a damaged one, which is made again."""
+    """The embeddings of an entry; `None` where it is missing or damaged."""
     try:
         found: FloatArray | None = load_file(str(file)).get("embeddings")
     except (FileNotFoundError, SafetensorError):

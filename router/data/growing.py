@@ -1,6 +1,6 @@
-"""JSONL files that a run appends to and a later run goes on from: what they hold; a cut line is repaired.
+"""JSONL files that one run appends to and a later run continues: read them, and repair an incomplete line.
 
-A file is changed only once every complete line of it was found to be ours.
+A file is changed only after every complete line of it was read as expected.
 """
 
 import json
@@ -15,15 +15,16 @@ Kept = TypeVar("Kept")
 
 
 def read_growing(file: Path, read: Callable[[Any], Kept], *, begins: bytes, what: str) -> list[Kept]:
-    """What each line holds; a last line that was cut off in the middle is taken off the file.
+    """The value of each line; an incomplete last line is removed from the file.
 
     Args:
-        read: a line's JSON → what is wanted of it; KeyError, TypeError or ValueError when it is not ours.
-        begins: how every line of ours begins.
-        what: what the file should hold, for the error.
+        file: the JSONL file; a missing one is empty.
+        read: a line's JSON → its value; raises KeyError, TypeError or ValueError for another kind of line.
+        begins: the first bytes of every line of this kind.
+        what: the expected contents, for the error.
 
     Raises:
-        InputError: the file holds something else; it is left as it was.
+        InputError: the file holds something else; it is not changed.
     """
     if not file.is_file():
         return []
@@ -56,6 +57,6 @@ def read_growing(file: Path, read: Callable[[Any], Kept], *, begins: bytes, what
 
 def _not_ours(file: Path, number: int, what: str) -> InputError:
     return InputError(
-        f"{file} holds no {what}: line {number} is none. "
-        "It is left as it was: name another file, or remove this one"
+        f"{file} is not a file with {what}: line {number} is something else. "
+        "It was not changed: name another file, or remove this one"
     )

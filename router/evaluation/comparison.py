@@ -1,4 +1,4 @@
-"""Several methods on the same splits: trained, judged and put into one table with the baselines."""
+"""Several methods on the same splits: train and evaluate them, one table with the baselines."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -41,9 +41,9 @@ def compare(
     seeds: Iterable[int],
     test_fraction: float = 0.3,
     params: Mapping[str, Mapping[str, Any]] | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Train and judge every method on every split; everything is chosen on the training part.
+    """Train and evaluate every method on every split; everything is chosen on the training part.
 
     Returns:
         `{"splits", "n_test", "baselines": {name: {figure: [a value for each split]}}, "methods": the
@@ -71,7 +71,9 @@ def compare(
             figures = report(judge(policy, dataset.take(outside), embeddings[outside]))
             _note(found, name, _figures(figures))
             reports[name] = figures
-            tell(f"split {seed}: {name}: quality {figures['curve'][0]['quality']:.4f}, aiq {figures['aiq']}")
+            notify(
+                f"split {seed}: {name}: quality {figures['curve'][0]['quality']:.4f}, aiq {figures['aiq']}"
+            )
         for name, row in _baselines(reports[methods[0]]).items():
             _note(baselines, name, row)
     n_test = reports[methods[0]]["n_queries"]
@@ -86,11 +88,11 @@ def check_comparable(
     test_fraction: float,
     params: Mapping[str, Mapping[str, Any]] | None,
 ) -> None:
-    """Before the encoding is paid for.
+    """Check the arguments of `compare`, before the expensive encoding.
 
     Raises:
-        InputError: no method is named, one or its parameters are bad, the test part is no fraction, or the
-            training part of a split is too small.
+        InputError: no method is named, one or its parameters are invalid, the test part is not a fraction, or
+            the training part of a split is too small.
     """
     seeds, given = list(seeds), params or {}
     if not methods or not seeds:

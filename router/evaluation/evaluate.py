@@ -1,7 +1,7 @@
-"""Judge a policy on outcomes that it did not train on, through the code that serves.
+"""Evaluate a policy on outcomes that it did not train on, through the code that serves.
 
-Every choice goes through `Policy.score`, its expected costs and `decide`; what is paid and gained is
-what was measured. Baselines stand beside: random, every expert alone, best single, zero router, oracle.
+Every choice goes through `Policy.score`, its expected costs and `decide`; quality and cost are those that
+were measured. The baselines are random, every expert alone, best single, zero router and oracle.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from router.training.preference import COST_WEIGHTS
 
 @dataclass(frozen=True)
 class EvaluatedPolicy:
-    """A policy on a data set: what it predicted, and what was measured."""
+    """A policy on a data set: its predictions and the measured outcomes."""
 
     policy: Policy
     dataset: Dataset  # complete rows only, of known cost where any is; the policy's pool in its order
@@ -84,7 +84,7 @@ def judge(policy: Policy, dataset: Dataset, embeddings: FloatArray) -> Evaluated
 
 
 def report(judged: EvaluatedPolicy) -> dict[str, Any]:
-    """Everything that `report.json` holds."""
+    """The contents of `report.json`."""
     quality, paid, best = judged.quality, judged.paid, judged.best_single
     default = judged.choices(judged.policy.preferences)
     picked, cost = judged.outcome(default)
@@ -114,7 +114,7 @@ def report(judged: EvaluatedPolicy) -> dict[str, Any]:
         "policy": {
             "quality": _mean(picked),
             "cost_usd": _mean(cost),
-            "preferences": _said(judged.policy.preferences),
+            "preferences": _preferences_set(judged.policy.preferences),
         },
         "curve": points,
         **_areas(judged, points),
@@ -141,7 +141,7 @@ def report(judged: EvaluatedPolicy) -> dict[str, Any]:
         "winners": _winners(judged, default),
         "traffic": {name: float((default == column).mean()) for column, name in enumerate(names)},
         "unfamiliar": float(judged.unfamiliar.mean()),
-        "told_the_task": _told_the_task(judged),
+        "told_the_task": _task_known(judged),
         "paper": _paper(judged, default),
     }
 
@@ -214,7 +214,7 @@ def _two_experts(judged: EvaluatedPolicy) -> dict[str, float | None]:
 
 
 def _oracle(quality: FloatArray, paid: FloatArray | None) -> dict[str, float | None]:
-    """The cheapest of the best for each query."""
+    """The cheapest of each query's best experts."""
     best = quality.max(axis=1, keepdims=True)
     if paid is None:
         return {"quality": _mean(best), "cost_usd": None}
@@ -224,7 +224,7 @@ def _oracle(quality: FloatArray, paid: FloatArray | None) -> dict[str, float | N
 
 
 def _winners(judged: EvaluatedPolicy, chosen: IntArray) -> dict[str, Any]:
-    """Task → its queries, the share on which each expert is the best or as good, and that sent to it."""
+    """Task → its queries, the share on which each expert is among the best, and the share sent to it."""
     names = judged.policy.pool.names
     tasks = np.array(judged.dataset.tasks or ("all",) * len(chosen))
     best = judged.quality >= judged.quality.max(axis=1, keepdims=True)
@@ -239,10 +239,10 @@ def _winners(judged: EvaluatedPolicy, chosen: IntArray) -> dict[str, Any]:
     }
 
 
-def _told_the_task(judged: EvaluatedPolicy) -> dict[str, Any] | None:
-    """A router that is told each query's true task, and what every expert reached on it in training.
+def _task_known(judged: EvaluatedPolicy) -> dict[str, Any] | None:
+    """A router that knows each query's true task, and the experts' means on that task in training.
 
-    What task labels alone can give: to beat it is the real test.
+    The best that task labels alone can give; a useful policy is better.
     """
     means, tasks = judged.policy.training.get("task_means"), judged.dataset.tasks
     if tasks is None or not means:
@@ -258,7 +258,7 @@ def _at_best(judged: EvaluatedPolicy, scores: FloatArray) -> dict[str, float | N
 
 
 def _paper(judged: EvaluatedPolicy, chosen: IntArray) -> dict[str, dict[str, float | None]]:
-    """The paper's further figures, where the outcomes carry them: waits, NLL, tokens, throughput."""
+    """The paper's further figures, where the outcomes hold them: latencies, NLL, tokens, throughput."""
     each = np.arange(len(chosen))
     found: dict[str, dict[str, float | None]] = {}
     measured = judged.dataset.measured
@@ -282,7 +282,7 @@ def _paper(judged: EvaluatedPolicy, chosen: IntArray) -> dict[str, dict[str, flo
     return found
 
 
-def _said(preferences: Preferences) -> dict[str, float]:
+def _preferences_set(preferences: Preferences) -> dict[str, float]:
     names = ("cost_weight", "min_quality", "max_cost_usd", "max_ttft_ms")
     return {name: value for name in names if (value := getattr(preferences, name)) is not None}
 

@@ -1,7 +1,7 @@
 """Figures of routing: areas, gaps, intervals, calibration. Arrays in, numbers out.
 
 APGR and CPT are RouteLLM's (arXiv 2406.18665), the expected calibration error is Naeini et al.'s (AAAI
-2015); AIQ is in `router.methods.hull`, for a method needs it too.
+2015); AIQ is in `router.methods.hull`, because a method needs it too.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,8 @@ def interval(statistic: Callable[[FloatArray], FloatArray], n: int, *, seed: int
 
     Args:
         statistic: weights [resamples, n] that sum to 1 in each row → values [resamples].
+        n: number of queries.
+        seed: of the resampling.
     """
     rng = np.random.default_rng(seed)
     values = []
@@ -51,12 +53,13 @@ def reliability(scores: FloatArray, quality: FloatArray) -> list[tuple[float, fl
 def gap_recovered(lead: FloatArray, weak: FloatArray, strong: FloatArray) -> tuple[FloatArray, FloatArray]:
     """RouteLLM's curve: (share of strong calls, share of the performance gap recovered), both [n + 1].
 
-    Queries of one lead are taken in no order, each at their mean: a router that cannot tell them apart
-    must not profit or suffer from how the file is sorted.
+    Queries with equal leads all count at their mean: a router that does not distinguish them must not
+    profit or suffer from the order of the file.
 
     Args:
         lead: predicted score of the strong expert less the weak one's, [n].
-        weak, strong: measured quality, [n].
+        weak: measured quality of the weak expert, [n].
+        strong: measured quality of the strong expert, [n].
     """
     _, alike, count = np.unique(-lead, return_inverse=True, return_counts=True)
     mean = np.bincount(alike, weights=strong - weak) / count
@@ -72,6 +75,6 @@ def apgr(share: FloatArray, recovered: FloatArray) -> float:
 
 
 def call_share(share: FloatArray, recovered: FloatArray, target: float) -> float | None:
-    """CPT: the least share of strong calls that recovers `target` of the gap; `None` if none does."""
+    """CPT: the smallest share of strong calls that recovers `target` of the gap; `None` if none does."""
     reached = np.flatnonzero(recovered >= target)
     return float(share[reached[0]]) if len(reached) else None

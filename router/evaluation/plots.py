@@ -1,4 +1,4 @@
-"""The pictures of a report. Figures in, PNG files out; matplotlib is imported when one is drawn."""
+"""The plots of a report, from figures to PNG files; matplotlib is imported when one is drawn."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,10 +23,11 @@ def plot_curves(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
     """Cost against quality: a curve for each report, the single experts, zero router's hull and oracle.
 
     Args:
+        file: the PNG file to write.
         reports: label → figures of `evaluation.report`, all on the same outcomes.
     """
     figures = next(iter(reports.values()))
-    if any(told["aiq"] is None for told in reports.values()):
+    if any(values["aiq"] is None for values in reports.values()):
         _plot_bars(file, reports)
         return
     figure, axes = _new_figure(7.4, 4.8)
@@ -40,11 +41,13 @@ def plot_curves(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
     axes.plot(along, np.interp(along, x, y), "--", color=PALE, label="zero router (hull of single experts)")
     axes.scatter(cost, quality, color=PALE, zorder=2)
     _name_points(axes, list(experts), cost, quality)
-    for color, (label, told) in zip(LINES * (1 + len(reports) // len(LINES)), reports.items(), strict=False):
-        points = sorted((1000 * point["cost_usd"], point["quality"]) for point in told["curve"])
+    for color, (label, values) in zip(
+        LINES * (1 + len(reports) // len(LINES)), reports.items(), strict=False
+    ):
+        points = sorted((1000 * point["cost_usd"], point["quality"]) for point in values["curve"])
         axes.plot([p[0] for p in points], [p[1] for p in points], color=color, linewidth=2, label=label)
         axes.scatter(
-            [1000 * told["policy"]["cost_usd"]], [told["policy"]["quality"]],
+            [1000 * values["policy"]["cost_usd"]], [values["policy"]["quality"]],
             s=48, facecolors="white", edgecolors=color, linewidths=2, zorder=4,
         )  # fmt: skip
     for name, marker in (("random", "x"), ("told_the_task", "D"), ("oracle", "*")):
@@ -70,7 +73,7 @@ def plot_reliability(file: Path, judged: EvaluatedPolicy) -> None:
     names = judged.policy.pool.names
     for column, name in enumerate(names):
         found = metrics.reliability(judged.scores[:, column], judged.quality[:, column])
-        bins = [one for one in found if one[2] >= FEW]  # the mean of fewer says nothing
+        bins = [one for one in found if one[2] >= FEW]  # the mean of fewer is noise
         axes.plot(
             [b[0] for b in bins], [b[1] for b in bins],
             color=LINES[column % len(LINES)], linestyle=("-", "--", ":")[column // len(LINES) % 3],
@@ -93,7 +96,7 @@ def plot_traffic(file: Path, figures: Mapping[str, Any]) -> None:
 
 
 def plot_winners(file: Path, judged: EvaluatedPolicy) -> None:
-    """Who wins where: for each task, the share that goes to each expert."""
+    """For each task, the share of its queries that each expert gets."""
     names = judged.policy.pool.names
     chosen = judged.choices(judged.policy.preferences)
     tasks = np.array(judged.dataset.tasks or ("all",) * len(chosen))
@@ -111,10 +114,10 @@ def plot_winners(file: Path, judged: EvaluatedPolicy) -> None:
 
 
 def _plot_bars(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
-    """Quality alone, where cost is not known or tells no experts apart."""
+    """Quality alone, where cost is unknown or equal for all experts."""
     figures = next(iter(reports.values()))
     rows = {name: expert["quality"] for name, expert in figures["experts"].items()}
-    rows |= {label: told["curve"][0]["quality"] for label, told in reports.items()}
+    rows |= {label: values["curve"][0]["quality"] for label, values in reports.items()}
     rows["oracle"] = figures["oracle"]["quality"]
     figure, axes = _new_figure(6.4, 1.0 + 0.28 * len(rows))
     colors = [LINES[0] if name in reports else PALE for name in rows]
@@ -161,7 +164,7 @@ def _save_figure(figure: Any, file: Path) -> None:
 
 
 def require_matplotlib() -> None:
-    """Say what to install before a long command finds out at its end.
+    """Check for matplotlib before a long command starts.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -169,4 +172,4 @@ def require_matplotlib() -> None:
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:
-        raise InputError("pictures need matplotlib: install to-router[train]")
+        raise InputError("plots need matplotlib: install to-router[train]")

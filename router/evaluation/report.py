@@ -1,4 +1,4 @@
-"""Write what `evaluation` found: report.json for programs, report.md and pictures for people."""
+"""Write an evaluation: report.json for programs, report.md and plots for people."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from router.files import completed_files
 
 
 def write_report(folder: Path, judged: EvaluatedPolicy, figures: Mapping[str, Any]) -> None:
-    """report.json, report.md, curve.png, reliability.png, traffic.png, winners.png into `folder`."""
+    """Write report.json, report.md, curve.png, reliability.png, traffic.png, winners.png into `folder`."""
     with completed_files(folder) as making:
         (making / "report.md").write_text(as_markdown(figures), encoding="utf-8")
         plots.plot_curves(making / "curve.png", {figures["method"]: figures})
@@ -23,7 +23,7 @@ def write_report(folder: Path, judged: EvaluatedPolicy, figures: Mapping[str, An
 
 
 def as_json(figures: Mapping[str, Any]) -> str:
-    """Figures as JSON; a ratio to nothing (a free expert, two experts that are equal) is null."""
+    """Figures as JSON; a ratio to zero (a free expert, two equal experts) is null."""
     return json.dumps(_finite(figures), indent=2, allow_nan=False)
 
 
@@ -41,9 +41,9 @@ def as_markdown(figures: Mapping[str, Any]) -> str:
     rows += [(name, expert) for name, expert in figures["experts"].items()]
     rows += [(f"best single ({figures['best_single']['name']})", figures["best_single"])]
     if figures["told_the_task"]:
-        rows.append(("told the true task, cost_weight 0", figures["told_the_task"]))
+        rows.append(("true task known, cost_weight 0", figures["told_the_task"]))
     rows.append(("**this policy, cost_weight 0**", figures["curve"][0]))
-    rows.append((f"**this policy, {_said(figures['policy']['preferences'])}**", figures["policy"]))
+    rows.append((f"**this policy, {_as_words(figures['policy']['preferences'])}**", figures["policy"]))
     rows.append(("oracle", figures["oracle"]))
     lines = [
         f"# Policy {figures['policy_id']} ({figures['method']}) on {figures['n_queries']} queries",
@@ -101,7 +101,7 @@ def per_thousand(value: float | None) -> str:
     return "–" if value is None else f"{1000 * value:.4g}"
 
 
-def _said(preferences: Mapping[str, float]) -> str:
+def _as_words(preferences: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in preferences.items()) or "no preference"
 
 

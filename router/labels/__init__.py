@@ -1,6 +1,6 @@
-"""Quality labels: how good each response is, by a rule that can be named.
+"""Quality labels: how good each response is, by a named rule.
 
-A labeler takes rows of outcomes and gives each row's labels: `quality` in [0, 1], and what else it found.
+A labeler takes rows of outcomes and returns each row's labels: `quality` in [0, 1], and others that it has.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from router.errors import InputError, OutcomesError
 
 
 class TextLabeler(Protocol):
-    """Judges by response, reference and query alone."""
+    """A labeler that reads only response, reference and query."""
 
     def label(
         self, responses: Sequence[str], references: Sequence[str], queries: Sequence[str]
@@ -23,7 +23,7 @@ class TextLabeler(Protocol):
 
 
 class RowLabeler(Protocol):
-    """Judges by whatever a row holds, and may fill more columns than `quality`."""
+    """A labeler that reads whole rows, and may fill more columns than `quality`."""
 
     def label_rows(self, rows: Sequence[Row]) -> Sequence[dict[str, float] | OutcomesError]:
         """The columns to set in each row, `quality` in [0, 1] among them; an error where it has no label."""
@@ -43,7 +43,7 @@ LABELERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """Name → (class, the texts that every row needs)."""
 CACHED = ("judge", "nll")
-"""Those that ask an endpoint, and take a file `cache` to keep the answers in."""
+"""Labelers that call an endpoint, and take a file `cache` for its answers."""
 
 
 def get(name: str, **options: Any) -> Labeler:
@@ -64,12 +64,16 @@ def label_rows(
     rows: Sequence[Row],
     *,
     where: str = "outcomes",
-    left_out: Callable[[str], None] = lambda why: None,
+    left_out: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-    """The rows with their labels; those that got none are left out.
+    """The rows with their labels; rows without one are left out.
 
     Args:
-        left_out: told `row 3: why` of each row without a label.
+        name: the labeler's name.
+        labeler: that labeler, as `get` returns it.
+        rows: outcomes with the texts that it needs.
+        where: the source of the rows, for errors.
+        left_out: called with `row 3: reason` for each row without a label.
 
     Raises:
         OutcomesError: a row lacks a text that this labeler needs, or no row got a label.
@@ -78,9 +82,7 @@ def label_rows(
         for field in _known(name)[1]:
             if not isinstance(row.get(field), str):
                 found = "nothing" if row.get(field) is None else type(row[field]).__name__
-                raise OutcomesError(
-                    f"{where}, row {number}: {field} must be a text to be judged, found {found}"
-                )
+                raise OutcomesError(f"{where}, row {number}: {field} must be a text, found {found}")
     rule = getattr(labeler, "label_rows", None)
     if rule is not None:
         return _with_labels(rows, rule(rows), left_out)

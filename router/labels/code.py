@@ -2,7 +2,7 @@
 
 The limits (processor time, memory, files, processes) keep a runaway answer from harming the machine.
 They are no sandbox: the process may read files and open connections as the user who runs it, so label
-code of models that you do not trust on a machine that has nothing to lose. The limit on processes does
+code of untrusted models on a machine without secrets. The limit on processes does
 not bind root: label as another user. What an answer leaves running in its process group is killed.
 """
 
@@ -27,10 +27,10 @@ _FENCE = re.compile(r"```[ \t]*(?:python|py|python3)?[ \t]*\r?\n(.*?)```", re.DO
 MOST_OUTPUT_BYTES = 1 << 20
 OPEN_FILES = 64
 GRACE_S = 2.0
-"""Beyond the processor time, for an answer that sleeps instead of working."""
-# Limits are set by the process itself, before it reads a line of the answer. The word that says "passed"
-# comes over standard input, so that leaving early with status 0 does not count. It is no name of the
-# answer's module; code that is set on cheating still finds it in this process.
+"""Beyond the processor time, for an answer that waits instead of computing."""
+# Limits are set by the process itself, before it reads a line of the answer. The word that means "passed"
+# comes over standard input, so that an early exit with status 0 does not count. It is not a name in the
+# answer's module; malicious code can still find it in this process.
 RUNNER = """
 import resource, sys, types
 seconds, memory, output, files = (int(value) for value in sys.argv[1:5])
@@ -71,7 +71,7 @@ class Code:
                 f"{timeout_s}, {memory_mib}, {workers}"
             )
         if os.name != "posix":
-            raise InputError(f"code is judged under POSIX resource limits; this system is {os.name!r}")
+            raise InputError(f"code is run under POSIX resource limits; this system is {os.name!r}")
         self.timeout_s = timeout_s
         self.memory_mib = memory_mib
         self.workers = workers
@@ -85,14 +85,14 @@ class Code:
     def _passes(self, response: str, tests: str) -> bool:
         word = secrets.token_hex(16)
         with tempfile.TemporaryDirectory(prefix="to-router-code-") as folder:
-            answer, asked = Path(folder) / "answer.py", Path(folder) / "tests.py"
+            answer, checks = Path(folder) / "answer.py", Path(folder) / "tests.py"
             answer.write_text(code_of(response), encoding="utf-8", errors="replace")
-            asked.write_text(tests, encoding="utf-8", errors="replace")
+            checks.write_text(tests, encoding="utf-8", errors="replace")
             limits = (self.timeout_s, self.memory_mib << 20, MOST_OUTPUT_BYTES, OPEN_FILES)
             out = Path(folder) / "out"
             with out.open("wb") as written:  # a file, for RLIMIT_FSIZE bounds it and no pipe
                 running = subprocess.Popen(
-                    [sys.executable, "-I", "-c", RUNNER, *map(str, limits), str(answer), str(asked)],
+                    [sys.executable, "-I", "-c", RUNNER, *map(str, limits), str(answer), str(checks)],
                     stdin=subprocess.PIPE,
                     stdout=written,
                     stderr=subprocess.DEVNULL,

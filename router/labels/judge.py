@@ -1,7 +1,7 @@
 """A model as the judge, at any OpenAI-compatible endpoint: grades one by one, or compares with a reference.
 
-LLM-as-a-judge as Zheng et al. (NeurIPS 2023, arXiv 2306.05685) study it. A comparison is asked in both
-orders, because judges favour a place; verdicts that contradict each other make a draw.
+LLM-as-a-judge as Zheng et al. (NeurIPS 2023, arXiv 2306.05685) study it. Each comparison is made in
+both orders, because judges favour a position; contradicting verdicts make a draw.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ import httpx
 
 from router.data.outcomes import Row
 from router.errors import InputError, OutcomesError
-from router.labels.asking import Answers, Body, ask_all
+from router.labels.answer_cache import AnswerCache, Body, fetch_all
 
 MODES = ("pointwise", "pairwise")
 _END = r"(?:\s*/\s*10)?(?:<\|\w+\|>|[^\w\[\]<])*\Z"
-"""Nothing but punctuation and markup: a grade that is talked about in the middle is none."""
+"""Only punctuation and markup may follow: a grade in the middle of the text does not count."""
 _GRADE = re.compile(r"\[\[\s*(10(?:\.0+)?|\d(?:\.\d+)?)\s*\]\]" + _END)
 _VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]" + _END)
 WORTH = {"A": 1.0, "B": 0.0, "C": 0.5}
@@ -63,7 +63,7 @@ first is better, [[B]] when the second is better, [[C]] when they are equally go
 
 
 class Judge:
-    """Quality by a judge's word.
+    """Quality as a judge model grades it.
 
     Pointwise: the grade out of 10; a row's `reference`, where it has one, is shown. Pairwise: against the
     row's `reference`; 1 for a win in both orders, ½ for a draw, 0 for a loss.
@@ -72,7 +72,7 @@ class Judge:
         endpoint: such as http://127.0.0.1:8000/v1.
         model: the judge's name there.
         mode: `pointwise` or `pairwise`.
-        cache: JSONL in which verdicts are kept; a run that was broken off goes on from it.
+        cache: JSONL in which verdicts are kept; an interrupted run goes on from it.
         key_env: environment variable with the endpoint's key.
         max_tokens: of the judge's answer.
 
@@ -107,13 +107,13 @@ class Judge:
         }
 
     def label_rows(self, rows: Sequence[Row]) -> list[dict[str, float] | OutcomesError]:
-        """`quality` of each row; an error where the judge gave no usable grade or verdict.
+        """`quality` of each row; an error where the judge returned no usable grade or verdict.
 
         Raises:
-            InputError: the endpoint does not judge, or pairwise a row has no `reference`.
+            InputError: the endpoint returns no verdicts, or in pairwise mode a row has no `reference`.
         """
         if self.mode == "pointwise":
-            grades = self._ask([self._grading(row) for row in rows], _grade)
+            grades = self._answers([self._grading(row) for row in rows], _grade)
             return [one if isinstance(one, OutcomesError) else {"quality": one / 10} for one in grades]
         for number, row in enumerate(rows, start=1):
             if not isinstance(row.get("reference"), str):
@@ -122,22 +122,22 @@ class Judge:
                 )
         first = [self._comparing(row, row["response"], row["reference"]) for row in rows]
         second = [self._comparing(row, row["reference"], row["response"]) for row in rows]
-        verdicts = self._ask([*first, *second], _verdict)
-        said = zip(verdicts[: len(rows)], verdicts[len(rows) :], strict=True)
-        return [_worth(one, other) for one, other in said]
+        verdicts = self._answers([*first, *second], _verdict)
+        pairs = zip(verdicts[: len(rows)], verdicts[len(rows) :], strict=True)
+        return [_worth(one, other) for one, other in pairs]
 
-    def _ask(self, bodies: list[Body], reads: Callable[[Body], Any]) -> list[Any]:
-        kept, key = Answers(self.cache), os.environ.get(self.key_env)
+    def _answers(self, bodies: list[Body], reads: Callable[[Body], Any]) -> list[Any]:
+        cache, key = AnswerCache(self.cache), os.environ.get(self.key_env)
         how: dict[str, Any] = self._how
         return asyncio.run(
-            ask_all(self.endpoint, "/chat/completions", bodies, reads, kept, api_key=key, **how)
+            fetch_all(self.endpoint, "/chat/completions", bodies, reads, cache, api_key=key, **how)
         )
 
     def _grading(self, row: Row) -> Body:
         reference = row.get("reference")
-        given = reference if isinstance(reference, str) else ""
-        mark = _mark(row["query"], row["response"], given)
-        shown = REFERENCE.format(reference=given, mark=mark) if given else ""
+        text = reference if isinstance(reference, str) else ""
+        mark = _mark(row["query"], row["response"], text)
+        shown = REFERENCE.format(reference=text, mark=mark) if text else ""
         fence = FENCE.format(mark=mark)
         return self._body(
             GRADE.format(reference=shown, query=row["query"], answer=row["response"], mark=mark, fence=fence)
@@ -148,23 +148,23 @@ class Judge:
         fence = FENCE.format(mark=mark)
         return self._body(COMPARE.format(query=row["query"], a=a, b=b, mark=mark, fence=fence))
 
-    def _body(self, question: str) -> Body:
+    def _body(self, prompt: str) -> Body:
         return {
             "model": self.model,
-            "messages": [{"role": "user", "content": question}],
+            "messages": [{"role": "user", "content": prompt}],
             "temperature": 0.0,
             "max_tokens": self.max_tokens,
         }
 
 
 def _mark(*texts: str) -> str:
-    """What a text would have to hold a digest of itself to close; equal texts keep their question's key."""
-    told = "\0".join(texts).encode("utf-8", "replace")
-    return hashlib.sha256(told).hexdigest()[:12]
+    """A digest of the texts, so that no text can close its tag; equal texts keep their cache key."""
+    joined = "\0".join(texts).encode("utf-8", "replace")
+    return hashlib.sha256(joined).hexdigest()[:12]
 
 
 def _worth(first: str | OutcomesError, second: str | OutcomesError) -> dict[str, float] | OutcomesError:
-    """Of the response, which stood first and then second."""
+    """Quality of the response, which came first in one comparison and second in the other."""
     if isinstance(first, OutcomesError):
         return first
     if isinstance(second, OutcomesError):
@@ -180,11 +180,11 @@ def _verdict(body: Body) -> str:
     return _end(_VERDICT, body, "a verdict [[A]], [[B]] or [[C]]")
 
 
-def _end(pattern: re.Pattern[str], body: Body, wanted: str) -> str:
+def _end(pattern: re.Pattern[str], body: Body, expected: str) -> str:
     choice = body["choices"][0]
     if choice.get("finish_reason") == "length":
         raise ValueError("the judge's answer was cut off: give it more max_tokens")
     found = pattern.search(choice["message"]["content"] or "")
     if found is None:
-        raise ValueError(f"the judge did not end with {wanted}")
+        raise ValueError(f"the judge did not end with {expected}")
     return found[1]

@@ -1,4 +1,4 @@
-"""How surprised each expert is by the reference: its mean negative log-likelihood, in nats per token.
+"""The reference's mean negative log-likelihood under each expert, in nats per token.
 
 Needs an engine that scores a prompt's own tokens (`prompt_logprobs`, as vLLM has it, through
 /completions). One of the TO-Router paper's four figures (arXiv 2408.12320).
@@ -15,7 +15,7 @@ import httpx
 
 from router.data.outcomes import Row
 from router.errors import OutcomesError
-from router.labels.asking import Answers, Body, ask_all
+from router.labels.answer_cache import AnswerCache, Body, fetch_all
 
 
 class Nll:
@@ -24,7 +24,7 @@ class Nll:
     Args:
         endpoint: such as http://127.0.0.1:8000/v1; it serves every expert under its name.
         template: how query and reference are joined; holds `{query}`, and the reference follows it.
-        cache: JSONL in which answers are kept; a run that was broken off goes on from it.
+        cache: JSONL in which answers are kept; an interrupted run goes on from it.
         key_env: environment variable with the endpoint's key.
     """
 
@@ -55,15 +55,15 @@ class Nll:
         The reference's tokens are those beyond the query's own, so each query is scored with and without.
 
         Raises:
-            InputError: the endpoint does not answer, or gives no `prompt_logprobs`.
+            InputError: the endpoint does not respond, or returns no `prompt_logprobs`.
             OutcomesError: a reference adds no token to its query.
         """
         alone = [self._body(row["expert"], self._prompt(row)) for row in rows]
         whole = [self._body(row["expert"], self._prompt(row) + row["reference"]) for row in rows]
-        kept, key = Answers(self.cache), os.environ.get(self.key_env)
+        cache, key = AnswerCache(self.cache), os.environ.get(self.key_env)
         how: dict[str, Any] = self._how
         found = asyncio.run(
-            ask_all(self.endpoint, "/completions", [*alone, *whole], _logprobs, kept, api_key=key, **how)
+            fetch_all(self.endpoint, "/completions", [*alone, *whole], _logprobs, cache, api_key=key, **how)
         )
         labels: list[dict[str, float] | OutcomesError] = []
         for number, (before, after) in enumerate(
@@ -94,12 +94,12 @@ class Nll:
 
 
 def _logprobs(body: Body) -> list[float]:
-    """Log-probability of each prompt token but the first, which nothing stands before."""
+    """Log-probability of each prompt token except the first, which has no context."""
     found = body["choices"][0].get("prompt_logprobs")
     if not isinstance(found, list):
         raise ValueError("no prompt_logprobs: the engine does not score prompts")
     values = []
     for entry in found[1:]:
-        (token,) = list(entry.values())[:1]  # the prompt's own token stands first
+        (token,) = list(entry.values())[:1]  # the prompt's own token comes first
         values.append(max(float(token["logprob"]), -1e4))
     return values

@@ -10,7 +10,7 @@ import numpy as np
 from router.core import FloatArray
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
-_SAID_CHOICE = re.compile(
+_NAMED_CHOICE = re.compile(
     r"\b(?:answer|choice|option)\b\s*(?:is\b|:)?[\s:*(]*([A-Z])(?!['’]?[A-Z0-9])", re.IGNORECASE
 )
 _LONE_CHOICE = re.compile(r"(?<![A-Za-z0-9])([A-Z])(?!['’]?[A-Za-z0-9])")
@@ -33,7 +33,7 @@ class Exact:
 
 
 class Contains:
-    """1 when the reference stands in the response as whole words."""
+    """1 when the response contains the reference as whole words."""
 
     def label(
         self, responses: Sequence[str], references: Sequence[str], queries: Sequence[str]
@@ -86,13 +86,13 @@ def last_number(text: str) -> float | None:
 
 
 def _letter(text: str) -> str | None:
-    """The letter that a response settles on: the last that it says is its answer, else the last alone.
+    """The letter that a response settles on: the last one named as the answer, else the last one alone.
 
     An "A" or "I" with which a phrase begins counts only where there is no other letter.
     """
-    for pattern, words in ((_SAID_CHOICE, "aiI"), (_LONE_CHOICE, "AI"), (_LONE_CHOICE, "I")):
-        if said := _letters(pattern, text, words=words):
-            return said[-1]
+    for pattern, words in ((_NAMED_CHOICE, "aiI"), (_LONE_CHOICE, "AI"), (_LONE_CHOICE, "I")):
+        if letters := _letters(pattern, text, words=words):
+            return letters[-1]
     return None
 
 

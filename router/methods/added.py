@@ -1,9 +1,9 @@
-"""An expert more, learnt from a few probes beside a method that stays as it is.
+"""One more expert, learnt from a few probes, beside a fitted method that is not changed.
 
-The new expert is taken to find hard what the pool finds hard, and what it does otherwise is a Gaussian
-process (Rasmussen and Williams 2006, chapter 2) over the pool's scores and, where the probes speak
-clearly for it, over the query's embedding. What the other experts did on the very same probes tells
-how lucky the draw of probes was: a control variate (Lavenberg and Welch 1981).
+The new expert is assumed to find the same queries hard as the pool; its deviation from that is a Gaussian
+process (Rasmussen and Williams 2006, chapter 2) over the pool's scores and, where the probes clearly
+support it, over the query's embedding. The other experts' outcomes on the same probes show how lucky the
+draw of probes was: a control variate (Lavenberg and Welch 1981).
 """
 
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ from router.methods.contract import RoutingMethod
 from router.methods.registry import make, method_class
 
 POOLED = 3.0
-"""How much more the mean over the pool weighs than one expert's own score."""
+"""Weight of the mean over the pool, relative to one expert's own score."""
 SCORES, LUCK = 0.8, 0.25
-"""Prior variances, as multiples of the noise, of what follows scores and of what follows luck; chosen on
-recorded outcomes by leaving one expert out at a time, see docs/research-log.md."""
+"""Prior variances, as multiples of the noise, of the parts that follow scores and luck; chosen on recorded
+outcomes by leaving one expert out at a time, see docs/research-log.md."""
 EMBEDDING = (0.0, 0.3, 3.0)
-"""Prior variances that are tried for what follows the embedding…"""
+"""Prior variances that are tried for the part that follows the embedding."""
 CLEARLY = 3.0
-"""…where any but none needs this much more log evidence: a Bayes factor of 20."""
+"""Log evidence that any but 0 needs in addition: a Bayes factor of 20."""
 
 
 class AddedRouter:
-    """A fitted method and one expert more, the last of the pool.
+    """A fitted method and one more expert, the last of the pool.
 
     Args:
         base: the method of the others, `{"name": …, "params": {…}}`.
@@ -68,13 +68,15 @@ class AddedRouter:
 
         Args:
             fitted: the method that scores the others.
-            quality: [n] what the new expert reached; NaN where it was not asked.
-            others: [n, experts] what the others reached on these probes; NaN where unknown.
-            means: [experts] what the others reach on average over all that is asked.
-            centre: [dimension] the mean embedding of all that is asked; the probes' when left out.
+            probes: [n] queries.
+            quality: [n] measured quality of the new expert; NaN where not measured.
+            others: [n, experts] measured quality of the others on these probes; NaN where unknown.
+            means: [experts] the others' mean quality over all queries, not only the probes.
+            centre: [dimension] the mean embedding of all queries; by default the probes'.
         """
-        asked = np.isfinite(quality)
-        probes, quality, others = probes.take(np.flatnonzero(asked)), quality[asked], others[asked]
+        measured = np.isfinite(quality)
+        probes, quality = probes.take(np.flatnonzero(measured)), quality[measured]
+        others = others[measured]
         scores = fitted.score(probes)
         ease = scores - means
         luck = np.where(np.isfinite(others), others - scores, 0.0)
@@ -90,7 +92,7 @@ class AddedRouter:
 
     @property
     def mean(self) -> float:
-        """What the new expert reaches on average over all that is asked."""
+        """The new expert's mean quality over all queries."""
         return float(np.clip(self.intercept_[0], 0.0, 1.0))
 
     def score(self, queries: QueryBatch) -> FloatArray:
@@ -128,14 +130,14 @@ OWN = ("means", "centre", "intercept", "score_weights", "embedding_weights")
 
 
 def _gram(values: FloatArray) -> FloatArray:
-    """Inner products of rows, their mean over the pool being a feature of its own, [n, n]."""
+    """Inner products of rows, with their mean over the pool as one more feature, [n, n]."""
     pooled = POOLED * values.mean(axis=1)
     gram: FloatArray = values @ values.T + np.outer(pooled, pooled)
     return gram
 
 
 def _apply(values: FloatArray, dual: FloatArray) -> FloatArray:
-    """Weights of the values, [experts], that `_gram` and these dual weights stand for."""
+    """Weights of the values, [experts], from the dual weights of `_gram`."""
     weights: FloatArray = values.T @ dual + POOLED**2 * (values.mean(axis=1) @ dual) / values.shape[1]
     return weights
 

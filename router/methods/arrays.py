@@ -1,4 +1,4 @@
-"""Take a method's arrays out of a saved policy, and say clearly when they do not fit."""
+"""Take a method's arrays from a saved policy, with a clear error when they do not fit."""
 
 from collections.abc import Mapping
 
@@ -13,6 +13,6 @@ def take(arrays: Mapping[str, FloatArray], *names: str) -> list[FloatArray]:
         WeightsError: one is missing, or there are others.
     """
     if set(arrays) != set(names):
-        found, wanted = ", ".join(sorted(arrays)) or "none", ", ".join(sorted(names))
-        raise WeightsError(f"stored arrays are {found}, this method has {wanted}")
+        stored, expected = ", ".join(sorted(arrays)) or "none", ", ".join(sorted(names))
+        raise WeightsError(f"stored arrays are {stored}, this method has {expected}")
     return [arrays[name] for name in names]

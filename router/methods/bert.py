@@ -1,4 +1,4 @@
-"""The encoder itself, fine-tuned end to end with a head over the pool: the TO-Router paper's BERT router.
+"""The encoder, fine-tuned end to end with a head over the pool: the TO-Router paper's BERT router.
 
 Devlin et al. (NAACL 2019), with the paper's soft label or a probability for each expert (arXiv 2408.12320).
 Needs torch and transformers to learn and to score, and reads the queries' texts, not their embeddings;
@@ -27,13 +27,15 @@ OWN = ("head.weight", "head.bias", "means", "scale")
 
 
 class BertRouter:
-    """Args:
-    encoder: `default`, a folder or a hub id: the BERT to start from, and its tokeniser.
-    head: `soft_label` (the paper's) or `probability`.
-    temperature: of the soft label; it multiplies the qualities.
-    epochs: the most that are tried; the best on held-out queries is kept.
-    rate: the encoder's learning rate.
-    max_tokens: of a query that are read.
+    """A fine-tuned BERT with a linear head over the pool.
+
+    Args:
+        encoder: `default`, a folder or a hub id: the BERT to start from, and its tokeniser.
+        head: `soft_label` (the paper's) or `probability`.
+        temperature: of the soft label; it multiplies the qualities.
+        epochs: maximum number; the best one on held-out queries is kept.
+        rate: the encoder's learning rate.
+        max_tokens: tokens of a query that are read.
     """
 
     name: ClassVar[str] = "bert"
@@ -95,8 +97,8 @@ class BertRouter:
 
     def score(self, queries: QueryBatch) -> FloatArray:
         logits = self._model.logits(list(queries.texts))
-        said = Head(self.head, self.temperature).deviations(logits, self.means_)
-        scores: FloatArray = np.clip(self.means_ + self.scale_ * said, 0.0, 1.0)
+        deviations = Head(self.head, self.temperature).deviations(logits, self.means_)
+        scores: FloatArray = np.clip(self.means_ + self.scale_ * deviations, 0.0, 1.0)
         return scores
 
     def arrays(self) -> dict[str, FloatArray]:
@@ -172,22 +174,22 @@ class _Model:
             shuffled = inside[order.permutation(len(inside))]
             for at in range(0, len(shuffled), BATCH):
                 rows = shuffled[at : at + BATCH]
-                asked = [texts[int(row)] for row in rows]
-                for batch in self._tokeniser.batches(asked, BATCH):  # one batch, its rows reordered
+                part = [texts[int(row)] for row in rows]
+                for batch in self._tokeniser.batches(part, BATCH):  # one batch, its rows reordered
                     truth = torch.from_numpy(quality[rows[batch.rows]].astype(np.float32))
                     optimiser.zero_grad()
                     head.loss(self._forward(batch), truth).backward()
                     torch.nn.utils.clip_grad_norm_(self._bert.parameters(), 1.0)
                     optimiser.step()
                     schedule.step()
-            said = torch.from_numpy(self.logits([texts[int(row)] for row in outside]))
-            loss = float(head.loss(said, torch.from_numpy(quality[outside])))
+            logits = torch.from_numpy(self.logits([texts[int(row)] for row in outside]))
+            loss = float(head.loss(logits, torch.from_numpy(quality[outside])))
             if loss < best:
                 best, kept = loss, self.weights()
         return kept
 
     def logits(self, texts: list[str]) -> FloatArray:
-        """[n, experts]"""
+        """Logits of each text, [n, experts]."""
         found: FloatArray = np.empty((len(texts), self._head.out_features))
         self._bert.eval()
         with self._torch.inference_mode():
@@ -201,7 +203,11 @@ class _Model:
         return {name: value.detach().numpy().copy() for name, value in found.items()}
 
     def set_weights(self, weights: Mapping[str, FloatArray]) -> None:
-        """Raises WeightsError when names or shapes are not this BERT's."""
+        """Load stored weights.
+
+        Raises:
+            WeightsError: names or shapes are not this BERT's.
+        """
         torch = self._torch
         try:
             for part, module in (("bert.", self._bert), ("head.", self._head)):

@@ -1,6 +1,6 @@
-"""Groups of queries, and what every expert reaches in each: k-means clusters, or tasks that are told.
+"""Every expert's mean quality in groups of queries: k-means clusters, or labelled tasks.
 
-Shrunk per-cluster means, as Avengers (arXiv 2508.12631) and UniRoute (arXiv 2502.08773) route.
+Shrunk per-cluster means, as in Avengers (arXiv 2508.12631) and UniRoute (arXiv 2502.08773).
 """
 
 from collections.abc import Mapping
@@ -16,22 +16,22 @@ from router.methods.shrink import global_means
 STRENGTH = 20.0
 """The pool's means count as this many queries of a group."""
 ROUND = 0.1
-"""Weight of a round spread beside the one that was seen."""
+"""Weight of a spherical covariance beside the measured one."""
 STEPS, MOST_CLUSTERED = 10, 4000
 """Rounds of k-means, and queries that take part in them; of more, a sample."""
 
 MOST_TASKS = 1000
-"""With more of them a task is no task but a query's name."""
+"""With more of them the labels are names of queries, not tasks."""
 
 
 class ClustersRouter:
     """Soft membership in k-means clusters, times the clusters' shrunk means.
 
     Args:
-        clusters: how many; fewer where there are fewer than 25 queries for each.
+        clusters: their number; fewer where there are fewer than 25 queries for each.
         sharpness: of the soft membership, exp(sharpness × cosine similarity to the centre).
-        soft: whether queries teach all clusters by their membership, not their own one only; many
-            soft clusters are nearest neighbours at a fraction of the work.
+        soft: whether a query counts in all clusters by its membership, not only in its own; many soft
+            clusters approximate nearest neighbours at a fraction of the work.
     """
 
     name: ClassVar[str] = "clusters"
@@ -74,11 +74,11 @@ class ClustersRouter:
 class TasksRouter:
     """The posterior of a task classifier times the tasks' shrunk means.
 
-    The classifier is a linear discriminant (Fisher 1936). Task labels teach it and are never asked for
-    when it scores. Without any, or with more than 1,000 different ones, clusters stand in.
+    The classifier is a linear discriminant (Fisher 1936). It learns from task labels and scores without
+    them. Without labels, or with more than 1,000 different ones, clusters replace them.
 
     Args:
-        clusters: how many stand in for tasks where none are told.
+        clusters: number of clusters where the training data has no task labels.
     """
 
     name: ClassVar[str] = "tasks"
@@ -100,7 +100,7 @@ class TasksRouter:
         apart = embeddings - centres[labels]
         spread = apart.T @ apart / len(apart)
         width = len(spread)
-        # Towards a round spread (Friedman 1989), and never singular: few queries may span little.
+        # Towards a spherical covariance (Friedman 1989), and never singular: few queries may span little.
         round_ = max(float(np.trace(spread)), 1e-3) / width
         weights = np.linalg.solve(spread + ROUND * round_ * np.eye(width), centres.T)
         self.intercept_ = np.log(count + 1) - 0.5 * (centres.T * weights).sum(axis=0)
@@ -126,18 +126,19 @@ class TasksRouter:
         if training.tasks is not None and len(set(training.tasks)) <= MOST_TASKS:
             return np.unique(np.array(training.tasks), return_inverse=True)[1]
         count = max(1, min(self.clusters, len(training) // 20))
-        found = _k_means(training.queries.embeddings.astype(np.float32), count, seed=seed)[1]
-        return np.unique(found, return_inverse=True)[1]
+        labels = _k_means(training.queries.embeddings.astype(np.float32), count, seed=seed)[1]
+        return np.unique(labels, return_inverse=True)[1]
 
 
 def group_means(quality: FloatArray, members: FloatArray) -> FloatArray:
     """Mean quality of every expert in every group, [groups, experts], pulled to the pool's means.
 
-    How a group sets the experts against each other is pulled further, by as much as chance would explain
-    it: which of many experts is the best of a group is partly luck (empirical Bayes: Efron and Morris 1973).
+    The differences between experts in a group are shrunk further, as far as chance explains them: the best
+    of many experts in a group is partly luck (empirical Bayes: Efron and Morris 1973).
 
     Args:
-        members: [n, groups] how far a query belongs to a group; rows sum to 1.
+        quality: [n, experts] in [0, 1]; NaN where not measured.
+        members: [n, groups] membership of a query in a group; rows sum to 1.
     """
     means, seen = global_means(quality), np.isfinite(quality)
     count = members.T @ seen + STRENGTH

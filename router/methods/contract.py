@@ -1,7 +1,7 @@
-"""What a routing method is: fit on outcomes, score a batch of queries, hand over its arrays.
+"""The contract of a routing method: fit on outcomes, score a batch of queries, return its arrays.
 
-A user's own method is one file that satisfies this Protocol, announced through the
-entry-point group `to_router.methods`; `train`, `compare` and serving then know it by name.
+A user's own method is one file that satisfies this Protocol, registered through the
+entry-point group `to_router.methods`; `train`, `compare` and serving then find it by name.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from router.core import FloatArray, IntArray, QueryBatch, TrainingSet
 class RoutingMethod(Protocol):
     """Predicts the quality of every expert of the pool for a query.
 
-    The constructor stores its keyword arguments and does nothing else; `params` gives
-    them back as JSON. What was learned ends in `_`. Fitting twice is fitting once.
+    The constructor stores its keyword arguments and does nothing else; `params` returns
+    them as JSON values. Learned attributes end in `_`. A second `fit` replaces the first.
     """
 
     name: ClassVar[str]
@@ -38,7 +38,7 @@ class RoutingMethod(Protocol):
         ...
 
     def arrays(self) -> dict[str, FloatArray]:
-        """What was learned, as named arrays for safetensors."""
+        """The learned attributes, as named arrays for safetensors."""
         ...
 
     @classmethod
@@ -53,7 +53,7 @@ class RoutingMethod(Protocol):
 
 @runtime_checkable
 class CrosswiseMethod(RoutingMethod, Protocol):
-    """A method that cross-validates inside its own fit, and so has out-of-fold scores to give."""
+    """A method that cross-validates inside its own fit, and can return the out-of-fold scores."""
 
     def fit_crosswise(self, training: TrainingSet, folds: IntArray, *, seed: int) -> FloatArray:
         """Fit on everything; returns each row's score by members that never saw its fold, [n, experts]."""

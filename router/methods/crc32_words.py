@@ -1,6 +1,6 @@
-"""How words were hashed before `features.hashed_words`: for policies that were saved then.
+"""The hash of words before `features.hashed_words`, for policies that were saved with it.
 
-Not to be changed: a saved policy's weights stand at these columns.
+Not to be changed: a saved policy's weights are at these columns.
 """
 
 import re

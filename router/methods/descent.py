@@ -1,8 +1,8 @@
-"""Train small networks by gradient descent with early stopping; torch teaches, numpy scores.
+"""Train small networks by gradient descent with early stopping, with torch; they score with numpy.
 
 Two heads: the probability that each expert is right, and the TO-Router paper's soft label over the pool
-(arXiv 2408.12320). How many epochs help and how much of what was learnt holds are found on held-out rows,
-then everything is learnt from.
+(arXiv 2408.12320). The number of epochs and the scale of the deviations are chosen on held-out rows, then
+the network is trained on all rows.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ class Head:
     def loss(self, logits: Any, quality: Any) -> Any:
         """Mean loss of torch tensors; `quality` is NaN where nothing was measured.
 
-        A soft label is made of what was measured: the others' shares are left out of it.
+        A soft label covers the measured experts only.
         """
         import torch
 
@@ -61,11 +61,11 @@ class Head:
             return (each * seen).sum() / seen.sum().clamp(min=1)
         far = torch.full_like(logits, -1e4)
         label = torch.softmax(torch.where(seen, self.temperature * known, far), dim=1)
-        said = torch.log_softmax(torch.where(seen, logits, far), dim=1)
-        return -(label * said).sum(dim=1)[seen.any(dim=1)].mean()
+        predicted = torch.log_softmax(torch.where(seen, logits, far), dim=1)
+        return -(label * predicted).sum(dim=1)[seen.any(dim=1)].mean()
 
     def first_bias(self, means: FloatArray) -> FloatArray:
-        """The bias under which a network that knows nothing says the means, [experts]."""
+        """The bias with which an untrained network predicts the means, [experts]."""
         if self.kind == "soft_label":
             flat: FloatArray = self.temperature * (means - means.mean())
             return flat
@@ -74,24 +74,24 @@ class Head:
         return bias
 
     def deviations(self, logits: FloatArray, means: FloatArray) -> FloatArray:
-        """What the logits say beyond the means, [n, experts], in units of quality."""
+        """Deviations of the predictions from the means, [n, experts], in units of quality."""
         if self.kind == "probability":
-            said: FloatArray = 1 / (1 + np.exp(-np.clip(logits, -30, 30))) - means
-            return said
+            above: FloatArray = 1 / (1 + np.exp(-np.clip(logits, -30, 30))) - means
+            return above
         contrast = (logits - logits.mean(axis=1, keepdims=True)) / self.temperature
         apart: FloatArray = contrast - (means - means.mean())
         return apart
 
 
 def scale_of(deviations: FloatArray, quality: FloatArray, means: FloatArray, *, most: float) -> float:
-    """By how much held-out rows say that deviations should be multiplied, from 0 to `most`.
+    """The factor for deviations that fits held-out rows best, from 0 to `most`.
 
     Least squares; below 1 it shrinks towards the means.
     """
     seen = np.isfinite(quality)
-    said, true = deviations[seen], (quality - means)[seen]
-    power = float(said @ said)
-    return float(np.clip(said @ true / power, 0.0, most)) if power > 0 else 0.0
+    predicted, true = deviations[seen], (quality - means)[seen]
+    power = float(predicted @ predicted)
+    return float(np.clip(predicted @ true / power, 0.0, most)) if power > 0 else 0.0
 
 
 def descend(
@@ -107,13 +107,19 @@ def descend(
     decay: float,
     epochs: int,
 ) -> tuple[Weights, float]:
-    """Weights learnt from all rows, and the scale of their deviations that held-out rows ask for.
+    """Weights learnt from all rows, and the scale of their deviations that fits held-out rows.
 
     Args:
         start: makes the first weights.
-        features: [n, dimension]. quality: [n, experts], NaN where not measured.
-        rate, decay: AdamW's learning rate and weight decay (Loshchilov and Hutter, ICLR 2019).
-        epochs: the most that are tried.
+        forward: (weights, features, training) → logits.
+        head: the loss, and the deviations of the logits.
+        features: [n, dimension].
+        quality: [n, experts], NaN where not measured.
+        means: [experts] of the training data.
+        seed: of the weights, the held-out rows and the order of the batches.
+        rate: AdamW's learning rate (Loshchilov and Hutter, ICLR 2019).
+        decay: AdamW's weight decay.
+        epochs: maximum number.
     """
     import torch
 
@@ -155,9 +161,9 @@ def descend(
         with torch.no_grad():
             tensors = {name: torch.from_numpy(value) for name, value in early.items()}
             logits = forward(tensors, x[torch.from_numpy(outside)], False).numpy().astype(np.float64)
-        said = head.deviations(logits, means)
+        deviations = head.deviations(logits, means)
         most = 1.0 if head.kind == "probability" else MOST_SCALE
-        scale = scale_of(said, quality[outside], means, most=most)
+        scale = scale_of(deviations, quality[outside], means, most=most)
         torch.manual_seed(seed)
         whole, _ = run(np.arange(len(features)), max(best, 1), None)
     return whole, scale

@@ -1,8 +1,8 @@
-"""Similarity-weighted ranking: a Bradley–Terry model of who beats whom on queries like this one.
+"""Similarity-weighted ranking: a Bradley–Terry model of which expert beats which on similar queries.
 
 Bradley and Terry (1952), weighted by similarity as RouteLLM's ranking router (arXiv 2406.18665). It reads
-only which of two experts did better, so pairwise verdicts teach it as well as graded ones; what all
-queries say counts as a prior.
+only which of two experts did better, so it learns from pairwise verdicts as well as from grades; the
+outcomes of all queries are its prior.
 """
 
 from collections.abc import Mapping
@@ -16,19 +16,21 @@ from router.methods.arrays import take
 from router.methods.shrink import global_means
 
 MISSING = -1.0
-"""Stands for a quality that was not measured; stored numbers must be finite."""
+"""Stored for a quality that was not measured, because stored numbers must be finite."""
 STEPS = 50
-"""Of minorisation–maximisation (Hunter 2004)."""
+"""Steps of minorisation–maximisation (Hunter 2004)."""
 CHUNK = 64
 DRAWN = 0.5
-"""Games that every pair is taken to have drawn, so that nobody's strength is without bound."""
+"""Draws added to every pair, so that every strength is finite."""
 
 
 class EloRouter:
-    """Args:
-    k: how many neighbours' games count; fewer where fewer were seen.
-    sharpness: weight of a neighbour = exp(sharpness × cosine similarity).
-    strength: all queries together count as this many games of each pair.
+    """Bradley–Terry strengths from the games of the nearest training queries.
+
+    Args:
+        k: number of neighbours; fewer where the training data is smaller.
+        sharpness: weight of a neighbour = exp(sharpness × cosine similarity).
+        strength: all queries together count as this many games of each pair.
     """
 
     name: ClassVar[str] = "elo"
@@ -59,7 +61,7 @@ class EloRouter:
         np.fill_diagonal(share, 0.0)
         self.prior_ = share
         strengths = _bradley_terry(self.strength * share[None])[0]
-        # A difference of strengths is worth as much quality as the means of all queries say.
+        # The scale from strengths to quality is that of the means over all queries.
         around = strengths - strengths.mean()
         slope = float(around @ (means - means.mean())) / max(float(around @ around), 1e-12)
         self.line_ = np.array([max(slope, 0.0), means.mean() - max(slope, 0.0) * strengths.mean()])
@@ -94,7 +96,7 @@ class EloRouter:
         rows = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
         near = np.take_along_axis(similarity, rows, axis=1)
         weight = np.exp(self.sharpness * (near - near.max(axis=1, keepdims=True)))
-        # Weights sum to the games that they stand for (Kish's effective sample size).
+        # Weights sum to the effective number of games (Kish's effective sample size).
         weight *= (weight.sum(axis=1) / (weight**2).sum(axis=1))[:, None]
         wins = _wins(self.quality_[rows], weight.astype(np.float32)) + self.strength * self.prior_
         slope, intercept = self.line_
@@ -106,7 +108,8 @@ def _wins(quality: FloatArray, weight: FloatArray) -> FloatArray:
     """Weighted wins of each expert (rows) over each other (columns); a draw is half a win for both.
 
     Args:
-        quality: [n, k, experts]. weight: [n, k].
+        quality: [n, k, experts].
+        weight: [n, k].
     """
     n, _, width = quality.shape
     seen = (quality >= 0).astype(np.float32)

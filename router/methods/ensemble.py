@@ -1,10 +1,10 @@
 """Several methods blended, with weights that cross-validation chooses.
 
-Stacked generalisation (Wolpert 1992; Breiman 1996), apart for two parts of a score: how a query lifts or
-lowers all experts (the level), and how it sets one expert against the others (the contrast), which alone
-decides. Both are deviations from the experts' means. The level is weighed by least squares, which
-calibrates it. The contrast is weighed half by least squares and half equally, and taken as strongly as
-decides best out of fold: least squares does not ask what a decision asks (docs/research-log.md).
+Stacked generalisation (Wolpert 1992; Breiman 1996), separately for two parts of a score: the mean over
+the experts (the level), and the differences between them (the contrast), which alone decide. Both are
+deviations from the experts' means. The level is weighed by least squares, which calibrates it. The
+contrast is weighed half by least squares and half equally, and scaled so that its decisions out of fold
+are best: least squares minimises another loss than that of decisions (docs/research-log.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ FOLDS = 5
 SCALES = tuple(np.geomspace(0.7, 4.0, 13).round(3).tolist())
 """Multiples of the blended contrast that are tried."""
 TRIED_WEIGHTS = (0.0, *np.geomspace(0.003, 3.0, 25).tolist())
-"""Cost weights at which a blend's decisions are tried…"""
+"""Cost weights at which a blend's decisions are tried."""
 BEST_QUALITY = 0.1
-"""…and what cost weight 0 counts beside their area."""
+"""Weight of the quality at cost weight 0, beside the area over the others."""
 NEAR = 0.0005
-"""Of scales that decide as well as the best but for this much, the one that predicts best is taken."""
+"""Among scales whose decisions are within this much of the best, the one that predicts best is taken."""
 
 
 class EnsembleRouter:
@@ -63,9 +63,9 @@ class EnsembleRouter:
         apart = np.empty((len(members), *training.quality.shape))
         for fold in np.unique(folds):
             inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            part, asked = training.take(inside), training.queries.take(outside)
+            part, queries = training.take(inside), training.queries.take(outside)
             for number, member in enumerate(self._members()):
-                apart[number, outside] = self._make(member).fit(part, seed=seed).score(asked)
+                apart[number, outside] = self._make(member).fit(part, seed=seed).score(queries)
         self.means_ = global_means(training.quality)
         target = filled(training) - self.means_
         level, contrast = _parts(apart - self.means_)
@@ -120,8 +120,9 @@ class EnsembleRouter:
         """Weights of the members' contrasts, [members].
 
         Args:
-            contrast: [members, n, experts] out of fold.
-            squares: the weights that least squares asks for, [members].
+            contrast: [members, n, experts], out of fold.
+            squares: the weights of least squares, [members].
+            training: the outcomes that the decisions are compared with.
         """
         shares = np.full(len(contrast), 1 / len(contrast))
         if squares.sum() > 0:
@@ -133,23 +134,23 @@ class EnsembleRouter:
         return weights
 
     def _blend(self, scores: FloatArray) -> FloatArray:
-        """[members, n, experts] → [n, experts]"""
+        """The weighted scores: [members, n, experts] → [n, experts]."""
         level, contrast = _parts(scores - self.means_)
         moved = np.tensordot(self.level_, level, axes=1)[:, None] + np.tensordot(
             self.contrast_, contrast, axes=1
         )
         blended = self.means_ + moved
-        # A query that is easy for all is moved down whole: cut at 1, its experts would look alike.
+        # An easy query's scores are moved down together: clipped at 1, its experts would look equal.
         above = np.maximum(blended.max(axis=1, keepdims=True) - 1.0, 0.0)
         whole: FloatArray = np.clip(blended - above, 0.0, 1.0)
         return whole
 
 
 class _Worth:
-    """What contrasts are worth by the decisions they make, on outcomes they did not see.
+    """The worth of contrasts by their decisions, on outcomes that they did not see.
 
-    The area under the quality that they reach against its cost, at the experts' mean costs; where no
-    cost is known, how little they are off.
+    The area under their quality over its cost, at the experts' mean costs; where no cost is known, the
+    negative prediction error.
     """
 
     def __init__(self, training: TrainingSet, means: FloatArray) -> None:
@@ -182,7 +183,7 @@ class _Worth:
 
 
 class AutoRouter(EnsembleRouter):
-    """The default: what has proved itself together; cross-validation weighs it for the data at hand.
+    """The default: members that work well together; cross-validation weighs them for the data.
 
     A saved policy names its members, so that it stays readable when the default gets better.
     """

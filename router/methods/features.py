@@ -1,4 +1,4 @@
-"""What a query's text shows beside its embedding: hashed words and word pairs, and its surface.
+"""Features of a query's text beside its embedding: hashed words and word pairs, and its surface.
 
 numpy over the bytes of a whole batch, no loop over words; equal in every process (Python's `hash` is not).
 """
@@ -20,7 +20,7 @@ CHUNK = 256
 BASE = np.uint64(0x5851F42D4C957F2D)
 """Base of the rolling hash (Karp and Rabin 1987), modulo 2⁶⁴; odd, so that it has an inverse."""
 MIX, PAIR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
-"""Odd numbers that spread a hash over its upper bits, and tell a pair's first word from its second."""
+"""Odd numbers that spread a hash over its upper bits, and distinguish a pair's first word from its second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ def _surface(texts: Sequence[str]) -> FloatArray:
     batch = _Bytes.of(texts)
     owner = np.repeat(np.arange(len(texts)), np.diff(batch.starts))
     counts = np.bincount(owner * 256 + batch.codes, minlength=256 * len(texts)).reshape(-1, 256)
-    told = (counts @ _COUNTED).astype(np.float64)
-    digits, lines, upper, signs, foreign, asks, spaces, inner = told.T
+    totals = (counts @ _COUNTED).astype(np.float64)
+    digits, lines, upper, signs, foreign, question_marks, spaces, inner = totals.T
     size = np.diff(batch.starts) - 1 - inner  # characters: neither separators nor inner bytes of one
     spaces = spaces - 1  # the separator
     words = _per_text(batch.spaces[:-1] & ~batch.spaces[1:], batch.starts, shift=1)
@@ -97,7 +97,7 @@ def _surface(texts: Sequence[str]) -> FloatArray:
         3 * upper / some,
         10 * signs / some,
         3 * foreign / some,
-        np.log1p(asks),
+        np.log1p(question_marks),
     )
     return np.stack(columns, axis=1)
 
@@ -107,7 +107,7 @@ class _Bytes:
     """A batch's texts in UTF-8, one after the other, a space before each and one at the end."""
 
     codes: IntArray  # [bytes] uint8
-    starts: IntArray  # [n + 1] where each text's separator stands
+    starts: IntArray  # [n + 1] position of each text's separator
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "_Bytes":
@@ -137,9 +137,9 @@ class _Bytes:
         letters = np.flatnonzero(_LETTER[codes[:-1]] & _CLOSES[codes[1:]])
         if not len(letters):
             return found
-        place = np.arange(len(codes))
-        solid = np.maximum.accumulate(np.where(self.spaces, 0, place))
-        line = np.maximum.accumulate(np.where(codes == ord("\n"), place, 0))
+        position = np.arange(len(codes))
+        solid = np.maximum.accumulate(np.where(self.spaces, 0, position))
+        line = np.maximum.accumulate(np.where(codes == ord("\n"), position, 0))
         start = self.starts[np.searchsorted(self.starts, letters, side="right") - 1]
         before = letters - 1 - (codes[letters - 1] == ord("("))
         fresh = np.maximum(line[before], start) >= solid[before]
@@ -169,7 +169,7 @@ def _sums(entries: FloatArray, starts: IntArray) -> FloatArray:
 
 
 def _per_text(marks: BoolArray, starts: IntArray, *, shift: int = 0) -> IntArray:
-    """How many marked bytes each text has, [n]; mark `i` stands for byte `i + shift`."""
+    """How many marked bytes each text has, [n]; mark `i` is that of byte `i + shift`."""
     return np.diff(np.searchsorted(np.flatnonzero(marks) + shift, starts))
 
 

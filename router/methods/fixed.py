@@ -1,4 +1,4 @@
-"""Always the same scores: each expert's mean quality. With `expert`, always that one."""
+"""The same scores for every query: each expert's mean quality, or one preferred expert."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -31,7 +31,7 @@ class FixedRouter:
         means = global_means(training.quality)
         if self.column is not None:
             if not 0 <= self.column < len(means):
-                raise MethodError(f"column must lie in 0..{len(means) - 1}, found {self.column}")
+                raise MethodError(f"column must be in 0..{len(means) - 1}, found {self.column}")
             means = np.where(np.arange(len(means)) == self.column, 1.0, means * 0.5)
         self.means_ = means
         return self

@@ -11,7 +11,7 @@ def hull(costs: FloatArray, quality: FloatArray) -> tuple[FloatArray, FloatArray
     kept: list[tuple[float, float]] = []
     for x, y in zip(costs[order], quality[order], strict=True):
         if kept and y <= kept[-1][1]:
-            continue  # dearer and no better
+            continue  # more expensive and no better
         while len(kept) >= 2 and _below(kept[-2], kept[-1], (x, y)):
             kept.pop()
         kept.append((float(x), float(y)))
@@ -22,8 +22,8 @@ def hull(costs: FloatArray, quality: FloatArray) -> tuple[FloatArray, FloatArray
 def area(costs: FloatArray, quality: FloatArray, low: float, high: float) -> float:
     """AIQ: the mean height of the points' hull between two costs.
 
-    Beyond its dearest point a hull goes on level; below its cheapest it is taken as level too, for
-    nothing cheaper than its cheapest point is known of it.
+    Beyond its most expensive point a hull continues level; below its cheapest it is taken as level too,
+    because no cheaper point is known.
     """
     if high <= low:
         return float(np.max(quality))

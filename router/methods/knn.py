@@ -1,4 +1,4 @@
-"""k nearest neighbours: what the pool did on the training queries most like this one.
+"""k nearest neighbours: the experts' outcomes on the most similar training queries.
 
 Fix and Hodges (1951); for routing, the TO-Router paper (arXiv 2408.12320) and arXiv 2505.12601, which
 finds a tuned kNN at the level of learned routers. Neighbours are weighted by similarity and pulled
@@ -24,10 +24,12 @@ MOST_CELLS = 1 << 24
 
 
 class KnnRouter:
-    """Args:
-    k: how many neighbours speak; fewer where fewer were seen.
-    sharpness: weight of a neighbour = exp(sharpness × cosine similarity); 0 for all alike.
-    strength: the pool's means count as this many neighbours.
+    """The similarity-weighted mean over the nearest training queries.
+
+    Args:
+        k: number of neighbours; fewer where the training data is smaller.
+        sharpness: weight of a neighbour = exp(sharpness × cosine similarity); 0 for equal weights.
+        strength: the pool's means count as this many neighbours.
     """
 
     name: ClassVar[str] = "knn"
@@ -53,7 +55,7 @@ class KnnRouter:
     def score(self, queries: QueryBatch) -> FloatArray:
         similarity, rows = self._search(queries.embeddings, min(self.k, len(self.index_)))
         weight = np.exp(self.sharpness * (similarity - similarity[:, :1]))
-        # Weights sum to the number of neighbours that they stand for (Kish's effective sample size).
+        # Weights sum to the effective number of neighbours (Kish's effective sample size).
         effective = weight.sum(axis=1) ** 2 / (weight**2).sum(axis=1)
         near = np.einsum("nk,nke->ne", weight / weight.sum(axis=1, keepdims=True), self.quality_[rows])
         share = (effective / (effective + self.strength))[:, None]
@@ -88,11 +90,13 @@ class _Searcher:
             self._rows = index.astype(np.float32)
 
     def __call__(self, embeddings: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-        asked = np.ascontiguousarray(embeddings, dtype=np.float32)
+        queries = np.ascontiguousarray(embeddings, dtype=np.float32)
         if self._faiss is not None:
-            found: tuple[FloatArray, IntArray] = self._faiss.search(asked, k)
+            found: tuple[FloatArray, IntArray] = self._faiss.search(queries, k)
             return found
-        parts = [self._nearest(asked[at : at + self._chunk], k) for at in range(0, len(asked), self._chunk)]
+        parts = [
+            self._nearest(queries[at : at + self._chunk], k) for at in range(0, len(queries), self._chunk)
+        ]
         if len(parts) == 1:
             return parts[0]
         return (
@@ -100,8 +104,8 @@ class _Searcher:
             np.concatenate([np.empty((0, k), np.int64), *(rows for _, rows in parts)]),
         )
 
-    def _nearest(self, asked: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-        similarity = asked @ self._rows.T
+    def _nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        similarity = queries @ self._rows.T
         if k < similarity.shape[1]:
             rows = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
         else:

@@ -25,7 +25,7 @@ class LinearRouter:
     """Ridge on the embedding, with or without the text's surface.
 
     Args:
-        penalty: of the squared weights; the more, the nearer to the expert's mean.
+        penalty: of the squared weights; a higher one pulls closer to the expert's mean.
         surface: whether length, digits, options and the like are features too.
     """
 
@@ -71,11 +71,11 @@ class LinearRouter:
 
 
 class LexicalRouter:
-    """Ridge on hashed words and word pairs, rare ones weighing more: what the words themselves tell.
+    """Ridge on hashed words and word pairs, with more weight on rare ones.
 
     Args:
         penalty: of the squared weights.
-        hashing: how words find their column; `crc32` is that of older policies, and slower.
+        hashing: from words to columns; `crc32` is that of older policies, and slower.
     """
 
     name: ClassVar[str] = "lexical"
@@ -95,7 +95,7 @@ class LexicalRouter:
             raise MethodError(f"penalty must be above 0, found {self.penalty}")
         words = self._words(training.queries.texts)
         seen = np.bincount(words.columns, minlength=WORDS)
-        # Inverse document frequency (Spärck Jones 1972), and 1 so that what is common still counts.
+        # Inverse document frequency (Spärck Jones 1972), plus 1 so that common words still count.
         self.rarity_ = (1.0 + np.log((len(training) + 1) / (seen + 1))).astype(np.float32)
         words = words.weighed(self.rarity_)
         matrix = csr_matrix((words.values, words.columns, words.starts), shape=(len(training), WORDS))
@@ -114,7 +114,7 @@ class LexicalRouter:
 
     @classmethod
     def restore(cls, params: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Self:
-        # Older policies know neither rarity nor another hashing.
+        # Older policies have neither rarity nor another hashing.
         old = {} if "rarity" in arrays else {"rarity": np.ones(WORDS, dtype=np.float32)}
         restored = cls(**({"hashing": "crc32", **params} if old else params))
         arrays = {**arrays, **old}

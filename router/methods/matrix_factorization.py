@@ -1,7 +1,7 @@
 """Matrix factorisation: queries and experts as vectors of few dimensions whose product is the outcome.
 
 As RouteLLM (arXiv 2406.18665) and EmbedLLM (arXiv 2410.02223) route: the query's vector is a linear map
-of its embedding, each expert's is learnt. Torch teaches it, numpy scores with it.
+of its embedding, each expert's is learnt. Trained with torch, scored with numpy.
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,15 @@ NAMES = ("queries", "experts", "bias", "means", "scale")
 
 
 class MatrixFactorizationRouter:
-    """Args:
-    rank: dimensions of the common space; fewer where the pool is smaller.
-    head: `probability` or `soft_label`.
-    temperature: of the soft label; it multiplies the qualities.
-    epochs: the most that are tried; early stopping ends before.
-    rate, decay: AdamW's.
+    """The product of a query's and each expert's vector.
+
+    Args:
+        rank: dimensions of the common space; fewer where the pool is smaller.
+        head: `probability` or `soft_label`.
+        temperature: of the soft label; it multiplies the qualities.
+        epochs: maximum number; early stopping may end before.
+        rate: AdamW's learning rate.
+        decay: AdamW's weight decay.
     """
 
     name: ClassVar[str] = "matrix_factorization"
@@ -84,8 +87,8 @@ class MatrixFactorizationRouter:
 
     def score(self, queries: QueryBatch) -> FloatArray:
         logits = _features(queries) @ self.queries_ @ self.experts_ + self.bias_
-        said = Head(self.head, self.temperature).deviations(logits, self.means_)
-        scores: FloatArray = np.clip(self.means_ + self.scale_ * said, 0.0, 1.0)
+        deviations = Head(self.head, self.temperature).deviations(logits, self.means_)
+        scores: FloatArray = np.clip(self.means_ + self.scale_ * deviations, 0.0, 1.0)
         return scores
 
     def arrays(self) -> dict[str, FloatArray]:

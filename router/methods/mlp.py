@@ -1,6 +1,6 @@
 """A network with one hidden layer: the TO-Router paper's MLP (arXiv 2408.12320), with early stopping.
 
-Torch teaches it, numpy scores with it.
+Trained with torch, scored with numpy.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,9 @@ class MlpRouter:
         head: `probability` (cross-entropy for each expert) or `soft_label` (the paper's softmax).
         temperature: of the soft label; it multiplies the qualities.
         hidden: units of the hidden layer.
-        epochs: the most that are tried; early stopping ends before.
-        rate, decay: AdamW's.
+        epochs: maximum number; early stopping may end before.
+        rate: AdamW's learning rate.
+        decay: AdamW's weight decay.
     """
 
     name: ClassVar[str] = "mlp"
@@ -92,8 +93,8 @@ class MlpRouter:
     def score(self, queries: QueryBatch) -> FloatArray:
         near = np.maximum(_features(queries) @ self.first_ + self.first_bias_, 0.0)
         logits = near @ self.second_ + self.second_bias_
-        said = Head(self.head, self.temperature).deviations(logits, self.means_)
-        scores: FloatArray = np.clip(self.means_ + self.scale_ * said, 0.0, 1.0)
+        deviations = Head(self.head, self.temperature).deviations(logits, self.means_)
+        scores: FloatArray = np.clip(self.means_ + self.scale_ * deviations, 0.0, 1.0)
         return scores
 
     def arrays(self) -> dict[str, FloatArray]:

@@ -1,4 +1,4 @@
-"""Scores that look random and repeat for the same query: the baseline that every router must beat."""
+"""Random scores, equal for equal queries: the baseline that every router must beat."""
 
 import hashlib
 from collections.abc import Mapping

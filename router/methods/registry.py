@@ -1,4 +1,4 @@
-"""Find a routing method by name: ours, or a user's through the entry-point group `to_router.methods`."""
+"""Find a routing method by name: built in, or a user's through the entry-point group `to_router.methods`."""
 
 import inspect
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from router.validation import explain
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 GROUP = "to_router.methods"
-OURS = {
+BUILT_IN = {
     "auto": "router.methods.ensemble:AutoRouter",
     "ensemble": "router.methods.ensemble:EnsembleRouter",
     "fixed": "router.methods.fixed:FixedRouter",
@@ -34,54 +34,54 @@ OURS = {
 
 
 def names() -> tuple[str, ...]:
-    """Every method that can be asked for, ours first."""
-    theirs = (point.name for point in entry_points(group=GROUP))
-    return tuple(dict.fromkeys((*OURS, *theirs)))
+    """Names of all methods, built-in ones first."""
+    users = (point.name for point in entry_points(group=GROUP))
+    return tuple(dict.fromkeys((*BUILT_IN, *users)))
 
 
 def method_class(name: str) -> type[RoutingMethod]:
     """The class of a method.
 
     Raises:
-        MethodError: no method bears this name, or what bears it is no method.
+        MethodError: no method has this name, or the object of this name is not a method.
     """
-    if name in OURS:
-        module, _, attribute = OURS[name].partition(":")
-        found: Any = getattr(import_module(module), attribute)
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        method: Any = getattr(import_module(module), attribute)
     else:
         points = entry_points(group=GROUP, name=name)
         if not points:
             raise MethodError(f"method {name!r} is unknown; known: {', '.join(names())}")
-        found = next(iter(points)).load()
-    missing = [part for part in ("fit", "score", "arrays", "restore", "params") if not hasattr(found, part)]
+        method = next(iter(points)).load()
+    missing = [part for part in ("fit", "score", "arrays", "restore", "params") if not hasattr(method, part)]
     if missing:
         raise MethodError(
-            f"method {name!r} ({found!r}) lacks {', '.join(missing)}: see router.methods.contract"
+            f"method {name!r} ({method!r}) lacks {', '.join(missing)}: see router.methods.contract"
         )
-    return found  # type: ignore[no-any-return]
+    return method  # type: ignore[no-any-return]
 
 
 def make(name: str, params: Mapping[str, Any] | None = None) -> RoutingMethod:
     """An unfitted method with the given parameters.
 
     Raises:
-        MethodError: unknown method, or a parameter that it does not take or of another type.
+        MethodError: unknown method, or a parameter that it does not accept, or of another type.
     """
-    found = method_class(name)
-    given = {str(item): value for item, value in (params or {}).items()}
+    method = method_class(name)
+    arguments = {str(item): value for item, value in (params or {}).items()}
     try:
-        signature = inspect.signature(found, eval_str=True).parameters
+        signature = inspect.signature(method, eval_str=True).parameters
     except NameError:  # an annotation in quotes that names nothing at run time
-        signature = inspect.signature(found).parameters
-    taken = [item for item in signature if item != "self"]
-    if strangers := sorted(given.keys() - set(taken)):
+        signature = inspect.signature(method).parameters
+    accepted = [item for item in signature if item != "self"]
+    if unknown := sorted(arguments.keys() - set(accepted)):
         raise MethodError(
-            f"method {name!r} takes {', '.join(taken) or 'no parameters'}, found {strangers[0]!r}"
+            f"method {name!r} takes {', '.join(accepted) or 'no parameters'}, found {unknown[0]!r}"
         )
-    for item, value in given.items():
+    for item, value in arguments.items():
         if signature[item].annotation is not inspect.Parameter.empty:
             _check_type(f"method {name!r}: {item}", value, signature[item].annotation)
-    return found(**given)
+    return method(**arguments)
 
 
 def _check_type(what: str, value: Any, annotation: Any) -> None:

@@ -1,4 +1,4 @@
-"""Means that trust few observations little: the ground that the methods stand on.
+"""Shrunk means, the common basis of the methods.
 
 Shrinkage as in James and Stein (1961): an estimate from n observations is pulled towards its
 prior as if the prior had been observed `strength` times.
@@ -13,7 +13,7 @@ PRIOR_STRENGTH = 20.0
 
 
 def global_means(quality: FloatArray) -> FloatArray:
-    """Mean quality of every expert, [experts], pulled a little towards the pool's mean.
+    """Mean quality of every expert, [experts], shrunk a little towards the pool's mean.
 
     Raises:
         OutcomesError: an expert has no outcome at all.

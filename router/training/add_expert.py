@@ -1,7 +1,7 @@
-"""A policy with one expert more, from 50 to 200 probes, without retraining what is there.
+"""Add an expert to a policy from 50 to 200 probes, without retraining.
 
-A method that knows better how to take an expert in says so with `with_expert`; for all others
-`router.methods.added` stands beside the fitted method.
+A method may bring its own way as `with_expert`; for all others `router.methods.added` is put beside the
+fitted method.
 """
 
 from dataclasses import replace
@@ -24,11 +24,14 @@ LEAST_PROBES = 20
 def add_expert(policy: Policy, probes: Dataset, embeddings: FloatArray, *, name: str) -> Policy:
     """The policy with `name` as the last expert of its pool; unsaved.
 
-    Outcomes of the policy's own experts on the same probes, where `probes` holds them, make the
-    estimate better: they tell how hard the drawn probes were. The default preference stays.
+    Outcomes of the policy's own experts on the same probes, where `probes` holds them, improve the
+    estimate: they show how hard the drawn probes were. The default preference stays.
 
     Args:
+        policy: the policy to extend; it is not changed.
+        probes: outcomes of the new expert, and optionally of the others.
         embeddings: [n, dimension] of the probes, made with the policy's encoder.
+        name: the new expert.
 
     Raises:
         PoolError: the policy has this expert already, or the probes hold no outcome of it.
@@ -42,10 +45,10 @@ def add_expert(policy: Policy, probes: Dataset, embeddings: FloatArray, *, name:
         raise OutcomesError(
             f"adding an expert needs at least {LEAST_PROBES} outcomes of it, found {len(rows)} of {name!r}"
         )
-    asked, points = probes.take(rows), embeddings[rows]
-    batch = QueryBatch(asked.texts, points)
-    quality = asked.quality[:, column]
-    method, mean = _grown(policy, batch, quality, _of_the_others(policy, asked))
+    measured, points = probes.take(rows), embeddings[rows]
+    batch = QueryBatch(measured.texts, points)
+    quality = measured.quality[:, column]
+    method, mean = _grown(policy, batch, quality, _of_the_others(policy, measured))
     means = np.append(policy.guard.means, mean)
     names = (*policy.pool.names, name)
     return replace(
@@ -54,10 +57,10 @@ def add_expert(policy: Policy, probes: Dataset, embeddings: FloatArray, *, name:
         method=method,
         costs=policy.costs.with_expert(
             probes.pool[name].price,
-            asked.texts,
+            measured.texts,
             points,
             **{
-                measure: None if measure not in asked.measured else asked.measured[measure][:, column]
+                measure: None if measure not in measured.measured else measured.measured[measure][:, column]
                 for measure in ("prompt_tokens", "completion_tokens", "cost_usd")
             },
         ),
@@ -67,10 +70,11 @@ def add_expert(policy: Policy, probes: Dataset, embeddings: FloatArray, *, name:
         waits=None
         if policy.waits is None
         else policy.waits.with_column(
-            points, None if "ttft_s" not in asked.measured else 1000 * asked.measured["ttft_s"][:, column]
+            points,
+            None if "ttft_s" not in measured.measured else 1000 * measured.measured["ttft_s"][:, column],
         ),
         card="",
-        training=_facts(policy, asked, quality, name=name, mean=mean, means=means),
+        training=_facts(policy, measured, quality, name=name, mean=mean, means=means),
         policy_id="unsaved",
     )
 
@@ -78,7 +82,7 @@ def add_expert(policy: Policy, probes: Dataset, embeddings: FloatArray, *, name:
 def _grown(
     policy: Policy, probes: QueryBatch, quality: FloatArray, others: FloatArray
 ) -> tuple[RoutingMethod, float]:
-    """The method with the new expert, and what that expert reaches on average."""
+    """The method with the new expert, and that expert's mean quality."""
     centre = policy.guard.references.astype(np.float64).mean(axis=0)
     own = getattr(policy.method, "with_expert", None)
     base = {"name": policy.method.name, "params": policy.method.params}
@@ -87,7 +91,7 @@ def _grown(
 
 
 def _of_the_others(policy: Policy, probes: Dataset) -> FloatArray:
-    """What the policy's own experts reached on the probes, [n, experts]; NaN where unknown."""
+    """Measured quality of the policy's own experts on the probes, [n, experts]; NaN where unknown."""
     found = np.full((len(probes), len(policy.pool)), np.nan)
     for at, name in enumerate(policy.pool.names):
         if name in probes.pool:
@@ -99,14 +103,14 @@ def _facts(
     policy: Policy, probes: Dataset, quality: FloatArray, *, name: str, mean: float, means: FloatArray
 ) -> dict[str, Any]:
     facts = dict(policy.training)
-    told = dict(facts.get("metrics") or {})
-    told["expert_means"] = {**told.get("expert_means", {}), name: mean}
-    facts["metrics"] = told
+    metrics = dict(facts.get("metrics") or {})
+    metrics["expert_means"] = {**metrics.get("expert_means", {}), name: mean}
+    facts["metrics"] = metrics
     best = (*policy.pool.names, name)[int(means.argmax())]
     if best != facts.get("best_single", best):
-        # Both hold a preference against the old best expert, and were never tried against this one.
+        # Both compare with the old best expert, and were never compared with this one.
         facts.pop("equal_quality_cost_weight", None)
-        told.pop("out_of_fold", None)
+        metrics.pop("out_of_fold", None)
     facts["best_single"] = best
     if facts.get("task_means"):
         tasks = np.array(probes.tasks or ("",) * len(probes))

@@ -1,4 +1,4 @@
-"""A policy's CARD.md: for people who meet the folder without its maker."""
+"""A policy's CARD.md, for people who find the folder without its author."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from router.policy import Policy
 
 
 def card(policy: Policy, notes: Sequence[str] = ()) -> str:
-    """What the policy is, from what, how good, how to use it; `notes` are lines added at the end."""
+    """The card's Markdown: method, data, figures, use and limits; `notes` are lines added at the end."""
     training = policy.training
     metrics = training.get("metrics") or {}
     lines = [
@@ -26,13 +26,13 @@ def card(policy: Policy, notes: Sequence[str] = ()) -> str:
         if policy.preferences.cost_weight is not None
         else f"- Default preference: min_quality {policy.preferences.min_quality}",
     ]
-    told = metrics.get("out_of_fold", {})
+    out_of_fold = metrics.get("out_of_fold", {})
     for name, what in (
         ("best_quality", "at best quality"),
         ("default", "at the default preference"),
         ("equal_quality", "at the most saving for the best single expert's quality"),
     ):
-        figures = told.get(name) or {}
+        figures = out_of_fold.get(name) or {}
         if "gain" in figures:
             lines.append(
                 f"- Out of fold {what} (cost_weight {figures['cost_weight']:g}): quality "
@@ -55,14 +55,14 @@ def card(policy: Policy, notes: Sequence[str] = ()) -> str:
         "",
         "## Use",
         "",
-        "Name this folder as `policy` in the `user_config` of the deployment `Router`, or ask it directly: "
+        "Name this folder as `policy` in the `user_config` of the deployment `Router`, or call it directly: "
         '`to-router route --policy DIR "a query"`.',
         "",
         "## Limits",
         "",
         "- It knows queries like those it was trained on; far from them it falls back to the experts' mean "
-        "quality and says `unfamiliar`.",
-        "- It predicts the quality that its outcomes measured, whatever that was.",
+        "quality and reports `unfamiliar`.",
+        "- It predicts quality as its outcomes measured it, whatever the measure was.",
         "- No query text is stored in this folder.",
     ]
     return "\n".join([*lines, *notes]) + "\n"

@@ -20,7 +20,7 @@ CONFIDENCE_Z = 0.7
 
 @dataclass(frozen=True)
 class PreferenceTrial:
-    """What one cost weight gives on queries that the scores did not see."""
+    """The result of one cost weight on queries that the scores did not see."""
 
     cost_weight: float
     gain: float
@@ -41,12 +41,12 @@ class PreferenceTrial:
 
 @dataclass(frozen=True)
 class PreferenceChoice:
-    """The preferences that training settles on, all by what was saved out of fold."""
+    """The preferences that training chooses, all by out-of-fold results."""
 
     best_quality: PreferenceTrial
     """Cost weight 0."""
     default: PreferenceTrial
-    """The greatest saving that gives up next to nothing of the best quality."""
+    """The greatest saving with almost no loss of quality."""
     equal_quality: PreferenceTrial | None
     """The greatest saving that keeps the best single expert's quality, with a margin; `None` where no
     safe weight saves anything: then the best single expert itself is the choice."""
@@ -63,13 +63,14 @@ def choose_preference(
     Args:
         scores: [n, experts], each row by a method that never saw it.
         expected: [n, experts] US$, as the policy will expect them.
+        dataset: the measured outcomes.
         best: column of the best single expert.
     """
     rows, costs = _priced(dataset, expected), dataset.costs_usd
     if costs is None or len(rows) < LEAST_QUERIES or not costs[rows, best].mean() > 0:
-        tried = [_tried(0.0, scores, None, dataset, dataset.complete(), best)]
+        tried = [_trial(0.0, scores, None, dataset, dataset.complete(), best)]
     else:
-        tried = [_tried(weight, scores, expected, dataset, rows, best) for weight in COST_WEIGHTS]
+        tried = [_trial(weight, scores, expected, dataset, rows, best) for weight in COST_WEIGHTS]
     safe = [one for one in tried if one.margin >= 0] if len(tried) > 1 else []
     near = [one for one in safe if one.loss <= one.tolerated]
     return PreferenceChoice(
@@ -87,7 +88,7 @@ def _priced(dataset: Dataset, expected: FloatArray | None) -> IntArray:
     return rows[np.isfinite(costs[rows] + expected[rows]).all(axis=1)]
 
 
-def _tried(
+def _trial(
     weight: float,
     scores: FloatArray,
     expected: FloatArray | None,
@@ -98,11 +99,11 @@ def _tried(
     if not len(rows):
         return PreferenceTrial(weight, 0.0, 0.0, 0.0, 0.0, 0.0)
     quality, each = dataset.quality[rows], np.arange(len(rows))
-    wanted = None if expected is None else expected[rows]
-    picked = decide(scores[rows], wanted, preferences=Preferences(cost_weight=weight)).best
-    at_zero = decide(scores[rows], wanted, preferences=Preferences(cost_weight=0.0)).best
-    gain = quality[each, picked] - quality[:, best]
-    loss = quality[each, at_zero] - quality[each, picked]
+    costs = None if expected is None else expected[rows]
+    chosen = decide(scores[rows], costs, preferences=Preferences(cost_weight=weight)).best
+    at_zero = decide(scores[rows], costs, preferences=Preferences(cost_weight=0.0)).best
+    gain = quality[each, chosen] - quality[:, best]
+    loss = quality[each, at_zero] - quality[each, chosen]
     paid = None if dataset.costs_usd is None else dataset.costs_usd[rows]
     known = paid is not None and bool(np.isfinite(paid).all())
     alone = 0.0 if paid is None or not known else float(paid[:, best].mean())
@@ -112,7 +113,7 @@ def _tried(
         margin=float(gain.mean() - CONFIDENCE_Z * _standard_error(gain)),
         loss=float(loss.mean()),
         tolerated=min(_standard_error(loss), MOST_LOSS),
-        saved=0.0 if paid is None or alone <= 0 else 1 - float(paid[each, picked].mean()) / alone,
+        saved=0.0 if paid is None or alone <= 0 else 1 - float(paid[each, chosen].mean()) / alone,
     )
 
 

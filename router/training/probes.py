@@ -1,7 +1,7 @@
-"""Choose the queries that tell most about a new expert: spread over all that is asked, none twice.
+"""Choose the most informative queries for a new expert: spread over all queries, without duplicates.
 
 k-means on the embeddings, one query for each cluster: the nearest to its centre. A stratified sample
-(Neyman 1934) of what is asked, so that a mean over it varies less than over a random one.
+(Neyman 1934) of the queries, so that a mean over it varies less than over a random one.
 """
 
 import numpy as np
@@ -19,6 +19,7 @@ def choose_probes(embeddings: FloatArray, *, count: int, seed: int) -> list[int]
     Args:
         embeddings: [n, dimension], rows of unit length.
         count: how many; all when there are no more.
+        seed: of the clustering and the sample.
 
     Raises:
         InputError: `count` is below 1, or there is no query.
@@ -40,7 +41,7 @@ def choose_probes(embeddings: FloatArray, *, count: int, seed: int) -> list[int]
     for cluster in np.unique(means.labels_):
         inside = np.flatnonzero(means.labels_ == cluster)
         chosen.append(int(pool[inside[distance[inside].argmin()]]))
-    # Empty clusters, and copies of one query, leave places for others.
+    # Empty clusters and copies of one query leave fewer than `count`: fill up at random.
     left = np.setdiff1d(pool, chosen)
     chosen += rng.permutation(left)[: count - len(chosen)].tolist()
     return sorted(chosen)

@@ -1,7 +1,7 @@
 """From outcomes to a policy: fit, calibrate, choose the preference, guard; all on training data.
 
-What is calibrated and chosen here is judged on out-of-fold scores: each query is scored by a
-method that never saw it. The method that is kept is then fitted on everything.
+Calibration and preferences are chosen on out-of-fold scores: each query is scored by a method that
+never saw it. The method of the policy is then fitted on all data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ FOLDS = 5
 LEAST_OF_EXPERT = 5
 """Different queries with an outcome of an expert that training needs: fewer may all be in one fold."""
 CALIBRATE_FROM = 200
-"""Queries from which isotonic curves are worth their noise."""
+"""Queries from which isotonic curves gain more than their noise costs."""
 
 
 def train(
@@ -38,13 +38,18 @@ def train(
     method: str,
     params: Mapping[str, Any] | None = None,
     seed: int = 0,
-    tell: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> Policy:
     """Train a policy on all queries of `dataset`.
 
     Args:
+        dataset: outcomes.
         embeddings: [n, dimension] of the data set's queries, made with `encoder`.
-        tell: told each step, for a command line.
+        encoder: recorded in the policy.
+        method: a registered name.
+        params: the method's constructor arguments.
+        seed: of folds and method.
+        notify: called with a line for each step, for a command line.
 
     Raises:
         OutcomesError: fewer than 20 different queries, of all or of an expert, or fewer than two experts.
@@ -55,7 +60,7 @@ def train(
     training = TrainingSet(batch, dataset.quality, dataset.costs_usd, dataset.tasks)
 
     folds = fold_of(dataset.texts, seed=seed)
-    tell(f"fitting {method} on {len(dataset)} queries, and scoring them out of fold ({FOLDS} folds)")
+    notify(f"fitting {method} on {len(dataset)} queries, and scoring them out of fold ({FOLDS} folds)")
     fitted, scores = _fit(training, folds, method=method, params=params, seed=seed)
     if isinstance(fitted, CrosswiseMethod):  # its blend is calibrated by the least squares that made it
         calibration, calibrated = None, scores
@@ -106,7 +111,11 @@ def train(
 
 
 def check_trainable(dataset: Dataset, *, method: str, params: Mapping[str, Any] | None = None) -> None:
-    """Before the encoding is paid for; raises as `train`."""
+    """Check the data and the method, before the expensive encoding.
+
+    Raises:
+        OutcomesError, MethodError: as `train`.
+    """
     make(method, params)
     if len(dataset.pool) < 2 and method != "fixed":
         raise OutcomesError(
@@ -119,11 +128,11 @@ def check_trainable(dataset: Dataset, *, method: str, params: Mapping[str, Any] 
         _check_count([normal[row] for row in seen], LEAST_OF_EXPERT, f" of expert {name!r}")
 
 
-def _check_count(queries: Sequence[str], least: int, of_whom: str) -> None:
+def _check_count(queries: Sequence[str], least: int, suffix: str) -> None:
     if (found := len(set(queries))) < least:
-        hint = f" in {len(queries)}: what differs in space and case alone counts once"
+        hint = f" in {len(queries)}: queries that differ only in space and case count once"
         raise OutcomesError(
-            f"training needs outcomes{of_whom} on at least {least} different queries, found {found}"
+            f"training needs outcomes{suffix} on at least {least} different queries, found {found}"
             + hint * (found < len(queries))
         )
 
@@ -142,7 +151,7 @@ def _fit(
 ) -> tuple[RoutingMethod, FloatArray]:
     """The method fitted on everything, and out-of-fold scores, [n, experts].
 
-    A method that cross-validates anyway hands its own over; the others are fitted once per fold.
+    A method that cross-validates anyway returns its own; the others are fitted once per fold.
     """
     whole = make(method, params)
     if isinstance(whole, CrosswiseMethod):
@@ -158,7 +167,7 @@ def _fit(
 def _calibrate(
     scores: FloatArray, quality: FloatArray, folds: IntArray
 ) -> tuple[Calibration | None, FloatArray]:
-    """The calibration to keep, and the scores as a calibration that did not see them makes them."""
+    """The calibration of the policy, and each score calibrated by one that did not see it."""
     if len(scores) < CALIBRATE_FROM:
         return None, scores
     apart = np.empty_like(scores)
@@ -169,7 +178,7 @@ def _calibrate(
 
 
 def _task_means(dataset: Dataset, means: FloatArray) -> dict[str, list[float]] | None:
-    """Task → each expert's mean, shrunk to the global ones; told in reports, never read to decide."""
+    """Task → each expert's mean, shrunk to the global ones; for reports, never read for decisions."""
     if dataset.tasks is None or len(set(dataset.tasks)) > MOST_TASKS:
         return None
     tasks = np.array(dataset.tasks)

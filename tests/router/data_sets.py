@@ -21,7 +21,7 @@ POOL = CandidatePool(
 
 
 def rows(n: int = 200, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Outcomes of three experts: one good at sums, one at words, one fair at both and dear."""
+    """Outcomes of three experts: one good at sums, one at words, one fair at both and expensive."""
     rng = random.Random(seed)
     made = []
     for number in range(n):
@@ -52,7 +52,7 @@ def dataset(n: int = 200, *, seed: int = 0) -> Dataset:
 
 
 def embeddings(texts: tuple[str, ...], dimension: int = 16) -> FloatArray:
-    """Unit vectors in which the two kinds of question lie apart; no encoder needed."""
+    """Unit vectors in which the two kinds of query are far apart; no encoder needed."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(2, dimension))
     made = np.stack(

@@ -48,7 +48,7 @@ def test_a_value_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
 
 
 def test_when_saving_fails_nothing_is_left_behind(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"a fact of the policy .* is no JSON"):
+    with pytest.raises(ManifestError, match=r"a fact of the policy .* is not JSON"):
         artifact.save(tmp_path / "p", Artifact({"x": float("nan")}, {}, ""))
 
     assert list(tmp_path.iterdir()) == []
@@ -65,14 +65,14 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(OLD, tmp_path / "policy"))
 
 
-def test_a_link_in_place_of_a_file_is_refused(folder: Path) -> None:
+def test_a_link_instead_of_a_file_is_rejected(folder: Path) -> None:
     (folder / "CARD.md").rename(folder.parent / "CARD.md")
     (folder / "CARD.md").symlink_to(folder.parent / "CARD.md")
-    with pytest.raises(IntegrityError, match="is no file here"):
+    with pytest.raises(IntegrityError, match="is not a file here"):
         Policy.load(folder)
 
 
-def test_a_hidden_stranger_is_refused(folder: Path) -> None:
+def test_a_hidden_unlisted_file_is_rejected(folder: Path) -> None:
     (folder / ".hidden").write_bytes(b"")
     with pytest.raises(IntegrityError, match=r"holds \.hidden"):
         Policy.load(folder)
@@ -82,7 +82,7 @@ def test_a_hidden_stranger_is_refused(folder: Path) -> None:
     "text",
     ["", "[]", "null", '{"format": "to-router-policy"', '{"format": NaN}', "[" * 100_000, '{"a": 1, "a": 1}'],
 )
-def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, text: str) -> None:
+def test_a_manifest_that_is_no_manifest_is_rejected(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)
     with pytest.raises(ManifestError):
         Policy.load(folder)
@@ -129,9 +129,7 @@ WRONG = (None, "x", -1, 10**30, True, 0.5, [], {}, [[]], {"x": {}}, "\ud800")
 
 
 @pytest.mark.parametrize("path", [path for path in leaves(MANIFEST) if path and path[0] != "training"])
-def test_whatever_a_manifest_says_it_is_refused_by_our_errors_or_makes_sense(
-    folder: Path, path: tuple[Any, ...]
-) -> None:
+def test_any_change_of_a_manifest_is_rejected_or_valid(folder: Path, path: tuple[Any, ...]) -> None:
     for wrong in WRONG:
         facts = json.loads(json.dumps(MANIFEST))
         at = facts
@@ -148,7 +146,7 @@ def test_whatever_a_manifest_says_it_is_refused_by_our_errors_or_makes_sense(
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_a_flipped_byte_in_the_manifest_is_refused_or_changes_the_id(data: st.DataObject) -> None:
+def test_a_flipped_manifest_byte_is_rejected_or_changes_the_id(data: st.DataObject) -> None:
     import tempfile
 
     original = (OLD / "manifest.json").read_bytes()

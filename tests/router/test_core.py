@@ -1,4 +1,4 @@
-"""The nouns that travel: what they refuse, and that they survive the trip between processes."""
+"""The values that travel: what they reject, and that they survive the trip between processes."""
 
 import copy
 import inspect

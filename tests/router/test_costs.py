@@ -1,4 +1,4 @@
-"""Cost is an expectation over answers, at the prices in force."""
+"""Cost is an expectation over answers, at the prices in effect."""
 
 import numpy as np
 import pytest

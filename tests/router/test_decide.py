@@ -68,7 +68,7 @@ def test_cost_weight_zero_is_best_quality_and_ties_go_to_the_cheaper_then_the_fi
     assert ranked.row(1) == [0, 1, 2]
 
 
-def test_the_dearest_is_the_dearest_eligible() -> None:
+def test_costs_are_relative_to_the_most_expensive_eligible() -> None:
     scores, costs = np.array([[0.9, 0.8, 0.1]]), np.array([[2.0, 1.0, 100.0]])
     within = decide(
         scores, costs, preferences=Preferences(cost_weight=0.5), eligible=np.array([[True, True, False]])
@@ -79,7 +79,7 @@ def test_the_dearest_is_the_dearest_eligible() -> None:
     assert among_all.row(0)[0] == 0
 
 
-def test_an_unknown_cost_counts_as_the_dearest() -> None:
+def test_an_unknown_cost_counts_as_the_most_expensive() -> None:
     ranked = decide(np.array([[0.5, 0.5]]), np.array([[np.nan, 1.0]]), preferences=Preferences(cost_weight=1))
 
     assert ranked.row(0) == [1, 0] or ranked.row(0) == [0, 1]
@@ -108,12 +108,12 @@ def test_rows_have_preferences_of_their_own() -> None:
         {"cost_weight": 1.0, "min_quality": 0.5},
     ],
 )
-def test_preferences_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+def test_preferences_out_of_range_are_rejected(wrong: dict[str, float]) -> None:
     with pytest.raises(PreferenceError):
         Preferences(**wrong)
 
 
-def test_what_is_said_goes_over_the_default() -> None:
+def test_set_preferences_override_the_default() -> None:
     default = Preferences(min_quality=0.9, max_cost_usd=1.0)
 
     assert Preferences(cost_weight=0.5).over(default) == Preferences(cost_weight=0.5, max_cost_usd=1.0)

@@ -1,4 +1,4 @@
-"""A policy saved is the policy served; what was tampered with is refused by its own error."""
+"""A saved policy decides as before; each kind of tampering has an error of its own."""
 
 import json
 import shutil
@@ -76,7 +76,7 @@ def test_it_routes_by_meaning_and_names_costs(policy: Policy) -> None:
     assert all(0 <= view.score <= 1 for view in sums.experts.values())
 
 
-def test_exclusions_and_limits_are_told(policy: Policy) -> None:
+def test_exclusions_and_limits_are_reported(policy: Policy) -> None:
     (decision, *_) = decided(
         policy,
         excluded={"sums": "breaker open"},
@@ -130,7 +130,7 @@ def test_other_prices_change_costs_and_keep_the_id(policy: Policy) -> None:
         policy.with_overrides(prices={"stranger": Price(1, 1)})
 
 
-def test_prices_that_cannot_change_a_decision_are_told(
+def test_prices_that_cannot_change_a_decision_are_logged(
     policy: Policy, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = to_dataset(
@@ -144,7 +144,7 @@ def test_prices_that_cannot_change_a_decision_are_told(
 
     changed = learnt.with_overrides(prices={"sums": Price(50, 100)})
 
-    assert "prices of sums leave the decisions of policy unsaved as they are" in caplog.text
+    assert "prices of sums do not change the decisions of policy unsaved" in caplog.text
     assert changed.pool["sums"].price == Price(50, 100)
     assert decided(changed)[0].experts["sums"].cost_usd == decided(learnt)[0].experts["sums"].cost_usd
 
@@ -227,7 +227,7 @@ TAMPERED: dict[str, tuple[Any, type[Exception]]] = {
 
 
 @pytest.mark.parametrize("case", TAMPERED)
-def test_a_tampered_policy_is_refused_by_its_own_error(folder: Path, case: str) -> None:
+def test_a_tampered_policy_is_rejected_by_its_own_error(folder: Path, case: str) -> None:
     tamper, error = TAMPERED[case]
     if case.startswith("card"):
         (folder / "CARD.md").write_text("changed")

@@ -150,7 +150,7 @@ def test_route_in_words_takes_preferences_and_exclusions(run: Run) -> None:
     assert "no expert is left" in err
 
 
-def test_inspect_and_verify_tell_the_id(run: Run) -> None:
+def test_inspect_and_verify_print_the_id(run: Run) -> None:
     _, out, _ = run("verify", "policy", "--json")
     told = json.loads(out)
     _, out, _ = run("inspect", "policy", "--json")
@@ -230,7 +230,7 @@ def test_rows_that_the_judge_cannot_grade_are_left_out_and_the_others_written(
 
     assert code == 1
     assert "1 outcomes, mean quality 0.5000" in out
-    assert "1 rows got no label and were left out; run again to ask for them. First: row 2: " in err
+    assert "1 rows got no label; run again to retry them. First: row 2: " in err
     assert [row["query"] for row in read_rows(tmp_path / "o.jsonl")] == ["2 + 2"]
     assert len((tmp_path / "o.jsonl.judge.jsonl").read_text().splitlines()) == 1
 
@@ -257,8 +257,8 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "pool": ((*TRAIN, "--pool", "outcomes.parquet"), "cannot be read as YAML"),
     "one expert": ((*TRAIN, "--experts", "words"), "at least two experts"),
     "stranger": ((*TRAIN, "--experts", "words,me"), "'me' is not in the candidate pool"),
-    "twice": ((*TRAIN, "--experts", "words,words"), "names something twice"),
-    "no experts": ((*TRAIN, "--experts", ","), "names nothing"),
+    "twice": ((*TRAIN, "--experts", "words,words"), "holds a name twice"),
+    "no experts": ((*TRAIN, "--experts", ","), "holds no name"),
     "train split": ((*TRAIN, "--split", "dev"), "no split 'dev'"),
     "encoder": ((*TRAIN, "--encoder", "experts.yaml"), "encoder 'experts.yaml'"),
     "split": ((*JUDGE, "--split", "dev"), "no split 'dev'"),
@@ -266,13 +266,13 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "not a policy": (("verify", "cache"), "holds no manifest.json"),
     "label": (
         ("label", "--outcomes", "outcomes.parquet", "--quality", "exact", "--out", "new"),
-        "row 1: response must be a text to be judged, found nothing",
+        "row 1: response must be a text, found nothing",
     ),
     "labeler": (
         ("label", "--outcomes", "outcomes.parquet", "--quality", "taste", "--out", "new"),
         "'taste' is unknown",
     ),
-    "preference": (("route", "--policy", "policy", "--min-quality", "7", "x"), "min_quality must lie in"),
+    "preference": (("route", "--policy", "policy", "--min-quality", "7", "x"), "min_quality must be in"),
     "excluded": (("route", "--policy", "policy", "--exclude", "me", "x"), "'me' is not in the"),
     "splits": (
         ("compare", "--outcomes", "outcomes.parquet", "--methods", "knn", "--splits", "0", "--out", "new"),
@@ -297,7 +297,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "no endpoint": (
         ("collect", "--endpoint", "http://127.0.0.1:9/v1", "--queries", "outcomes.parquet", "--experts", "a",
          "--out", "new"),
-        "stands twice",
+        "is duplicated",
     ),
 }  # fmt: skip
 
@@ -317,7 +317,7 @@ def test_bad_input_is_one_clear_line_exit_2_and_nothing_written(run: Run, place:
 
 
 @pytest.mark.parametrize("command", [("train",), ("compare", "--methods", "knn")])
-def test_too_few_queries_are_told_before_the_encoding(
+def test_too_few_queries_are_reported_before_the_encoding(
     run: Run, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     write_rows(tmp_path / "few.jsonl", rows(25)[: 3 * 19])

@@ -1,4 +1,4 @@
-"""Asking through an endpoint: every pair once, nothing lost, no failure counted as a bad answer."""
+"""Collection through an endpoint: every pair once, nothing lost, no failure counted as a bad answer."""
 
 import json
 from collections.abc import Callable
@@ -60,7 +60,7 @@ async def collected(endpoint: Endpoint, out: Path, **options: Any) -> Collected:
     )
 
 
-async def test_every_expert_is_asked_every_query_once(tmp_path: Path) -> None:
+async def test_every_expert_gets_every_query_once(tmp_path: Path) -> None:
     endpoint, told = Endpoint(lambda body: stream(body["model"] * 3)), []
     done = await collected(endpoint, tmp_path / "o.jsonl", api_key="secret", progress=told.append)
     rows = read_rows(tmp_path / "o.jsonl")
@@ -77,33 +77,33 @@ async def test_every_expert_is_asked_every_query_once(tmp_path: Path) -> None:
     assert "quality" not in row
 
 
-async def test_a_second_run_asks_only_what_is_missing(tmp_path: Path) -> None:
+async def test_a_second_run_sends_only_missing_pairs(tmp_path: Path) -> None:
     out = tmp_path / "o.jsonl"
     await collected(Endpoint(lambda body: stream("x")), out, queries=QUERIES[:2])
     endpoint = Endpoint(lambda body: stream("y"))
     done = await collected(endpoint, out)
 
-    assert (done.asked, done.kept_from_before) == (8, 4)
+    assert (done.collected, done.kept_from_before) == (8, 4)
     assert not {text for text, _ in endpoint.asked} & {"question 0", "question 1"}
     assert len(read_rows(out)) == 12
 
 
-async def test_a_line_cut_off_by_an_interrupt_is_asked_again(tmp_path: Path) -> None:
+async def test_a_line_cut_off_by_an_interrupt_is_collected_again(tmp_path: Path) -> None:
     out = tmp_path / "o.jsonl"
     await collected(Endpoint(lambda body: stream("x")), out, experts=["a"])
     out.write_bytes(out.read_bytes()[:-20])
     done = await collected(Endpoint(lambda body: stream("x")), out, experts=["a"])
 
-    assert (done.asked, done.kept_from_before) == (1, 5)
+    assert (done.collected, done.kept_from_before) == (1, 5)
     assert len(read_rows(out)) == 6
 
 
-async def test_what_passes_is_tried_again_and_waits_as_told(tmp_path: Path) -> None:
+async def test_a_busy_endpoint_is_retried_after_its_retry_after(tmp_path: Path) -> None:
     busy = [httpx.Response(503, headers={"retry-after": "4"}), httpx.Response(429)]
     endpoint = Endpoint(lambda body: busy.pop(0) if busy else stream("x"))
     done = await collected(endpoint, tmp_path / "o.jsonl", queries=QUERIES[:1], experts=["a"])
 
-    assert done.asked == 1
+    assert done.collected == 1
     assert [second for first, second in endpoint.asked if first == "waited"] == [4.0, 2.0]
 
 
@@ -120,7 +120,7 @@ async def test_a_lost_connection_is_tried_again(tmp_path: Path) -> None:
     assert done == Collected(1, 0, ())
 
 
-async def test_what_stays_without_an_answer_is_told_and_never_written(tmp_path: Path) -> None:
+async def test_a_pair_without_an_answer_is_reported_and_not_written(tmp_path: Path) -> None:
     def answer(body: dict[str, Any]) -> httpx.Response:
         if body["model"] == "a":
             return httpx.Response(400, text="too long")
@@ -128,7 +128,7 @@ async def test_what_stays_without_an_answer_is_told_and_never_written(tmp_path: 
 
     done = await collected(Endpoint(answer), tmp_path / "o.jsonl", queries=QUERIES[:1])
 
-    assert done.asked == 0
+    assert done.collected == 0
     assert sorted(done.failed) == [
         "q0 a: status 400: too long",
         "q0 b: the stream broke off: engine died",
@@ -141,7 +141,7 @@ async def test_a_stream_that_ends_early_is_no_answer(tmp_path: Path, text: str) 
     endpoint = Endpoint(lambda body: sse(text))
     done = await collected(endpoint, tmp_path / "o.jsonl", queries=QUERIES[:1], experts=["a"])
 
-    assert done.asked == 0
+    assert done.collected == 0
     assert len(done.failed) == 1
 
 
@@ -149,8 +149,8 @@ async def test_a_response_that_is_no_stream_is_no_answer(tmp_path: Path) -> None
     endpoint = Endpoint(lambda body: httpx.Response(200, json={"choices": []}))
     done = await collected(endpoint, tmp_path / "o.jsonl", queries=QUERIES[:1], experts=["a"])
 
-    assert done.asked == 0
-    assert "no stream of events" in done.failed[0]
+    assert done.collected == 0
+    assert "not a stream of events" in done.failed[0]
 
 
 async def test_an_endpoint_that_stays_busy_is_reported(tmp_path: Path) -> None:
@@ -161,11 +161,11 @@ async def test_an_endpoint_that_stays_busy_is_reported(tmp_path: Path) -> None:
     assert [second for first, second in endpoint.asked if first == "waited"] == [1.0, 2.0, 4.0]
 
 
-async def test_an_unknown_expert_or_a_silent_endpoint_is_refused_at_once(tmp_path: Path) -> None:
+async def test_an_unknown_expert_or_silent_endpoint_is_rejected_early(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no expert 'c'; it has auto, a, b"):
         await collected(Endpoint(lambda body: stream("x")), tmp_path / "o.jsonl", experts=["c"])
     down = httpx.MockTransport(lambda request: httpx.Response(500))
-    with pytest.raises(InputError, match="models does not answer"):
+    with pytest.raises(InputError, match="models does not respond"):
         await collect("http://test/v1", QUERIES, ["a"], tmp_path / "o.jsonl", transport=down)
 
     assert not (tmp_path / "o.jsonl").exists()
@@ -174,13 +174,13 @@ async def test_an_unknown_expert_or_a_silent_endpoint_is_refused_at_once(tmp_pat
 @pytest.mark.parametrize("held", ['{"some": "thing"}\n', "a thesis\nwithout its last newline", "one line"])
 async def test_a_file_that_is_no_collection_is_left_as_it_was(tmp_path: Path, held: str) -> None:
     (tmp_path / "o.jsonl").write_text(held)
-    with pytest.raises(InputError, match="no collection to go on with"):
+    with pytest.raises(InputError, match="is not a file with a collection"):
         await collected(Endpoint(lambda body: stream("x")), tmp_path / "o.jsonl")
 
     assert (tmp_path / "o.jsonl").read_text() == held
 
 
-async def test_parquet_is_refused_at_the_start(tmp_path: Path) -> None:
+async def test_parquet_is_rejected_at_the_start(tmp_path: Path) -> None:
     endpoint = Endpoint(lambda body: stream("x"))
     with pytest.raises(InputError, match=r"which Parquet cannot: name a \.jsonl file"):
         await collected(endpoint, tmp_path / "o.parquet")
@@ -189,7 +189,7 @@ async def test_parquet_is_refused_at_the_start(tmp_path: Path) -> None:
     assert not (tmp_path / "o.parquet").exists()
 
 
-async def test_an_id_that_now_stands_for_another_query_is_refused(tmp_path: Path) -> None:
+async def test_an_id_that_now_names_another_query_is_rejected(tmp_path: Path) -> None:
     out = tmp_path / "o.jsonl"
     await collected(Endpoint(lambda body: stream("x")), out, experts=["a"])
     before, endpoint = out.read_bytes(), Endpoint(lambda body: stream("y"))
@@ -200,7 +200,7 @@ async def test_an_id_that_now_stands_for_another_query_is_refused(tmp_path: Path
     assert (endpoint.asked, out.read_bytes()) == ([], before)
 
 
-async def test_a_query_with_a_lone_surrogate_is_asked_and_then_known(tmp_path: Path) -> None:
+async def test_a_query_with_a_lone_surrogate_is_sent_and_then_known(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text('{"query": "a\\ud800b"}\n')
     out, odd = tmp_path / "o.jsonl", read_queries(tmp_path / "q.jsonl")
     first = await collected(Endpoint(lambda body: stream("x")), out, queries=odd, experts=["a"])
@@ -220,10 +220,10 @@ def test_queries_have_ids_of_their_own_or_get_some(tmp_path: Path) -> None:
     ("lines", "told"),
     [
         ('{"question": "a"}\n', "row 1: query must be a text, found None"),
-        ('{"query": "a", "query_id": "x"}\n{"query": "b", "query_id": "x"}\n', "'x' stands twice"),
+        ('{"query": "a", "query_id": "x"}\n{"query": "b", "query_id": "x"}\n', "'x' is duplicated"),
     ],
 )
-def test_queries_that_cannot_be_asked_are_refused(tmp_path: Path, lines: str, told: str) -> None:
+def test_invalid_queries_are_rejected(tmp_path: Path, lines: str, told: str) -> None:
     (tmp_path / "q.jsonl").write_text(lines)
     with pytest.raises(OutcomesError, match=told):
         read_queries(tmp_path / "q.jsonl")

@@ -59,7 +59,7 @@ def test_the_hash_is_of_the_data_and_not_of_its_order() -> None:
     assert to_dataset(made).sha256 != to_dataset(changed).sha256
 
 
-def test_a_split_is_taken_by_name_and_a_wrong_name_told_the_right_ones() -> None:
+def test_a_split_is_taken_by_name_and_an_unknown_one_lists_all() -> None:
     made = [row | {"split": "test" if row["query_id"] < "q3" else "train"} for row in rows(9)]
     found = to_dataset(made)
 
@@ -77,7 +77,7 @@ def test_identical_queries_never_straddle_a_split(texts: list[str], seed: int) -
     assert inside.isdisjoint({" ".join(texts[i].split()).casefold() for i in second})
 
 
-def test_a_split_has_the_asked_size_and_depends_on_the_seed_alone() -> None:
+def test_a_split_has_its_size_and_depends_on_the_seed_alone() -> None:
     texts = [f"query {number}" for number in range(1000)]
     _, second = split_by_query(texts, fraction=0.3, seed=1)
     turned = split_by_query(texts[::-1], fraction=0.3, seed=1)[1]
@@ -87,7 +87,7 @@ def test_a_split_has_the_asked_size_and_depends_on_the_seed_alone() -> None:
     assert second.tolist() != split_by_query(texts, fraction=0.3, seed=2)[1].tolist()
 
 
-def test_queries_that_stand_in_another_split_too_are_cleared_away() -> None:
+def test_queries_of_another_split_too_are_removed() -> None:
     made = rows(6)
     for row in made:
         if row["query_id"] == "q5":
@@ -120,10 +120,10 @@ def test_a_pool_file_gives_prices_windows_and_order(tmp_path: Path) -> None:
         ("experts: [a, b]", "must hold a list `experts`"),
         ("experts: [{name: a, prise: 3}]", "prise: unknown key"),
         ("experts: []", "at least one expert"),
-        ("experts: [{name: a}, {name: a}]", "found twice: a"),
+        ("experts: [{name: a}, {name: a}]", "duplicated: a"),
     ],
 )
-def test_a_pool_file_that_misstates_is_refused_by_name(tmp_path: Path, text: str, told: str) -> None:
+def test_an_invalid_pool_file_is_rejected_by_name(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "experts.yaml").write_text(text)
     with pytest.raises(PoolError, match=told) as caught:
         load_pool(tmp_path / "experts.yaml")

@@ -12,7 +12,7 @@ from router.encoders import EncoderSpec
 
 
 class Counting:
-    """An encoder that counts what it is asked."""
+    """An encoder that counts its texts."""
 
     def __init__(self, sha256: str = "a" * 64) -> None:
         self.spec = EncoderSpec("counting", sha256, 4, 16)
@@ -57,7 +57,7 @@ def test_no_texts_have_no_embeddings(tmp_path: Path) -> None:
     assert encode_cached(Counting(), [], folder=tmp_path).shape == (0, 4)
 
 
-def test_the_cache_lies_where_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_is_in_the_configured_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TO_ROUTER_CACHE", str(tmp_path))
 
     assert cache_folder() == tmp_path / "to-router" / "embeddings"

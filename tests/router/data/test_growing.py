@@ -1,4 +1,4 @@
-"""A cut last line is mended, and nobody else's file is touched."""
+"""An incomplete last line is repaired, and no other file is changed."""
 
 from pathlib import Path
 
@@ -46,9 +46,9 @@ def test_a_cut_line_is_taken_off_and_the_rest_is_kept(
         b"\xff\xfe\n",
     ],
 )
-def test_a_file_that_holds_something_else_is_refused_and_left_as_it_was(tmp_path: Path, data: bytes) -> None:
+def test_a_file_with_something_else_is_rejected_and_not_changed(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "f").write_bytes(data)
-    with pytest.raises(InputError, match=r"holds no keys: line .* It is left as it was"):
+    with pytest.raises(InputError, match=r"is not a file with keys: line .* It was not changed"):
         read(tmp_path / "f")
 
     assert (tmp_path / "f").read_bytes() == data

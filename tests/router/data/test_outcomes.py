@@ -80,7 +80,7 @@ def test_outcomes_without_quality_are_to_be_labelled_first(tmp_path: Path) -> No
         read_outcomes(written(tmp_path / "o.jsonl", made))
 
 
-def test_repeated_rows_are_merged_and_contradictions_refused(tmp_path: Path) -> None:
+def test_repeated_rows_are_merged_and_contradictions_rejected(tmp_path: Path) -> None:
     made = rows(5)
 
     assert read_outcomes(written(tmp_path / "o.jsonl", made + made)) == made
@@ -92,7 +92,7 @@ def test_repeated_rows_are_merged_and_contradictions_refused(tmp_path: Path) -> 
 def test_one_id_stands_for_one_query(tmp_path: Path) -> None:
     made = rows(2)
     made[1]["query"] = "another"
-    with pytest.raises(OutcomesError, match="'q0' stands for two different queries"):
+    with pytest.raises(OutcomesError, match="'q0' has two different queries"):
         read_outcomes(written(tmp_path / "o.jsonl", made))
 
 
@@ -110,7 +110,7 @@ def test_one_id_stands_for_one_query(tmp_path: Path) -> None:
         ("empty.parquet", b"", "is not a Parquet file"),
     ],
 )
-def test_a_file_that_holds_no_outcomes_is_refused(
+def test_a_file_that_holds_no_outcomes_is_rejected(
     tmp_path: Path, name: str, data: bytes | None, told: str
 ) -> None:
     if data is not None:
@@ -119,7 +119,7 @@ def test_a_file_that_holds_no_outcomes_is_refused(
         read_outcomes(tmp_path / name)
 
 
-def test_a_parquet_file_without_rows_is_refused(tmp_path: Path) -> None:
+def test_a_parquet_file_without_rows_is_rejected(tmp_path: Path) -> None:
     pd.DataFrame(rows(1)).iloc[:0].to_parquet(tmp_path / "o.parquet")
     with pytest.raises(OutcomesError, match="is empty"):
         read_outcomes(tmp_path / "o.parquet")

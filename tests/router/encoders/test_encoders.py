@@ -125,7 +125,7 @@ def test_a_local_folder_is_found_first(folder: Path) -> None:
     assert find(str(folder)).folder == folder
 
 
-def test_other_weights_than_the_named_ones_are_refused(folder: Path) -> None:
+def test_other_weights_than_the_named_ones_are_rejected(folder: Path) -> None:
     with (folder / "model.safetensors").open("ab") as file:
         file.write(b"x")
     with pytest.raises(EncoderError, match=r"has weights [0-9a-f]{12}…, expected 53aa51172d14…"):
@@ -133,13 +133,13 @@ def test_other_weights_than_the_named_ones_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
-def test_a_folder_that_lacks_a_file_is_told(folder: Path, name: str) -> None:
+def test_a_folder_that_lacks_a_file_is_reported(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(EncoderError, match=f"lacks {name}"):
         find(str(folder))
 
 
-def test_an_architecture_that_cannot_be_built_is_told(folder: Path) -> None:
+def test_an_architecture_that_cannot_be_built_is_reported(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "mpnet"}))
     with pytest.raises(EncoderError, match="is a 'mpnet' model, supported: bert"):
@@ -148,10 +148,10 @@ def test_an_architecture_that_cannot_be_built_is_told(folder: Path) -> None:
 
 def test_an_encoder_that_is_nowhere_says_where_it_was_sought(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(EncoderError, match=r"encoder 'no/where' is no folder"):
+    with pytest.raises(EncoderError, match=r"encoder 'no/where' is not a folder"):
         find("no/where")
 
 
-def test_an_unknown_device_is_refused() -> None:
+def test_an_unknown_device_is_rejected() -> None:
     with pytest.raises(EncoderError, match="auto, cpu or cuda, found 'tpu'"):
         load_encoder(device="tpu")

@@ -93,7 +93,7 @@ def test_the_report_decides_as_the_served_policy_does(
         assert point["quality"] == pytest.approx(fresh.quality[np.arange(len(fresh)), chosen].mean())
 
 
-def test_the_router_beats_what_it_stands_beside(figures: dict[str, Any]) -> None:
+def test_the_router_beats_its_baselines(figures: dict[str, Any]) -> None:
     assert figures["quality_gain_ci95"][0] > 0
     assert figures["aiq"] > figures["zero_router_aiq"]
     assert figures["cost_saved_at_equal_quality"]["saved"] > 0.5
@@ -114,7 +114,7 @@ def test_where_no_preference_was_safe_the_best_single_expert_is_judged(
     assert "the best single expert" in as_markdown(found)
 
 
-def test_without_costs_the_cost_fields_are_null_and_the_rest_stands() -> None:
+def test_without_costs_the_cost_fields_alone_are_null() -> None:
     data = to_dataset([{**row, "completion_tokens": None, "prompt_tokens": None} for row in rows(200)])
     found = reported(train(data, embeddings(data.texts), SPEC, method="knn"), data)
 
@@ -174,7 +174,7 @@ def test_experts_of_one_cost_have_no_area_and_the_report_is_written(
     assert found["policy"]["cost_usd"] == 0
 
 
-def test_outcomes_that_cannot_judge_are_refused(policy: Policy) -> None:
+def test_outcomes_that_cannot_evaluate_are_rejected(policy: Policy) -> None:
     with pytest.raises(PoolError, match="'large' is not in the candidate pool"):
         reported(policy, dataset(30).only(["sums", "words"]))
     scattered = [row for n, row in enumerate(rows(30)) if n % 3 != (n // 3) % 3]
@@ -209,7 +209,7 @@ def test_beside_a_free_best_single_expert_nothing_is_saved_of_nothing() -> None:
     assert found["cost_saved_at_equal_quality"]["saved"] is None
 
 
-def test_the_papers_figures_stand_where_outcomes_carry_them(policy: Policy) -> None:
+def test_the_papers_figures_appear_where_outcomes_hold_them(policy: Policy) -> None:
     made = [row | {"latency_s": 2.0, "ttft_s": 0.1, "nll": 1.5} for row in rows(60, seed=4)]
     found = reported(policy, to_dataset(made, pool=POOL))["paper"]
 
@@ -229,7 +229,7 @@ def test_a_written_report_is_whole(policy: Policy, fresh: Dataset, tmp_path: Pat
     }
     assert [file.name for file in tmp_path.iterdir()] == ["r"]
     assert (tmp_path / "r" / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert "told the true task" in (tmp_path / "r" / "report.md").read_text()
+    assert "true task known" in (tmp_path / "r" / "report.md").read_text()
 
 
 def half_written(folder: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_comparison_has_the_baselines_beside(tmp_path: Path) -> None:
     data = dataset(200)
     told: list[str] = []
     found = compare(
-        data, embeddings(data.texts), SPEC, methods=["fixed", "knn"], seeds=[0, 1], tell=told.append
+        data, embeddings(data.texts), SPEC, methods=["fixed", "knn"], seeds=[0, 1], notify=told.append
     )
     write_comparison(tmp_path / "c", found)
     table = compared(found)
@@ -278,7 +278,7 @@ def test_a_comparison_of_experts_without_a_gap_is_json(tmp_path: Path) -> None:
     assert told["methods"]["fixed"]["apgr"] == [None]
 
 
-def test_a_comparison_that_cannot_be_made_is_refused_at_once() -> None:
+def test_a_comparison_that_cannot_be_made_is_rejected_at_once() -> None:
     data = dataset(60)
     with pytest.raises(MethodError, match="unknown"):
         compare(data, embeddings(data.texts), SPEC, methods=["knn", "nobodys"], seeds=[0])
@@ -290,7 +290,7 @@ def test_a_comparison_that_cannot_be_made_is_refused_at_once() -> None:
             compare(data, embeddings(data.texts), SPEC, **given)
 
 
-def test_a_card_says_what_a_stranger_asks(policy: Policy) -> None:
+def test_a_card_describes_the_policy_to_a_stranger(policy: Policy) -> None:
     text = card(policy, ["", "A note."])
 
     for told in ("knn", "sums, words, large", "300 queries", "Best single expert", "0.05 / 0.1", "A note."):

@@ -17,7 +17,7 @@ def test_two_experts_gap_is_recovered_as_routellm_counts_it() -> None:
     assert metrics.call_share(share, recovered, 1.5) is None
 
 
-def test_equal_leads_recover_half_in_whatever_order_they_stand() -> None:
+def test_equal_leads_recover_half_in_any_order() -> None:
     weak, strong = np.zeros(4), np.array([1.0, 1.0, 0.0, 0.0])
     share, recovered = metrics.gap_recovered(np.full(4, 0.3), weak, strong)
 

@@ -79,12 +79,12 @@ def test_nothing_that_an_answer_starts_outlives_it(tmp_path: Path, end: str) -> 
     judged(LINGERS.format(told=str(tmp_path / "child"), end=end))
     child = int((tmp_path / "child").read_text())
 
-    # Whoever is bound by the process limit could not start one.
+    # A user with a process limit could not start one.
     assert child == -1 or _ends(child)
 
 
 def _ends(process: int) -> bool:
-    """Whether it is gone within moments: a kill takes its time."""
+    """Whether it ends within a short time: a kill is not immediate."""
     stat, until = Path(f"/proc/{process}/stat"), time.monotonic() + 5.0
     while time.monotonic() < until:
         try:
@@ -101,6 +101,6 @@ def test_an_answer_without_fences_is_all_code() -> None:
     assert code_of("```py\nx = 1\n```\nand\n```\ny = 2\n```") == "x = 1\n\ny = 2\n"
 
 
-def test_a_limit_of_nothing_is_refused() -> None:
+def test_a_limit_of_zero_is_rejected() -> None:
     with pytest.raises(InputError, match="whole numbers from 1"):
         Code(timeout_s=0)

@@ -49,10 +49,10 @@ def test_each_rule_by_example(rule: str, response: str, reference: str, quality:
 
 @pytest.mark.parametrize("name", ["exact", "judge", "nll", "code"])
 def test_a_row_without_what_the_rule_reads_is_named(name: str) -> None:
-    with pytest.raises(OutcomesError, match=r"row 1: .* must be a text to be judged"):
+    with pytest.raises(OutcomesError, match=r"row 1: .* must be a text, found"):
         labels.label_rows(name, labels.get("exact"), [{"query_id": "1"}])
 
 
-def test_an_unknown_rule_is_told_the_known_ones() -> None:
+def test_an_unknown_rule_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="known: exact, numeric"):
         labels.get("guess")

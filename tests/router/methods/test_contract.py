@@ -10,10 +10,10 @@ from router.core import QueryBatch, TrainingSet
 from router.errors import MethodError, OutcomesError, WeightsError
 from router.methods.contract import RoutingMethod
 from router.methods.ensemble import AutoRouter
-from router.methods.registry import OURS, make, method_class
+from router.methods.registry import BUILT_IN, make, method_class
 from tests.router.data_sets import embeddings, tiny_encoder, training
 
-METHODS = sorted(OURS)
+METHODS = sorted(BUILT_IN)
 TEXTS = ("What is 1 plus 1?", "Spell the word cab backwards", "日本語の質問 🙂", "x" * 100_000, "")
 QUERIES = QueryBatch(TEXTS, embeddings(TEXTS))
 
@@ -58,7 +58,7 @@ def test_fitting_twice_is_fitting_once(fitted: RoutingMethod) -> None:
     np.testing.assert_allclose(again.score(QUERIES), fitted.score(QUERIES), atol=1e-5)
 
 
-def test_other_arrays_are_refused(fitted: RoutingMethod) -> None:
+def test_other_arrays_are_rejected(fitted: RoutingMethod) -> None:
     with pytest.raises(WeightsError):
         method_class(fitted.name).restore(fitted.params, {"stranger": np.zeros(1)})
 
@@ -82,7 +82,7 @@ def test_missing_outcomes_are_borne(name: str, given: dict[str, dict[str, Any]])
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "random"])
-def test_an_expert_without_any_outcome_is_refused(name: str, given: dict[str, dict[str, Any]]) -> None:
+def test_an_expert_without_any_outcome_is_rejected(name: str, given: dict[str, dict[str, Any]]) -> None:
     whole = training(60)
     quality = whole.quality.copy()
     quality[:, 1] = np.nan
@@ -100,7 +100,7 @@ def test_it_finds_the_signal(name: str, given: dict[str, dict[str, Any]]) -> Non
 
 
 @pytest.mark.parametrize(("name", "params"), [("knn", {"neighbours": 3}), ("nobodys", {}), ("knn", {"k": 0})])
-def test_bad_names_and_parameters_are_refused(name: str, params: dict[str, Any]) -> None:
+def test_bad_names_and_parameters_are_rejected(name: str, params: dict[str, Any]) -> None:
     with pytest.raises(MethodError):
         make(name, params).fit(training(40), seed=0)
 
@@ -126,7 +126,7 @@ def test_both_heads_find_the_signal(name: str, head: str, given: dict[str, dict[
         ("bert", {"epochs": 0}),
     ],
 )
-def test_parameters_out_of_range_are_refused(name: str, params: dict[str, Any]) -> None:
+def test_parameters_out_of_range_are_rejected(name: str, params: dict[str, Any]) -> None:
     with pytest.raises(MethodError):
         make(name, params).fit(training(40), seed=0)
 

@@ -51,7 +51,7 @@ def test_the_surface_of_bytes_is_that_of_characters() -> None:
 
 
 @pytest.mark.parametrize("hashed", [hashed_words, crc32_words])
-def test_words_are_hashed_alike_wherever_they_stand(hashed: type) -> None:
+def test_equal_words_have_equal_hashes_at_any_position(hashed: type) -> None:
     alone, among = hashed(["what is one PLUS one?"]), hashed([*TEXTS, "What  is one plus\none?"])
     start = among.starts[-2]
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours are the same, and take bounded memory, however many are asked for at once."""
+"""Nearest neighbours are the same, in bounded memory, for any number of queries at once."""
 
 import tracemalloc
 
@@ -27,7 +27,7 @@ def test_a_search_in_chunks_finds_what_one_search_finds_in_less_memory() -> None
     assert peak_bytes < 2_000_000  # all similarities together are 8 MB
 
 
-def test_nothing_asked_is_nothing_found() -> None:
+def test_no_queries_have_no_neighbours() -> None:
     near, rows = _Searcher(unit_rows(5, seed=0))(unit_rows(0, seed=1), 3)
 
     assert near.shape == rows.shape == (0, 3)

@@ -40,7 +40,7 @@ def test_it_trains_saves_loads_and_decides_as_ours_do(tmp_path: Path) -> None:
     assert [getattr(decision, "expert", None) for decision in decisions] == ["sums", "words"]
 
 
-def test_it_stands_in_a_comparison_and_in_an_ensemble() -> None:
+def test_it_works_in_a_comparison_and_in_an_ensemble() -> None:
     data = dataset(200)
     points = embeddings(data.texts)
 
@@ -52,6 +52,6 @@ def test_it_stands_in_a_comparison_and_in_an_ensemble() -> None:
     assert np.isfinite(policy.score(QueryBatch(data.texts, points)).quality).all()
 
 
-def test_what_is_no_method_is_refused_with_what_it_lacks() -> None:
+def test_an_object_that_is_no_method_is_rejected() -> None:
     with pytest.raises(MethodError, match="lacks fit"):
         make("nothing")

@@ -116,7 +116,7 @@ def test_it_is_saved_and_loaded_and_takes_another_one_in(
 
 
 def test_the_others_outcomes_on_the_probes_correct_a_lucky_draw(policy: Policy) -> None:
-    """Probes drawn from the easy ones only: their outcomes tell that they were easy."""
+    """Probes drawn from the easy ones only: their outcomes show that they were easy."""
     rng, errors = np.random.default_rng(0), {"alone": [], "beside": []}
     for draw in range(12):
         data = dataset(400, seed=20 + draw)
@@ -142,7 +142,7 @@ def _twin(quality: np.ndarray) -> np.ndarray:
     return changed
 
 
-def test_what_cannot_be_added_is_refused(policy: Policy, probes: Dataset) -> None:
+def test_an_expert_that_cannot_be_added_is_rejected(policy: Policy, probes: Dataset) -> None:
     with pytest.raises(PoolError, match="'sums' is in the policy's pool already"):
         add_expert(policy, probes, embeddings(probes.texts), name="sums")
     with pytest.raises(PoolError, match="'nobody' is not in the candidate pool"):
@@ -152,7 +152,7 @@ def test_what_cannot_be_added_is_refused(policy: Policy, probes: Dataset) -> Non
         add_expert(policy, few, embeddings(few.texts), name="words")
 
 
-def test_probes_are_spread_and_none_stands_twice() -> None:
+def test_probes_are_spread_and_unique() -> None:
     data = dataset(300)
     chosen = choose_probes(embeddings(data.texts), count=40, seed=0)
     spelling = np.mean([data.texts[i].startswith("Spell") for i in chosen])
@@ -162,7 +162,7 @@ def test_probes_are_spread_and_none_stands_twice() -> None:
     assert chosen == choose_probes(embeddings(data.texts), count=40, seed=0)
 
 
-def test_probes_of_copies_are_still_as_many_as_asked() -> None:
+def test_probes_of_copies_still_have_their_count() -> None:
     same = np.tile(embeddings(("a",)), (30, 1))
 
     assert len(choose_probes(same, count=10, seed=0)) == 10

@@ -1,4 +1,4 @@
-"""From outcomes to a policy: what is chosen, and what is refused."""
+"""From outcomes to a policy: the choices, and the errors."""
 
 import json
 from dataclasses import replace
@@ -24,7 +24,7 @@ def trained(data: Dataset, **options: Any) -> Any:
     return train(data, embeddings(data.texts), SPEC, **{"method": "knn", **options})
 
 
-def test_the_policy_tells_where_it_comes_from() -> None:
+def test_the_policy_records_its_provenance() -> None:
     data = dataset(240)
     policy = trained(data, seed=7)
 
@@ -129,7 +129,7 @@ def test_missing_outcomes_are_borne() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 19])
-def test_too_few_queries_are_refused(n: int) -> None:
+def test_too_few_queries_are_rejected(n: int) -> None:
     with pytest.raises(OutcomesError, match=f"at least 20 different queries, found {n}"):
         trained(dataset(n))
 
@@ -147,7 +147,7 @@ def test_an_expert_with_too_few_queries_is_named() -> None:
         check_trainable(to_dataset(few, pool=POOL), method="knn")
 
 
-def test_one_expert_alone_is_refused_but_for_fixed() -> None:
+def test_one_expert_alone_is_rejected_except_for_fixed() -> None:
     alone = dataset(60).only(["words"])
     with pytest.raises(OutcomesError, match="at least two experts, the outcomes hold only 'words'"):
         trained(alone)
@@ -155,7 +155,7 @@ def test_one_expert_alone_is_refused_but_for_fixed() -> None:
     assert trained(alone, method="fixed").static_ranking == ("words",)
 
 
-def test_an_unknown_method_or_parameter_is_refused_before_any_work() -> None:
+def test_an_unknown_method_or_parameter_is_rejected_early() -> None:
     with pytest.raises(MethodError, match="'oracle-of-delphi' is unknown"):
         trained(dataset(60), method="oracle-of-delphi")
     with pytest.raises(MethodError, match="takes k, sharpness, strength, found 'neighbours'"):

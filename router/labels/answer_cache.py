@@ -1,6 +1,6 @@
-"""Ask an OpenAI-compatible endpoint many questions, each once: answers are kept in a file as they come.
+"""Send many requests to an OpenAI-compatible endpoint, each once, with a file as the cache of the answers.
 
-An interrupted run goes on where it stopped, for the file is read before anything is asked.
+An interrupted run goes on where it stopped, because the file is read before the first request.
 """
 
 import asyncio
@@ -25,31 +25,31 @@ from router.errors import InputError, OutcomesError
 
 Body = dict[str, Any]
 Reads = Callable[[Body], Any]
-"""An answer's body → what is kept of it, as JSON; ValueError when it is no such answer."""
+"""A response's body → the part to keep, as JSON; raises ValueError for an unusable answer."""
 
 
-class Answers:
-    """Answers by question, in memory and in a JSONL file.
+class AnswerCache:
+    """Answers by request, in memory and in a JSONL file.
 
     Args:
-        file: where they are kept; in memory alone without one.
+        file: the JSONL file; `None` for memory only.
 
     Raises:
-        InputError: the file is there and holds something else.
+        InputError: the file holds something else.
     """
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._known: dict[str, Any] = {}
         if file is not None:
-            entries = read_growing(file, _key_and_answer, begins=b'{"key": "', what="kept answers")
+            entries = read_growing(file, _key_and_answer, begins=b'{"key": "', what="cached answers")
             self._known.update(entries)
 
     @staticmethod
     def key(endpoint: str, path: str, body: Body) -> str:
-        """A question's name: equal questions to equal endpoints have the same."""
-        told = json.dumps([endpoint, path, body], sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(told.encode()).hexdigest()
+        """The key of a request: equal requests to equal endpoints have equal keys."""
+        text = json.dumps([endpoint, path, body], sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def __contains__(self, key: str) -> bool:
         return key in self._known
@@ -58,6 +58,7 @@ class Answers:
         return self._known[key]
 
     def keep(self, key: str, answer: Any) -> None:
+        """Add an answer, to the file too."""
         self._known[key] = answer
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -69,12 +70,12 @@ def _key_and_answer(entry: Body) -> tuple[str, Any]:
     return entry["key"], entry["answer"]
 
 
-async def ask_all(
+async def fetch_all(
     endpoint: str,
     path: str,
     bodies: Sequence[Body],
     reads: Reads,
-    answers: Answers,
+    cache: AnswerCache,
     *,
     api_key: str | None,
     concurrency: int,
@@ -82,25 +83,37 @@ async def ask_all(
     transport: httpx.AsyncBaseTransport | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> list[Any]:
-    """The answer to each question, in their order; equal questions are asked once.
+    """The answer to each request, in their order; equal requests are sent once.
 
-    An OutcomesError stands for an answer that could not be read in 4 attempts, so that one question
-    cannot fail them all.
+    An answer that could not be read in 4 attempts is an OutcomesError in the list, so that one request
+    does not fail the others.
+
+    Args:
+        endpoint: such as http://127.0.0.1:8000/v1.
+        path: such as /chat/completions.
+        bodies: the requests' bodies.
+        reads: response body → answer.
+        cache: known answers; new ones are added.
+        api_key: sent as a bearer token; `None` for no key.
+        concurrency: requests in flight.
+        timeout_s: of one attempt.
+        transport: for tests.
+        sleep: for tests.
 
     Raises:
-        InputError: the endpoint is no URL, refuses a question, does not answer it in 4 attempts, or gives
-            no question an answer that can be read; what was answered until then is kept.
+        InputError: the endpoint is no URL, rejects a request, does not respond to it in 4 attempts, or
+            returns no usable answer to any request; answers until then are kept.
     """
-    keys = [answers.key(endpoint, path, body) for body in bodies]
-    left = {key: body for key, body in zip(keys, bodies, strict=True) if key not in answers}
+    keys = [cache.key(endpoint, path, body) for body in bodies]
+    left = {key: body for key, body in zip(keys, bodies, strict=True) if key not in cache}
     waiting = iter(left.items())
     unread: dict[str, OutcomesError] = {}
     async with open_client(endpoint, api_key=api_key, timeout_s=timeout_s, transport=transport) as client:
 
         async def work() -> None:
-            for key, body in waiting:  # one iterator: each question is taken once
+            for key, body in waiting:  # one iterator: each request is sent once
                 try:
-                    answers.keep(key, await _ask(client, path, body, reads, sleep))
+                    cache.keep(key, await _fetch(client, path, body, reads, sleep))
                 except OutcomesError as error:
                     unread[key] = error
 
@@ -111,15 +124,17 @@ async def ask_all(
             for task in tasks:
                 task.cancel()
     if unread and unread.keys() == set(keys):
-        raise InputError(f"{endpoint} gave no question a usable answer: {next(iter(unread.values()))}")
-    return [unread[key] if key in unread else answers[key] for key in keys]
+        raise InputError(
+            f"{endpoint} returned no usable answer to any request: {next(iter(unread.values()))}"
+        )
+    return [unread[key] if key in unread else cache[key] for key in keys]
 
 
 class _UnreadableAnswer(RetryableError):
     """An answer that `reads` rejects; its model is not busy, so the next attempt needs no wait."""
 
 
-async def _ask(
+async def _fetch(
     client: httpx.AsyncClient, path: str, body: Body, reads: Reads, sleep: Callable[[float], Awaitable[None]]
 ) -> Any:
     url = f"{client.base_url}{path.lstrip('/')}"
@@ -143,6 +158,6 @@ async def _ask(
         raise OutcomesError(str(error)) from error
     except (RetryableError, httpx.TransportError) as error:
         raise InputError(
-            f"{url} gave no usable answer in {ATTEMPTS} attempts ({error or type(error).__name__}); "
+            f"{url} returned no usable answer in {ATTEMPTS} attempts ({error or type(error).__name__}); "
             "run again to go on from here"
         ) from error
