@@ -121,7 +121,7 @@ def answer(model: str, text: str = "42") -> bytes:
     )
 
 
-def event(model: str, text: str, *, said_as: str = "content") -> bytes:
+def event(model: str, text: str, *, field: str = "content") -> bytes:
     """A chunk of a streamed chat completion, its text in this field of the delta."""
     data = orjson.dumps(
         {
@@ -129,7 +129,7 @@ def event(model: str, text: str, *, said_as: str = "content") -> bytes:
             "object": "chat.completion.chunk",
             "created": 1,
             "model": model,
-            "choices": [{"index": 0, "delta": {said_as: text}, "finish_reason": None}],
+            "choices": [{"index": 0, "delta": {field: text}, "finish_reason": None}],
         }
     )
     return b"data: " + data + b"\n\n"

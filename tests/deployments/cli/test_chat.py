@@ -79,11 +79,11 @@ def test_an_answer_cannot_steer_the_terminal(graph: Graph, capsys: pytest.Captur
     assert printable("zürich 日本 🙂 é") == "zürich 日本 🙂 é"
 
 
-@pytest.mark.parametrize("said_as", ["reasoning", "reasoning_content"])
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 def test_reasoning_is_shown_apart_and_never_sent_back(
-    graph: Graph, said_as: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    graph: Graph, field: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph.experts["arithmetic"].thoughts = [(said_as, "twelve, "), (said_as, "then thirty")]
+    graph.experts["arithmetic"].thoughts = [(field, "twelve, "), (field, "then thirty")]
     lines = iter([SUM, "and then", "/quit"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
 

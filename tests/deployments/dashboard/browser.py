@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 WHERE = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+SUM = "What is 12 + 30?"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -52,3 +53,18 @@ def for_tests() -> Iterator[Any]:
         pytest.skip(why)
     with chromium() as browser:
         yield browser
+
+
+def load(tab: Any, url: str, requests: int) -> None:
+    """Send requests from outside the page."""
+    for _ in range(requests):
+        body = {"model": "auto", "stream": True, "messages": [{"role": "user", "content": SUM}]}
+        assert tab.request.post(f"{url}/v1/chat/completions", data=body).ok
+
+
+def ask(tab: Any, text: str) -> Any:
+    """Send a message, wait for the end, and return the last turn."""
+    tab.fill("#query", text)
+    tab.press("#query", "Enter")
+    tab.wait_for_selector(".turn:last-child .said[aria-busy=false]")
+    return tab.locator(".turn").last

@@ -61,8 +61,8 @@ class ScriptedExpert:
         return ResponseStream(Head(200, EVENTS, event(self.model, ""), complete=False), self._rest())
 
     async def _rest(self) -> AsyncGenerator[bytes, None]:
-        for said_as, thought in self.thoughts:
-            yield event(self.model, thought, said_as=said_as)
+        for field, thought in self.thoughts:
+            yield event(self.model, thought, field=field)
         words = self.text.split(" ")
         for index, word in enumerate(words):
             await asyncio.sleep(self.pause_s)

@@ -1,8 +1,6 @@
 """The page in a real browser, on the real ingress with fakes behind it."""
 
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +10,9 @@ from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.observability import metrics
 from router.experts import Price
 from tests.deployments.dashboard import browser
-from tests.deployments.dashboard.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph, serving
+from tests.deployments.dashboard.graph import ANSWER_TOKENS, NAMES, PRICES, PROMPT_TOKENS, Graph
 
-AXE = Path(__file__).parent / "vendor" / "axe.min.js"
-SERIOUS = {"serious", "critical"}
-FIRST_VIEW_BYTES = 150_000
-SUM = "What is 12 + 30?"
 PAGES = ("/", "/board", "/policy")
-
-
-def load(tab: Any, url: str, requests: int) -> None:
-    """Send requests from outside the page."""
-    for _ in range(requests):
-        body = {"model": "auto", "stream": True, "messages": [{"role": "user", "content": SUM}]}
-        assert tab.request.post(f"{url}/v1/chat/completions", data=body).ok
-
-
-def ask(tab: Any, text: str) -> Any:
-    """Ask, wait for the end, and return the last answer."""
-    tab.fill("#query", text)
-    tab.press("#query", "Enter")
-    tab.wait_for_selector(".turn:last-child .said[aria-busy=false]")
-    return tab.locator(".turn").last
 
 
 def number(tab: Any, selector: str, attribute: str = "data-value") -> float:
@@ -43,7 +22,7 @@ def number(tab: Any, selector: str, attribute: str = "data-value") -> float:
 def test_an_answer_streams_and_names_its_expert_and_the_reason(graph: Graph, tab: Any) -> None:
     graph.experts["arithmetic"].pause_s = 0.5
     tab.goto(graph.url)
-    tab.fill("#query", SUM)
+    tab.fill("#query", browser.SUM)
     tab.click("#send")
     tab.wait_for_selector(".said[aria-busy=true]:text('this is')")
     assert "speaking" not in tab.inner_text(".said")
@@ -62,10 +41,10 @@ def test_an_answer_streams_and_names_its_expert_and_the_reason(graph: Graph, tab
 
 def test_prices_are_those_of_the_policy_that_decided(graph: Graph, tab: Any) -> None:
     tab.goto(graph.url)
-    ask(tab, SUM)
+    browser.ask(tab, browser.SUM)
     graph.swap_policy("ba9876543210", dict.fromkeys(NAMES, Price(1.0, 2.0)))
 
-    turn = ask(tab, SUM)
+    turn = browser.ask(tab, browser.SUM)
 
     assert (
         f"20 + 4 tokens · ${Price(1.0, 2.0).cost_usd(PROMPT_TOKENS, ANSWER_TOKENS):.6f}" in turn.inner_text()
@@ -74,7 +53,7 @@ def test_prices_are_those_of_the_policy_that_decided(graph: Graph, tab: Any) -> 
 
 def test_while_one_types_the_decision_is_shown_and_a_slider_moves_it(graph: Graph, tab: Any) -> None:
     tab.goto(graph.url)
-    tab.fill("#query", SUM)
+    tab.fill("#query", browser.SUM)
     tab.wait_for_selector("#live[data-expert=arithmetic]")
 
     tab.locator("#cost").fill("0")
@@ -97,7 +76,7 @@ def test_while_one_types_the_decision_is_shown_and_a_slider_moves_it(graph: Grap
 def test_all_experts_answer_side_by_side(graph: Graph, tab: Any) -> None:
     tab.goto(graph.url)
     tab.check("#all")
-    tab.fill("#query", SUM)
+    tab.fill("#query", browser.SUM)
     tab.press("#query", "Enter")
 
     for name in NAMES:
@@ -111,7 +90,7 @@ def test_an_answer_with_markup_is_shown_as_text(graph: Graph, tab: Any) -> None:
     graph.experts["arithmetic"].text = evil
     tab.goto(graph.url)
 
-    turn = ask(tab, f"1 {evil}")
+    turn = browser.ask(tab, f"1 {evil}")
 
     assert turn.locator(".said").inner_text() == evil
     assert turn.locator(".asked").inner_text() == f"1 {evil}"
@@ -119,20 +98,24 @@ def test_an_answer_with_markup_is_shown_as_text(graph: Graph, tab: Any) -> None:
     assert tab.evaluate("window.hacked") is None
 
 
-@pytest.mark.parametrize("said_as", ["reasoning", "reasoning_content"])
-def test_reasoning_is_shown_apart_as_text_and_never_sent_back(graph: Graph, tab: Any, said_as: str) -> None:
-    thoughts = [(said_as, "<b>twelve</b>, "), (said_as, "then thirty")]
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_reasoning_is_shown_apart_as_text_and_never_sent_back(graph: Graph, tab: Any, field: str) -> None:
+    thoughts = [(field, "<b>twelve</b>, "), (field, "then thirty")]
     graph.experts["arithmetic"].thoughts = thoughts
     tab.goto(graph.url)
 
-    turn = ask(tab, SUM)
-    ask(tab, "and then")
+    turn = browser.ask(tab, browser.SUM)
+    browser.ask(tab, "and then")
 
     assert turn.locator(".said").inner_text() == "this is arithmetic speaking"
     assert turn.locator(".thought").text_content() == "<b>twelve</b>, then thirty"
     assert turn.locator("summary:has-text('Reasoning')").is_visible()
     sent = json.loads(graph.experts["arithmetic"].bodies[-1])["messages"]
-    assert [message["content"] for message in sent] == [SUM, "this is arithmetic speaking", "and then"]
+    assert [message["content"] for message in sent] == [
+        browser.SUM,
+        "this is arithmetic speaking",
+        "and then",
+    ]
 
 
 GAP = """async (path) => {
@@ -162,9 +145,9 @@ def test_an_expert_that_is_away_is_seen_in_the_attempts_and_on_the_board(graph: 
     other.set_default_timeout(5_000)
     other.goto(graph.url)
 
-    text = ask(other, SUM).inner_text()
+    text = browser.ask(other, browser.SUM).inner_text()
     for _ in range(5):
-        ask(other, SUM)
+        browser.ask(other, browser.SUM)
 
     assert "2 experts were tried: arithmetic gave no answer; generalist answered." in text
     tab.bring_to_front()
@@ -176,7 +159,7 @@ def test_an_expert_that_is_away_is_seen_in_the_attempts_and_on_the_board(graph: 
 def test_the_board_counts_what_a_load_sent(graph: Graph, tab: Any) -> None:
     tab.goto(f"{graph.url}/board")
     tab.wait_for_selector("body[data-views]")
-    load(tab, graph.url, 40)
+    browser.load(tab, graph.url, 40)
 
     tab.wait_for_selector("#end-200[data-value='40']")
 
@@ -203,7 +186,7 @@ def test_the_board_shows_an_expert_scaled_to_zero(graph: Graph, tab: Any) -> Non
 def test_an_answer_can_be_rated_once(graph: Graph, tab: Any) -> None:
     before = metrics.registry.get_sample_value("to_router_feedback_quality_count", {"expert": "arithmetic"})
     tab.goto(graph.url)
-    turn = ask(tab, SUM)
+    turn = browser.ask(tab, browser.SUM)
 
     turn.locator("button:has-text('Good answer')").click()
 
@@ -218,7 +201,7 @@ def test_an_error_is_shown_in_words(graph: Graph, tab: Any) -> None:
         expert.away = True
     tab.goto(graph.url)
 
-    turn = ask(tab, SUM)
+    turn = browser.ask(tab, browser.SUM)
 
     assert turn.locator(".error").first.inner_text().strip() != ""
     assert turn.locator(".by").inner_text() == "no answer"
@@ -244,7 +227,7 @@ def test_with_keys_on_nothing_is_shown_without_one_and_all_with_one(
     tab.goto(f"{graph.url}/board")
     tab.wait_for_selector("#experts [data-expert=words]")
     tab.goto(graph.url)
-    assert "arithmetic" in ask(tab, SUM).locator(".by").inner_text()
+    assert "arithmetic" in browser.ask(tab, browser.SUM).locator(".by").inner_text()
     tab.click("#copy summary")
     assert key not in tab.content()
 
@@ -281,98 +264,3 @@ def test_the_curve_marks_the_preference_in_use(
     }
     assert table.get("in use") == quality
     assert ("in use" in tab.locator("#curve svg").text_content()) == (quality is not None)
-
-
-def test_keyboard_alone_is_enough(graph: Graph, tab: Any) -> None:
-    tab.goto(graph.url)
-    tab.keyboard.press("Tab")
-    assert tab.evaluate("document.activeElement.className") == "skip"
-    for _ in range(30):
-        tab.keyboard.press("Tab")
-        if tab.evaluate("document.activeElement.id") == "query":
-            break
-    tab.keyboard.type(SUM)
-    tab.keyboard.press("Enter")
-    tab.wait_for_selector(".turn .said[aria-busy=false]")
-
-    graph.experts["arithmetic"].pause_s = 1.0
-    tab.keyboard.type(SUM)
-    tab.keyboard.press("Enter")
-    tab.wait_for_selector("#stop:visible")
-    tab.keyboard.press("Escape")
-
-    tab.wait_for_selector(".turn:last-child .error")
-    assert "stopped" in tab.locator(".turn").last.inner_text()
-
-
-@pytest.fixture(scope="module")
-def used() -> Iterator[Graph]:
-    with serving() as graph:
-        yield graph
-
-
-def fill_page(tab: Any, graph: Graph, path: str) -> None:
-    """Open one of the pages and wait until it shows its data."""
-    tab.goto(f"{graph.url}{path}")
-    if path == "/":
-        ask(tab, SUM)
-        tab.fill("#query", SUM)
-        tab.wait_for_selector("#live-experts li")
-    elif path == "/board":
-        tab.wait_for_selector("body[data-views]")
-        load(tab, graph.url, 3)
-        tab.wait_for_selector("#end-200[data-value='3']")
-    else:
-        tab.wait_for_selector("body[data-policy='0123456789ab']")
-
-
-@pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize("look", ["light", "dark", "phone"])
-def test_axe_finds_no_serious_violation(used: Graph, chromium: Any, path: str, look: str) -> None:
-    scheme = "dark" if look == "dark" else "light"
-    size = browser.NARROW if look == "phone" else browser.WIDE
-    with chromium.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce") as context:
-        tab = context.new_page()
-        fill_page(tab, used, path)
-
-        tab.evaluate(AXE.read_text(encoding="utf-8"))
-        violations = tab.evaluate("axe.run(document).then((result) => result.violations)")
-
-        serious = [
-            (one["id"], [node["html"][:160] for node in one["nodes"]])
-            for one in violations
-            if one["impact"] in SERIOUS
-        ]
-        assert serious == []
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_a_phone_needs_no_sideways_scrolling(used: Graph, chromium: Any, path: str) -> None:
-    with chromium.new_context(viewport=browser.NARROW) as context:
-        tab = context.new_page()
-        fill_page(tab, used, path)
-
-        assert tab.evaluate("document.documentElement.scrollWidth") <= browser.NARROW["width"]
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_no_request_leaves_the_origin_and_the_first_view_is_small(
-    used: Graph, chromium: Any, path: str
-) -> None:
-    with chromium.new_context() as context:
-        tab = context.new_page()
-        urls: list[str] = []
-        context.on("request", lambda request: urls.append(request.url))
-        session = context.new_cdp_session(tab)
-        session.send("Network.enable")
-        received: list[float] = []
-        session.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
-
-        fill_page(tab, used, path)
-
-        assert urls
-        strangers = [url for url in urls if not url.startswith(f"{used.url}/")]
-        assert strangers == []
-        assert not any(re.search(r"favicon", url) for url in urls)
-        assert len(received) >= 4
-        assert sum(received) <= FIRST_VIEW_BYTES
