@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployments.config import AppArgs, ExpertArgs, PoolArgs
-from deployments.placement import accelerator_hint, simulated_bundles, worker_bundle
+from deployments.placement import accelerator_hint, worker_bundle
 from deployments.simulated.args import SimulatedArgs
+from deployments.simulated.placement import simulated_bundles
 
 BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED = (
     f"deployments.app:build_{what}" for what in ("app", "expert", "simulated")

@@ -1,7 +1,7 @@
 """The graph on one screen: what `import_path` in serve_config.yaml names.
 
-One application for the door (ingress and router), one for each expert; handles join them.
-Shape comes from `args`; replicas and autoscaling stand in `deployments[]` and are not set here.
+One application for ingress and router, one for each expert; handles join them.
+Shape comes from `args`; replicas and autoscaling belong in `deployments[]` and are not set here.
 
 Does without `from __future__ import annotations`: Ray Serve reads the builders' annotations, and
 a string there would make it pass a plain dict, unchecked.
@@ -14,9 +14,10 @@ from starlette.middleware import Middleware
 
 from deployments.config import EXPERT_DEPLOYMENT, AppArgs, ExpertArgs
 from deployments.ingress.middleware import ServeBoundaryMiddleware
-from deployments.placement import actor_options, simulated_options
+from deployments.placement import actor_options
 from deployments.replica import served_object
 from deployments.simulated.args import SimulatedArgs
+from deployments.simulated.placement import simulated_options
 
 DEFAULT_MAX_BODY_BYTES = 1024 * 1024 * 1024
 """In a proxy, which has no ingress in its process: the largest value of `max_body_mib`."""
@@ -64,7 +65,7 @@ def build_expert(args: ExpertArgs) -> Any:
 
 
 def build_simulated(args: SimulatedArgs) -> Any:
-    """In the place of an expert's application, one that only simulates: for tests and load tests."""
+    """The application of one simulated expert, `expert-<name>`: for tests and load tests."""
     from deployments.simulated.deployment import SimulatedExpert
 
     return serve.deployment(SimulatedExpert, name=EXPERT_DEPLOYMENT, **simulated_options(args)).bind(args)

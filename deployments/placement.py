@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployments.config import ExpertArgs, PoolArgs
-from deployments.simulated.args import SimulatedArgs
 
 CPU_ENGINE_ENVIRONMENT = {
     # Each engine binds for itself: several on one machine would share one core.
@@ -64,27 +63,6 @@ def placement_group(args: ExpertArgs) -> dict[str, Any]:
         "bundles": [worker_bundle(args) for _ in range(args.workers)],
         "strategy": "STRICT_PACK" if pipeline == 1 else "PACK",
     }
-
-
-def simulated_bundles(args: SimulatedArgs) -> list[dict[str, float]]:
-    """The resources that one replica of a simulated expert reserves, worker by worker."""
-    pool = args.pool.resources if args.pool is not None and args.pool.resources else {}
-    bundle = {"CPU": args.num_cpus, "GPU": args.num_gpus, **pool}
-    return [{name: amount for name, amount in bundle.items() if amount}] * args.workers
-
-
-def simulated_options(args: SimulatedArgs) -> dict[str, Any]:
-    """Serve's options of a simulated expert: on its pool, in a placement group where it has workers."""
-    if args.workers == 1:
-        return {"ray_actor_options": actor_options(args.pool, num_cpus=args.num_cpus, num_gpus=args.num_gpus)}
-    options: dict[str, Any] = {
-        "ray_actor_options": {"num_cpus": 0},
-        "placement_group_bundles": [dict(bundle) for bundle in simulated_bundles(args)],
-        "placement_group_strategy": "STRICT_PACK",
-    }
-    if args.pool is not None and args.pool.labels:
-        options["placement_group_bundle_label_selector"] = [dict(args.pool.labels)] * args.workers
-    return options
 
 
 def expert_options(args: ExpertArgs, *, runtime_env: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How a simulated expert behaves: its `args`, and what `user_config` or a request may change in it.
 
-Pure pydantic; knows nothing of Ray. No price stands here: what an expert costs is the policy's word.
+Pure pydantic; knows nothing of Ray. There is no price here: the policy has the prices of experts.
 """
 
 from typing import Annotated, Literal
@@ -13,11 +13,11 @@ from deployments.settings import Settings
 Rate = Annotated[float, Field(ge=0, le=1)]
 Mode = Literal["status", "raise", "hang", "garbage", "half_stream", "stall", "die"]
 """
-status        an error answer with `status`, as vLLM words it
+status        an error response with `status`, in vLLM's form
 raise         the replica raises before its first byte
-hang          no byte ever comes, the slot stays taken until the client leaves
-garbage       200 and bytes that are no answer
-half_stream   the answer ends in the middle, without its last event
+hang          no byte ever comes, the slot stays held until the client leaves
+garbage       200 and bytes that are no response of any API
+half_stream   the response ends in the middle, without its last event
 stall         it begins, then no further byte comes
 die           the replica's process ends at once
 """
@@ -32,11 +32,11 @@ class Failure(Settings):
     status: Annotated[int, Field(ge=400, le=599)] = 500
     """For mode `status`."""
     after_tokens: Annotated[int, Field(ge=0)] = 3
-    """For `half_stream` and `stall`: what still came before."""
+    """For `half_stream` and `stall`: tokens before the failure."""
 
 
 class Behaviour(Settings):
-    """What a simulated engine does with requests."""
+    """Times, texts and failures of a simulated engine."""
 
     ttft_ms: Annotated[float, Field(ge=0, le=600_000)] = 20.0
     """Service time up to the first token, once a slot is free."""
@@ -47,9 +47,9 @@ class Behaviour(Settings):
     jitter: Rate = 0.0
     """Service times vary evenly by this fraction up and down."""
     tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 32
-    """Length of an answer, where neither `text` nor the request's max_tokens says less."""
+    """Length of an answer, where neither `text` nor the request's max_tokens is shorter."""
     text: str | None = None
-    """The answer itself, one token per word, behind the words that say it is simulated."""
+    """The answer itself, one token per word, after the words that mark it as simulated."""
     echo: bool = False
     """Answer with the request's last text, so that a mixed-up answer shows."""
     failures: list[Failure] = Field(default_factory=list)
@@ -77,7 +77,7 @@ class SimulatedArgs(Settings):
     seed: int = 0
     """Of jitter and failures; every replica draws the same sequence."""
     behaviour: Behaviour = Behaviour()
-    """Until `user_config` says otherwise."""
+    """Until `user_config` changes it."""
 
     @model_validator(mode="after")
     def _bundles_hold_something(self) -> "SimulatedArgs":

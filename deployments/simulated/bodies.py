@@ -1,6 +1,6 @@
-"""The bodies that a simulated expert answers with: OpenAI's and Anthropic's forms, whole and streamed.
+"""Bodies of simulated responses: OpenAI's and Anthropic's forms, non-streaming and streaming.
 
-Pure: words in, bytes out. Knows neither time nor Ray. The texts are made up and say so.
+Pure: words in, bytes out. Knows neither time nor Ray. The texts are made up and state that they are.
 """
 
 import itertools
@@ -18,7 +18,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What one request will be answered with."""
+    """Contents of the response to one request."""
 
     model: str
     words: tuple[str, ...]
@@ -34,7 +34,7 @@ class Script:
 
     @property
     def usage(self) -> dict[str, int]:
-        """As chat and completions count."""
+        """Usage in the form of chat and completions."""
         done = len(self.words)
         return {
             "prompt_tokens": self.prompt_tokens,
@@ -44,33 +44,34 @@ class Script:
 
     @property
     def token_usage(self) -> dict[str, int]:
-        """As /v1/responses and /v1/messages count."""
+        """Usage in the form of /v1/responses and /v1/messages."""
         return {"input_tokens": self.prompt_tokens, "output_tokens": len(self.words)}
 
 
 def words_of(expert: str, text: str | None, tokens: int) -> tuple[str, ...]:
-    """An answer that names itself as simulated: of `text`'s words, or of `tokens` numbered ones."""
-    said = [f"[simulated expert {expert}]"]
-    said += [f"w{number}" for number in range(1, tokens)] if text is None else text.split()
-    return tuple(word if place == 0 else f" {word}" for place, word in enumerate(said))
+    """Return an answer that names itself as simulated: `text`'s words, or `tokens` numbered ones."""
+    words = [f"[simulated expert {expert}]"]
+    words += [f"w{number}" for number in range(1, tokens)] if text is None else text.split()
+    return tuple(word if index == 0 else f" {word}" for index, word in enumerate(words))
 
 
-def whole(kind: str, script: Script) -> bytes:
-    """The answer without streaming.
+def complete(kind: str, script: Script) -> bytes:
+    """Return the body of a non-streaming response.
 
     Args:
         kind: chat, completions, responses or messages.
+        script: its contents.
     """
-    return orjson.dumps(_WHOLE[kind](script))
+    return orjson.dumps(_COMPLETE[kind](script))
 
 
 def events(kind: str, script: Script) -> Iterator[tuple[int, bytes]]:
-    """The events of a stream, each with the number of the token that it waits for (0: at once)."""
+    """Yield the events of a stream, each with the number of the token that it waits for (0: at once)."""
     return _EVENTS[kind](script)
 
 
 def error(status: int, message: str, type_: str = "InternalServerError") -> bytes:
-    """An error as vLLM words it, with its integer code."""
+    """Return an error in vLLM's form, with its integer code."""
     return orjson.dumps({"error": {"message": message, "type": type_, "param": None, "code": status}})
 
 
@@ -144,12 +145,12 @@ def _response_events(script: Script) -> Iterator[tuple[int, bytes]]:
     def event(type_: str, **fields: Any) -> bytes:
         return _named({"type": type_, "sequence_number": next(sequence), **fields})
 
-    place = {"item_id": "msg_simulated", "output_index": 0, "content_index": 0}
+    position = {"item_id": "msg_simulated", "output_index": 0, "content_index": 0}
     yield 1, event("response.created", response=begun)
     for number, word in enumerate(script.words, 1):
-        yield number, event("response.output_text.delta", **place, delta=word, logprobs=[])
+        yield number, event("response.output_text.delta", **position, delta=word, logprobs=[])
     last = len(script.words)
-    yield last, event("response.output_text.done", **place, text=script.text, logprobs=[])
+    yield last, event("response.output_text.done", **position, text=script.text, logprobs=[])
     type_ = "response.completed" if script.finish == "stop" else "response.incomplete"
     yield last, event(type_, response=_responses(script))
 
@@ -212,7 +213,7 @@ def _named(value: Mapping[str, Any]) -> bytes:
     return b"event: " + str(value["type"]).encode() + b"\n" + _data(value)
 
 
-_WHOLE = {"chat": _chat, "completions": _completions, "responses": _responses, "messages": _messages}
+_COMPLETE = {"chat": _chat, "completions": _completions, "responses": _responses, "messages": _messages}
 _EVENTS = {
     "chat": _chat_events,
     "completions": _completion_events,

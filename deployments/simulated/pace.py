@@ -1,6 +1,6 @@
 """The time that a simulated engine takes: slots that requests wait for, and when each token is due.
 
-Pure asyncio with clock and sleep passed in; knows nothing of HTTP.
+Pure asyncio with the clock and the wait passed in; knows nothing of HTTP.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ from deployments.simulated.args import Behaviour
 
 
 class Slots:
-    """How many requests are served at once; the rest wait in order."""
+    """Requests that are served at once; the rest wait in order."""
 
     def __init__(self, slots: int) -> None:
-        self._places = slots
+        self._slots = slots
         self.running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -24,13 +24,13 @@ class Slots:
         return len(self._waiting)
 
     def resize(self, slots: int) -> None:
-        """Put another number in force; who runs goes on."""
-        self._places = slots
+        """Put another number into effect; running requests go on."""
+        self._slots = slots
         self._fill()
 
-    async def take(self) -> None:
-        """Wait for a slot; who takes one must `give` it back."""
-        if self.running < self._places and not self._waiting:
+    async def acquire(self) -> None:
+        """Wait for a slot; the caller must `release` it."""
+        if self.running < self._slots and not self._waiting:
             self.running += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -39,18 +39,18 @@ class Slots:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.give()
+                self.release()
             elif turn in self._waiting:
                 self._waiting.remove(turn)
             raise
 
-    def give(self) -> None:
-        """A request ended; the next has its turn."""
+    def release(self) -> None:
+        """Release a slot; the next request gets it."""
         self.running -= 1
         self._fill()
 
     def _fill(self) -> None:
-        while self._waiting and self.running < self._places:
+        while self._waiting and self.running < self._slots:
             turn = self._waiting.popleft()
             if not turn.done():
                 self.running += 1

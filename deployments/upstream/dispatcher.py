@@ -27,7 +27,7 @@ from deployments.limits.admission import acquire_within
 from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.latency import ResponseForm
 from deployments.upstream.registry import Expert, ExpertRegistry
-from deployments.upstream.responses import begun, complete, fits_elsewhere, refused
+from deployments.upstream.responses import error_of, fits_elsewhere, read_complete, read_first_event
 
 
 class Dispatcher:
@@ -144,11 +144,11 @@ class Dispatcher:
             stream = await expert.client.open("POST", request.path, call.headers, body, limit_s, connect_s)
             left_s = limit_s - (self._clock() - started)
             if not 200 <= stream.head.status < 300:
-                raise await refused(name, stream, left_s)
+                raise await error_of(name, stream, left_s)
             if request.stream:
-                await begun(name, stream, left_s)
+                await read_first_event(name, stream, left_s)
             else:
-                await complete(name, stream, left_s)
+                await read_complete(name, stream, left_s)
         except BaseException as error:
             timed_out = self._clock() - started >= self._timeout_s(expert, request)
             expert.breaker.record_error(error, timed_out=timed_out and not expert.state.is_cold)

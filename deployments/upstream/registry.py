@@ -122,7 +122,7 @@ class ExpertRegistry:
     def scale_up(self, name: str) -> None:
         """Show Serve demand for an expert at zero replicas: one small request waits there, never more.
 
-        Without it, an expert that other experts stand in for would stay at zero forever.
+        Without it, an expert whose requests go to other experts would stay at zero forever.
         """
         expert = self.experts.get(name)
         if expert is None or name in self._scaling_up or not expert.state.is_cold:

@@ -1,6 +1,6 @@
-"""Read as much of an expert's answer as shows that it is one, while another expert may still be asked.
+"""Read as much of an expert's response as shows that it is valid, while another expert can still be called.
 
-A whole answer is read to its end; a stream to its first event; a refusal to its message.
+A non-streaming response is read to its end, a stream to its first event, an error to its message.
 Knows JSON and server-sent events; nothing of Ray or of HTTP clients.
 """
 
@@ -25,28 +25,28 @@ from deployments.contracts.errors import (
 from deployments.contracts.protocols import ResponseStream
 from deployments.contracts.sse import first_event
 
-MOST_ERROR_BYTES = 64 * 1024
-"""An expert's refusal is read this far, no further."""
-MOST_ANSWER_BYTES = 256 * 1024 * 1024
-"""A whole answer is held in memory: longer than this is no answer."""
-MOST_EVENT_BYTES = 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+"""An expert's error body is read this far, no further."""
+MAX_RESPONSE_BYTES = 256 * 1024 * 1024
+"""A non-streaming response is held in memory: a longer one is invalid."""
+MAX_EVENT_BYTES = 1024 * 1024
 """The first event of a stream must end within this."""
 FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 """How a line of server-sent events may begin."""
 
 
-async def refused(name: str, stream: ResponseStream, limit_s: float) -> ExpertError | ApiError:
-    """What an answer that is no 2xx means; its body is read for a message, as far as it comes."""
+async def error_of(name: str, stream: ResponseStream, limit_s: float) -> ExpertError | ApiError:
+    """Map a response that is no 2xx to an error; its body is read for a message, as far as it comes."""
     body = stream.head.body
     try:
         if not stream.head.complete:
             async with asyncio.timeout(max(limit_s, 0.0)):
                 async for chunk in stream.rest:
                     body += chunk
-                    if len(body) > MOST_ERROR_BYTES:
+                    if len(body) > MAX_ERROR_BYTES:
                         break
     except (TimeoutError, ExpertError):
-        pass  # the status has said enough
+        pass  # the status is enough
     finally:
         await stream.aclose()
     error = from_expert(name, stream.head.status, body)
@@ -55,8 +55,8 @@ async def refused(name: str, stream: ResponseStream, limit_s: float) -> ExpertEr
     return error
 
 
-async def complete(name: str, stream: ResponseStream, limit_s: float) -> None:
-    """Read a whole answer, so that half a one or garbage can still be answered by another expert.
+async def read_complete(name: str, stream: ResponseStream, limit_s: float) -> None:
+    """Read a non-streaming response, so that another expert can replace an incomplete or invalid one.
 
     Raises:
         ExpertTimeout: it did not end within `limit_s`.
@@ -71,34 +71,34 @@ async def complete(name: str, stream: ResponseStream, limit_s: float) -> None:
                 async for chunk in stream.rest:
                     pieces.append(chunk)
                     size += len(chunk)
-                    if size > MOST_ANSWER_BYTES:
-                        raise ExpertBroken(name, f"answered more than {MOST_ANSWER_BYTES} bytes")
+                    if size > MAX_RESPONSE_BYTES:
+                        raise ExpertBroken(name, f"the response has more than {MAX_RESPONSE_BYTES} bytes")
     except TimeoutError as error:
-        raise ExpertTimeout(name, "no whole answer in time") from error
+        raise ExpertTimeout(name, "no complete response in time") from error
     finally:
         await stream.aclose()
     body = b"".join(pieces)
     try:
-        answer = orjson.loads(body)
+        value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise ExpertBroken(name, "answered 200 with a body that is not JSON") from error
-    if not isinstance(answer, dict):
-        raise ExpertBroken(name, "answered 200 with JSON that is not an object")
+        raise ExpertBroken(name, "responded 200 with a body that is not JSON") from error
+    if not isinstance(value, dict):
+        raise ExpertBroken(name, "responded 200 with JSON that is not an object")
     stream.head = replace(stream.head, body=body, complete=True)
 
 
-async def begun(name: str, stream: ResponseStream, limit_s: float) -> None:
-    """Read a stream's first event, so that garbage or an error there can be answered by another expert.
+async def read_first_event(name: str, stream: ResponseStream, limit_s: float) -> None:
+    """Read a stream's first event, so that another expert can replace an invalid or failed one.
 
     Raises:
         ExpertTimeout: it did not come within `limit_s`.
         ExpertUnavailable: the expert went away.
-        ExpertBroken: it is no server-sent event, the stream ended before it, or it tells an error.
+        ExpertBroken: it is no server-sent event, the stream ended before it, or it is an error.
     """
     body = stream.head.body
     try:
         async with asyncio.timeout(max(limit_s, 0.0)):
-            while not stream.head.complete and first_event(body) is None and len(body) < MOST_EVENT_BYTES:
+            while not stream.head.complete and first_event(body) is None and len(body) < MAX_EVENT_BYTES:
                 _check_field(name, body)
                 chunk = await anext(stream.rest, None)
                 if chunk is None:
@@ -118,7 +118,7 @@ async def begun(name: str, stream: ResponseStream, limit_s: float) -> None:
 def _check_field(name: str, body: bytes) -> None:
     start = body.lstrip(b"\r\n")
     if start and not any(start.startswith(field) or field.startswith(start) for field in FIELDS):
-        raise ExpertBroken(name, "answered 200 with a stream that is no server-sent event")
+        raise ExpertBroken(name, "responded 200 with a stream that is no server-sent event")
 
 
 def _check_error(name: str, event: bytes) -> None:
@@ -140,21 +140,21 @@ def _retry_after_s(stream: ResponseStream) -> float | None:
 
 
 def from_expert(expert: str, status: int, body: bytes) -> ApiError | ExpertError:
-    """What an expert's answer that is no 2xx means: the client's fault, or the expert's.
+    """Map an expert's response that is no 2xx to an error: the client's fault, or the expert's.
 
-    vLLM's envelope carries integer codes, and some answers carry none at all: the words stay, the
-    codes become our strings.
+    vLLM's envelope has integer codes, and some responses have none at all: the message stays, the code
+    becomes one of ours.
     """
     if status in {429, 503}:
-        return ExpertOverloaded(expert, f"answered {status}")
+        return ExpertOverloaded(expert, f"responded {status}")
     if status == 501:
         message, param = _read_message(body)
         return BadRequest(message or "this expert does not do that", ErrorCode.NOT_SUPPORTED_BY_EXPERT, param)
     if status < 400 or status >= 500 or status in {401, 403, 407, 408}:
-        # A redirect, a fault, or our own credentials refused: nothing that the client could mend.
-        return ExpertBroken(expert, f"answered {status}")
+        # A redirect, a fault, or our own credentials rejected: nothing that the client could fix.
+        return ExpertBroken(expert, f"responded {status}")
     message, param = _read_message(body)
-    message = message or f"the expert refused the request with status {status}"
+    message = message or f"the expert rejected the request with status {status}"
     error_class = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}.get(status, BadRequest)
     code = None
     if error_class is BadRequest and is_context_error(message):
@@ -163,7 +163,7 @@ def from_expert(expert: str, status: int, body: bytes) -> ApiError | ExpertError
 
 
 def fits_elsewhere(error: ApiError) -> bool:
-    """Whether an expert's refusal says that *it* cannot do this, while another may."""
+    """Whether an expert's error means that *it* cannot serve the request, while another might."""
     return error.status in {404, 405, 413} or error.code in {
         ErrorCode.CONTEXT_LENGTH_EXCEEDED,
         ErrorCode.NOT_SUPPORTED_BY_EXPERT,
@@ -171,7 +171,7 @@ def fits_elsewhere(error: ApiError) -> bool:
 
 
 def is_context_error(message: str) -> bool:
-    """Whether an engine's refusal says that the prompt does not fit its context window."""
+    """Whether an engine's message means that the prompt does not fit its context window."""
     text = message.lower()
     return "context length" in text or "max_model_len" in text or "maximum model length" in text
 

@@ -1,4 +1,4 @@
-"""The simulated expert keeps an engine's manners, its capacity is time, and it fails as told."""
+"""The simulated expert has an engine's interface, its capacity is time, and it fails as configured."""
 
 import asyncio
 import subprocess
@@ -18,7 +18,7 @@ CHAT = "/v1/chat/completions"
 
 
 class Time:
-    """Time that only passes by sleeping; sleepers wake in the order of their alarms."""
+    """Time that only passes by waiting; waits end in the order of their alarms."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -82,7 +82,7 @@ async def test_a_chat_answer_names_itself_as_simulated() -> None:
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses", "/v1/messages"])
-async def test_the_streamed_text_is_the_whole_text(path: str) -> None:
+async def test_the_streamed_text_is_the_complete_text(path: str) -> None:
     _, whole = await read(ask(expert(), path))
     _, stream = await read(ask(expert(), path, stream=True))
 
@@ -105,7 +105,7 @@ async def test_max_tokens_cuts_the_answer() -> None:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-async def test_usage_is_streamed_only_when_asked_for(wanted: bool) -> None:
+async def test_usage_is_streamed_only_on_request(wanted: bool) -> None:
     _, stream = await read(ask(expert(), stream=True, stream_options={"include_usage": wanted}))
 
     usages = [event["usage"] for event in data_of(stream) if event.get("usage")]
@@ -149,7 +149,7 @@ async def test_capacity_is_slots_over_service_time() -> None:
     await asyncio.gather(*asked, return_exceptions=True)
 
 
-async def test_who_leaves_frees_its_slot_and_is_counted() -> None:
+async def test_a_cancelled_request_frees_its_slot_and_is_counted() -> None:
     time = Time()
     simulated = expert(time, ttft_ms=1000, slots=1)
     first, second, third = (asyncio.create_task(read(ask(simulated))) for _ in range(3))
@@ -206,7 +206,7 @@ async def test_the_pages_of_vllm_are_there() -> None:
     assert nothing.status == 404
 
 
-async def test_what_is_too_long_is_refused_in_vllms_words() -> None:
+async def test_a_request_that_is_too_long_is_rejected_in_vllms_words() -> None:
     head, body = await read(ask(expert(), max_tokens=500))
 
     assert head.status == 400
@@ -264,7 +264,7 @@ async def test_a_hanging_expert_holds_its_slot_until_the_client_leaves(mode: str
     assert (await simulated.counts())["running"] == 0
 
 
-async def test_it_dies_as_told() -> None:
+async def test_it_ends_its_process_as_configured() -> None:
     died: list[int] = []
     args = SimulatedArgs(name="code", behaviour=Behaviour(failures=[Failure(mode="die")], ttft_ms=0))
     await read(ask(SimulatedExpert(args, die=died.append), max_tokens=1))
