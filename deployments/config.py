@@ -1,7 +1,7 @@
 """Every setting of the graph, one home each: builder `args` (shape) and `user_config` (what runs).
 
 Pure pydantic: knows nothing of Ray. Unknown keys are rejected at every level. Replicas and
-autoscaling stand in Serve's own `deployments[]` and are never set here.
+autoscaling belong to Serve's own `deployments[]` and are never set here.
 """
 
 from typing import Annotated, Any, Literal
@@ -13,12 +13,12 @@ from deployments.settings import Settings, resolve
 from router.experts import Price
 
 AUTO = "auto"
-"""The model name that asks the policy to choose."""
+"""The model name for which the policy chooses."""
 EXPERT_DEPLOYMENT = "Expert"
 """The deployment's name in every application of an expert."""
 
 PageWhen = bool | Literal["loopback"]
-"""Whether there is a page: for everyone, for nobody, or for requests addressed to loopback."""
+"""Whether there is a page: for all requests, for none, or for those addressed to loopback."""
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 ExpertName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 
@@ -34,7 +34,7 @@ class PoolArgs(Settings):
     @model_validator(mode="after")
     def _one_way(self) -> "PoolArgs":
         if bool(self.labels) == bool(self.resources):
-            raise ValueError("a pool is named by `labels` or by `resources`: give one of them")
+            raise ValueError("a pool is named by `labels` or by `resources`: set one of them")
         return self
 
 
@@ -50,36 +50,36 @@ class RouterArgs(Settings):
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Queries encoded and scored in one pass at most; of more than eight that wait, half go first."""
     batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 3.0
-    """How long a batch waits to fill; 0: a batch is what gathered while the last one was scored."""
+    """How long a batch waits to fill; 0: a batch is what arrived while the last one was scored."""
     num_cpus: Annotated[float, Field(ge=0)] = 0.0
     """Processors that Ray reserves for a replica."""
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
     """May be a fraction, so that a router shares a GPU with an expert."""
     pool: PoolArgs | None = None
-    """Where its replicas may run; left out, anywhere."""
+    """Where its replicas may run; default: anywhere."""
     max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | None = None
-    """Anti-affinity: so many replicas share a node at most."""
+    """Anti-affinity: the most replicas on one node."""
 
 
 class IngressArgs(Settings):
     """Shape of the ingress deployment."""
 
     max_body_mib: Annotated[float, Field(gt=0, le=1024)] = 16
-    """A larger request body is refused with 413."""
+    """A larger request body is rejected with 413."""
     router_deadline_ms: Annotated[float, Field(gt=0, le=60_000)] = 150
-    """Past it the policy's static ranking is used, and the answer says so."""
+    """After it the policy's static ranking is used, and `x-router-reason` says so."""
     request_timeout_s: Seconds = 600
-    """The one deadline of a request, unless the client gives its own; then 504."""
+    """Deadline of a request, unless the client sends a shorter one; then 504."""
     upload_timeout_s: Seconds = 30
-    """A body that takes longer to arrive is refused with 408."""
+    """A body that takes longer to arrive is rejected with 408."""
     page: PageWhen = "loopback"
-    """The page at /, /board and /policy; `false` takes it away."""
+    """The page at /, /board and /policy; `false` removes it."""
     num_cpus: Annotated[float, Field(ge=0)] = 0.0
     """Processors that Ray reserves for a replica."""
     pool: PoolArgs | None = None
-    """Where its replicas may run; left out, anywhere."""
+    """Where its replicas may run; default: anywhere."""
     max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | None = None
-    """Anti-affinity: so many replicas share a node at most."""
+    """Anti-affinity: the most replicas on one node."""
 
     @property
     def max_body_bytes(self) -> int:
@@ -104,7 +104,7 @@ class ExpertArgs(Settings):
     model: str
     """A folder (relative to the project's root), a hub id, or a bucket's `s3://`, `gs://` or `az://`."""
     pool: PoolArgs | None = None
-    """The GPU pool: where its replicas may run; left out, anywhere."""
+    """The GPU pool, where its replicas may run; default: anywhere."""
     engine: dict[str, Any] = Field(default_factory=dict)
     """Engine arguments, as vLLM names them."""
     accelerator: str = "gpu"
@@ -121,7 +121,7 @@ class ExpertArgs(Settings):
     def _ours(cls, engine: dict[str, Any]) -> dict[str, Any]:
         taken = sorted({"model", "served_model_name"} & engine.keys())
         if taken:
-            raise ValueError(f"{', '.join(taken)} is set from `name` and `model`: leave it out of `engine`")
+            raise ValueError(f"{', '.join(taken)} is set from `name` and `model`: remove it from `engine`")
         return engine
 
     @property
@@ -145,16 +145,16 @@ class PriceSettings(Settings):
     """US dollars per million tokens."""
 
     input: Annotated[float, Field(ge=0)]
-    """Of the prompt's tokens."""
+    """Price of prompt tokens."""
     output: Annotated[float, Field(ge=0)]
-    """Of the answer's tokens."""
+    """Price of completion tokens."""
 
     def as_price(self) -> Price:
         return Price(self.input, self.output)
 
 
 class ExpertTarget(Settings):
-    """Where the ingress finds an expert: an application of this cluster, or a URL elsewhere."""
+    """Where an expert is: an application of this cluster, or a URL elsewhere."""
 
     app: str | None = None
     """Its application in this cluster, such as `expert-math`."""
@@ -167,24 +167,24 @@ class ExpertTarget(Settings):
     model: str | None = None
     """The model's name at `url`, where it differs from the expert's."""
     context_window: Annotated[int, Field(gt=0)] | None = None
-    """Tokens of prompt and answer together; left out, the engine's own word, else the policy's."""
+    """Tokens of prompt and completion together; default: as the engine reports, else the policy's."""
     capabilities: frozenset[Literal["tools", "vision", "embeddings"]] = frozenset({"tools"})
-    """A request that needs more is not sent to it; images, audio and video go only where `vision` stands."""
+    """A request that needs more is not sent to it; images, audio and video require `vision`."""
     cold: Literal["wait", "next"] = "next"
-    """With no replica running: let a query wait for it, or send it to the next in the ranking."""
+    """With no replica running: let a request wait for one, or send it to the next in the ranking."""
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
     """Requests in flight to this expert, per ingress replica."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "ExpertTarget":
         if (self.app is None) == (self.url is None):
-            raise ValueError("an expert lives in an `app` of this cluster or at a `url`: give one of them")
+            raise ValueError("an expert is an `app` of this cluster or at a `url`: set one of them")
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url must begin with http:// or https://, found {self.url!r}")
         if self.app is not None and (self.key_env or self.key_file or self.model):
             raise ValueError("key_env, key_file and model belong to an expert with a `url`")
         if self.key_env and self.key_file:
-            raise ValueError("give key_env or key_file, not both")
+            raise ValueError("set key_env or key_file, not both")
         return self
 
 
@@ -192,40 +192,40 @@ class Limits(Settings):
     """Bounds of one ingress replica."""
 
     max_in_flight: Annotated[int, Field(ge=1)] = 1024
-    """Requests being answered at once."""
+    """Requests in flight at once."""
     max_queued: Annotated[int, Field(ge=0)] = 256
-    """Requests waiting for a place; one more is refused with 429."""
+    """Requests waiting for a slot; one more is rejected with 429."""
     max_queue_wait_s: Seconds = 10.0
-    """A request that waited longer for a place is refused with 503."""
+    """A request that waited longer for a slot is rejected with 503."""
     max_messages: Annotated[int, Field(ge=1)] = 2048
-    """A conversation with more messages is refused with 400."""
+    """A conversation with more messages is rejected with 400."""
     first_token_timeout_s: Seconds = 120.0
-    """How long one expert may take to its first byte before the next is asked, until better is known."""
+    """Time to the first byte before the next expert is called, until enough responses were measured."""
 
 
 class KeysSettings(Settings):
-    """API keys; left out, every client is served."""
+    """API keys; default: every client is served."""
 
     file: str
     """Made by `to-router keys add`; relative to the project's root."""
     counts: str | None = None
-    """Where the counts of limits survive a restart; left out, beside `file`. Shared by all machines."""
+    """File of the counts, which survive a restart; default: beside `file`. Shared by all machines."""
 
 
 class CorsSettings(Settings):
-    """Browsers of other origins; left out, none may call."""
+    """Browsers of other origins; default: none may call."""
 
     origins: list[str] = Field(min_length=1)
     """Such as `https://chat.example.com`; `*` for all."""
 
 
 class LogSettings(Settings):
-    """The decision log; left out, none is kept."""
+    """The decision log; default: none is kept."""
 
     folder: str = "var/decisions"
     """Relative to the project's root; each machine with an ingress replica has its own."""
     max_mib: Annotated[float, Field(ge=1)] = 512
-    """Room on disk that the folder's files may take together; the oldest are deleted first."""
+    """Disk space of all files of the folder together; the oldest are deleted first."""
     keep_days: Annotated[float, Field(gt=0)] = 30
     """Files older than this are deleted."""
     queries: bool = False
@@ -238,22 +238,22 @@ class IngressConfig(Settings):
     """`user_config` of the deployment `Ingress`."""
 
     experts: dict[ExpertName, ExpertTarget] = Field(min_length=1)
-    """Name → where it lives; their order is the ranking before a policy was ever seen."""
+    """Name → where it is; their order is the ranking until a policy is known."""
     presets: dict[str, PreferenceSettings] = Field(default_factory=dict)
     """Model names that stand for preferences, such as `auto-cheap`."""
     limits: Limits = Limits()
     """Bounds of one ingress replica."""
     keys: KeysSettings | None = None
-    """API keys; left out, every client is served."""
+    """API keys; default: every client is served."""
     cors: CorsSettings | None = None
-    """Browsers of other origins; left out, none may call."""
+    """Browsers of other origins; default: none may call."""
     log: LogSettings | None = None
-    """The decision log; left out, none is kept."""
+    """The decision log; default: none is kept."""
 
     @model_validator(mode="after")
     def _names(self) -> "IngressConfig":
         if AUTO in self.experts or AUTO in self.presets:
-            raise ValueError(f"{AUTO!r} is the name that routes: no expert and no preset may bear it")
+            raise ValueError(f"{AUTO!r} is the name that routes: no expert and no preset may have it")
         if both := sorted(self.experts.keys() & self.presets.keys()):
             raise ValueError(f"a name is an expert or a preset, found both: {', '.join(both)}")
         return self
@@ -265,8 +265,8 @@ class RouterConfig(Settings):
     policy: str
     """The policy's folder, relative to the project's root."""
     preferences: PreferenceSettings | None = None
-    """The default where a request names none; left out, the policy's own."""
+    """Default of requests without preferences; default: the policy's own."""
     prices: dict[str, PriceSettings] = Field(default_factory=dict)
     """Expert → its price; overrides the policy's."""
     experts: list[str] | None = None
-    """Experts that the policy must cover; left out, the ingress' experts are compared at `/ready`."""
+    """Experts that the policy must cover; default: `/ready` compares the ingress' experts."""

@@ -23,7 +23,7 @@ def resolve(path: str) -> Path:
 
 
 class Settings(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
+    """A frozen group of settings that rejects unknown keys."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True
@@ -31,7 +31,7 @@ class Settings(BaseModel):
 
 
 def explain(error: ValidationError, where: str) -> str:
-    """A pydantic error as one line a person can act on: the key, what was found, what was expected."""
+    """A pydantic error as one line a person can act on: the key, the expected value and the actual one."""
     lines = []
     for item in error.errors(include_url=False):
         key = ".".join(str(part) for part in (where, *item["loc"]) if str(part))

@@ -11,7 +11,7 @@ from router.core import Decision, ExpertView
 from router.decide import reasons as reasons_of_decision
 
 Reason = Literal["routed", "named", "fallback_router", "fallback_expert"]
-"""Why an expert responds, as `x-router-reason` says it."""
+"""Why an expert responds, the value of `x-router-reason`."""
 StaticCause = Literal["timeout", "no_replica", "no_policy"]
 """Why the static ranking replaces a decision of the router."""
 STARTING_RETRY_S = 10.0

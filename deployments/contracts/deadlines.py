@@ -25,9 +25,9 @@ class Deadline:
 async def within(seconds: float, awaitable: Awaitable[T]) -> T:
     """The result of `awaitable`, if it comes in time; else it is cancelled.
 
-    `asyncio.wait_for` swallows a cancellation that comes in the moment of the result (Python 3.11):
-    a request whose client left then goes on. `asyncio.timeout` loses the result in that moment, and
-    with it what a call on a handle needs to be cancelled.
+    `asyncio.wait_for` swallows a cancellation that comes at the time of the result (Python 3.11):
+    a request then continues although its client disconnected. `asyncio.timeout` loses the result at
+    that time, and with it what a call on a handle needs to be cancelled.
 
     Raises:
         TimeoutError: it did not come within `seconds`.
@@ -53,6 +53,6 @@ def own_task_is_cancelled() -> bool:
 
 
 def _seen(task: "asyncio.Future[Any]") -> None:
-    """What failed after nobody waited for it any more is no surprise to warn of."""
+    """Mark an exception as retrieved: a failure that is not awaited any more needs no warning."""
     if not task.cancelled():
         task.exception()

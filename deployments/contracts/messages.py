@@ -29,33 +29,33 @@ class RouterResponse:
 
 @dataclass(frozen=True, slots=True)
 class PolicyView:
-    """What the ingress knows of the policy in force."""
+    """What the ingress knows of the policy in effect."""
 
     policy_id: str
     experts: tuple[str, ...]
     static_ranking: tuple[str, ...]
-    """Best first, for when no decision can be had."""
+    """Best first, for when there is no decision."""
     context_windows: Mapping[str, int] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)
     folder: str = ""
     best_single: str | None = None
     """The expert that was best alone on the training data; `None` where the policy does not say."""
     preferences: Preferences | None = None
-    """What a request without preferences gets."""
+    """Preferences of a request without any."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouterState:
-    """What a router replica serves, and what it last refused."""
+    """What a router replica serves, and why it rejected the last configuration."""
 
     policy: PolicyView | None
     error: str | None
-    """Why the last `user_config` was refused; `None` when it is in force."""
+    """Why the last `user_config` was rejected; `None` when it is in effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The start of an answer, sent together with its first body bytes."""
+    """The start of a response, sent together with its first body bytes."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]

@@ -1,4 +1,4 @@
-"""What the ingress needs of an expert and of the router, whatever stands behind it.
+"""What the ingress needs of an expert and of the router, however they are reached.
 
 Tests pass fakes with these methods; the implementations are in `upstream` and `routing`.
 """
@@ -16,20 +16,20 @@ HOP_HEADERS = frozenset(
         b"trailer", b"transfer-encoding", b"upgrade", b"content-encoding",
     }
 )  # fmt: skip
-"""Response headers that describe one hop, not the answer."""
+"""Response headers that describe one hop, not the response."""
 
 
 @dataclass(slots=True)
 class ResponseStream:
-    """An expert's answer, begun: its head with the first body bytes, and the bytes to come."""
+    """An open response of an expert: its head with the first body bytes, and the bytes to come."""
 
     head: Head
     rest: AsyncGenerator[bytes, None]
     connected_s: float = 0.0
-    """Until somebody took the request."""
+    """Seconds until a replica accepted the request."""
 
     async def aclose(self) -> None:
-        """Give up the rest; the expert stops generating."""
+        """Drop the rest; the expert stops generating."""
         await self.rest.aclose()
 
 
@@ -50,17 +50,17 @@ class ExpertClient(Protocol):
     ) -> ResponseStream:
         """Send a request and wait for the first body bytes.
 
-        Without `connect_s`, whoever takes the request may do so as late as it can still answer.
+        Without `connect_s`, a replica may accept the request until `timeout_s`.
 
         Raises:
             ExpertTimeout: none came within `timeout_s`.
-            ExpertUnavailable: nobody took the request within `connect_s`, or whoever did went away.
+            ExpertUnavailable: no replica accepted the request within `connect_s`, or it went away.
         """
         ...
 
 
 class Decider(Protocol):
-    """The router, as the ingress asks it for decisions."""
+    """The router, as the ingress gets decisions from it."""
 
     async def decide(
         self, request: RouteRequest, timeout_s: float, trace: TraceContext = NO_TRACE

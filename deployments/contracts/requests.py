@@ -145,8 +145,8 @@ def read(endpoint: Endpoint, body: dict[str, Any], *, max_messages: int) -> Infe
 def query_of(turns: list[tuple[str, str]]) -> str:
     """The text that a policy reads: the last user message, then what came before it.
 
-    The last user message stands first, so that an encoder's window cuts the oldest context
-    and never the question. What follows it (a tool loop) is not read, hence the same decision
+    The last user message comes first, so that an encoder's window cuts the oldest context
+    and never that message. What follows it (a tool loop) is not read, hence the same decision
     at every step of the loop.
     """
     last = max((i for i, (role, _) in enumerate(turns) if role == "user"), default=len(turns) - 1)

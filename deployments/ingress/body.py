@@ -1,4 +1,4 @@
-"""Read a request's body, bounded in size and time. Knows HTTP; nothing of what a body means."""
+"""Bounded read of a request's body, in size and time. Knows HTTP; nothing of what a body means."""
 
 import asyncio
 
@@ -7,11 +7,11 @@ from starlette.requests import Request
 from deployments.contracts.errors import ErrorCode, SlowUpload, TooLarge
 
 DRAINED_BYTES = 1024 * 1024
-"""How much of a refused body is still read, so that the client sees the refusal."""
+"""How much of a body that is too large is still read, so that the client sees the error."""
 
 
 async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
-    """The request's body.
+    """Read the request's body.
 
     Raises:
         TooLarge: it is longer than `limit` bytes.

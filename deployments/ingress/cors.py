@@ -1,4 +1,4 @@
-"""Cross-origin requests of browsers: off unless configured, and then with our headers readable."""
+"""Cross-origin requests of browsers: off unless configured, and then with the ingress' headers readable."""
 
 from collections.abc import Callable
 

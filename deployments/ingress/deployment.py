@@ -47,7 +47,7 @@ class Ingress:
         self._log = ConfiguredLog(replica_id)
         self._recent = RecentAnswers()
         self._replicas = Replicas(self._own_metrics, router, self._experts_here)
-        # Serve asks for the app before it hands over user_config: until then there is no API.
+        # Serve builds the app before it passes user_config: until then there is no API.
         self._api: Api | None = None
         self._keys: KeysSettings | None = None
         self._ledger: LedgerClient | None = None
@@ -133,7 +133,7 @@ class Ingress:
         counts = file.with_suffix(".counts.json") if settings.counts is None else resolve(settings.counts)
         keys = KeyRing(file)
         await asyncio.to_thread(keys.refresh)
-        # A new client each time, with a name of its own: the ledger tells late calls by their numbers.
+        # A new client each time, with a name of its own: the ledger recognises late calls by their numbers.
         self._ledger = LedgerClient(f"{replica_id()}-{uuid4().hex[:8]}", LedgerHandle(str(counts)))
         self._access.replace(keys, self._ledger)
         self._ledger.start()

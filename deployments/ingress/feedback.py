@@ -27,7 +27,7 @@ from deployments.settings import Settings
 LONGEST_COMMENT = 4000
 MOST_BYTES = 64 * 1024
 MOST_LOOKUPS = 8
-"""Ratings that other replicas are asked for at the same time."""
+"""Requests that are looked up at other replicas at the same time."""
 
 AskOthers = Callable[[str], Awaitable[tuple[AnswerOrigin | None, bool]]]
 """Request id → its origin as other replicas know it, and whether all of them responded."""
@@ -117,6 +117,6 @@ class Feedback:
         async with self._lookups:
             origin, complete = await self._ask_others(id_)
         if origin is None and not complete:
-            text = "not every replica responded to the question for this request: try again"
+            text = "not every replica responded to the search for this request: try again"
             raise Unavailable(text, ErrorCode.TRY_AGAIN)
         return origin

@@ -55,7 +55,7 @@ class Relay(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = self._stream.head
-        # A short stream may come in one piece: its type tells it from a non-streaming response.
+        # A short stream may come in one piece: only its content type shows that it is a stream.
         complete = head.complete and not is_event_stream(head.headers)
         observer = StreamObserver(self._endpoint, streamed=not complete)
         headers = list(self.raw_headers)

@@ -54,7 +54,7 @@ class DecisionLog:
 
     def write(self, record: Record) -> None:
         """Queue a record; never waits, never fails."""
-        # Texts are dropped before the queue: thousands of them would take its room in memory.
+        # Texts are dropped before the queue: thousands of them would take up memory.
         kept = record if self.settings.queries else record.without_texts()
         try:
             self._queue.put_nowait(kept)

@@ -52,10 +52,10 @@ def test_builders_are_annotated_with_classes_not_text(builder: Any) -> None:
             "args.ingress.max_body_mib: Input should be greater than 0",
         ),
         (ExpertArgs, {"name": "e"}, "args.model: missing"),
-        (ExpertArgs, {"name": "e", "model": "m", "engine": {"model": "x"}}, "leave it out of `engine`"),
+        (ExpertArgs, {"name": "e", "model": "m", "engine": {"model": "x"}}, "remove it from `engine`"),
         (IngressConfig, {"experts": {}}, "args.experts: "),
-        (IngressConfig, {"experts": {"auto": {"app": "x"}}}, "no expert and no preset may bear it"),
-        (IngressConfig, {"experts": {"a": {}}}, "give one of them"),
+        (IngressConfig, {"experts": {"auto": {"app": "x"}}}, "no expert and no preset may have it"),
+        (IngressConfig, {"experts": {"a": {}}}, "set one of them"),
         (IngressConfig, {"experts": {"a": {"url": "file:///x"}}}, "url must begin with http"),
         (IngressConfig, {"experts": {"a": {"app": "x"}}, "presets": {"a": {}}}, "found both: a"),
         (

@@ -158,7 +158,7 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "a pool named in two ways": (
         lambda c: first(c)["args"].update(pool={"labels": {"a": "b"}, "resources": {"c": 1}}),
         "expert-sums.args.pool",
-        "give one of them",
+        "set one of them",
     ),
     "a deployment that is not of the graph": (
         lambda c: scale(c).update(name="LLMServer"),

@@ -145,7 +145,7 @@ def like_serve(app: ASGIApp) -> ASGIApp:
 
 def attack(path: str, body: bytes, headers: list[tuple[bytes, bytes]], method: str = "POST") -> None:
     harness = IngressHarness()
-    app = ServeBoundaryMiddleware(like_serve(harness.app))
+    app = ServeBoundaryMiddleware(like_serve(harness.app), lambda: 1024 * 1024)
     status, answered, told = asyncio.run(exchange(app, path, body, headers, method))
 
     assert status != 500
