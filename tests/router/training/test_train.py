@@ -137,7 +137,7 @@ def test_too_few_queries_are_rejected(n: int) -> None:
 def test_copies_of_a_query_count_once() -> None:
     data = dataset(30)
     copies = tuple(f" {data.texts[number % 15].upper()}" for number in range(30))
-    with pytest.raises(OutcomesError, match="20 different queries, found 15 in 30: queries that differ only in space"):
+    with pytest.raises(OutcomesError, match="found 15 in 30: queries that differ only in space"):
         check_trainable(replace(data, texts=copies), method="knn")
 
 
