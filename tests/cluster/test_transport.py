@@ -5,7 +5,7 @@ import sys
 from importlib import import_module
 
 from cluster.transport import CALLBACK, transport_flags
-from deployments.ingress.middleware import middlewares
+from deployments.app import middlewares
 from tests.cluster.configs import ROOT
 
 

@@ -20,7 +20,7 @@ def test_every_import_path_names_a_builder(path: str) -> None:
     assert callable(getattr(import_module(module), name))
 
 
-def test_an_application_of_another_project_is_not_checked_further() -> None:
+def test_an_application_of_another_project_is_not_checked() -> None:
     app = {"name": "other", "import_path": "other:app", "args": {"x": 1}, "deployments": [{"name": "X"}]}
 
     assert findings(app) == [("warning", "import_path")]
