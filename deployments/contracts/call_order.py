@@ -56,4 +56,9 @@ class CallOrder:
                 name: "named by the request" if name == self.named else "fallback of the named expert"
                 for name in self.views
             }
-        return reasons_of_decision(self.decision)
+        sentences = reasons_of_decision(self.decision)
+        return sentences | {
+            name: f"{sentences[name]}; no replica runs, so the next in the ranking responds"
+            for name in self.scale_up
+            if name != self.ranking[0]
+        }

@@ -46,7 +46,7 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_pocket_experts_answer_greedily_by_default(name: str) -> None:
-    """vLLM takes the temperature from this file and ignores `do_sample`."""
+    """VLLM takes the temperature from this file and ignores `do_sample`."""
     defaults = json.loads((EXPERTS / name / "generation_config.json").read_text(encoding="utf-8"))
 
     assert defaults["temperature"] == 0.0
