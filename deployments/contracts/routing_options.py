@@ -87,11 +87,3 @@ def parse_routing(block: Any) -> RoutingOptions:
         return RoutingOptions.model_validate(block)
     except ValidationError as error:
         raise bad_request(error, "routing.", list(RoutingOptions.model_fields)) from error
-
-
-def routing_schema() -> dict[str, Any]:
-    """JSON schema of the `routing` object, as `/openapi.json` publishes it."""
-    schema = RoutingOptions.model_json_schema()
-    for field in schema["properties"].values():
-        field.pop("title", None)
-    return {key: value for key, value in schema.items() if key != "title"}

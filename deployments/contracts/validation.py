@@ -6,7 +6,7 @@ Messages name the field, the expected value and the actual one, in JSON's words.
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from deployments.contracts.errors import BadRequest, ErrorCode
 
@@ -44,6 +44,14 @@ def json_type(value: Any) -> str:
     """A value's type in JSON's words."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "nothing"}
     return names.get(type(value), "a number")
+
+
+def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """A model's JSON schema, without pydantic's titles, which only repeat the names."""
+    schema = model.model_json_schema()
+    for field in schema["properties"].values():
+        field.pop("title", None)
+    return {key: value for key, value in schema.items() if key != "title"}
 
 
 def bad_request(error: ValidationError, prefix: str, fields: list[str]) -> BadRequest:

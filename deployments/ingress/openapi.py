@@ -1,25 +1,33 @@
-"""The description of the HTTP API that `/openapi.json` publishes; what it leaves open passes to experts."""
+"""OpenAPI document of the HTTP API, made from contracts; fields that it does not name pass to experts."""
 
 from functools import cache
 from typing import Any
 
 from deployments.contracts.endpoints import ENDPOINTS, SCHEMAS, Endpoint
-from deployments.contracts.routing_options import routing_schema
-from deployments.ingress.feedback import LONGEST_COMMENT
+from deployments.contracts.routing_options import RoutingOptions
+from deployments.contracts.validation import json_schema
+from deployments.ingress.feedback import Rating
 
 TITLE = "TO-Router"
-REFUSALS = {
-    "400": "bad request",
+ERRORS = {
+    "400": "the request is invalid",
     "401": "no valid API key",
     "403": "not allowed with this key",
     "404": "no such model",
     "405": "no such method here",
-    "408": "the body came too slowly",
+    "408": "the body arrived too slowly",
     "413": "the body is too large",
-    "429": "a key's limit, or the queue is full",
-    "500": "a fault of this system",
-    "503": "no expert can answer now",
-    "504": "no answer within the deadline",
+    "429": "a limit of the key, or the queue is full",
+    "500": "an internal error",
+    "503": "no expert is available now",
+    "504": "no response within the deadline",
+}
+"""Status → meaning; every operation may return each."""
+READ_ONLY = {
+    "/v1/models": "List of `auto`, the presets and the experts",
+    "/health": "Liveness of the ingress",
+    "/ready": "Readiness of router and experts",
+    "/metrics": "Metrics in the text format of Prometheus",
 }
 
 
@@ -27,28 +35,22 @@ REFUSALS = {
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     paths: dict[str, Any] = {path: {"post": _generate(endpoint)} for path, endpoint in ENDPOINTS.items()}
-    paths["/v1/route"] = {
-        "post": _generate(ENDPOINTS["/v1/chat/completions"], "What the same body would do, without doing it")
-    }
+    chat = ENDPOINTS["/v1/chat/completions"]
+    paths["/v1/route"] = {"post": _generate(chat, "The decision for a body, without generation")}
     paths["/v1/feedback"] = {"post": _feedback()}
-    for path, told in {
-        "/v1/models": "auto, the presets and the experts",
-        "/health": "the ingress lives",
-        "/ready": "router and experts can answer",
-        "/metrics": "metrics in the text format of Prometheus",
-    }.items():
-        paths[path] = {"get": {"summary": told, "responses": _responses(told)}}
-    model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-    told = "one of them"
+    for path, summary in READ_ONLY.items():
+        paths[path] = {"get": {"summary": summary, "responses": _responses(summary)}}
+    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    summary = "One model of the list"
     paths["/v1/models/{model}"] = {
-        "get": {"summary": told, "parameters": [model], "responses": _responses(told)}
+        "get": {"summary": summary, "parameters": [name], "responses": _responses(summary)}
     }
     return {
         "openapi": "3.1.0",
         "info": {"title": TITLE, "version": "1"},
         "paths": paths,
         "components": {
-            "schemas": {"Error": _error(), "Routing": routing_schema()},
+            "schemas": {"Error": _error(), "Routing": json_schema(RoutingOptions)},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -68,35 +70,30 @@ def _generate(endpoint: Endpoint, summary: str | None = None) -> dict[str, Any]:
         "additionalProperties": True,
     }
     return {
-        "summary": summary or f"{endpoint.kind}, answered by the best expert for it",
+        "summary": summary or f"{endpoint.kind.capitalize()}, by the best expert for the query",
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": _responses("the expert's answer"),
+        "responses": _responses("The expert's response"),
     }
 
 
 def _feedback() -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "properties": {
-            "request_id": {"type": "string", "minLength": 1, "description": "the x-request-id of an answer"},
-            "quality": {"type": "number", "minimum": 0, "maximum": 1},
-            "comment": {"type": ["string", "null"], "maxLength": LONGEST_COMMENT},
-        },
-        "required": ["request_id", "quality"],
-        "additionalProperties": False,
-    }
-    refusals = {status: told for status, told in _responses("").items() if status != "200"}
     return {
-        "summary": "rate an answer",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": {"204": {"description": "taken"}, **refusals},
+        "summary": "Rating of a response",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": json_schema(Rating)}},
+        },
+        "responses": {"204": {"description": "the rating is accepted"}, **_error_responses()},
     }
 
 
-def _responses(told: str) -> dict[str, Any]:
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    refusals = {status: {"description": why, "content": error} for status, why in REFUSALS.items()}
-    return {"200": {"description": told}, **refusals}
+def _responses(description: str) -> dict[str, Any]:
+    return {"200": {"description": description}, **_error_responses()}
+
+
+def _error_responses() -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {status: {"description": meaning, "content": content} for status, meaning in ERRORS.items()}
 
 
 def _error() -> dict[str, Any]:

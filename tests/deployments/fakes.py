@@ -16,7 +16,7 @@ EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"),)
 
 
 class Clock:
-    """Time that passes when told."""
+    """Time that passes only by assignment."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -67,13 +67,13 @@ class FakeExpert:
             self.closed += 1
 
     def body(self, index: int = -1) -> dict[str, Any]:
-        """What it was asked."""
+        """The body of a request that it got."""
         found: dict[str, Any] = orjson.loads(self.asked[index][3])
         return found
 
 
 class FakeRouter:
-    """A router that prefers experts in a given order, or answers what it is told to."""
+    """A router that prefers experts in a given order, or returns a given response."""
 
     def __init__(self, *preferred: str) -> None:
         self.preferred = preferred

@@ -1,4 +1,4 @@
-"""The door as tests meet it: the real application over HTTP, with stand-ins for all that lives elsewhere."""
+"""The ingress for tests: the real application over HTTP, with fakes for all other processes."""
 
 import asyncio
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ class IngressHarness:
     def exchange(self, **fields: Any) -> Exchange:
         return Exchange(self.app, CHAT, orjson.dumps({**HELLO, **fields}))
 
-    def sleeping(self, *names: str) -> None:
+    def scale_to_zero(self, *names: str) -> None:
         for name in names:
             state = self.api.registry.experts[name].state
             state.running, state.scaled_to_zero = 0, True

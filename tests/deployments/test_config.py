@@ -24,9 +24,9 @@ def expert(**changes: Any) -> ExpertArgs:
 
 def test_the_shipped_configuration_is_valid() -> None:
     data = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
-    door, *experts = data["applications"]
-    AppArgs.model_validate(door["args"])
-    ingress, router = (deployment["user_config"] for deployment in door["deployments"])
+    graph, *experts = data["applications"]
+    AppArgs.model_validate(graph["args"])
+    ingress, router = (deployment["user_config"] for deployment in graph["deployments"])
 
     assert set(IngressConfig.model_validate(ingress).experts) == {app["args"]["name"] for app in experts}
     assert set(RouterConfig.model_validate(router).prices) == {app["args"]["name"] for app in experts}

@@ -1,4 +1,4 @@
-"""Waiting with a limit: what comes, what does not, and who is told to stop at the very moment."""
+"""Bounded waits: results, timeouts, and a cancellation at the time of the result."""
 
 import asyncio
 
@@ -42,8 +42,8 @@ async def test_a_failure_is_raised_as_it_is() -> None:
         await within(5, failing())
 
 
-async def test_who_is_cancelled_in_the_moment_of_the_result_is_cancelled() -> None:
-    """The result is not lost on whoever computed it: a call that was taken can still be cancelled."""
+async def test_a_cancellation_at_the_time_of_the_result_is_kept() -> None:
+    """The result is not lost on its maker: a call that was accepted can still be cancelled."""
     coming: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     taken: list[int] = []
 
@@ -53,7 +53,7 @@ async def test_who_is_cancelled_in_the_moment_of_the_result_is_cancelled() -> No
     waiting = asyncio.create_task(within(5, take()))
     await asyncio.sleep(0.01)
     coming.set_result(7)
-    await asyncio.sleep(0)  # `take` runs to its end; who waits for it has not been told yet
+    await asyncio.sleep(0)  # `take` runs to its end; its waiter has not seen that yet
     waiting.cancel()
 
     with pytest.raises(asyncio.CancelledError):
@@ -61,7 +61,7 @@ async def test_who_is_cancelled_in_the_moment_of_the_result_is_cancelled() -> No
     assert taken == [7]
 
 
-async def test_who_is_cancelled_cancels_what_it_waits_for() -> None:
+async def test_a_cancelled_wait_cancels_its_awaitable() -> None:
     inner = asyncio.get_running_loop().create_future()
     waiting = asyncio.create_task(within(5, inner))
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Which field a refusal names, and what every form of a body needs of an expert."""
+"""Which field an error names, and what every form of a body needs of an expert."""
 
 from typing import Any
 
@@ -124,7 +124,7 @@ def test_a_wrong_field_is_named(change: dict[str, object], param: str) -> None:
     assert caught.value.status == 400
 
 
-def test_a_body_nested_too_deeply_to_be_written_again_is_refused() -> None:
+def test_a_body_nested_too_deeply_to_be_written_again_is_rejected() -> None:
     nested = b"[" * 400 + b"]" * 400
     ask = parse(CHAT, b'{"model":"auto","messages":[{"role":"user"}],"x":' + nested + b"}", max_messages=8)
 
@@ -154,7 +154,7 @@ anything = st.recursive(
         anything,
     )
 )
-def test_any_routing_block_is_read_or_refused_by_name(block: dict[str, object]) -> None:
+def test_any_routing_block_is_read_or_rejected_by_name(block: dict[str, object]) -> None:
     try:
         chat(USER, routing=block)
         named = "routing"

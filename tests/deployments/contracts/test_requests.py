@@ -78,7 +78,7 @@ def test_routing_is_taken_out_and_the_rest_is_kept() -> None:
     }
 
 
-def test_too_many_messages_are_refused() -> None:
+def test_too_many_messages_are_rejected() -> None:
     with pytest.raises(ApiError, match="at most 50 messages"):
         ask({"model": "auto", "messages": [{"role": "user", "content": "x"}] * 51})
 
@@ -95,7 +95,7 @@ FIELDS = st.sampled_from(
 
 
 @given(st.sampled_from(sorted(ENDPOINTS)), st.dictionaries(FIELDS, JSON) | JSON)
-def test_any_json_is_read_or_refused_in_the_envelope(path: str, body: object) -> None:
+def test_any_json_is_read_or_rejected_in_the_envelope(path: str, body: object) -> None:
     try:
         read = parse(path, orjson.dumps(body), max_messages=50)
     except ApiError:
@@ -106,6 +106,6 @@ def test_any_json_is_read_or_refused_in_the_envelope(path: str, body: object) ->
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
+def test_any_bytes_are_read_or_rejected(raw: bytes) -> None:
     with pytest.raises(ApiError):
         parse("/v1/chat/completions", raw, max_messages=50)

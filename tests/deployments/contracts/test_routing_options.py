@@ -12,8 +12,8 @@ from deployments.contracts.routing_options import (
     PreferenceFields,
     RoutingOptions,
     parse_routing,
-    routing_schema,
 )
+from deployments.contracts.validation import json_schema
 from router.core import Preferences
 
 
@@ -56,7 +56,7 @@ def test_an_invalid_field_is_named(block: Any, code: ErrorCode, param: str) -> N
 
 
 def test_the_schema_describes_every_field() -> None:
-    schema = routing_schema()
+    schema = json_schema(RoutingOptions)
 
     assert schema["additionalProperties"] is False
     assert all(field["description"] for field in schema["properties"].values())

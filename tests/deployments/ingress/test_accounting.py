@@ -93,7 +93,7 @@ async def test_a_routed_answer_is_counted_with_its_cost_and_what_it_saved(
     assert (record["type"], record["schema_version"]) == ("decision", 1)
 
 
-async def test_a_keys_savings_are_what_the_dearest_expert_would_have_cost_more(tmp_path: Path) -> None:
+async def test_a_keys_savings_are_against_the_most_expensive_expert(tmp_path: Path) -> None:
     harness = IngressHarness()
     harness.api.registry.update_router(
         RouterState(
@@ -128,7 +128,7 @@ async def test_each_end_of_a_request_is_counted_once(harness: IngressHarness, ke
     assert [record["outcome"] for record in kept.records] == ["200", "503", "broken", "disconnected"]
 
 
-async def test_an_answer_without_usage_is_estimated_and_said_so(harness: IngressHarness, kept: Kept) -> None:
+async def test_a_response_without_usage_is_estimated_and_marked(harness: IngressHarness, kept: Kept) -> None:
     before = value(metrics.usage_estimated, "small")
     parts = [event("small", "a"), event("small", "b"), event("small", "c"), b"data: [DONE]\n\n"]
     harness.experts["small"].parts, harness.experts["small"].headers = parts, EVENTS
@@ -139,7 +139,7 @@ async def test_an_answer_without_usage_is_estimated_and_said_so(harness: Ingress
     assert kept.records[0]["completion_tokens"] == 2
 
 
-async def test_gauges_tell_what_is_now(harness: IngressHarness) -> None:
+async def test_gauges_have_the_current_values(harness: IngressHarness) -> None:
     harness.experts["small"].parts = [asyncio.Event().wait]
     task = asyncio.create_task(harness.ask())
     await settle()
@@ -210,7 +210,7 @@ async def test_a_rating_joins_its_decision(harness: IngressHarness, kept: Kept) 
         ({"request_id": "x", "quality": 1, "stars": 5}, 400, "unknown_field"),
     ],
 )
-async def test_a_bad_rating_is_refused(
+async def test_a_bad_rating_is_rejected(
     harness: IngressHarness, body: dict[str, Any], status: int, code: str
 ) -> None:
     answer = await rate(harness, **body)
@@ -218,13 +218,13 @@ async def test_a_bad_rating_is_refused(
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
-def test_a_rating_that_is_no_object_is_refused() -> None:
+def test_a_rating_that_is_no_object_is_rejected() -> None:
     for raw in (b"", b"[]", b"{"):
         with pytest.raises(BadRequest):
             parse_rating(raw)
 
 
-async def test_only_the_key_that_asked_may_rate(harness: IngressHarness, tmp_path: Path) -> None:
+async def test_only_the_key_of_the_request_may_rate(harness: IngressHarness, tmp_path: Path) -> None:
     (mine, first), (other, second) = new_key("a"), new_key("b")
     write_keys(tmp_path / "keys.json", KeyFile(keys=[first, second]))
     ring = KeyRing(tmp_path / "keys.json")

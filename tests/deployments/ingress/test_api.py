@@ -1,4 +1,4 @@
-"""The HTTP contract, asked of the real Starlette app with stand-ins for router and experts."""
+"""The HTTP contract of the real Starlette app, with fakes for router and experts."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,8 +18,8 @@ CHAT = {"model": "auto", "messages": HELLO}
 NAMES = ("arithmetic", "words", "generalist")
 
 
-def door_with(**limits: Any) -> IngressHarness:
-    """A door with three experts of small windows."""
+def ingress_with(**limits: Any) -> IngressHarness:
+    """An ingress with three experts of small windows."""
     windows = {name: {"context_window": 512} for name in NAMES}
     ranking = ("generalist", "words", "arithmetic")
     args, price = IngressArgs(max_body_mib=0.01), Price(0.05, 0.1)
@@ -27,14 +27,14 @@ def door_with(**limits: Any) -> IngressHarness:
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[IngressHarness]:
-    opened = door_with()
+async def harness() -> AsyncIterator[IngressHarness]:
+    opened = ingress_with()
     yield opened
     await opened.http.aclose()
 
 
-async def test_auto_goes_where_the_router_says_and_tells_so(door: IngressHarness) -> None:
-    response = await door.http.post("/v1/chat/completions", json=CHAT)
+async def test_auto_goes_to_the_routers_choice_and_headers_name_it(harness: IngressHarness) -> None:
+    response = await harness.http.post("/v1/chat/completions", json=CHAT)
 
     assert response.status_code == 200
     assert response.content == answer("arithmetic")
@@ -47,11 +47,11 @@ async def test_auto_goes_where_the_router_says_and_tells_so(door: IngressHarness
     assert response.headers["x-request-id"]
 
 
-async def test_the_expert_gets_the_body_as_sent_but_for_model_and_routing(door: IngressHarness) -> None:
+async def test_the_expert_gets_the_body_as_sent_but_for_model_and_routing(harness: IngressHarness) -> None:
     extra = {**CHAT, "top_k": 3, "new_field": {"a": [1]}, "routing": {"cost_weight": 0.5}}
-    await door.http.post("/v1/chat/completions", json=extra)
+    await harness.http.post("/v1/chat/completions", json=extra)
 
-    assert door.experts["arithmetic"].body() == {
+    assert harness.experts["arithmetic"].body() == {
         "model": "arithmetic",
         "messages": HELLO,
         "top_k": 3,
@@ -59,52 +59,54 @@ async def test_the_expert_gets_the_body_as_sent_but_for_model_and_routing(door: 
     }
 
 
-async def test_a_clients_key_never_reaches_an_expert(door: IngressHarness) -> None:
+async def test_a_clients_key_never_reaches_an_expert(harness: IngressHarness) -> None:
     headers = {"authorization": "Bearer secret", "traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}
-    await door.http.post("/v1/chat/completions", json=CHAT, headers=headers)
+    await harness.http.post("/v1/chat/completions", json=CHAT, headers=headers)
 
-    sent = door.experts["arithmetic"].asked[0][2]
+    sent = harness.experts["arithmetic"].asked[0][2]
     assert b"authorization" not in sent
     assert b"traceparent" in sent
 
 
-async def test_a_named_expert_is_not_routed(door: IngressHarness) -> None:
-    response = await door.http.post("/v1/chat/completions", json={**CHAT, "model": "words"})
+async def test_a_named_expert_is_not_routed(harness: IngressHarness) -> None:
+    response = await harness.http.post("/v1/chat/completions", json={**CHAT, "model": "words"})
 
     assert response.json()["model"] == "words"
     assert response.headers["x-router-reason"] == "named"
-    assert not door.router.asked
+    assert not harness.router.asked
     assert not {"x-router-policy", "x-router-score", "x-router-cost-usd"} & response.headers.keys()
 
 
-async def test_a_preset_stands_for_preferences_and_the_body_outweighs_it(door: IngressHarness) -> None:
-    await door.http.post("/v1/chat/completions", json={**CHAT, "model": "auto-cheap"})
-    await door.http.post(
+async def test_a_preset_stands_for_preferences_and_the_body_outweighs_it(harness: IngressHarness) -> None:
+    await harness.http.post("/v1/chat/completions", json={**CHAT, "model": "auto-cheap"})
+    await harness.http.post(
         "/v1/chat/completions", json={**CHAT, "model": "auto-cheap", "routing": {"min_quality": 0.9}}
     )
 
-    assert door.router.asked[0].preferences.cost_weight == 1.0
-    assert door.router.asked[1].preferences.min_quality == 0.9
-    assert door.router.asked[1].preferences.cost_weight is None
+    assert harness.router.asked[0].preferences.cost_weight == 1.0
+    assert harness.router.asked[1].preferences.min_quality == 0.9
+    assert harness.router.asked[1].preferences.cost_weight is None
 
 
-async def test_a_stream_passes_byte_for_byte(door: IngressHarness) -> None:
+async def test_a_stream_passes_byte_for_byte(harness: IngressHarness) -> None:
     parts = [event("arithmetic", "4"), event("arithmetic", "2"), b"data: [DONE]\n\n"]
-    door.experts["arithmetic"] = FakeExpert("arithmetic", *parts, headers=EVENTS)
-    door.api.registry.experts["arithmetic"].client = door.experts["arithmetic"]
-    response = await door.http.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    harness.experts["arithmetic"] = FakeExpert("arithmetic", *parts, headers=EVENTS)
+    harness.api.registry.experts["arithmetic"].client = harness.experts["arithmetic"]
+    response = await harness.http.post("/v1/chat/completions", json={**CHAT, "stream": True})
 
     assert response.content == b"".join(parts)
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert door.experts["arithmetic"].closed == 1
+    assert harness.experts["arithmetic"].closed == 1
 
 
 @pytest.mark.parametrize(
     "failure", [ExpertUnavailable, ExpertTimeout, ExpertOverloaded, ExpertBroken], ids=lambda f: f.__name__
 )
-async def test_a_failed_expert_falls_back_before_the_first_byte(door: IngressHarness, failure: Any) -> None:
-    door.experts["arithmetic"].parts = [failure("arithmetic", "why")]
-    response = await door.http.post("/v1/chat/completions", json=CHAT)
+async def test_a_failed_expert_falls_back_before_the_first_byte(
+    harness: IngressHarness, failure: Any
+) -> None:
+    harness.experts["arithmetic"].parts = [failure("arithmetic", "why")]
+    response = await harness.http.post("/v1/chat/completions", json=CHAT)
 
     assert response.json()["model"] == "words"
     assert response.headers["x-router-reason"] == "fallback_expert"
@@ -112,90 +114,90 @@ async def test_a_failed_expert_falls_back_before_the_first_byte(door: IngressHar
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
-async def test_an_experts_5xx_and_429_fall_back(door: IngressHarness, status: int) -> None:
-    door.experts["arithmetic"].status = status
-    response = await door.http.post("/v1/chat/completions", json=CHAT)
+async def test_an_experts_5xx_and_429_fall_back(harness: IngressHarness, status: int) -> None:
+    harness.experts["arithmetic"].status = status
+    response = await harness.http.post("/v1/chat/completions", json=CHAT)
 
     assert response.status_code == 200
     assert response.json()["model"] == "words"
 
 
-async def test_garbage_and_half_an_answer_fall_back(door: IngressHarness) -> None:
-    door.experts["arithmetic"].parts = [b"<html>"]
-    door.experts["words"].parts = [b'{"half":', ExpertUnavailable("words", "gone")]
-    response = await door.http.post("/v1/chat/completions", json=CHAT)
+async def test_garbage_and_half_an_answer_fall_back(harness: IngressHarness) -> None:
+    harness.experts["arithmetic"].parts = [b"<html>"]
+    harness.experts["words"].parts = [b'{"half":', ExpertUnavailable("words", "gone")]
+    response = await harness.http.post("/v1/chat/completions", json=CHAT)
 
     assert response.json()["model"] == "generalist"
     assert response.headers["x-router-attempts"] == "3"
 
 
-async def test_no_fallback_after_the_first_byte(door: IngressHarness) -> None:
+async def test_no_fallback_after_the_first_byte(harness: IngressHarness) -> None:
     broken = FakeExpert(
         "arithmetic", event("arithmetic", "4"), ExpertUnavailable("arithmetic", "gone"), headers=EVENTS
     )
-    door.api.registry.experts["arithmetic"].client = broken
-    response = await door.http.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    harness.api.registry.experts["arithmetic"].client = broken
+    response = await harness.http.post("/v1/chat/completions", json={**CHAT, "stream": True})
 
     assert response.status_code == 200
     assert response.content.startswith(event("arithmetic", "4"))
     assert response.text.count('data: {"error"') == 1
     assert response.text.endswith("data: [DONE]\n\n")
-    assert not door.experts["words"].asked
+    assert not harness.experts["words"].asked
 
 
-async def test_a_stream_that_ends_early_is_told(door: IngressHarness) -> None:
-    door.api.registry.experts["arithmetic"].client = FakeExpert(
+async def test_a_stream_that_ends_early_ends_in_an_error_event(harness: IngressHarness) -> None:
+    harness.api.registry.experts["arithmetic"].client = FakeExpert(
         "arithmetic", event("arithmetic", "4"), event("arithmetic", "2"), headers=EVENTS
     )
-    response = await door.http.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    response = await harness.http.post("/v1/chat/completions", json={**CHAT, "stream": True})
 
     assert '"stream_interrupted"' in response.text
     assert response.text.endswith("data: [DONE]\n\n")
 
 
-async def test_a_named_expert_has_no_fallback_unless_asked_for(door: IngressHarness) -> None:
-    door.experts["words"].parts = [ExpertUnavailable("words", "gone")]
+async def test_a_named_expert_has_no_fallback_by_default(harness: IngressHarness) -> None:
+    harness.experts["words"].parts = [ExpertUnavailable("words", "gone")]
     named = {**CHAT, "model": "words"}
-    alone = await door.http.post("/v1/chat/completions", json=named)
-    helped = await door.http.post("/v1/chat/completions", json={**named, "routing": {"fallback": True}})
+    alone = await harness.http.post("/v1/chat/completions", json=named)
+    helped = await harness.http.post("/v1/chat/completions", json={**named, "routing": {"fallback": True}})
 
     assert alone.status_code == 503
     assert int(alone.headers["retry-after"]) >= 1
     assert helped.json()["model"] == "generalist"
 
 
-async def test_an_auto_request_may_refuse_fallback(door: IngressHarness) -> None:
-    door.experts["arithmetic"].parts = [ExpertUnavailable("arithmetic", "gone")]
-    response = await door.http.post("/v1/chat/completions", json={**CHAT, "routing": {"fallback": False}})
+async def test_an_auto_request_may_exclude_fallback(harness: IngressHarness) -> None:
+    harness.experts["arithmetic"].parts = [ExpertUnavailable("arithmetic", "gone")]
+    response = await harness.http.post("/v1/chat/completions", json={**CHAT, "routing": {"fallback": False}})
 
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "expert_unavailable"
 
 
-async def test_timeouts_of_all_experts_are_504(door: IngressHarness) -> None:
-    for expert in door.experts.values():
+async def test_timeouts_of_all_experts_are_504(harness: IngressHarness) -> None:
+    for expert in harness.experts.values():
         expert.parts = [ExpertTimeout(expert.model, "slow")]
-    response = await door.http.post("/v1/chat/completions", json=CHAT)
+    response = await harness.http.post("/v1/chat/completions", json=CHAT)
 
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "deadline_exceeded"
 
 
-async def test_an_experts_context_error_counts_as_ineligible(door: IngressHarness) -> None:
+async def test_an_experts_context_error_counts_as_ineligible(harness: IngressHarness) -> None:
     refusal = b'{"error": {"message": "This model\'s maximum context length is 5 tokens", "code": 400}}'
-    door.experts["arithmetic"].parts = [refusal]
-    door.experts["arithmetic"].status = 400
-    response = await door.http.post("/v1/chat/completions", json=CHAT)
+    harness.experts["arithmetic"].parts = [refusal]
+    harness.experts["arithmetic"].status = 400
+    response = await harness.http.post("/v1/chat/completions", json=CHAT)
 
     assert response.json()["model"] == "words"
 
 
-async def test_an_experts_400_is_rewritten_and_not_tried_elsewhere(door: IngressHarness) -> None:
-    door.experts["arithmetic"].parts = [
+async def test_an_experts_400_is_rewritten_and_not_tried_elsewhere(harness: IngressHarness) -> None:
+    harness.experts["arithmetic"].parts = [
         b'{"error": {"message": "bad temperature", "param": "temperature", "code": 400}}'
     ]
-    door.experts["arithmetic"].status = 400
-    response = await door.http.post("/v1/chat/completions", json=CHAT)
+    harness.experts["arithmetic"].status = 400
+    response = await harness.http.post("/v1/chat/completions", json=CHAT)
 
     assert response.status_code == 400
     assert response.json() == {
@@ -206,25 +208,25 @@ async def test_an_experts_400_is_rewritten_and_not_tried_elsewhere(door: Ingress
             "code": "invalid_request",
         }
     }
-    assert not door.experts["words"].asked
+    assert not harness.experts["words"].asked
 
 
 @pytest.mark.parametrize(
     "failure", [TimeoutError(), ConnectionError("no replica"), RouterResponse(None, "none loaded")]
 )
-async def test_without_the_router_the_static_ranking_answers(door: IngressHarness, failure: Any) -> None:
-    door.router.answer = failure
-    response = await door.http.post("/v1/chat/completions", json=CHAT)
+async def test_without_the_router_the_static_ranking_answers(harness: IngressHarness, failure: Any) -> None:
+    harness.router.answer = failure
+    response = await harness.http.post("/v1/chat/completions", json=CHAT)
 
     assert response.json()["model"] == "generalist"
     assert response.headers["x-router-reason"] == "fallback_router"
     assert "x-router-score" not in response.headers
 
 
-async def test_route_tells_what_the_request_would_do(door: IngressHarness) -> None:
+async def test_route_shows_what_the_request_would_do(harness: IngressHarness) -> None:
     body = {**CHAT, "routing": {"exclude": ["words"]}}
-    told = (await door.http.post("/v1/route", json=body)).json()
-    done = await door.http.post("/v1/chat/completions", json=body)
+    told = (await harness.http.post("/v1/route", json=body)).json()
+    done = await harness.http.post("/v1/chat/completions", json=body)
 
     assert told["expert"] == done.headers["x-router-expert"] == "arithmetic"
     assert told["ranking"] == ["arithmetic", "generalist"]
@@ -244,10 +246,10 @@ async def test_route_tells_what_the_request_would_do(door: IngressHarness) -> No
     assert told["experts"]["words"]["reason"] == "excluded: in routing.exclude"
 
 
-async def test_models_lists_auto_presets_experts(door: IngressHarness) -> None:
-    listed = (await door.http.get("/v1/models")).json()
-    one = (await door.http.get("/v1/models/words")).json()
-    none = await door.http.get("/v1/models/gpt-9")
+async def test_models_lists_auto_presets_experts(harness: IngressHarness) -> None:
+    listed = (await harness.http.get("/v1/models")).json()
+    one = (await harness.http.get("/v1/models/words")).json()
+    none = await harness.http.get("/v1/models/gpt-9")
 
     assert [card["id"] for card in listed["data"]] == ["auto", "auto-cheap", *NAMES]
     assert all(card["max_model_len"] == 512 for card in listed["data"])
@@ -255,10 +257,10 @@ async def test_models_lists_auto_presets_experts(door: IngressHarness) -> None:
     assert none.status_code == 404
 
 
-async def test_ready_is_503_while_a_part_cannot_answer(door: IngressHarness) -> None:
-    ready = await door.http.get("/ready")
-    door.api.registry.lose_router("the router does not answer")
-    waiting = await door.http.get("/ready")
+async def test_ready_is_503_while_a_part_cannot_answer(harness: IngressHarness) -> None:
+    ready = await harness.http.get("/ready")
+    harness.api.registry.lose_router("the router does not answer")
+    waiting = await harness.http.get("/ready")
 
     assert ready.status_code == 200
     assert ready.json()["ready"] is True
@@ -266,36 +268,36 @@ async def test_ready_is_503_while_a_part_cannot_answer(door: IngressHarness) -> 
     assert waiting.json()["parts"]["router"] == {"ready": False, "why": "the router does not answer"}
 
 
-async def test_ready_names_experts_that_the_policy_does_not_cover(door: IngressHarness) -> None:
-    door.api.registry.update_router(RouterState(PolicyView("ffffffffffff", ("words",), ("words",)), None))
-    waiting = await door.http.get("/ready")
+async def test_ready_names_experts_that_the_policy_does_not_cover(harness: IngressHarness) -> None:
+    harness.api.registry.update_router(RouterState(PolicyView("ffffffffffff", ("words",), ("words",)), None))
+    waiting = await harness.http.get("/ready")
 
     assert waiting.status_code == 503
     assert "does not cover the experts arithmetic, generalist" in waiting.json()["parts"]["router"]["why"]
 
 
-async def test_wrong_method_and_unknown_path_wear_the_envelope(door: IngressHarness) -> None:
-    method = await door.http.get("/v1/chat/completions")
-    path = await door.http.post("/v1/nothing")
+async def test_wrong_method_and_unknown_path_wear_the_envelope(harness: IngressHarness) -> None:
+    method = await harness.http.get("/v1/chat/completions")
+    path = await harness.http.post("/v1/nothing")
 
     assert (method.status_code, method.json()["error"]["code"]) == (405, "method_not_allowed")
     assert (path.status_code, path.json()["error"]["code"]) == (404, "path_not_found")
 
 
-async def test_an_unforeseen_fault_is_500_with_nothing_but_the_request_id(door: IngressHarness) -> None:
-    door.router.answer = RuntimeError("a secret from within")
-    response = await door.http.post("/v1/chat/completions", json=CHAT, headers={"x-request-id": "abc-1"})
+async def test_an_unforeseen_fault_is_500_with_nothing_but_the_request_id(harness: IngressHarness) -> None:
+    harness.router.answer = RuntimeError("a secret from within")
+    response = await harness.http.post("/v1/chat/completions", json=CHAT, headers={"x-request-id": "abc-1"})
 
     assert response.status_code == 500
     assert "abc-1" in response.json()["error"]["message"]
     assert "secret" not in response.text
 
 
-async def test_the_routers_own_no_is_400_with_reasons(door: IngressHarness) -> None:
+async def test_the_routers_own_no_is_400_with_reasons(harness: IngressHarness) -> None:
     why = "expected cost 1 US$ is above max_cost_usd 0"
     view = ExpertView(0.5, 1.0, None, eligible=False, excluded_because=why)
-    door.router.answer = RouterResponse(Decision((), {"words": view}, "0123456789ab"))
-    response = await door.http.post("/v1/chat/completions", json={**CHAT, "routing": {"max_cost_usd": 0}})
+    harness.router.answer = RouterResponse(Decision((), {"words": view}, "0123456789ab"))
+    response = await harness.http.post("/v1/chat/completions", json={**CHAT, "routing": {"max_cost_usd": 0}})
 
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "no_eligible_expert"
@@ -312,34 +314,36 @@ async def test_the_routers_own_no_is_400_with_reasons(door: IngressHarness) -> N
     ],
 )
 async def test_every_endpoint_is_routed_and_keeps_its_path(
-    door: IngressHarness, path: str, body: Any
+    harness: IngressHarness, path: str, body: Any
 ) -> None:
-    response = await door.http.post(path, json={"model": "auto", **body})
+    response = await harness.http.post(path, json={"model": "auto", **body})
 
     assert response.status_code == 200
-    assert door.experts["arithmetic"].asked[0][1] == path
+    assert harness.experts["arithmetic"].asked[0][1] == path
 
 
-async def test_embeddings_go_only_to_experts_that_can(door: IngressHarness) -> None:
-    response = await door.http.post("/v1/embeddings", json={"model": "auto", "input": "x"})
+async def test_embeddings_go_only_to_experts_that_can(harness: IngressHarness) -> None:
+    response = await harness.http.post("/v1/embeddings", json={"model": "auto", "input": "x"})
 
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "no_eligible_expert"
 
 
-async def test_metrics_count_what_was_answered(door: IngressHarness) -> None:
-    await door.http.post("/v1/chat/completions", json=CHAT)
-    text = (await door.http.get("/metrics")).text
+async def test_metrics_count_what_was_answered(harness: IngressHarness) -> None:
+    await harness.http.post("/v1/chat/completions", json=CHAT)
+    text = (await harness.http.get("/metrics")).text
 
     assert 'to_router_decisions_total{expert="arithmetic",reason="routed"}' in text
     assert 'to_router_cost_usd_total{expert="arithmetic",kind="observed"}' in text
 
 
-async def test_an_open_breaker_takes_an_expert_out_of_the_choice(door: IngressHarness) -> None:
+async def test_an_open_breaker_takes_an_expert_out_of_the_choice(harness: IngressHarness) -> None:
     for _ in range(5):
-        door.api.registry.experts["arithmetic"].breaker.record_failure()
-    response = await door.http.post("/v1/chat/completions", json=CHAT)
-    only = await door.http.post("/v1/chat/completions", json={**CHAT, "routing": {"experts": ["arithmetic"]}})
+        harness.api.registry.experts["arithmetic"].breaker.record_failure()
+    response = await harness.http.post("/v1/chat/completions", json=CHAT)
+    only = await harness.http.post(
+        "/v1/chat/completions", json={**CHAT, "routing": {"experts": ["arithmetic"]}}
+    )
 
     assert response.json()["model"] == "words"
     assert only.status_code == 503

@@ -1,4 +1,4 @@
-"""Bad requests at the door: the status, the code and the field of each, in the envelope."""
+"""Bad requests at the ingress: the status, the code and the field of each, in the envelope."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from tests.deployments.harness import IngressHarness
-from tests.deployments.ingress.test_api import CHAT, door_with
+from tests.deployments.ingress.test_api import CHAT, ingress_with
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[IngressHarness]:
-    opened = door_with()
+async def harness() -> AsyncIterator[IngressHarness]:
+    opened = ingress_with()
     yield opened
     await opened.http.aclose()
 
@@ -85,10 +85,10 @@ BAD: dict[str, tuple[Any, int, str, str | None]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-async def test_bad_requests_get_their_status_and_the_envelope(door: IngressHarness, case: str) -> None:
+async def test_bad_requests_get_their_status_and_the_envelope(harness: IngressHarness, case: str) -> None:
     body, status, code, param = BAD[case]
     options = {"content": body} if isinstance(body, bytes) else {"json": body}
-    response = await door.http.post("/v1/chat/completions", **options)
+    response = await harness.http.post("/v1/chat/completions", **options)
 
     assert response.status_code == status, response.text
     error = response.json()["error"]
@@ -97,11 +97,11 @@ async def test_bad_requests_get_their_status_and_the_envelope(door: IngressHarne
     assert response.headers["x-request-id"]
 
 
-async def test_a_chunked_body_over_the_limit_is_refused(door: IngressHarness) -> None:
+async def test_a_chunked_body_over_the_limit_is_rejected(harness: IngressHarness) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(30):
             yield b" " * 1024
 
-    response = await door.http.post("/v1/chat/completions", content=pieces())
+    response = await harness.http.post("/v1/chat/completions", content=pieces())
 
     assert response.status_code == 413

@@ -1,6 +1,6 @@
-"""Hostile and senseless input at the door: always an answer, never a 500, never a traceback.
+"""Hostile and senseless input: always a response, never a 500, never a traceback.
 
-The guard, the door and everything behind it but Ray; experts and router are stand-ins.
+The middleware, the ingress and everything behind it but Ray; experts and router are fakes.
 """
 
 import asyncio
@@ -131,7 +131,7 @@ async def exchange(
 
 
 def like_serve(app: ASGIApp) -> ASGIApp:
-    """Decodes headers as Serve does: what the guard lets through must survive it."""
+    """Decodes headers as Serve does: what the middleware passes must survive it."""
 
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         for name, value in scope["headers"]:

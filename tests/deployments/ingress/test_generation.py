@@ -1,4 +1,4 @@
-"""The door as a whole: admission, sleeping experts, browsers, clients that leave."""
+"""The request pipeline: admission, experts scaled to zero, browsers, clients that disconnect."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ from tests.deployments.harness import CHAT, HELLO, IngressHarness, settle
 # --- admission
 
 
-async def test_beyond_places_and_queue_the_answer_is_429_with_a_time_to_come_back() -> None:
+async def test_beyond_slots_and_queue_the_status_is_429_with_retry_after() -> None:
     harness = IngressHarness(limits={"max_in_flight": 1, "max_queued": 1})
     waits = asyncio.Event()
     harness.experts["small"].parts = [waits.wait]
@@ -37,7 +37,7 @@ async def test_beyond_places_and_queue_the_answer_is_429_with_a_time_to_come_bac
     assert (harness.api.queue.held, harness.api.queue.queued) == (0, 0)
 
 
-async def test_who_waits_longer_than_its_deadline_gets_504_and_longer_than_the_queue_503() -> None:
+async def test_a_wait_beyond_the_deadline_is_504_and_beyond_the_queue_503() -> None:
     harness = IngressHarness(limits={"max_in_flight": 1, "max_queue_wait_s": 0.02})
     harness.experts["small"].parts = [asyncio.Event().wait]
     first = asyncio.create_task(harness.ask())
@@ -52,7 +52,7 @@ async def test_who_waits_longer_than_its_deadline_gets_504_and_longer_than_the_q
 
 
 @pytest.mark.parametrize("status", [400, 404, 503])
-async def test_every_refusal_gives_its_place_back(harness: IngressHarness, status: int) -> None:
+async def test_every_error_releases_its_slot(harness: IngressHarness, status: int) -> None:
     fields = {400: {"routing": {"experts": []}}, 404: {"model": "nobody"}, 503: {"model": "small"}}[status]
     harness.experts["small"].parts = [ExpertUnavailable("small", "gone")]
     response = await harness.ask(**fields)
@@ -65,7 +65,7 @@ async def test_every_refusal_gives_its_place_back(harness: IngressHarness, statu
     }
 
 
-async def test_a_place_is_held_until_the_last_byte_of_a_stream(harness: IngressHarness) -> None:
+async def test_a_slot_is_held_until_the_last_byte_of_a_stream(harness: IngressHarness) -> None:
     more = asyncio.Event()
     harness.experts["small"].parts = [event("small", "x"), event("small", "y"), b"data: [DONE]\n\n"]
     harness.experts["small"].headers = EVENTS
@@ -159,11 +159,11 @@ async def test_a_slow_upload_is_408_in_the_envelope(harness: IngressHarness) -> 
     assert orjson.loads(exchange.body)["error"]["code"] == "upload_timeout"
 
 
-# --- sleeping experts
+# --- experts scaled to zero
 
 
-async def test_a_sleeping_expert_gives_way_to_the_next_and_is_woken_once(harness: IngressHarness) -> None:
-    harness.sleeping("small")
+async def test_an_expert_at_zero_is_called_last_and_scaled_up_once(harness: IngressHarness) -> None:
+    harness.scale_to_zero("small")
     harness.experts["small"].parts = [asyncio.Event().wait]
     responses = [await harness.ask() for _ in range(3)]
     await settle()
@@ -173,29 +173,29 @@ async def test_a_sleeping_expert_gives_way_to_the_next_and_is_woken_once(harness
     assert [asked[:2] for asked in harness.experts["small"].asked] == [("GET", "/v1/models")]
 
 
-async def test_an_expert_that_is_not_wanted_is_left_asleep(harness: IngressHarness) -> None:
-    harness.sleeping("large")
+async def test_an_expert_at_zero_that_is_not_ranked_first_stays_there(harness: IngressHarness) -> None:
+    harness.scale_to_zero("large")
     await harness.ask()
     await settle()
 
     assert harness.experts["large"].asked == []
 
 
-async def test_a_sleeping_expert_told_to_be_waited_for_gets_its_queries() -> None:
+async def test_an_expert_at_zero_with_cold_wait_gets_its_requests() -> None:
     harness = IngressHarness(small={"cold": "wait"})
-    harness.sleeping("small")
+    harness.scale_to_zero("small")
 
     assert (await harness.ask()).headers["x-router-expert"] == "small"
 
 
-async def test_when_all_sleep_the_best_is_waited_for(harness: IngressHarness) -> None:
-    harness.sleeping(*harness.experts)
+async def test_with_all_at_zero_the_best_is_waited_for(harness: IngressHarness) -> None:
+    harness.scale_to_zero(*harness.experts)
 
     assert (await harness.ask()).headers["x-router-expert"] == "small"
 
 
-async def test_an_expert_that_does_not_wake_up_in_time_is_503_starting(harness: IngressHarness) -> None:
-    harness.sleeping(*harness.experts)
+async def test_an_expert_that_does_not_start_in_time_is_503_starting(harness: IngressHarness) -> None:
+    harness.scale_to_zero(*harness.experts)
     for name, expert in harness.experts.items():
         expert.parts = [ExpertTimeout(name, "late")]
     response = await harness.ask()
@@ -224,8 +224,8 @@ async def test_a_named_expert_on_its_way_up_is_503_starting_at_once(
     assert told["experts"]["large"]["eligible"]
 
 
-async def test_route_agrees_with_the_request_about_sleeping_experts(harness: IngressHarness) -> None:
-    harness.sleeping("small")
+async def test_route_agrees_with_the_request_about_experts_at_zero(harness: IngressHarness) -> None:
+    harness.scale_to_zero("small")
     told = (await harness.http.post("/v1/route", json=HELLO)).json()
 
     assert told["ranking"] == ["large", "small"]
@@ -260,7 +260,7 @@ async def test_route_decides_as_the_endpoint_of_the_same_body_does(body: dict[st
     assert (told.query, told.excluded, told.prompt_tokens) == (done.query, done.excluded, done.prompt_tokens)
 
 
-async def test_an_expert_that_only_the_policy_knows_is_never_asked(harness: IngressHarness) -> None:
+async def test_an_expert_that_only_the_policy_knows_is_never_called(harness: IngressHarness) -> None:
     harness.router.preferred = ("stranger", "small", "large")
     known = await harness.ask()
     harness.router.preferred = ("stranger",)
@@ -273,7 +273,7 @@ async def test_an_expert_that_only_the_policy_knows_is_never_asked(harness: Ingr
 # --- browsers, description, retries
 
 
-async def test_browsers_of_other_origins_are_refused_unless_configured() -> None:
+async def test_browsers_of_other_origins_are_rejected_unless_configured() -> None:
     closed, opened = IngressHarness(), IngressHarness(cors={"origins": ["https://chat.example"]})
     origin = {"origin": "https://chat.example"}
 

@@ -19,7 +19,7 @@ from deployments.ingress.middleware import MOST_HEADERS, ServeBoundaryMiddleware
 
 
 class Inner:
-    """Serve's server, as far as it matters here: it remembers the request and answers as told."""
+    """Serve's server, as far as it matters here: it keeps the request and responds as set."""
 
     def __init__(self, status: int = 200, kind: bytes = b"text/plain", **headers: str) -> None:
         self.status, self.kind = status, kind
@@ -136,7 +136,7 @@ async def test_an_exception_below_is_500_without_a_traceback() -> None:
     assert "Unicode" not in response.text
 
 
-async def test_too_many_headers_are_refused_before_serve_sees_them() -> None:
+async def test_too_many_headers_are_rejected_before_serve_sees_them() -> None:
     inner = Inner()
     response = await ask(inner, headers=[(f"x-{n}", "1") for n in range(MOST_HEADERS + 1)])
 
@@ -200,7 +200,7 @@ def test_the_bound_is_that_of_the_ingress_in_this_process(monkeypatch: pytest.Mo
     assert bound() == 2 * 1024 * 1024
 
 
-def test_every_refusal_is_json() -> None:
+def test_every_error_is_json() -> None:
     from deployments.contracts.errors import error_response
 
     for status in range(400, 600):

@@ -139,7 +139,7 @@ async def test_only_headers_of_the_answer_are_handed_on() -> None:
     }
 
 
-async def test_usage_is_read_of_whole_answers_and_streams() -> None:
+async def test_usage_is_read_of_both_forms_of_a_response() -> None:
     usage = b'{"usage": {"prompt_tokens": 3, "completion_tokens": 5}, "padding": "' + b"x" * 50_000 + b'"}'
     _, whole = await relay("chat", usage, whole=True, headers=JSON)
     last = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5}}\n\n'

@@ -1,4 +1,4 @@
-"""Asking every replica: the others are told of although one hangs, is dead or is gone."""
+"""Broadcasts: the other replicas are reported although one hangs, is dead or is gone."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ RUNNING = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 2\
 
 
 class FakeHandle:
-    """A deployment whose replicas answer what they are told to."""
+    """A deployment whose replicas return given results."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = answers
@@ -51,7 +51,7 @@ def unscraped(kind: str) -> float:
     return float(metrics.unscraped.labels(kind)._value.get())
 
 
-async def test_every_replica_is_told_of_once_and_engines_by_their_own_metrics() -> None:
+async def test_every_replica_is_reported_once_and_engines_by_their_metrics() -> None:
     handles = {
         ("Ingress", "app"): FakeHandle(("app#Ingress#1", b"stale 1\n"), ("app#Ingress#2", b"own 2\n")),
         ("Router", "app"): FakeHandle(("app#Router#1", b"own 3\n")),
@@ -71,7 +71,7 @@ async def test_every_replica_is_told_of_once_and_engines_by_their_own_metrics() 
 @pytest.mark.parametrize(
     "failure", [TimeoutError(), DeploymentUnavailableError(DeploymentID("Expert", "expert-a"))]
 )
-async def test_who_does_not_answer_is_left_out_and_counted(failure: Exception) -> None:
+async def test_a_replica_without_response_is_left_out_and_counted(failure: Exception) -> None:
     handles = {
         ("Ingress", "app"): FakeHandle(TimeoutError(), ("app#Ingress#2", b"own 2\n")),
         ("Router", "app"): FakeHandle(("app#Router#1", b"own 3\n")),
@@ -103,7 +103,7 @@ async def test_an_application_that_is_not_there_is_left_out_and_counted() -> Non
     assert unscraped("expert") == before + 1
 
 
-async def test_many_scrapes_a_second_ask_the_replicas_once() -> None:
+async def test_many_scrapes_a_second_reach_the_replicas_once() -> None:
     handles = {("Ingress", "app"): FakeHandle(), ("Router", "app"): FakeHandle()}
     clock = Clock()
     made = replicas(handles, clock=clock)
@@ -140,9 +140,7 @@ async def test_scrapes_that_waited_for_a_slow_gathering_need_no_other() -> None:
         ((None, TimeoutError()), (None, False)),
     ],
 )
-async def test_recall_says_whether_all_could_be_asked(
-    answers: tuple[Any, ...], known: tuple[Any, bool]
-) -> None:
+async def test_recall_says_whether_all_responded(answers: tuple[Any, ...], known: tuple[Any, bool]) -> None:
     handles = {("Ingress", "app"): FakeHandle(*answers), ("Router", "app"): FakeHandle()}
 
     assert await replicas(handles).recall("id") == known

@@ -36,7 +36,7 @@ def counted(outcome: str) -> float:
     return float(metrics.log_records.labels(outcome)._value.get())
 
 
-def test_records_are_written_in_order_and_query_text_only_where_asked_for(tmp_path: Path) -> None:
+def test_records_are_written_in_order_and_query_text_only_where_configured(tmp_path: Path) -> None:
     for queries in (False, True):
         folder = tmp_path / str(queries)
         log = DecisionLog(settings(folder, queries=queries), "to-router#Ingress#1")
@@ -119,7 +119,7 @@ def test_a_record_that_cannot_be_written_does_not_end_the_log(tmp_path: Path) ->
     assert ids(tmp_path) == ["2"]
 
 
-def test_the_folder_never_takes_more_room_than_it_may(tmp_path: Path) -> None:
+def test_the_folder_never_takes_more_space_than_allowed(tmp_path: Path) -> None:
     clock = Clock()
     files = [LogFiles(tmp_path, name, settings(tmp_path, max_mib=1), clock) for name in ("a", "b")]
     line = b'{"n": "' + b"x" * 5000 + b'"}\n'
@@ -184,7 +184,7 @@ def test_a_silent_replicas_own_file_is_deleted_in_time_too(tmp_path: Path) -> No
     assert kept(tmp_path) == [{"n": 2}]
 
 
-def test_a_file_deleted_by_hand_is_begun_anew(tmp_path: Path) -> None:
+def test_a_file_deleted_by_hand_is_begun_again(tmp_path: Path) -> None:
     clock = Clock()
     files = LogFiles(tmp_path, "r", settings(tmp_path), clock)
     files.append(b'{"n": 1}\n')

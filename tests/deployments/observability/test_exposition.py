@@ -14,7 +14,7 @@ def replica(value: float) -> bytes:
     return generate_latest(registry)
 
 
-def test_each_family_stands_once_with_a_sample_of_every_replica() -> None:
+def test_each_family_appears_once_with_a_sample_of_every_replica() -> None:
     text = joined([("app#Ingress#1", replica(1)), ("app#Ingress#2", replica(5))]).decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
 
@@ -33,7 +33,7 @@ def test_each_family_stands_once_with_a_sample_of_every_replica() -> None:
     assert all(s.labels["replica"] for s in buckets)
 
 
-def test_the_samples_of_a_family_stand_together() -> None:
+def test_the_samples_of_a_family_are_together() -> None:
     lines = joined([("1", replica(1)), ("2", replica(2))]).decode().splitlines()
     order = [
         line.split("{")[0].removesuffix("_total") for line in lines if line.startswith(("asked", "plain"))
