@@ -19,14 +19,14 @@ from deployments.placement import engine_environment, placement_group, shares_a_
 
 
 class LocalFolder(CallbackBase):
-    """Nothing is fetched for a model that lies in a folder.
+    """Callback by which nothing is fetched for a model in a folder.
 
-    Ray Serve LLM asks every node of the placement group to download the model first, in a process
+    Ray Serve LLM has every node of the placement group download the model first, in a process
     that imports vLLM for it: as long again as starting the engine.
     """
 
     async def on_before_node_init(self) -> None:
-        """Called by Ray Serve LLM before that download."""
+        """Skip that download for a folder; Ray Serve LLM calls this before it."""
         source = self.llm_config.get_engine_config().actual_hf_model_id
         self.ctx.run_init_node = not await asyncio.to_thread(Path(source).is_dir)
 
@@ -45,7 +45,7 @@ class OneProcessEngine(VLLMEngine):
 
 
 def llm_config(args: ExpertArgs) -> LLMConfig:
-    """Ray Serve LLM's configuration of an expert."""
+    """Return Ray Serve LLM's configuration of an expert."""
     on_cpu = args.accelerator == "cpu"
     return LLMConfig(
         model_loading_config={"model_id": args.name, "model_source": args.model_source},
@@ -62,8 +62,13 @@ def llm_config(args: ExpertArgs) -> LLMConfig:
 
 
 async def start(args: ExpertArgs) -> tuple[Any, ASGIApp]:
-    """A running engine, and vLLM's own OpenAI app in front of it."""
-    # Ray Serve LLM's constructor is a coroutine, as its documentation uses it.
-    server = LLMServer.__new__(LLMServer)
-    await server.__init__(llm_config(args), engine_cls=OneProcessEngine if shares_a_process(args) else None)
+    """Start an engine.
+
+    Returns:
+        The engine's server, and vLLM's own OpenAI app in front of it.
+    """
+    # Ray Serve LLM's constructor is a coroutine that does these two steps.
+    engine_class = OneProcessEngine if shares_a_process(args) else None
+    server = LLMServer.sync_init(llm_config(args), engine_cls=engine_class)
+    await server.start()
     return server, await server.__serve_build_asgi_app__()

@@ -5,7 +5,6 @@ from typing import Any
 
 import orjson
 import pytest
-from ray.serve.schema import ReplicaDetails, ServeInstanceDetails
 
 from deployments.config import IngressConfig
 from deployments.contracts.errors import ExpertUnavailable
@@ -66,13 +65,6 @@ def test_an_expert_without_an_application_is_not_ready() -> None:
 
     assert (state.running, state.scaled_to_zero) == (0, False)
     assert state.why_not_ready == "application 'expert-a' is not deployed"
-
-
-@pytest.mark.parametrize(
-    ("model", "fields"), [(ReplicaDetails, {"state"}), (ServeInstanceDetails, {"applications"})]
-)
-def test_serve_still_names_what_is_read(model: Any, fields: set[str]) -> None:
-    assert fields <= model.model_fields.keys()
 
 
 def test_a_window_is_stale_once_the_application_changes() -> None:

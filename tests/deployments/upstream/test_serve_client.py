@@ -14,12 +14,12 @@ URL = "http://expert.example/v1"
 CHAT = "/v1/chat/completions"
 
 
-def test_where_an_expert_lives_decides_its_client() -> None:
+def test_an_experts_target_decides_its_client() -> None:
     assert isinstance(expert_client("a", ExpertTarget(app="expert-a")), ServeExpert)
     assert isinstance(expert_client("a", ExpertTarget(url=URL)), RemoteExpert)
 
 
-def test_a_full_queue_in_serve_is_overload_and_any_other_failure_is_absence() -> None:
+def test_a_full_queue_is_overload_and_other_failures_are_absence() -> None:
     from ray.exceptions import ActorUnavailableError
     from ray.serve.exceptions import BackPressureError
 
@@ -52,7 +52,7 @@ async def untaken(**limits: float) -> tuple[Call, Exception]:
     return call, raised.value
 
 
-async def test_a_request_that_no_replica_takes_is_absence_when_another_may_be_asked() -> None:
+async def test_a_request_that_no_replica_takes_in_time_is_absence() -> None:
     call, error = await untaken(timeout_s=5, connect_s=0.01)
 
     assert isinstance(error, ExpertUnavailable)
@@ -60,14 +60,8 @@ async def test_a_request_that_no_replica_takes_is_absence_when_another_may_be_as
     assert call.cancelled
 
 
-async def test_and_a_timeout_when_the_expert_was_given_all_the_time_there_is() -> None:
+async def test_without_a_limit_to_connect_it_is_a_timeout() -> None:
     call, error = await untaken(timeout_s=0.01)
 
     assert isinstance(error, ExpertTimeout)
     assert call.cancelled
-
-
-def test_serve_still_has_the_word_for_a_request_that_was_taken() -> None:
-    from ray.serve.handle import DeploymentResponseGenerator
-
-    assert callable(DeploymentResponseGenerator._fetch_future_result_async)
