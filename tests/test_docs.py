@@ -48,6 +48,10 @@ def test_every_setting_and_module_has_its_table() -> None:
     assert not any("UNDESCRIBED" in page.read_text(encoding="utf-8") for page in docs_tables.pages())
 
 
+def test_every_argument_has_a_help_text() -> None:
+    assert re.findall(r"(?m)^\| (.*) \|  \|$", (DOCS / "cli.md").read_text(encoding="utf-8")) == []
+
+
 def test_every_error_code_is_explained() -> None:
     explained = set(re.findall(r"`([a-z_]+)`", (DOCS / "errors.md").read_text(encoding="utf-8")))
 

@@ -77,7 +77,7 @@ def _check(data: Mapping[str, Any], *, policy: bool) -> Iterator[Finding]:
 def add_command(commands: Any) -> None:
     """Register `to-router check`."""
     command = commands.add_parser("check", help="show the errors of a serve_config.yaml before a deploy")
-    command.add_argument("config", type=Path)
+    command.add_argument("config", type=Path, help="the serve_config.yaml")
     command.add_argument(
         "--cluster",
         nargs="?",

@@ -19,8 +19,8 @@ from router.files import write_atomically
 def add_command(commands: Any) -> None:
     """Register `to-router render`."""
     command = commands.add_parser("render", help="write the Kubernetes manifest of a serve_config.yaml")
-    command.add_argument("target", choices=("kuberay",))
-    command.add_argument("config", type=Path)
+    command.add_argument("target", choices=("kuberay",), help="the kind of manifest")
+    command.add_argument("config", type=Path, help="the serve_config.yaml")
     command.add_argument("--settings", type=Path, help="image, pod sizes, storage; see docs/deploy.md")
     command.add_argument("--out", type=Path, help="a file, instead of standard output")
     command.set_defaults(run=_run)

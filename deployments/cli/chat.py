@@ -99,11 +99,13 @@ def add_command(commands: Any) -> None:
         "chat", help="chat with a running endpoint, and see which expert answers and why"
     )
     command.add_argument("text", nargs="?", help="send this and leave; without it, a conversation")
-    command.add_argument("--url", default="http://127.0.0.1:8000", help="default: %(default)s")
+    command.add_argument(
+        "--url", default="http://127.0.0.1:8000", help="address of the endpoint; default: %(default)s"
+    )
     command.add_argument("--model", default="auto", help="auto, a preset or an expert; default: %(default)s")
     preference = command.add_mutually_exclusive_group()
-    preference.add_argument("--cost-weight", type=float)
-    preference.add_argument("--min-quality", type=float)
+    preference.add_argument("--cost-weight", type=float, help="weight of cost; 0 is best quality")
+    preference.add_argument("--min-quality", type=float, help="fraction of the best score that is enough")
     command.add_argument("--all", action="store_true", help="send to every expert, one after the other")
     command.add_argument(
         "--key-env", default=KEY_VARIABLE, help="the variable with the API key; default: %(default)s"

@@ -34,8 +34,8 @@ def add_command(commands: Any) -> None:
     add.add_argument("name", help="a name for people, such as the owner's")
     add.add_argument("--experts", help="the experts it may use, A,B; default: all")
     add.add_argument("--preset", help="the preset that `auto` selects with it")
-    add.add_argument("--requests-per-minute", type=int)
-    add.add_argument("--tokens-per-minute", type=int)
+    add.add_argument("--requests-per-minute", type=int, help="limit of requests")
+    add.add_argument("--tokens-per-minute", type=int, help="limit of prompt and completion tokens")
     add.add_argument("--max-concurrent", type=int, help="requests in flight at once")
     add.add_argument("--usd-per-day", type=float, help="budget in US dollars per UTC day")
     add.set_defaults(run=_add)
@@ -45,8 +45,10 @@ def add_command(commands: Any) -> None:
     revoke.add_argument("id", help="the twelve digits after `tor-`, or the whole key")
     revoke.set_defaults(run=_revoke)
     for verb in (add, show, revoke):
-        verb.add_argument("--file", type=Path, default=Path(DEFAULT_FILE), help="default: %(default)s")
-        verb.add_argument("--json", action="store_true")
+        verb.add_argument(
+            "--file", type=Path, default=Path(DEFAULT_FILE), help="the key file; default: %(default)s"
+        )
+        verb.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add(options: argparse.Namespace) -> int:

@@ -20,7 +20,12 @@ INTEGERS = frozenset({"prompt_tokens", "completion_tokens"})
 def add_command(commands: Any) -> None:
     """Register `to-router outcomes`."""
     command = commands.add_parser("outcomes", help="turn ratings in the decision log into outcomes")
-    command.add_argument("--log", type=Path, default=Path("var/decisions"), help="default: %(default)s")
+    command.add_argument(
+        "--log",
+        type=Path,
+        default=Path("var/decisions"),
+        help="folder of the decision log; default: %(default)s",
+    )
     command.add_argument("--out", type=Path, required=True, help="a Parquet or JSONL file, by its suffix")
     command.set_defaults(run=_run)
 

@@ -16,17 +16,17 @@ from router.policy import Policy
 def add_commands(commands: Any) -> None:
     """Register the commands with argparse's subparsers."""
     inspect = commands.add_parser("inspect", help="what a policy folder holds")
-    inspect.add_argument("policy", type=Path)
-    inspect.add_argument("--json", action="store_true")
+    inspect.add_argument("policy", type=Path, help="the policy folder")
+    inspect.add_argument("--json", action="store_true", help="print the facts as JSON")
     inspect.set_defaults(run=_inspect)
 
     route = commands.add_parser("route", help="which expert a policy chooses for a text")
-    route.add_argument("--policy", required=True, type=Path)
+    route.add_argument("--policy", required=True, type=Path, help="the policy folder")
     route.add_argument("--encoder", help="a folder or hub id, instead of where the policy's is found")
     trade = route.add_mutually_exclusive_group()
-    trade.add_argument("--cost-weight", type=float)
-    trade.add_argument("--min-quality", type=float)
-    route.add_argument("--max-cost-usd", type=float)
+    trade.add_argument("--cost-weight", type=float, help="weight of cost; 0 is best quality")
+    trade.add_argument("--min-quality", type=float, help="fraction of the best score that is enough")
+    route.add_argument("--max-cost-usd", type=float, help="exclude experts with a higher expected cost")
     route.add_argument("--exclude", default="", help="experts to exclude, separated by commas")
     route.add_argument(
         "--json",
@@ -37,8 +37,8 @@ def add_commands(commands: Any) -> None:
     route.set_defaults(run=_route)
 
     verify = commands.add_parser("verify", help="check a policy folder: files, hashes, shapes, encoder")
-    verify.add_argument("policy", type=Path)
-    verify.add_argument("--json", action="store_true")
+    verify.add_argument("policy", type=Path, help="the policy folder")
+    verify.add_argument("--json", action="store_true", help="print the result as JSON")
     verify.set_defaults(run=_verify)
 
 

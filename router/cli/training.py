@@ -38,7 +38,7 @@ def add_commands(commands: Any) -> None:
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="evaluate a policy on outcomes")
-    evaluate.add_argument("--policy", required=True, type=Path)
+    evaluate.add_argument("--policy", required=True, type=Path, help="the policy folder")
     add_outcomes(evaluate)
     evaluate.add_argument("--split", help="only the queries of this split")
     evaluate.add_argument("--out", required=True, type=Path, help="folder for report.json, .md and pictures")
@@ -53,22 +53,22 @@ def add_commands(commands: Any) -> None:
     compare.add_argument(
         "--splits", type=int, default=1, help="how many random splits (seeds seed, seed+1, …)"
     )
-    compare.add_argument("--test-fraction", type=float, default=0.3)
+    compare.add_argument("--test-fraction", type=float, default=0.3, help="share of the queries to test on")
     compare.add_argument(
         "--split",
         help="compare within this split only; left out, within `train` where there is one, else on all: "
         "a method chosen on test queries would look too good on them",
     )
-    compare.add_argument("--out", required=True, type=Path)
-    compare.add_argument("--json", action="store_true")
+    compare.add_argument("--out", required=True, type=Path, help="folder for the table and the plot")
+    compare.add_argument("--json", action="store_true", help="print comparison.json")
     compare.set_defaults(run=_compare)
 
     added = commands.add_parser("add-expert", help="a new expert from a few probes, no retraining")
-    added.add_argument("--policy", required=True, type=Path)
+    added.add_argument("--policy", required=True, type=Path, help="the policy to extend")
     add_outcomes(added)
     added.add_argument("--expert", required=True, help="the expert to add; its outcomes are among them")
     added.add_argument("--out", required=True, type=Path, help="the policy folder to make")
-    added.add_argument("--json", action="store_true")
+    added.add_argument("--json", action="store_true", help="print policy_id and facts")
     added.set_defaults(run=_add_expert)
 
 
