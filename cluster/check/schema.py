@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from cluster.check.finding import Finding
 from cluster.check.known_keys import serve_keys
-from deployments.settings import explain
+from router.validation import explain
 
 
 def unknown_keys(data: Any, schema: str, where: str) -> Iterator[Finding]:

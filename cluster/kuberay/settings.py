@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
-from deployments.settings import Settings, explain
+from deployments.settings import Settings
 from router.errors import RouterError
+from router.validation import explain
 
 Positive = Annotated[float, Field(gt=0)]
 

@@ -21,7 +21,7 @@ from deployments.limits.keys import (
     read_keys,
     write_keys,
 )
-from deployments.settings import explain
+from router.validation import explain
 
 DEFAULT_FILE = "var/keys.json"
 
@@ -62,7 +62,7 @@ def _add(options: argparse.Namespace) -> int:
         experts = None if options.experts is None else [*filter(None, options.experts.split(","))]
         key, record = new_key(options.name, experts=experts, preset=options.preset, limits=limits)
     except ValidationError as error:
-        raise KeyFileError(explain(error, "")) from None
+        raise KeyFileError(explain(error)) from None
     with _locked(options.file):
         file = read_keys(options.file) if options.file.exists() else KeyFile()
         write_keys(options.file, file.model_copy(update={"keys": [*file.keys, record]}))

@@ -22,9 +22,10 @@ from deployments.observability.decision_record import NewerRecordError
 from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers, origins_in_log
 from deployments.replica import replica_id, replica_name
 from deployments.routing.client import RouterClient
-from deployments.settings import explain, resolve
+from deployments.settings import resolve
 from deployments.upstream.discovery import Discovery
 from deployments.upstream.serve_client import expert_client
+from router.validation import explain
 
 logger = logging.getLogger("ray.serve")
 

@@ -20,9 +20,10 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from deployments.contracts.errors import ErrorCode, NotAuthenticated, Unavailable
-from deployments.settings import Settings, explain
+from deployments.settings import Settings
 from router.errors import InputError
 from router.files import write_atomically
+from router.validation import explain
 
 logger = logging.getLogger("ray.serve")
 

@@ -19,9 +19,9 @@ from deployments.observability import metrics, tracing
 from deployments.replica import replica_name
 from deployments.routing.batching import Batcher
 from deployments.routing.served_policy import ServedPolicy, load
-from deployments.settings import explain
 from router.core import RouteRequest
 from router.errors import RouterError
+from router.validation import explain
 
 logger = logging.getLogger("ray.serve")
 

@@ -22,11 +22,11 @@ from deployments.contracts.messages import Head, Headers, TraceContext
 from deployments.contracts.requests import InferenceRequest, parse
 from deployments.observability.tracing import CONTEXT_HEADERS, tracer
 from deployments.replica import replica_name
-from deployments.settings import explain
 from deployments.simulated import bodies
 from deployments.simulated.args import Behaviour, Failure, SimulatedArgs
 from deployments.simulated.engine import JSON, SimulatedEngine
 from deployments.simulated.pace import Slots
+from router.validation import explain
 
 logger = logging.getLogger("ray.serve")
 

@@ -12,8 +12,9 @@ from deployments.app import build_app, build_expert
 from deployments.config import AppArgs, ExpertArgs, IngressConfig, RouterConfig
 from deployments.contracts import errors
 from deployments.placement import actor_options, bundle_selector, engine_environment, placement_group
-from deployments.settings import explain, project_root, resolve
+from deployments.settings import project_root, resolve
 from router import errors as router_errors
+from router.validation import explain
 
 ROOT = Path(__file__).resolve().parents[2]
 
