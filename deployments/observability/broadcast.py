@@ -1,6 +1,6 @@
-"""Ask every replica of the graph at once, in a bounded time: for metrics and for ratings.
+"""Broadcasts to every replica of the graph, in a bounded time: for metrics and for ratings.
 
-The only caller of Serve's `broadcast`. A replica that does not answer in time is left out and counted:
+The only caller of Serve's `broadcast`. A replica that does not respond in time is left out and counted:
 one that hangs must not hide the others.
 """
 
@@ -22,9 +22,9 @@ from deployments.replica import replica_deployment
 logger = logging.getLogger("ray.serve")
 
 SCRAPE_S = 2.0
-"""What one replica may take to tell its metrics; Prometheus itself waits ten seconds."""
+"""Timeout of one replica's metrics; Prometheus itself waits ten seconds."""
 FRESH_S = 1.0
-"""Metrics younger than this are told again, however many ask."""
+"""Metrics younger than this are returned again, however many requests there are."""
 RECALL_S = 1.0
 
 
@@ -59,36 +59,36 @@ class Replicas:
         """The metrics of all ingress and router replicas and of their engines, as one text."""
         async with self._gathering:
             if self._last is None or self._clock() - self._last[0] >= FRESH_S:
-                told = await self._gather()
-                # Stamped when it is there: those who waited for a slow gathering need no other.
-                self._last = (self._clock(), told)
+                text = await self._gather()
+                # Stamped when it is complete: requests that waited for a slow gathering need no other.
+                self._last = (self._clock(), text)
             return self._last[1]
 
     async def recall(self, request_id: str) -> tuple[Any, bool]:
-        """What any ingress replica knows of an answered request, and whether all of them spoke."""
-        found = await self._ask("ingress", await self._ingress(), "recall", RECALL_S, request_id)
-        missing = any(isinstance(item, BaseException) for item in found)
+        """The origin of a response as any ingress replica knows it, and whether all of them responded."""
+        results = await self._call("ingress", await self._ingress(), "recall", RECALL_S, request_id)
+        missing = any(isinstance(item, BaseException) for item in results)
         return next(
-            (item for item in found if item and not isinstance(item, BaseException)), None
+            (item for item in results if item and not isinstance(item, BaseException)), None
         ), not missing
 
     async def _gather(self) -> bytes:
         apps = self._experts()
-        for place in [place for place in self._handles if place[0] == EXPERT_DEPLOYMENT]:
-            if place[1] not in apps.values():
-                del self._handles[place]
-        asked: list[Coroutine[Any, Any, list[Any]]] = [
-            self._ask("ingress", await self._ingress(), "exposition", SCRAPE_S),
-            self._ask("router", self._router, "exposition", SCRAPE_S),
-            *(self._ask_expert(app) for app in apps.values()),
+        for target in [target for target in self._handles if target[0] == EXPERT_DEPLOYMENT]:
+            if target[1] not in apps.values():
+                del self._handles[target]
+        calls: list[Coroutine[Any, Any, list[Any]]] = [
+            self._call("ingress", await self._ingress(), "exposition", SCRAPE_S),
+            self._call("router", self._router, "exposition", SCRAPE_S),
+            *(self._call_expert(app) for app in apps.values()),
         ]
-        ingresses, routers, *engines = await asyncio.gather(*asked)
+        ingresses, routers, *engines = await asyncio.gather(*calls)
         own = self._own()
-        texts = [own, *(told for told in _told(ingresses) if told[0] != own[0]), *_told(routers)]
-        texts += [(name, engine_only(text)) for found in engines for name, text in _told(found)]
+        texts = [own, *(pair for pair in _texts(ingresses) if pair[0] != own[0]), *_texts(routers)]
+        texts += [(name, engine_only(text)) for results in engines for name, text in _texts(results)]
         return await asyncio.to_thread(joined, texts)
 
-    async def _ask_expert(self, app: str) -> list[Any]:
+    async def _call_expert(self, app: str) -> list[Any]:
         try:
             handle = await asyncio.wait_for(self._handle(EXPERT_DEPLOYMENT, app), SCRAPE_S)
         except (
@@ -100,19 +100,19 @@ class Replicas:
             logger.info("metrics of %s left out: %s", app, type(error).__name__)
             metrics.unscraped.labels("expert").inc()
             return []
-        return await self._ask("expert", handle, "exposition", SCRAPE_S)
+        return await self._call("expert", handle, "exposition", SCRAPE_S)
 
-    async def _ask(self, kind: str, handle: Any, method: str, timeout_s: float, *given: Any) -> list[Any]:
-        """What each replica answers, or the error that stands for it."""
+    async def _call(self, kind: str, handle: Any, method: str, timeout_s: float, *args: Any) -> list[Any]:
+        """The result of each replica, or the error in its place."""
         try:
-            answers = handle.broadcast(method, *given)
-            found: list[Any] = await answers.results_async(timeout_s=timeout_s, return_exceptions=True)
+            responses = handle.broadcast(method, *args)
+            results: list[Any] = await responses.results_async(timeout_s=timeout_s, return_exceptions=True)
         except (TimeoutError, ray.exceptions.RayError, serve_exceptions.RayServeException) as error:
-            found = [error]
-        for failure in (item for item in found if isinstance(item, BaseException)):
-            logger.info("a replica of the %s did not answer %s: %s", kind, method, type(failure).__name__)
+            results = [error]
+        for failure in (item for item in results if isinstance(item, BaseException)):
+            logger.info("a replica of the %s did not respond to %s: %s", kind, method, type(failure).__name__)
             metrics.unscraped.labels(kind).inc()
-        return found
+        return results
 
     async def _ingress(self) -> Any:
         return await self._handle(*self._here())
@@ -125,5 +125,5 @@ class Replicas:
         return self._handles[deployment, app]
 
 
-def _told(found: Iterable[Any]) -> list[tuple[str, bytes]]:
-    return [(item[0], item[1]) for item in found if not isinstance(item, BaseException)]
+def _texts(results: Iterable[Any]) -> list[tuple[str, bytes]]:
+    return [(item[0], item[1]) for item in results if not isinstance(item, BaseException)]

@@ -51,7 +51,7 @@ def _family_of(line: bytes) -> bytes:
 
 
 def _name_of(line: bytes) -> bytes:
-    """A sample's name: what stands before its labels or its value."""
+    """A sample's name: the text before its labels or its value."""
     return line.split(b"{", 1)[0].split(b" ", 1)[0]
 
 

@@ -14,7 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, read by nobody
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter that nothing reads
 
 STAGE_BUCKETS = (
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600,
@@ -36,13 +36,13 @@ requests = Counter(
 )
 decisions = Counter(
     "to_router_decisions",
-    "Answered requests by the expert that answered and the reason of the choice.",
+    "Requests with a response, by the expert that responded and the reason of the choice.",
     ["expert", "reason"],
     registry=registry,
 )
 attempts = Counter(
     "to_router_attempts",
-    "Experts asked, by how that ended before the first byte.",
+    "Calls of experts, by their outcome before the first byte.",
     ["expert", "outcome"],
     registry=registry,
 )
@@ -58,7 +58,7 @@ stage_seconds = Histogram(
 )
 expert_seconds = Histogram(
     "to_router_expert_seconds",
-    "Seconds that an expert took: to the first byte of a stream, or to a whole answer.",
+    "Seconds that an expert took: to the first byte of a stream, or to a complete non-streaming response.",
     ["expert", "answer"],
     buckets=STAGE_BUCKETS,
     registry=registry,
@@ -73,13 +73,13 @@ tokens = Counter(
 )
 usage_estimated = Counter(
     "to_router_usage_estimated",
-    "Answers without a usage report, whose tokens were estimated.",
+    "Responses without a usage report, whose tokens were estimated.",
     ["expert"],
     registry=registry,
 )
 cost_usd = Counter(
     "to_router_cost_usd",
-    "US dollars by expert: predicted when chosen, observed from usage and prices.",
+    "US dollars by expert: predicted at the decision, observed from usage and prices.",
     ["expert", "kind"],
     registry=registry,
 )
@@ -106,16 +106,16 @@ key_saved_usd = Counter(
     registry=registry,
 )
 
-# --- admission, limits, health, set whenever metrics are read ---
-in_flight = Gauge("to_router_in_flight", "Requests that hold a place in this replica.", registry=registry)
-queued = Gauge("to_router_queued", "Requests waiting for a place in this replica.", registry=registry)
-limit = Gauge("to_router_limit", "The bounds in force: in_flight, queued.", ["what"], registry=registry)
+# --- admission, limits, circuit breakers: set whenever metrics are read ---
+in_flight = Gauge("to_router_in_flight", "Requests that hold a slot of this replica.", registry=registry)
+queued = Gauge("to_router_queued", "Requests waiting for a slot of this replica.", registry=registry)
+limit = Gauge("to_router_limit", "The bounds in effect: in_flight, queued.", ["what"], registry=registry)
 refused = Counter(
-    "to_router_refused", "Requests refused with 429 or 503, by code.", ["code"], registry=registry
+    "to_router_refused", "Requests rejected with 429 or 503, by code.", ["code"], registry=registry
 )
 expert_in_flight = Gauge(
     "to_router_expert_in_flight",
-    "Requests of this replica that an expert is answering.",
+    "Requests of this replica in flight to an expert.",
     ["expert"],
     registry=registry,
 )
@@ -138,7 +138,7 @@ ledger_away = Gauge(
     "to_router_ledger_away", "1 while the ledger of keys cannot be reached.", registry=registry
 )
 config_refused = Gauge(
-    "to_router_config_refused", "1 while the last user_config of this deployment is refused.",
+    "to_router_config_refused", "1 while the last user_config of this deployment is rejected.",
     ["deployment"], registry=registry,
 )  # fmt: skip
 
@@ -163,21 +163,21 @@ router_unfamiliar = Counter(
     "to_router_router_unfamiliar", "Queries far from all training data.", registry=registry
 )
 policy_swaps = Counter(
-    "to_router_policy_swaps", "Policies that a router replica was given: accepted, refused.",
+    "to_router_policy_swaps", "Policies that a router replica loaded or rejected: `accepted`, `refused`.",
     ["outcome"], registry=registry,
 )  # fmt: skip
-policy_info = Gauge("to_router_policy_info", "1 for the policy in force.", ["policy"], registry=registry)
+policy_info = Gauge("to_router_policy_info", "1 for the policy in effect.", ["policy"], registry=registry)
 
 # --- the record ---
 log_records = Counter(
     "to_router_decision_log_records",
-    "Records of the decision log: written, dropped (its queue was full), failed (the disk refused).",
+    "Records of the decision log: written, dropped (its queue was full), failed (disk errors).",
     ["outcome"],
     registry=registry,
 )
 feedback_quality = Histogram(
     "to_router_feedback_quality",
-    "Ratings that clients gave by POST /v1/feedback.",
+    "Ratings of clients by POST /v1/feedback.",
     ["expert"],
     buckets=QUALITY_BUCKETS,
     registry=registry,

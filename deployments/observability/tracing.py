@@ -1,8 +1,8 @@
 """OpenTelemetry traces across ingress, router and expert; off unless an exporter's endpoint is configured.
 
 `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) switches it on and the other standard variables
-steer it, as for every OpenTelemetry program: engines read the same ones. Knows no request; a span that
-is off still hands the client's own context on.
+configure it, as for every OpenTelemetry program: engines read the same ones. Knows no request; a span that
+is off still propagates the client's own context.
 """
 
 import logging
@@ -23,14 +23,14 @@ class Span(Protocol):
     """One piece of work of one process."""
 
     context: TraceContext
-    """What whoever is asked next gets, to be a child of this."""
+    """Trace context to propagate to the next call, so that it becomes a child of this span."""
 
     def tell(self, **attributes: str | int | float | bool) -> None:
         """Add attributes; no query text, no keys."""
         ...
 
     def end(self, error: str | None = None) -> None:
-        """It is over; a second call does nothing."""
+        """End the span; a second call does nothing."""
         ...
 
 
@@ -38,7 +38,7 @@ class Tracer(Protocol):
     """Begins spans."""
 
     def begin(self, name: str, parent: TraceContext, kind: Literal["server", "internal"] = "server") -> Span:
-        """A span under the context that came in."""
+        """Begin a span under the context of the caller."""
         ...
 
 
