@@ -5,6 +5,8 @@ from pathlib import Path
 TRANSPORT_ENV = Path(__file__).with_name("transport.env")
 HAPROXY = Path(__file__).with_name("haproxy")
 """Starts the bundled HAProxy without splice(); see the file for the reason."""
+AUTH_MODE = "RAY_AUTH_MODE"
+"""Whether Ray requires its token; KubeRay sets it itself."""
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 """Names the middleware around Serve's own HTTP server, needed in both transports."""
 

@@ -5,6 +5,7 @@ Reads the nodes from Ray's dashboard; changes nothing.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import httpx
 
@@ -116,7 +117,7 @@ def cluster_nodes(address: str, *, client: httpx.Client | None = None) -> list[N
     Raises:
         ClusterUnreachable: there is no response, or not one of Ray's dashboard.
     """
-    token = os.environ.get("RAY_AUTH_TOKEN")
+    token = _token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     url = f"{address.rstrip('/')}/api/v0/nodes"
     try:
@@ -133,3 +134,16 @@ def cluster_nodes(address: str, *, client: httpx.Client | None = None) -> list[N
         for row in rows
         if row.get("state") == "ALIVE"
     ]
+
+
+def _token() -> str | None:
+    """Return Ray's token from where Ray itself looks for it, in the same order, or `None`."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    try:
+        return (Path(named) if named else Path.home() / ".ray" / "auth_token").read_text(
+            "utf-8"
+        ).strip() or None
+    except OSError:
+        return None

@@ -15,6 +15,7 @@ import yaml
 from cluster.kuberay.settings import RenderSettings
 from cluster.kuberay.worker_groups import WorkerGroup, worker_groups
 from cluster.packing import demands
+from cluster.transport import AUTH_MODE
 
 RAY_VERSION = "2.60.0"
 IMAGE_ROOT = "/app"
@@ -43,6 +44,8 @@ def render(
         flags: the environment of the transport, for head and workers.
     """
     groups = worker_groups(demands(config), settings)
+    # `authOptions` makes the operator set the mode and the token of every pod.
+    flags = {name: value for name, value in flags.items() if name != AUTH_MODE}
     port = int((config.get("http_options") or {}).get("port", WORKER_PORTS["serve"]))
     service = {
         "apiVersion": "ray.io/v1",

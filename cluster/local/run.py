@@ -23,7 +23,7 @@ import yaml
 
 from cluster.check.config import check_file
 from cluster.local.readiness import wait_until_ready
-from cluster.transport import CALLBACK, HAPROXY, transport_flags
+from cluster.transport import AUTH_MODE, CALLBACK, HAPROXY, transport_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_WITHIN_S = 90.0
@@ -54,9 +54,10 @@ def with_port(config: Path, port: int | None, folder: Path, *, host: str | None 
 def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
     """Return the environment for `serve run`, with sockets and ports that differ between two runs."""
     env = {**os.environ, "TO_ROUTER_ROOT": os.environ.get("TO_ROUTER_ROOT", str(ROOT))}
-    env.setdefault("RAY_AUTH_MODE", "token")  # explicit: the default of a cluster that Ray starts itself
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     flags = transport_flags()
+    auth = flags.pop(AUTH_MODE)
+    env.setdefault(AUTH_MODE, auth)  # explicit: the default of a cluster that Ray starts itself
     env[CALLBACK] = flags[CALLBACK]  # the middleware is needed around both transports
     if fast:
         env |= flags

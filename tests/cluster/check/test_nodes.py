@@ -1,5 +1,6 @@
 """`to-router check` against the nodes of a cluster."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -114,3 +115,28 @@ def test_a_cluster_without_a_response_is_one_clear_error(response: httpx.Respons
 
     with pytest.raises(ClusterUnreachable, match="http://ray:8265"):
         cluster_nodes("http://ray:8265", client=client)
+
+
+@pytest.mark.parametrize("where", ["variable", "file", "home"])
+def test_rays_token_is_found_where_ray_looks_for_it(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / ".ray" / "auth_token" if where == "home" else tmp_path / "token"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("secret\n", encoding="utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    if where == "variable":
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    elif where == "file":
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
+    sent: list[str] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers["authorization"])
+        return httpx.Response(200, json={"data": {"result": {"result": []}}})
+
+    cluster_nodes("http://ray:8265", client=httpx.Client(transport=httpx.MockTransport(respond)))
+
+    assert sent == ["Bearer secret"]

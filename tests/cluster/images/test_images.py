@@ -155,7 +155,9 @@ def test_docker_reads_the_flags_where_ray_puts_them_on_the_host() -> None:
     from ray.autoscaler.sdk import get_docker_host_mount_location
 
     cluster = yaml.safe_load((ROOT / "cluster" / "vm" / "ray-cluster.yaml").read_text(encoding="utf-8"))
-    (mounted,) = cluster["file_mounts"]
+    (mounted,) = [
+        path for path, source in cluster["file_mounts"].items() if source == "cluster/transport.env"
+    ]
     (option,) = [o for o in cluster["docker"]["run_options"] if o.startswith("--env-file")]
 
     assert option == f"--env-file {get_docker_host_mount_location(cluster['cluster_name'])}{mounted}"
@@ -166,3 +168,36 @@ def test_the_flags_of_the_transport_are_a_file_that_docker_and_systemd_read() ->
 
     assert transport_flags()
     assert all(re.fullmatch(r"(#.*|\w+=\S+|)", line) for line in text.splitlines())
+
+
+@pytest.mark.parametrize("file", UNITS, ids=lambda file: file.name)
+def test_a_unit_starts_only_with_rays_token(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+
+    (environment,) = re.findall(r"^Environment=(RAY_AUTH_MODE=.*)$", text, flags=re.MULTILINE)
+    assert environment == "RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/etc/to-router/ray-token"
+
+
+def test_every_node_of_the_vm_cluster_needs_the_token() -> None:
+    cluster = yaml.safe_load((ROOT / "cluster" / "vm" / "ray-cluster.yaml").read_text(encoding="utf-8"))
+
+    assert transport_flags()["RAY_AUTH_MODE"] == "token"
+    assert cluster["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
+
+
+@pytest.mark.parametrize("command", [["start", "--head", "--port=0"], ["start", "--address=127.0.0.1:9"]])
+def test_ray_does_not_start_without_its_token(command: list[str], tmp_path: Path) -> None:
+    env = {**os.environ, **transport_flags(), "HOME": str(tmp_path)}
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        env.pop(name, None)
+
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "ray"), *command],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode != 0
+    assert "Token authentication is enabled" in done.stdout + done.stderr

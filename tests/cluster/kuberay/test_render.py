@@ -14,7 +14,7 @@ from cluster.kuberay.render import rendered
 from cluster.kuberay.settings import BadRenderSettings, PodSettings, RenderSettings, read_settings
 from cluster.kuberay.worker_groups import pool_name
 from cluster.packing import demands
-from cluster.transport import transport_flags
+from cluster.transport import AUTH_MODE, transport_flags
 from router.cli import main
 from tests.cluster.configs import ROOT, good, written
 from tests.cluster.kuberay.validate import errors_of
@@ -197,7 +197,15 @@ def test_head_and_workers_have_the_flags_of_the_transport() -> None:
 
     for pod in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
         env = {e["name"]: e["value"] for e in pod["template"]["spec"]["containers"][0]["env"]}
-        assert env.items() >= flags.items()
+        assert env.items() >= {k: v for k, v in flags.items() if k != AUTH_MODE}.items()
+
+
+def test_the_operator_sets_the_token_of_every_pod() -> None:
+    cluster = service(render(good(), RenderSettings(), transport_flags()))["spec"]["rayClusterConfig"]
+
+    assert cluster["authOptions"] == {"mode": "token"}
+    for pod in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        assert AUTH_MODE not in {e["name"] for e in pod["template"]["spec"]["containers"][0]["env"]}
 
 
 def test_a_pod_outlives_the_grace_of_its_replicas() -> None:
