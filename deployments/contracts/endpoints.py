@@ -37,6 +37,10 @@ class Endpoint:
     """Events of a stream that carry no token."""
     usage_in: str | None = None
     """Object of a stream's last event that contains `usage`; `None`: the event itself does."""
+    bounds: tuple[str, ...] = ()
+    """Fields of which each bounds a completion's tokens; none where an engine completes nothing."""
+    copies: tuple[str, ...] = ()
+    """Fields with the number of completions for each prompt."""
     needs: frozenset[str] = frozenset()
     """Capabilities that an expert must have for it."""
 
@@ -45,8 +49,26 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     endpoint.path: endpoint
     for endpoint in (
         # Frames of chat: the role, and `[DONE]`.
-        Endpoint("/v1/chat/completions", "chat", "messages", "messages", streams=True, frames=2),
-        Endpoint("/v1/completions", "completions", "prompt", "prompts", streams=True, frames=1),
+        Endpoint(
+            "/v1/chat/completions",
+            "chat",
+            "messages",
+            "messages",
+            streams=True,
+            frames=2,
+            bounds=("max_completion_tokens", "max_tokens"),
+            copies=("n",),
+        ),
+        Endpoint(
+            "/v1/completions",
+            "completions",
+            "prompt",
+            "prompts",
+            streams=True,
+            frames=1,
+            bounds=("max_tokens",),
+            copies=("n", "best_of"),
+        ),
         Endpoint(
             "/v1/responses",
             "responses",
@@ -61,6 +83,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
                 DONE_LINE,
             ),
             usage_in="response",
+            bounds=("max_output_tokens",),
         ),
         Endpoint(
             "/v1/messages",
@@ -70,6 +93,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             system_field="system",
             streams=True,
             last_lines=(b"event: message_stop", b"event: error", DONE_LINE),
+            bounds=("max_tokens",),
         ),
         Endpoint("/v1/embeddings", "embeddings", "input", "prompts", needs=frozenset({"embeddings"})),
         Endpoint("/tokenize", "tokenize", "prompt", "prompt"),

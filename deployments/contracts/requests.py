@@ -13,12 +13,17 @@ import orjson
 from deployments.contracts.endpoints import ENDPOINTS, Endpoint, Form, Kind
 from deployments.contracts.errors import BadRequest, ErrorCode
 from deployments.contracts.routing_options import RoutingOptions, parse_routing
-from deployments.contracts.validation import json_object, json_type
+from deployments.contracts.token_bounds import (
+    ASSUMED_COMPLETION_TOKENS,
+    copies,
+    max_tokens,
+    other_prompt_tokens,
+    tokens_of,
+)
+from deployments.contracts.validation import json_object, wrong_type
 
 QUERY_CHARACTERS = 8_000
 """More than any sentence encoder's window: what lies beyond would be cut there."""
-BYTES_PER_TOKEN = 4
-"""A cautious estimate over languages and tokenizers; the expert itself counts exactly."""
 TOKENS_PER_MESSAGE = 4
 """Role and separators of a chat template."""
 
@@ -47,6 +52,11 @@ class InferenceRequest:
     longest_tokens: int
     """Estimated, of the longest prompt: what has to fit a context window."""
     max_tokens: int | None
+    """The bound that the endpoint reads, for one completion; `None` where there is none."""
+    sequences: int
+    """Completions that the engine makes: for each prompt as many as asked for."""
+    other_prompt_tokens: int
+    """Estimated, of what the prompt has beside its texts: tools, schemas, media."""
     stream: bool
     needs: frozenset[str]
     """Capabilities that an expert must have: `tools`, `vision`, `embeddings`."""
@@ -63,6 +73,19 @@ class InferenceRequest:
     def path(self) -> str:
         """Path of its endpoint."""
         return self.endpoint.path
+
+    @property
+    def most_prompt_tokens(self) -> int:
+        """Prompt tokens to reserve."""
+        return self.prompt_tokens + self.other_prompt_tokens
+
+    @property
+    def most_completion_tokens(self) -> int:
+        """Completion tokens to reserve, of all sequences together."""
+        if not self.endpoint.bounds:
+            return 0
+        each = ASSUMED_COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
+        return each * self.sequences
 
     def body_for(self, model: str) -> bytes:
         """The body to forward to an expert that knows itself as `model`.
@@ -119,14 +142,14 @@ def read(endpoint: Endpoint, body: dict[str, Any], *, max_messages: int) -> Infe
     """
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise _wrong_type("model", "a non-empty string", model)
+        raise wrong_type("model", "a non-empty string", model)
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
-        raise _wrong_type("stream", "true or false", stream)
+        raise wrong_type("stream", "true or false", stream)
     routing = parse_routing(body.pop("routing", None))
     turns = list(READERS[endpoint.form](endpoint, body, max_messages))
     lengths = _prompt_lengths(endpoint, body) or [
-        sum(_tokens(text) for _, text in turns) + TOKENS_PER_MESSAGE * len(turns)
+        sum(tokens_of(text) for _, text in turns) + TOKENS_PER_MESSAGE * len(turns)
     ]
     return InferenceRequest(
         endpoint=endpoint,
@@ -134,7 +157,9 @@ def read(endpoint: Endpoint, body: dict[str, Any], *, max_messages: int) -> Infe
         query=query_of(turns),
         prompt_tokens=sum(lengths),
         longest_tokens=max(lengths),
-        max_tokens=_max_tokens(body),
+        max_tokens=max_tokens(endpoint, body),
+        sequences=len(lengths) * copies(endpoint, body),
+        other_prompt_tokens=other_prompt_tokens(body, _media_in(endpoint, body)),
         stream=bool(stream) and endpoint.streams,
         needs=_needs(endpoint, body),
         routing=routing,
@@ -183,7 +208,7 @@ def _turns_of_prompts(endpoint: Endpoint, body: Mapping[str, Any], max_messages:
         # Token ids contain no text to read.
         yield "user", "\n".join(item for item in value if isinstance(item, str))
     else:
-        raise _wrong_type(name, "a string or a list", value)
+        raise wrong_type(name, "a string or a list", value)
 
 
 def _turns_of_prompt(endpoint: Endpoint, body: Mapping[str, Any], max_messages: int) -> Turns:
@@ -206,17 +231,17 @@ def _messages(messages: Any, name: str, max_messages: int) -> Turns:
     if messages is None:
         raise BadRequest(f"{name} is missing", ErrorCode.MISSING_FIELD, name)
     if not isinstance(messages, list) or not messages:
-        raise _wrong_type(name, "a non-empty list", messages)
+        raise wrong_type(name, "a non-empty list", messages)
     if len(messages) > max_messages:
         text = f"at most {max_messages} {name} are accepted, found {len(messages)}"
         raise BadRequest(text, ErrorCode.TOO_MANY_MESSAGES, name)
     for index, message in enumerate(messages):
         where = f"{name}[{index}]"
         if not isinstance(message, dict):
-            raise _wrong_type(where, "an object", message)
+            raise wrong_type(where, "an object", message)
         role = message.get("role", "tool" if name == "input" else None)
         if not isinstance(role, str):
-            raise _wrong_type(f"{where}.role", "a string", role)
+            raise wrong_type(f"{where}.role", "a string", role)
         text = _text(message.get("content"), f"{where}.content")
         # Anthropic's tool results come in user turns: harness, not the human's words.
         yield ("tool" if role == "user" and _only_tool_results(message.get("content")) else role), text
@@ -229,13 +254,13 @@ def _text(content: Any, where: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise _wrong_type(where, "a string or a list of parts", content)
+        raise wrong_type(where, "a string or a list of parts", content)
     texts = []
     for index, part in enumerate(content):
         if isinstance(part, str):
             texts.append(part)
         elif not isinstance(part, dict):
-            raise _wrong_type(f"{where}[{index}]", "an object", part)
+            raise wrong_type(f"{where}[{index}]", "an object", part)
         elif isinstance(part.get("text"), str):
             texts.append(part["text"])
     return "\n".join(texts)
@@ -257,52 +282,33 @@ def _prompt_lengths(endpoint: Endpoint, body: Mapping[str, Any]) -> list[int] | 
     if all(isinstance(item, int) for item in prompts):
         return [len(prompts)]
     return [
-        len(item) if isinstance(item, list) else _tokens(item) if isinstance(item, str) else 1
+        len(item) if isinstance(item, list) else tokens_of(item) if isinstance(item, str) else 1
         for item in prompts
     ]
-
-
-def _tokens(text: str) -> int:
-    return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
-
-
-def _max_tokens(body: Mapping[str, Any]) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
-        value = body.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise _wrong_type(name, "a whole number", value)
-        if value < 0:
-            raise BadRequest(f"{name} must be at least 0, found {value}", ErrorCode.INVALID_VALUE, name)
-        return value
-    return None
 
 
 def _needs(endpoint: Endpoint, body: Mapping[str, Any]) -> frozenset[str]:
     needs = set(endpoint.needs)
     if body.get("tools"):
         needs.add("tools")
-    if _has_media(body.get("messages")) or (endpoint.form == "input" and _has_media(body.get("input"))):
+    if _media_in(endpoint, body):
         needs.add("vision")
     return frozenset(needs)
 
 
-def _has_media(value: Any, depth: int = DEEPEST_PART) -> bool:
-    """Whether messages hold more than text: by a part's type, or by a field that an engine reads anyway."""
+def _media_in(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
+    return _media(body.get("messages")) + (_media(body.get("input")) if endpoint.form == "input" else 0)
+
+
+def _media(value: Any, depth: int = DEEPEST_PART) -> int:
+    """Media in messages, beside text: by a part's type, or by a field that an engine reads anyway."""
     if depth == 0:
-        return False
+        return 0
     if isinstance(value, list):
-        return any(_has_media(item, depth - 1) for item in value)
+        return sum(_media(item, depth - 1) for item in value)
     if not isinstance(value, dict):
-        return False
+        return 0
     kind = value.get("type")
-    return (
-        (isinstance(kind, str) and kind in MEDIA)
-        or not MEDIA.isdisjoint(value)
-        or any(_has_media(value.get(field), depth - 1) for field in ("content", "output"))
-    )
-
-
-def _wrong_type(where: str, expected: str, value: Any) -> BadRequest:
-    return BadRequest(f"{where} must be {expected}, found {json_type(value)}", ErrorCode.INVALID_TYPE, where)
+    if (isinstance(kind, str) and kind in MEDIA) or not MEDIA.isdisjoint(value):
+        return 1
+    return sum(_media(value.get(field), depth - 1) for field in ("content", "output"))

@@ -54,6 +54,11 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if key != "title"}
 
 
+def wrong_type(where: str, expected: str, value: Any) -> BadRequest:
+    """The error for a value of another type."""
+    return BadRequest(f"{where} must be {expected}, found {json_type(value)}", ErrorCode.INVALID_TYPE, where)
+
+
 def bad_request(error: ValidationError, prefix: str, fields: list[str]) -> BadRequest:
     """A pydantic error as the bad request that names its field.
 

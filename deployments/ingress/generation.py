@@ -34,8 +34,6 @@ from deployments.upstream.attempts import OpenedResponse
 from deployments.upstream.dispatcher import Dispatcher
 from deployments.upstream.registry import ExpertRegistry
 
-ASSUMED_COMPLETION_TOKENS = 512
-"""Completion tokens reserved when `max_tokens` is absent; reconciled with usage afterwards."""
 MAX_ATTEMPTS = {0: None, 1: 2}
 """Maximum attempts by client retry count; 1 if not listed, `None` for the whole ranking."""
 
@@ -176,11 +174,11 @@ class Generation:
         return await read_body(request, self._args.max_body_bytes, self._args.upload_timeout_s)
 
     async def _reserve(self, caller: Caller | None, parsed: InferenceRequest) -> Reservation:
-        completion = ASSUMED_COMPLETION_TOKENS if parsed.max_tokens is None else parsed.max_tokens
+        prompt, completion = parsed.most_prompt_tokens, parsed.most_completion_tokens
         policy = self._registry.policy
         prices = () if policy is None or caller is None else policy.prices.values()
-        usd = max((price.cost_usd(parsed.prompt_tokens, completion) for price in prices), default=0.0)
-        return await self._access.reserve(caller, parsed.prompt_tokens + completion, usd)
+        usd = max((price.cost_usd(prompt, completion) for price in prices), default=0.0)
+        return await self._access.reserve(caller, prompt + completion, usd)
 
     async def _resolve(
         self, parsed: InferenceRequest, caller: Caller | None, trace: TraceContext

@@ -35,6 +35,8 @@ class FakeExpert:
         self.headers = headers
         self.asked: list[tuple[str, str, dict[bytes, bytes], bytes]] = []
         self.closed = 0
+        self.observe: Callable[[], None] = lambda: None
+        """Called with each request, before its response."""
 
     async def open(
         self,
@@ -46,6 +48,7 @@ class FakeExpert:
         connect_s: float | None = None,
     ) -> ResponseStream:
         self.asked.append((method, path, dict(headers), body))
+        self.observe()
         parts = self.parts or [answer(self.model)]
         if isinstance(parts[0], BaseException):
             raise parts[0]
