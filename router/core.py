@@ -5,7 +5,7 @@ Imports nothing of the package except its errors.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class Preferences:
     max_ttft_ms: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("cost_weight", "min_quality", "max_cost_usd", "max_ttft_ms"):
+        for name in (preference.name for preference in fields(self)):
             value = getattr(self, name)
             if value is not None and not (np.isfinite(value) and value >= 0):
                 raise PreferenceError(f"{name} must be a finite number of at least 0, found {value!r}")

@@ -4,7 +4,7 @@ Every choice goes through `Policy.score`, its expected costs and `decide`; quali
 were measured. The baselines are random, every expert alone, best single, zero router and oracle.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -283,7 +283,7 @@ def _paper(judged: EvaluatedPolicy, chosen: IntArray) -> dict[str, dict[str, flo
 
 
 def _preferences_set(preferences: Preferences) -> dict[str, float]:
-    names = ("cost_weight", "min_quality", "max_cost_usd", "max_ttft_ms")
+    names = (field.name for field in fields(Preferences))
     return {name: value for name in names if (value := getattr(preferences, name)) is not None}
 
 
