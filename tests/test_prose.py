@@ -20,13 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 AREAS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml", "serve_config.yaml")
 FOLDERS = ("cluster", "deployments", "docs", "experiments", "load_tests", "router", "tests")
 LATER = (
-    "CHANGELOG.md",
-    "pyproject.toml",
     "deployments/expert",
     "deployments/simulated",
-    "docs/modules.md",
     "tests/deployments",
-    "tests/router",
 )
 """Paths whose words are not changed yet: counted, and not held to the glossary."""
 
@@ -58,6 +54,7 @@ ALLOWED_IN = {
         "tests/cluster/pocket",
         "tests/experiments",
         "docs/claims.md",
+        "docs/modules.md",
         "docs/pocket-experts.md",
         "docs/research-log.md",
     ),
@@ -68,6 +65,7 @@ ALLOWED_IN = {
         "tests/cluster/pocket",
         "tests/experiments",
         "docs/claims.md",
+        "docs/modules.md",
         "docs/pocket-experts.md",
         "docs/research-log.md",
     ),

@@ -1,4 +1,4 @@
-"""Settings: unknown keys refused with their name, paths resolved, pools placed."""
+"""Settings: unknown keys rejected with their name, paths resolved, pools placed."""
 
 import pickle  # noqa: TID251 - the trip between processes is Ray's, and it pickles
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_builders_are_annotated_with_classes_not_text(builder: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "data", "told"),
+    ("model", "data", "message"),
     [
         (AppArgs, {"router": {"max_batch": 3}}, "args.router.max_batch: unknown key"),
         (
@@ -67,11 +67,11 @@ def test_builders_are_annotated_with_classes_not_text(builder: Any) -> None:
         (RouterConfig, {"policy": "p", "prices": {"a": {"input": -1, "output": 1}}}, "args.prices.a.input"),
     ],
 )
-def test_a_fault_is_told_with_its_key(model: Any, data: Any, told: str) -> None:
+def test_a_fault_is_reported_with_its_key(model: Any, data: Any, message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         model.model_validate(data)
 
-    assert told in explain(caught.value, "args")
+    assert message in explain(caught.value, "args")
 
 
 def test_relative_paths_start_at_the_projects_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_an_experts_pool_is_named_on_its_bundles() -> None:
     assert bundle_selector(args) == [{"pool": "math"}] * 2
 
 
-def test_a_custom_resource_stands_in_every_bundle() -> None:
+def test_a_custom_resource_is_in_every_bundle() -> None:
     args = expert(pool={"resources": {"pool_math": 0.001}}, engine={"pipeline_parallel_size": 2})
 
     assert placement_group(args)["bundles"] == [{"CPU": 1.0, "GPU": 1.0, "pool_math": 0.001}] * 2
@@ -115,7 +115,7 @@ def test_plain_deployments_name_their_pool_on_the_actor() -> None:
     }
 
 
-def test_the_door_carries_its_spread_and_its_part_of_a_gpu_to_serve() -> None:
+def test_serve_gets_the_spread_and_the_share_of_a_gpu() -> None:
     args = AppArgs.model_validate(
         {"router": {"num_gpus": 0.25, "max_replicas_per_node": 2}, "ingress": {"max_replicas_per_node": 1}}
     )

@@ -1,4 +1,4 @@
-"""Retries are bounded, and wait as long as the endpoint asks for."""
+"""Retries are bounded, and wait as long as the endpoint requests."""
 
 import httpx
 import pytest
