@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from cluster.check.config import check_file
-from cluster.kuberay.rayservice import LABEL, render, serve_config
+from cluster.kuberay.pods import LABEL
+from cluster.kuberay.rayservice import render, serve_config
 from cluster.kuberay.render import rendered
 from cluster.kuberay.settings import BadRenderSettings, PodSettings, RenderSettings, read_settings
 from cluster.kuberay.worker_groups import pool_name

@@ -1,0 +1,158 @@
+"""Pods of a RayService: the head's, and those of each worker group."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.kuberay.settings import RenderSettings
+from cluster.kuberay.worker_groups import WorkerGroup
+
+IMAGE_ROOT = "/app"
+LABEL = "to-router/group"
+"""A label of our own on every pod, because the name of a RayService's RayCluster is generated."""
+RAY_USER = 1000
+DRAIN_MARGIN_S = 45
+"""In addition to Serve's grace period: it takes 30 s to drain a node."""
+RECONNECT_S = "600"
+"""Seconds that workers wait for a restarting head."""
+HEAD_PORTS = {
+    "gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000,
+    "metrics": 8080, "as-metrics": 44217, "dash-metrics": 44227,
+}  # fmt: skip
+WORKER_PORTS = {"serve": 8000, "metrics": 8080}
+
+
+def pod_labels(settings: RenderSettings, group: str | None = None) -> dict[str, str]:
+    """Return the labels of the pods of one group, or those that all pods have."""
+    return {
+        "app.kubernetes.io/name": "to-router",
+        "app.kubernetes.io/instance": settings.name,
+        **({LABEL: group} if group else {}),
+    }
+
+
+def sizes(cpus: float, memory_gib: float, gpus: int = 0) -> dict[str, Any]:
+    """Return equal requests and limits."""
+    amounts: dict[str, Any] = {"memory": f"{math.ceil(memory_gib * 1024)}Mi"}
+    if gpus:
+        amounts["nvidia.com/gpu"] = str(gpus)
+    cpu = f"{round(cpus * 1000)}m" if cpus % 1 else str(int(cpus))
+    return {"requests": {"cpu": cpu, **amounts}, "limits": {"cpu": cpu, **amounts}}
+
+
+def head_group(settings: RenderSettings, flags: Mapping[str, str], port: int) -> dict[str, Any]:
+    """Return the head's group: no replica runs there."""
+    container = _container("ray-head", settings, {**HEAD_PORTS, "serve": port}, flags)
+    container["resources"] = sizes(settings.head.cpus or 4, settings.head.memory_gib or 12)
+    return {
+        "rayStartParams": {"dashboard-host": "0.0.0.0"},  # noqa: S104 - a pod's own network
+        # No replica on the head: an expert that runs out of memory must not end it.
+        "resources": {"CPU": "0", "GPU": "0"},
+        "template": _template("head", container, settings, settings.head.shm_gib, settings.head.node_selector,
+                              settings.head.tolerations, DRAIN_MARGIN_S),
+    }  # fmt: skip
+
+
+def worker_group(
+    group: WorkerGroup, settings: RenderSettings, flags: Mapping[str, str], port: int
+) -> dict[str, Any]:
+    """Return the worker group of one pool."""
+    container = _container("ray-worker", settings, {**WORKER_PORTS, "serve": port}, flags)
+    container["env"].append({"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": RECONNECT_S})
+    container["resources"] = sizes(group.cpus, group.memory_gib, group.gpus)
+    container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", "ray stop"]}}}
+    tolerations = list(group.pods.tolerations)
+    if group.gpus and not any(t.get("key") == "nvidia.com/gpu" for t in tolerations):
+        tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
+    template = _template(group.name, container, settings, group.pods.shm_gib, group.pods.node_selector,
+                         tolerations, math.ceil(group.grace_s) + DRAIN_MARGIN_S)  # fmt: skip
+    if group.most_per_node is not None:
+        # The replicas are to spread over Ray nodes, so those must not all be on one machine.
+        template["spec"]["topologySpreadConstraints"] = [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": pod_labels(settings, group.name)},
+            }
+        ]
+    resources = {"CPU": f"{group.cpus:g}", **({"GPU": str(group.gpus)} if group.gpus else {})}
+    resources |= {name: f"{amount:g}" for name, amount in group.custom.items()}
+    return {
+        "groupName": group.name,
+        "replicas": group.low,
+        "minReplicas": group.low,
+        "maxReplicas": group.high,
+        "idleTimeoutSeconds": group.pods.idle_timeout_s,
+        "numOfHosts": 1,
+        **({"labels": dict(group.labels)} if group.labels else {}),
+        "rayStartParams": {},
+        "resources": resources,
+        "template": template,
+    }
+
+
+def _container(
+    name: str, settings: RenderSettings, ports: Mapping[str, int], flags: Mapping[str, str]
+) -> dict[str, Any]:
+    own = {
+        "TO_ROUTER_ROOT": IMAGE_ROOT,
+        "HF_HOME": "/models",
+        # Compiled graphs are stored beside the weights, so that a second pod starts faster.
+        "VLLM_CACHE_ROOT": "/models/vllm",
+    }
+    return {
+        "name": name,
+        "image": settings.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "ports": [{"name": port, "containerPort": number} for port, number in ports.items()],
+        "env": [{"name": key, "value": value} for key, value in {**own, **flags}.items()],
+        "envFrom": [
+            {"secretRef": {"name": secret, "optional": True}}
+            for secret in (settings.hub_token_secret, settings.keys_secret)
+        ],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108 - where Ray keeps its objects
+            {"name": "models", "mountPath": "/models"},
+        ],
+    }
+
+
+def _template(
+    group: str,
+    container: dict[str, Any],
+    settings: RenderSettings,
+    shm_gib: float,
+    node_selector: Mapping[str, str],
+    tolerations: list[dict[str, Any]],
+    grace_s: int,
+) -> dict[str, Any]:
+    return {
+        "metadata": {"labels": pod_labels(settings, group)},
+        "spec": {
+            "priorityClassName": "to-router-head" if group == "head" else "to-router-worker",
+            "terminationGracePeriodSeconds": grace_s,
+            "automountServiceAccountToken": group == "head",  # the autoscaler beside the head needs it
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": RAY_USER,
+                "runAsGroup": 100,
+                "fsGroup": 100,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            **({"nodeSelector": dict(node_selector)} if node_selector else {}),
+            **({"tolerations": tolerations} if tolerations else {}),
+            "containers": [container],
+            "volumes": [
+                {
+                    "name": "shared-memory",
+                    "emptyDir": {"medium": "Memory", "sizeLimit": f"{math.ceil(shm_gib * 1024)}Mi"},
+                },
+                {"name": "models", "persistentVolumeClaim": {"claimName": settings.model_cache_claim}},
+            ],
+        },
+    }
