@@ -245,6 +245,8 @@ class IngressConfig(Settings):
     """Bounds of one ingress replica."""
     keys: KeysSettings | None = None
     """API keys; default: every client is served."""
+    allow_anonymous: bool = False
+    """Serve clients without a key after `keys` was in effect; without it such a change is rejected."""
     cors: CorsSettings | None = None
     """Browsers of other origins; default: none may call."""
     log: LogSettings | None = None
@@ -256,6 +258,8 @@ class IngressConfig(Settings):
             raise ValueError(f"{AUTO!r} is the name that routes: no expert and no preset may have it")
         if both := sorted(self.experts.keys() & self.presets.keys()):
             raise ValueError(f"a name is an expert or a preset, found both: {', '.join(both)}")
+        if self.allow_anonymous and self.keys is not None:
+            raise ValueError("allow_anonymous and keys exclude each other: set one of them")
         return self
 
 

@@ -1,10 +1,12 @@
 """The replica that this process is: its name, its id, its deployment.
 
 Imports Ray only when called, so that modules without Ray can use it. Outside a replica each function but
-`served_object` raises `RayServeException`.
+`served_object` and `replica_path` raises `RayServeException`.
 """
 
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 
 def replica_name() -> str:
@@ -40,3 +42,17 @@ def served_object() -> Any:
         return serve.get_replica_context().servable_object
     except RayServeException:
         return None
+
+
+def replica_path() -> Path | None:
+    """Return application and deployment of this replica as a relative path.
+
+    `None` in a process that is no replica.
+    """
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        deployment, app = replica_deployment()
+    except RayServeException:
+        return None
+    return Path(quote(app, safe=""), quote(deployment, safe=""))

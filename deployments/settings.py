@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 ROOT_VARIABLE = "TO_ROUTER_ROOT"
+STATE_VARIABLE = "TO_ROUTER_STATE"
 
 
 def project_root() -> Path:
@@ -19,6 +20,11 @@ def project_root() -> Path:
 def resolve(path: str) -> Path:
     """A configured path, absolute; never relative to a worker's current folder."""
     return (project_root() / path).resolve()
+
+
+def state_folder() -> Path:
+    """Where deployments keep what must outlive their replicas: `TO_ROUTER_STATE`, else `var/state`."""
+    return resolve(os.environ.get(STATE_VARIABLE) or "var/state")
 
 
 class Settings(BaseModel):

@@ -54,6 +54,8 @@ def with_port(config: Path, port: int | None, folder: Path, *, host: str | None 
 def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
     """Return the environment for `serve run`, with sockets and ports that differ between two runs."""
     env = {**os.environ, "TO_ROUTER_ROOT": os.environ.get("TO_ROUTER_ROOT", str(ROOT))}
+    # Of this run only: an earlier run may have had another graph.
+    env.setdefault("TO_ROUTER_STATE", str(folder / "state"))
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     flags = transport_flags()
     auth = flags.pop(AUTH_MODE)

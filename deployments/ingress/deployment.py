@@ -2,35 +2,47 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.config import IngressArgs, IngressConfig, KeysSettings, LogSettings
+from deployments.config import IngressArgs, IngressConfig, LogSettings
+from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.ingress.access import Access
 from deployments.ingress.api import Api
+from deployments.ingress.configuration import ConfigRejectedError, last_config, may_replace, validated
+from deployments.ingress.configured_keys import ConfiguredKeys
+from deployments.last_good import LastGood, SavedConfig
 from deployments.limits.keys import KeyRing
 from deployments.limits.ledger_client import LedgerClient
 from deployments.limits.ray_ledger import LedgerHandle
-from deployments.observability import tracing
+from deployments.observability import metrics, tracing
 from deployments.observability.broadcast import Replicas
 from deployments.observability.decision_log import ConfiguredLog, log_files
 from deployments.observability.decision_record import NewerRecordError
 from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers, origins_in_log
-from deployments.replica import replica_id, replica_name
+from deployments.replica import replica_id, replica_name, replica_path
 from deployments.routing.client import RouterClient
 from deployments.settings import resolve
-from deployments.upstream.discovery import Discovery
+from deployments.upstream.discovery import Discovery, applications
 from deployments.upstream.serve_client import expert_client
-from router.validation import explain
 
 logger = logging.getLogger("ray.serve")
 
-KEYS_S = 0.5
-"""Interval of looking at the key file."""
+STATE_TIMEOUT_S = 10.0
+"""What the file of the last valid configuration may take: its folder may be shared, and hang."""
+
+
+def ledger_client(counts: Path) -> LedgerClient:
+    """Make this replica's client of the common ledger.
+
+    Each has a name of its own: the ledger recognises late calls by their numbers.
+    """
+    return LedgerClient(f"{replica_id()}-{uuid4().hex[:8]}", LedgerHandle(str(counts)))
 
 
 class Ingress:
@@ -39,19 +51,32 @@ class Ingress:
     Args:
         args: shape of the deployment.
         router: handle of the router deployment.
+        last_good: keeps the last valid configuration.
+        ledger_client: makes the client of the common ledger, from the file of its counts.
+        applications: reads Serve's applications by name; blocks.
     """
 
-    def __init__(self, args: IngressArgs, router: Any) -> None:
+    def __init__(
+        self,
+        args: IngressArgs,
+        router: Any,
+        *,
+        last_good: LastGood | None = None,
+        ledger_client: Callable[[Path], LedgerClient] = ledger_client,
+        applications: Callable[[], Mapping[str, Any]] = applications,
+    ) -> None:
         self._args = args
         self._router = RouterClient(router)
+        self._last_good = LastGood(replica_path) if last_good is None else last_good
+        self._state = BlockingCalls("state")
+        self._applications = applications
         self._access = Access()
+        self._keys = ConfiguredKeys(self._access, ledger_client)
         self._log = ConfiguredLog(replica_id)
         self._recent = RecentAnswers()
         self._replicas = Replicas(self._own_metrics, router, self._experts_here)
         # Serve builds the app before it passes user_config: until then there is no API.
         self._api: Api | None = None
-        self._keys: KeysSettings | None = None
-        self._ledger: LedgerClient | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -62,25 +87,47 @@ class Ingress:
     async def reconfigure(self, user_config: Any) -> None:
         """Put a new `user_config` into effect; an invalid one is rejected, and the last valid one stays.
 
+        A replica that starts with an invalid one starts from the last valid one of this deployment.
+
         Raises:
             ValueError: there is no valid one yet, so this replica could serve nothing.
         """
+        last = None if self._api is not None else last_config(await self._load())
+        keys_before = self._keys.settings if last is None else last.config.keys
+        config: IngressConfig | None = None
+        ring: KeyRing | None = None
         try:
-            config = IngressConfig.model_validate(user_config or {})
-        except ValidationError as error:
-            why = explain(error, "user_config")
-            logger.error("configuration of the ingress rejected: %s", why)
-            if self._api is None:
-                raise ValueError(why) from error
-            self._api.reject(why)
+            config = validated(user_config, keys_before)
+            ring = await self._keys.read(config.keys)
+            if ring is not None and not ring.is_read:
+                raise ConfigRejectedError(f"user_config.keys: {ring.error}")
+        except ConfigRejectedError as error:
+            logger.error("configuration of the ingress rejected: %s", error)
+            if self._api is not None:
+                self._api.reject(str(error))
+            elif last is not None and may_replace(last, user_config, config):
+                api = await self._put_into_effect(last.config, await self._keys.read(last.config.keys))
+                metrics.config_restored.labels("Ingress").set(1)
+                api.reject(f"{error}; the last valid configuration, saved at {last.saved_at}, is in effect")
+                logger.error("started with the configuration saved at %s", last.saved_at)
+            elif config is not None:
+                # Only its key file is missing: no client is served until the file can be read.
+                await self._put_into_effect(config, ring)
+            else:
+                raise
             return
+        await self._put_into_effect(config, ring)
+        metrics.config_restored.labels("Ingress").set(0)
+        await self._save(user_config)
+
+    async def _put_into_effect(self, config: IngressConfig, ring: KeyRing | None) -> Api:
         replaced = self._log.apply(config.log)
         if replaced is not None:
             await asyncio.to_thread(replaced.stop)
-        await self._use_keys(config.keys)
+        await self._keys.apply(config.keys, ring)
         if self._api is not None:
             self._api.apply(config)
-            return
+            return self._api
         if config.log is not None:
             await asyncio.to_thread(_restore, self._recent, config.log)
         self._api = Api(
@@ -95,8 +142,22 @@ class Ingress:
             gather_metrics=self._replicas.metrics,
             tracer=tracing.tracer("to-router-ingress"),
         )
-        discovery = Discovery(self._api.registry, self._router.describe)
-        self._tasks = [asyncio.create_task(discovery.run()), asyncio.create_task(self._watch_keys())]
+        discovery = Discovery(self._api.registry, self._router.describe, self._applications)
+        self._tasks = [asyncio.create_task(discovery.run()), asyncio.create_task(self._keys.watch())]
+        return self._api
+
+    async def _load(self) -> SavedConfig | None:
+        try:
+            return await self._state.run(self._last_good.load, timeout_s=STATE_TIMEOUT_S)
+        except TimeoutError:
+            logger.error("the saved configuration could not be read within %g s", STATE_TIMEOUT_S)
+            return None
+
+    async def _save(self, user_config: Mapping[str, Any]) -> None:
+        try:
+            await self._state.run(self._last_good.save, user_config, timeout_s=STATE_TIMEOUT_S)
+        except TimeoutError:
+            logger.error("the configuration could not be saved within %g s", STATE_TIMEOUT_S)
 
     async def exposition(self) -> tuple[str, bytes]:
         """Return this replica's name and metrics."""
@@ -119,26 +180,6 @@ class Ingress:
             if expert.target.app is not None and expert.state.running
         }
 
-    async def _use_keys(self, settings: KeysSettings | None) -> None:
-        """Require keys as configured, and count what they use in the common ledger."""
-        if settings == self._keys:
-            return
-        self._keys = settings
-        if self._ledger is not None:
-            await self._ledger.stop()
-            self._ledger = None
-        if settings is None:
-            self._access.replace(None, None)
-            return
-        file = resolve(settings.file)
-        counts = file.with_suffix(".counts.json") if settings.counts is None else resolve(settings.counts)
-        keys = KeyRing(file)
-        await asyncio.to_thread(keys.refresh)
-        # A new client each time, with a name of its own: the ledger recognises late calls by their numbers.
-        self._ledger = LedgerClient(f"{replica_id()}-{uuid4().hex[:8]}", LedgerHandle(str(counts)))
-        self._access.replace(keys, self._ledger)
-        self._ledger.start()
-
     def __del__(self) -> None:
         """Write what the log still holds: Serve calls this when a replica ends in good order."""
         self._log.stop(1.0)
@@ -159,12 +200,6 @@ class Ingress:
             await current(scope, receive, send_once)
 
         return app
-
-    async def _watch_keys(self) -> None:
-        """Read a changed key file; in a task of its own, so that nothing delays a revocation."""
-        while True:
-            await asyncio.sleep(KEYS_S)
-            await asyncio.to_thread(self._access.refresh)
 
 
 def _restore(recent: RecentAnswers, settings: LogSettings) -> None:

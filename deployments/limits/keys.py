@@ -158,6 +158,11 @@ class KeyRing:
         self._keys: dict[str, KeyRecord] | None = None
         self._seen: tuple[int, int, int] | None = None
 
+    @property
+    def is_read(self) -> bool:
+        """Whether a valid file was ever read."""
+        return self._keys is not None
+
     def refresh(self) -> None:
         """Read the file if it changed; an invalid one sets `error`, and the last good one stays in effect."""
         try:

@@ -141,6 +141,11 @@ config_refused = Gauge(
     "to_router_config_refused", "1 while the last user_config of this deployment is rejected.",
     ["deployment"], registry=registry,
 )  # fmt: skip
+config_restored = Gauge(
+    "to_router_config_restored",
+    "1 while a replica runs with the saved user_config, because it started with an invalid one.",
+    ["deployment"], registry=registry,
+)  # fmt: skip
 
 # --- the router ---
 router_seconds = Histogram(

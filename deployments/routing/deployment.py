@@ -15,10 +15,12 @@ from pydantic import ValidationError
 
 from deployments.config import RouterArgs, RouterConfig
 from deployments.contracts.messages import NO_TRACE, RouterResponse, RouterState, TraceContext
+from deployments.last_good import LastGood
 from deployments.observability import metrics, tracing
-from deployments.replica import replica_name
+from deployments.replica import replica_name, replica_path
 from deployments.routing.batching import Batcher
-from deployments.routing.served_policy import ServedPolicy, load
+from deployments.routing.served_policy import ServedPolicy, load, load_saved
+from deployments.settings import resolve
 from router.core import RouteRequest
 from router.errors import RouterError
 from router.validation import explain
@@ -40,10 +42,12 @@ class Router:
 
     Args:
         args: shape of the deployment.
+        last_good: keeps the last valid configuration and its policy.
     """
 
-    def __init__(self, args: RouterArgs) -> None:
+    def __init__(self, args: RouterArgs, *, last_good: LastGood | None = None) -> None:
         self._args = args
+        self._last_good = LastGood(replica_path) if last_good is None else last_good
         self._served: ServedPolicy | None = None
         self._error: str | None = "no policy is configured: user_config of Router names none"
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="router")
@@ -56,6 +60,7 @@ class Router:
     async def reconfigure(self, user_config: Any) -> None:
         """Put a new `user_config` into effect, or keep the last good one and record the error.
 
+        A replica that starts with an invalid one starts from the last valid one of this deployment.
         Never raises: Serve would stop this replica, which still decides well, and start one that
         cannot.
         """
@@ -64,17 +69,22 @@ class Router:
             config = RouterConfig.model_validate(user_config or {})
             self._served = await loop.run_in_executor(self._loader, load, config, self._args, self._served)
         except ValidationError as error:
-            self._reject(explain(error, "user_config"))
+            await self._reject(explain(error, "user_config"))
         except (RouterError, OSError) as error:
-            self._reject(f"{type(error).__name__}: {error}")
+            await self._reject(f"{type(error).__name__}: {error}")
         except Exception as error:
             logger.exception("policy rejected for an unforeseen reason")
-            self._reject(f"unforeseen {type(error).__name__}: {error}")
+            await self._reject(f"unforeseen {type(error).__name__}: {error}")
         else:
             self._error = None
             metrics.config_refused.labels("Router").set(0)
+            metrics.config_restored.labels("Router").set(0)
             metrics.policy_swaps.labels("accepted").inc()
-            logger.info("policy %s loaded from %s", self._served.policy.policy_id, self._served.folder)
+            policy = self._served.policy.policy_id
+            logger.info("policy %s loaded from %s", policy, self._served.folder)
+            await loop.run_in_executor(
+                self._loader, self._last_good.save, user_config, (policy, resolve(self._served.folder))
+            )
 
     async def decide(self, request: RouteRequest, trace: TraceContext = NO_TRACE) -> RouterResponse:
         """Decide on one request; the reason for no decision is a value too, never an exception.
@@ -109,9 +119,26 @@ class Router:
         decisions = await loop.run_in_executor(self._worker, served.decide, requests)
         return [RouterResponse(decision) for decision in decisions]
 
-    def _reject(self, why: str) -> None:
+    async def _reject(self, why: str) -> None:
         self._error = why
         metrics.config_refused.labels("Router").set(1)
         metrics.policy_swaps.labels("refused").inc()
+        if self._served is None:
+            await asyncio.get_running_loop().run_in_executor(self._loader, self._restore, why)
         kept = "none" if self._served is None else self._served.policy.policy_id
         logger.error("policy rejected, policy in effect: %s; %s", kept, why)
+
+    def _restore(self, why: str) -> None:
+        """Start from the last valid configuration, where there is one; blocks."""
+        saved = self._last_good.load()
+        if saved is None or saved.policy_id is None:
+            return
+        try:
+            copy = self._last_good.policy_folder(saved.policy_id)
+            self._served = load_saved(saved, copy, self._args)
+        except Exception as error:
+            logger.exception("the saved configuration does not take effect either")
+            self._error = f"{why}; the one saved at {saved.saved_at} fails too: {type(error).__name__}"
+            return
+        metrics.config_restored.labels("Router").set(1)
+        self._error = f"{why}; the last valid configuration, saved at {saved.saved_at}, is in effect"

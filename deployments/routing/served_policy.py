@@ -7,11 +7,13 @@ Loads, encodes and decides on the thread that calls it; imports no Ray. A new co
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from deployments.config import RouterArgs, RouterConfig
 from deployments.contracts.messages import PolicyView
+from deployments.last_good import SavedConfig
 from deployments.observability import metrics
 from deployments.settings import resolve
 from router.core import Decision, FloatArray, QueryBatch, RouteRequest
@@ -103,6 +105,29 @@ def load(config: RouterConfig, args: RouterArgs, current: ServedPolicy | None) -
     if current is not None and current.encoder is encoder:
         return ServedPolicy(policy, encoder, config.policy, current.embeddings)
     return ServedPolicy(policy, encoder, config.policy)
+
+
+def load_saved(saved: SavedConfig, copy: Path | None, args: RouterArgs) -> ServedPolicy:
+    """Load the policy that was served with a saved configuration.
+
+    Args:
+        saved: the configuration.
+        copy: the folder of the copy of its policy; the policy's own folder may hold another one by now.
+        args: shape of the router deployment.
+
+    Raises:
+        ValidationError: this version rejects the configuration.
+        PoolError: the policy does not cover the configured experts, or needs another encoder.
+        RouterError: neither folder holds the policy.
+        OSError: the folder cannot be read.
+    """
+    config = RouterConfig.model_validate(saved.user_config)
+    if copy is not None:
+        return load(config.model_copy(update={"policy": str(copy)}), args, None)
+    served = load(config, args, None)
+    if served.policy.policy_id != saved.policy_id:
+        raise PoolError(f"{config.policy} no longer holds policy {saved.policy_id}")
+    return served
 
 
 def _encoder(policy: Policy, args: RouterArgs, current: ServedPolicy | None) -> Encoder:

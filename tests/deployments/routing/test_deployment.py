@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deployments.config import RouterArgs
+from deployments.last_good import LastGood
 from deployments.routing.deployment import Router
 from router.core import Decision, RouteRequest
 from router.encoders import DEFAULT, Encoder, load_encoder
@@ -82,6 +83,57 @@ async def test_a_bad_folder_is_rejected_and_the_old_policy_stays(
         assert state.policy is not None
         assert state.policy.policy_id == saved.policy_id
         assert (await decision(router, SUM)).policy_id == saved.policy_id
+
+
+def started(folder: Path) -> Router:
+    """A new replica on the machine whose state is in `folder`."""
+    return Router(RouterArgs(device="cpu", batch_wait_ms=0), last_good=LastGood(lambda: folder))
+
+
+@pytest.fixture(scope="module")
+def trained(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return policy(encoder, tmp_path_factory.mktemp("trained") / "policy")
+
+
+@pytest.fixture
+def saved(trained: Policy, tmp_path: Path) -> Policy:
+    """A policy in the folder `policy`."""
+    return trained.save(tmp_path / "policy", "# Card\n")
+
+
+async def test_a_replica_with_a_bad_config_starts_from_the_last_good(saved: Policy, tmp_path: Path) -> None:
+    prices = {"sums": {"input": 500, "output": 500}}
+    good = {"policy": str(tmp_path / "policy"), "prices": prices, "preferences": {"cost_weight": 5.0}}
+    await started(tmp_path / "state").reconfigure(good)
+    router = started(tmp_path / "state")
+    await router.reconfigure({"policie": "x"})
+
+    state = router.describe()
+    assert state.policy is not None
+    assert (state.policy.policy_id, state.policy.prices["sums"].input) == (saved.policy_id, 500)
+    assert (await decision(router, SUM)).expert != "sums"
+    assert "the last valid configuration, saved at 20" in (state.error or "")
+
+
+async def test_the_last_good_policy_outlives_its_folder(saved: Policy, tmp_path: Path) -> None:
+    folder, state = tmp_path / "policy", tmp_path / "state"
+    await started(state).reconfigure({"policy": str(folder)})
+    (folder / "router.safetensors").write_bytes(b"damaged")
+    router = started(state)
+    await router.reconfigure({"policy": str(folder)})
+
+    assert "IntegrityError" in (router.describe().error or "")
+    assert (await decision(router, SUM)).policy_id == saved.policy_id
+
+
+async def test_a_damaged_copy_leaves_the_router_without_policy(saved: Policy, tmp_path: Path) -> None:
+    await started(tmp_path / "state").reconfigure({"policy": str(tmp_path / "policy")})
+    (tmp_path / "state" / "policies" / saved.policy_id / "CARD.md").write_text("other")
+    router = started(tmp_path / "state")
+    await router.reconfigure({"policy": "nowhere"})
+
+    assert router.describe().policy is None
+    assert "fails too: IntegrityError" in (router.describe().error or "")
 
 
 async def test_a_policy_that_does_not_cover_the_experts_is_rejected(
