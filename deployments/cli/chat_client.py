@@ -3,7 +3,6 @@
 Speaks the public API and nothing else; imports no Ray and prints nothing.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,11 +11,10 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource, SSEError
 
+from router.collection.chat_events import DONE, ChatEvent, read_event
 from router.errors import InputError
 
 KEY_VARIABLE = "TO_ROUTER_KEY"
-DONE = "[DONE]"
-"""Data of the last event of a stream."""
 Show = Callable[[str], None]
 """What happens with each piece of text as it arrives."""
 
@@ -35,7 +33,7 @@ class Answer:
     text: str = ""
     reasoning: str = ""
     """What the model thought before it answered; no part of the conversation."""
-    usage: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, int] = field(default_factory=dict)
     error: str | None = None
     first_s: float = 0.0
     total_s: float = 0.0
@@ -62,8 +60,8 @@ class ChatClient:
         """
         response = self._http.get("/page/data/ask")
         if response.status_code == httpx.codes.OK:
-            facts = response.json()
-            self._prices, self._policy = facts["prices"], facts["policy_id"]
+            facts = _object(response)
+            self._prices, self._policy = facts.get("prices") or {}, facts.get("policy_id")
             self._has_page = True
         elif response.status_code != httpx.codes.NOT_FOUND:
             raise ChatError(error_line(response))
@@ -77,7 +75,7 @@ class ChatClient:
         response = self._http.post("/v1/route", json=body)
         if response.status_code != httpx.codes.OK:
             raise ChatError(error_line(response))
-        decision: dict[str, Any] = response.json()
+        decision = _object(response)
         if self._has_page and decision.get("policy") not in {None, self._policy}:
             self.read_prices()  # another policy took effect
         return decision
@@ -102,48 +100,44 @@ class ChatClient:
             )
             for event in _events(response):
                 answer.first_s = answer.first_s or time.monotonic() - began
-                for text, reasoning in _pieces(event, answer):
-                    show_reasoning(reasoning)
-                    show_text(text)
+                answer.reasoning += event.reasoning
+                answer.text += event.text
+                answer.usage = event.usage or answer.usage
+                answer.error = event.error or answer.error
+                show_reasoning(event.reasoning)
+                show_text(event.text)
         answer.total_s = time.monotonic() - began
         return answer
 
     def cost_usd(self, answer: Answer) -> float | None:
         """The cost of an answer in US$; `None` without a price or without usage."""
         price = self._prices.get(answer.expert)
-        if price is None or not answer.usage:
+        prompt, completion = answer.usage.get("prompt_tokens"), answer.usage.get("completion_tokens")
+        if price is None or prompt is None or completion is None:
             return None
-        prompt, completion = answer.usage["prompt_tokens"], answer.usage["completion_tokens"]
         return float(prompt * price["input"] + completion * price["output"]) / 1e6
 
 
-def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+def _events(response: httpx.Response) -> Iterator[ChatEvent]:
     try:
         for sse in EventSource(response).iter_sse():
-            if sse.data == DONE:
-                continue
-            event = json.loads(sse.data)
-            if isinstance(event, dict):
-                yield event
+            if sse.data != DONE:
+                yield read_event(sse.data)
     except SSEError as error:
         raise ChatError(f"the response is not a stream of events: {error}") from None
-    except json.JSONDecodeError as error:
-        raise ChatError(f"the stream contained an event that is not JSON: {error}") from None
+    except ValueError as error:
+        raise ChatError(f"the stream contained {error}") from None
 
 
-def _pieces(event: dict[str, Any], answer: Answer) -> Iterator[tuple[str, str]]:
-    """Text and reasoning of one event, after they were added to the answer."""
-    if "error" in event:
-        answer.error = str(event["error"].get("message"))
-    answer.usage = event.get("usage") or answer.usage
-    for choice in event.get("choices") or ():
-        delta = choice.get("delta") or {}
-        # `reasoning` in vLLM, `reasoning_content` in its older versions and elsewhere.
-        reasoning = delta.get("reasoning") or delta.get("reasoning_content") or ""
-        text = delta.get("content") or ""
-        answer.reasoning += reasoning
-        answer.text += text
-        yield text, reasoning
+def _object(response: httpx.Response) -> dict[str, Any]:
+    """A response's JSON object; a ChatError for anything else, as a web server of another kind returns it."""
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise ChatError(f"{response.url.path} returned no JSON object: is this a TO-Router endpoint?")
+    return body
 
 
 def error_line(response: httpx.Response) -> str:

@@ -13,11 +13,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import httpx
 from httpx_sse import EventSource, SSEError
 
+from router.collection.chat_events import DONE, ChatEvent, read_event
 from router.collection.endpoint import RETRYABLE, RetryableError, open_client, retry_after_s, with_retries
 from router.data.growing import read_growing
 from router.data.outcomes import Row, read_rows
@@ -132,7 +133,7 @@ async def _answer(client: httpx.AsyncClient, query: Row, expert: str, sampling: 
     }
     started = time.perf_counter()
     text, first = "", None
-    usage: dict[str, Any] = {}
+    usage: dict[str, int] = {}
     async with client.stream("POST", "/chat/completions", json=body) as response:
         if response.status_code != 200:
             body_text = (await response.aread()).decode("utf-8", "replace")
@@ -141,45 +142,33 @@ async def _answer(client: httpx.AsyncClient, query: Row, expert: str, sampling: 
                 raise RetryableError(reason, retry_after_s(response))
             raise OutcomesError(reason)
         async for event in _events(response):
-            usage = event.get("usage") or usage
-            for choice in event.get("choices") or ():
-                piece = (choice.get("delta") or {}).get("content") or ""
-                if piece and first is None:
-                    first = time.perf_counter() - started
-                text += piece
+            usage = event.usage or usage
+            if event.text and first is None:
+                first = time.perf_counter() - started
+            text += event.text
     return _row(query, expert, text, usage, first, time.perf_counter() - started)
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+async def _events(response: httpx.Response) -> AsyncIterator[ChatEvent]:
     """The stream's events up to its `[DONE]`; an OutcomesError where it has none, or is no stream."""
     try:
         async with aclosing(EventSource(response).aiter_sse()) as events:
-            async for event in events:
-                if event.data.strip() == "[DONE]":
+            async for sent in events:
+                if sent.data.strip() == DONE:
                     return
-                yield _event(event.data)
+                event = read_event(sent.data)
+                if event.error is not None:
+                    raise OutcomesError(f"the stream broke off: {event.error}")
+                yield event
     except SSEError as error:
         raise OutcomesError(f"the response is not a stream of events: {error}") from error
+    except ValueError as error:
+        raise OutcomesError(f"the stream holds {error}") from error
     raise OutcomesError("the stream broke off before its end")
 
 
-def _event(data: str) -> dict[str, Any]:
-    try:
-        event = json.loads(data)
-    except ValueError as error:
-        raise OutcomesError(f"the stream holds an event that is not JSON: {data[:80]!r}") from error
-    if not isinstance(event, dict):
-        raise OutcomesError(f"the stream holds an event that is not an object: {data[:80]!r}")
-    if "error" in event:
-        cause = event["error"]
-        raise OutcomesError(
-            f"the stream broke off: {cause.get('message') if isinstance(cause, dict) else cause}"
-        )
-    return event
-
-
 def _row(
-    query: Row, expert: str, text: str, usage: dict[str, Any], first: float | None, seconds: float
+    query: Row, expert: str, text: str, usage: dict[str, int], first: float | None, seconds: float
 ) -> Row:
     carried = {name: query[name] for name in CARRIED if query.get(name) is not None}
     return {
@@ -204,8 +193,8 @@ async def _check_experts(client: httpx.AsyncClient, experts: Sequence[str]) -> N
             f"{client.base_url}models does not respond ({error or type(error).__name__})"
         ) from error
     try:
-        known = [card["id"] for card in response.json()["data"]]
-    except (ValueError, KeyError, TypeError) as error:
+        known = [str(card["id"]) for card in response.json()["data"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{client.base_url}models does not return a list of models: is this an OpenAI endpoint?"
         ) from error

@@ -45,9 +45,34 @@ def test_answer_holds_text_reasoning_usage_and_headers() -> None:
 def test_unicode_line_separators_do_not_split_an_event() -> None:
     text: list[str] = []
 
-    answer = client(stream(delta(content="a\u2028b\u0085c"), "[DONE]")).answer(BODY, text.append, text.append)
+    content = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg"
 
-    assert answer.text == "a\u2028b\u0085c"
+    answer = client(stream(delta(content=content), "[DONE]")).answer(BODY, text.append, text.append)
+
+    assert answer.text == content
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"error": None, "choices": None, "usage": "7 tokens"},
+        {"choices": [{"delta": {"content": [{"type": "text", "text": ""}]}}, None, {"delta": 7}]},
+        {"usage": {"completion_tokens": "3"}},
+    ],
+)
+def test_an_odd_event_does_not_end_the_answer(odd: dict[str, Any]) -> None:
+    events = (delta(content="a"), odd, delta(content="b"))
+
+    answer = client(stream(*events)).answer(BODY, lambda text: None, lambda text: None)
+
+    assert (answer.text, answer.error) == ("ab", None)
+    assert client(stream()).cost_usd(answer) is None
+
+
+def test_an_error_that_is_a_text_becomes_the_answers_error() -> None:
+    answer = client(stream({"error": "busy"})).answer(BODY, lambda text: None, lambda text: None)
+
+    assert answer.error == "busy"
 
 
 def test_error_event_becomes_the_answers_error() -> None:
@@ -97,3 +122,13 @@ def test_endpoint_without_a_page_has_no_prices() -> None:
     client(httpx.Response(404)).read_prices()
     with pytest.raises(ChatError, match="500"):
         client(httpx.Response(500)).read_prices()
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b"\xff", b"[" * 100_000])
+def test_a_web_server_of_another_kind_is_one_line(content: bytes) -> None:
+    other = client(httpx.Response(200, content=content))
+
+    with pytest.raises(ChatError, match="/page/data/ask returned no JSON object"):
+        other.read_prices()
+    with pytest.raises(ChatError, match="/v1/route returned no JSON object"):
+        other.decide(BODY)

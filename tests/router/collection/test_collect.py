@@ -1,7 +1,7 @@
 """Collection through an endpoint: every pair once, nothing lost, no failure counted as a bad answer."""
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +227,45 @@ def test_invalid_queries_are_rejected(tmp_path: Path, lines: str, told: str) -> 
     (tmp_path / "q.jsonl").write_text(lines)
     with pytest.raises(OutcomesError, match=told):
         read_queries(tmp_path / "q.jsonl")
+
+
+SEPARATORS = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg"
+
+
+async def test_unicode_line_separators_stay_in_the_answer(tmp_path: Path) -> None:
+    data = json.dumps({"choices": [{"delta": {"content": SEPARATORS}}]}, ensure_ascii=False).encode()
+
+    class Bytewise(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for byte in b"data: " + data + b"\r\n\r\ndata: [DONE]\n\n":
+                yield bytes([byte])
+
+    headers = {"content-type": "text/event-stream"}
+    endpoint = Endpoint(lambda body: httpx.Response(200, stream=Bytewise(), headers=headers))
+    out = tmp_path / "o.jsonl"
+    first = await collected(endpoint, out, queries=QUERIES[:1], experts=["a"])
+    again = await collected(endpoint, out, queries=QUERIES[:1], experts=["a"])
+
+    assert (first, again) == (Collected(1, 0, ()), Collected(0, 1, ()))
+    assert [row["response"] for row in read_rows(out)] == [SEPARATORS]
+
+
+async def test_odd_events_with_an_answer_are_read(tmp_path: Path) -> None:
+    events = [
+        {"choices": [{"delta": {"content": [{"type": "text", "text": "yes"}]}}], "error": None},
+        {"choices": None, "usage": "7 tokens"},
+        {"choices": [None, {"delta": "x"}], "usage": {"prompt_tokens": "7", "completion_tokens": 3}},
+    ]
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    endpoint = Endpoint(lambda body: sse(text))
+    done = await collected(endpoint, tmp_path / "o.jsonl", queries=QUERIES[:1], experts=["a"])
+
+    assert done == Collected(1, 0, ())
+    (row,) = read_rows(tmp_path / "o.jsonl")
+    assert (row["response"], row["prompt_tokens"], row["completion_tokens"]) == ("yes", None, 3)
+
+
+async def test_a_list_of_models_with_odd_ids_is_read(tmp_path: Path) -> None:
+    models = httpx.MockTransport(lambda request: httpx.Response(200, json={"data": [{"id": 7}]}))
+    with pytest.raises(InputError, match="no expert 'a'; it has 7"):
+        await collect("http://test/v1", QUERIES, ["a"], tmp_path / "o.jsonl", transport=models)
