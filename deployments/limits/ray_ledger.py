@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,5 +103,11 @@ class LedgerHandle:
             "num_cpus": 0,
             "max_restarts": -1,
             "max_concurrency": 100,
+            "label_selector": _own_labels(ray.get_runtime_context().get_node_labels()),
         }
         return ray.remote(LedgerActor).options(**options).remote(self._snapshot)
+
+
+def _own_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of a node without Ray's own: the pool of the ingress, whose nodes hold the file."""
+    return {name: value for name, value in labels.items() if not name.startswith("ray.io/")}
