@@ -20,6 +20,7 @@ from cluster.check.manifest import check_manifest
 from cluster.check.nodes import DASHBOARD, check_fit, cluster_nodes
 from cluster.check.references import check_references
 from cluster.check.schema import unknown_keys
+from cluster.ingress import is_exposed, key_file
 from cluster.packing import BUILD_EXPERT, demands
 
 
@@ -71,6 +72,9 @@ def _check(data: Mapping[str, Any], *, policy: bool) -> Iterator[Finding]:
     yield from unread_sources(experts=any(app.get("import_path") == BUILD_EXPERT for app in applications))
     for index, app in enumerate(applications):
         yield from check_application(app, f"applications[{index}]" if "name" not in app else f"{app['name']}")
+    if is_exposed(http.get("host")) and key_file(data) is None:
+        message = f"is missing: everyone who reaches {http.get('host') or 'this machine'} can use the experts"
+        yield Finding("warning", "Ingress.user_config.keys", message)
     yield from check_references(applications, policy=policy)
 
 

@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from cluster.kuberay.settings import RenderSettings
 from cluster.kuberay.worker_groups import WorkerGroup
 
 IMAGE_ROOT = "/app"
+STATE_FOLDER = f"{IMAGE_ROOT}/var"
+"""Where relative paths of counts and of the decision log begin by default."""
 LABEL = "to-router/group"
 """A label of our own on every pod, because the name of a RayService's RayCluster is generated."""
 RAY_USER = 1000
@@ -40,6 +44,15 @@ def sizes(cpus: float, memory_gib: float, gpus: int = 0) -> dict[str, Any]:
     return {"requests": {"cpu": cpu, **amounts}, "limits": {"cpu": cpu, **amounts}}
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What pods take from the configuration beyond their pool."""
+
+    port: int
+    key_file: PurePosixPath | None
+    """The file of API keys; `None` if every client is served."""
+
+
 def head_group(settings: RenderSettings, flags: Mapping[str, str], port: int) -> dict[str, Any]:
     """Return the head's group: no replica runs there."""
     container = _container("ray-head", settings, {**HEAD_PORTS, "serve": port}, flags)
@@ -54,10 +67,10 @@ def head_group(settings: RenderSettings, flags: Mapping[str, str], port: int) ->
 
 
 def worker_group(
-    group: WorkerGroup, settings: RenderSettings, flags: Mapping[str, str], port: int
+    group: WorkerGroup, settings: RenderSettings, flags: Mapping[str, str], around: Surroundings
 ) -> dict[str, Any]:
     """Return the worker group of one pool."""
-    container = _container("ray-worker", settings, {**WORKER_PORTS, "serve": port}, flags)
+    container = _container("ray-worker", settings, {**WORKER_PORTS, "serve": around.port}, flags)
     container["env"].append({"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": RECONNECT_S})
     container["resources"] = sizes(group.cpus, group.memory_gib, group.gpus)
     container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", "ray stop"]}}}
@@ -66,6 +79,10 @@ def worker_group(
         tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
     template = _template(group.name, container, settings, group.pods.shm_gib, group.pods.node_selector,
                          tolerations, math.ceil(group.grace_s) + DRAIN_MARGIN_S)  # fmt: skip
+    if "Ingress" in group.parts:
+        _give_ingress(template["spec"], settings, around)
+    if "Expert" in group.parts:
+        _give_environment(container, settings.hub_token_secret)
     if group.most_per_node is not None:
         # The replicas are to spread over Ray nodes, so those must not all be on one machine.
         template["spec"]["topologySpreadConstraints"] = [
@@ -107,10 +124,6 @@ def _container(
         "imagePullPolicy": settings.image_pull_policy,
         "ports": [{"name": port, "containerPort": number} for port, number in ports.items()],
         "env": [{"name": key, "value": value} for key, value in {**own, **flags}.items()],
-        "envFrom": [
-            {"secretRef": {"name": secret, "optional": True}}
-            for secret in (settings.hub_token_secret, settings.keys_secret)
-        ],
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -120,6 +133,24 @@ def _container(
             {"name": "models", "mountPath": "/models"},
         ],
     }
+
+
+def _give_environment(container: dict[str, Any], secret: str) -> None:
+    container.setdefault("envFrom", []).append({"secretRef": {"name": secret, "optional": True}})
+
+
+def _give_ingress(spec: dict[str, Any], settings: RenderSettings, around: Surroundings) -> None:
+    """Give pods what only the ingress needs: the keys of clients and providers, and what it writes."""
+    (container,) = spec["containers"]
+    _give_environment(container, settings.provider_secret)
+    state = {"name": "state", "persistentVolumeClaim": {"claimName": settings.state_claim}}
+    spec["volumes"].append(state)
+    container["volumeMounts"].append({"name": "state", "mountPath": STATE_FOLDER})
+    if around.key_file is not None:
+        keys = {"name": "keys", "secret": {"secretName": settings.keys_secret, "defaultMode": 0o440}}
+        spec["volumes"].append(keys)
+        mount = {"name": "keys", "mountPath": str(around.key_file.parent), "readOnly": True}
+        container["volumeMounts"].append(mount)
 
 
 def _template(

@@ -6,18 +6,29 @@ depend on the configuration and is in cluster/kuberay/base.
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from cluster.kuberay.pods import WORKER_PORTS, head_group, pod_labels, sizes, worker_group
-from cluster.kuberay.settings import RenderSettings
+from cluster.ingress import key_file
+from cluster.kuberay.pods import (
+    IMAGE_ROOT,
+    WORKER_PORTS,
+    Surroundings,
+    head_group,
+    pod_labels,
+    sizes,
+    worker_group,
+)
+from cluster.kuberay.settings import BadRenderSettings, RenderSettings
 from cluster.kuberay.worker_groups import worker_groups
 from cluster.packing import demands
 from cluster.transport import AUTH_MODE
 
 RAY_VERSION = "2.60.0"
+KEY_FILE = "/etc/to-router/keys/keys.json"
+"""Where the reference configurations have the file of API keys."""
 
 
 def render(
@@ -34,6 +45,7 @@ def render(
     # `authOptions` makes the operator set the mode and the token of every pod.
     flags = {name: value for name, value in flags.items() if name != AUTH_MODE}
     port = int((config.get("http_options") or {}).get("port", WORKER_PORTS["serve"]))
+    around = Surroundings(port=port, key_file=_key_file(config))
     service = {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -62,7 +74,7 @@ def render(
                     },
                 },
                 "headGroupSpec": head_group(settings, flags, port),
-                "workerGroupSpecs": [worker_group(group, settings, flags, port) for group in groups],
+                "workerGroupSpecs": [worker_group(group, settings, flags, around) for group in groups],
             },
         },
     }
@@ -70,6 +82,24 @@ def render(
     # With a minimum of one pod, the budget delays the drain of a node: better than a missing expert.
     budgets += [_budget(g.name, max(g.low - 1, 1), settings) for g in groups if g.low]
     return [service, *budgets, *_monitors(settings)]
+
+
+def _key_file(config: Mapping[str, Any]) -> PurePosixPath | None:
+    """Return the file of API keys on pods.
+
+    Raises:
+        BadRenderSettings: the file would be inside the image.
+    """
+    name = key_file(config)
+    if name is None:
+        return None
+    file = PurePosixPath(name)
+    if not file.is_absolute() or file.is_relative_to(IMAGE_ROOT) or len(file.parts) < 3:
+        raise BadRenderSettings(
+            f"keys.file {name!r} must be in a folder of its own outside {IMAGE_ROOT}, such as {KEY_FILE}: "
+            "the Secret is mounted there"
+        )
+    return file
 
 
 def serve_config(config: Mapping[str, Any]) -> str:

@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from cluster.check.config import check_file
+from cluster.ingress import key_file
 from cluster.kuberay.rayservice import manifest, read_config, render
 from cluster.kuberay.settings import read_settings
 from cluster.transport import transport_flags
 from router.files import write_atomically
+
+ANONYMOUS = (
+    "error: Ingress.user_config.keys: is missing, and pods listen on every interface: everyone who reaches "
+    "them could use the experts; add `keys`, or render with --allow-anonymous"
+)
 
 
 def add_command(commands: Any) -> None:
@@ -22,6 +28,9 @@ def add_command(commands: Any) -> None:
     command.add_argument("target", choices=("kuberay",), help="the kind of manifest")
     command.add_argument("config", type=Path, help="the serve_config.yaml")
     command.add_argument("--settings", type=Path, help="image, pod sizes, storage; see docs/deploy.md")
+    command.add_argument(
+        "--allow-anonymous", action="store_true", help="render a configuration without API keys nevertheless"
+    )
     command.add_argument("--out", type=Path, help="a file, instead of standard output")
     command.set_defaults(run=_run)
 
@@ -41,6 +50,9 @@ def _run(options: argparse.Namespace) -> int:
     if errors:
         for finding in errors:
             print(finding, file=sys.stderr)
+        return 2
+    if key_file(read_config(options.config)) is None and not options.allow_anonymous:
+        print(ANONYMOUS, file=sys.stderr)
         return 2
     text = rendered(options.config, options.settings)
     if options.out is None:

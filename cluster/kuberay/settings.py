@@ -47,9 +47,13 @@ class RenderSettings(Settings):
     model_cache_claim: str = "to-router-models"
     """PersistentVolumeClaim, ReadWriteMany, for the weights of hub models."""
     hub_token_secret: str = "to-router-hub"  # noqa: S105 - the name of a Secret
-    """Secret with the HF_TOKEN for gated models; optional."""
+    """Secret with the HF_TOKEN for gated models; for pods with engines only; optional."""
     keys_secret: str = "to-router-keys"  # noqa: S105 - the name of a Secret
-    """Secret with environment variables of ingress and router; optional."""
+    """Secret with the file of API keys, under the file's own name; mounted for the ingress only."""
+    provider_secret: str = "to-router-providers"  # noqa: S105 - the name of a Secret
+    """Secret with the environment variables that `key_env` names; for the ingress only; optional."""
+    state_claim: str = "to-router-state"
+    """PersistentVolumeClaim, ReadWriteMany, for what the ingress writes: counts of keys, the decision log."""
     redis_address: str = "to-router-redis:6379"
     redis_secret: str = "to-router-redis"  # noqa: S105 - the name of a Secret
     """Secret with the `password` of Redis, which holds the head's state."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.kuberay.settings import BadRenderSettings, PodSettings, RenderSettings
-from cluster.packing import Nodes, ReplicaDemand, added, unplaced
+from cluster.packing import Nodes, ReplicaDemand, added, eligible, unplaced
 
 CPUS_PER_CPU_POD = 4.0
 MEMORY_GIB_PER_CPU_POD = 16.0
@@ -37,6 +37,8 @@ class WorkerGroup:
     grace_s: float
     most_per_node: int | None
     pods: PodSettings
+    parts: frozenset[str]
+    """Deployments whose replicas may run there: a deployment without a pool may run in any group."""
 
 
 def worker_groups(demands: Sequence[ReplicaDemand], settings: RenderSettings) -> list[WorkerGroup]:
@@ -53,7 +55,10 @@ def worker_groups(demands: Sequence[ReplicaDemand], settings: RenderSettings) ->
         raise BadRenderSettings(
             f"pools.{unknown[0]} is no pool of the configuration; there are {', '.join(sorted(pools))}"
         )
-    return [_group(name, members, settings.pools.get(name, PodSettings())) for name, members in pools.items()]
+    return [
+        _group(name, members, settings.pools.get(name, PodSettings()), demands)
+        for name, members in pools.items()
+    ]
 
 
 def pool_name(demand: ReplicaDemand) -> str:
@@ -69,7 +74,9 @@ def _custom(demand: ReplicaDemand) -> set[str]:
     return {name for bundle in demand.bundles for name in bundle} - set(BUILT_IN)
 
 
-def _group(name: str, members: Sequence[ReplicaDemand], pods: PodSettings) -> WorkerGroup:
+def _group(
+    name: str, members: Sequence[ReplicaDemand], pods: PodSettings, every: Sequence[ReplicaDemand]
+) -> WorkerGroup:
     labels = members[0].labels
     if any(member.labels != labels for member in members):
         raise BadRenderSettings(f"two pools get the name {name}: give them different `pool` labels")
@@ -104,6 +111,9 @@ def _group(name: str, members: Sequence[ReplicaDemand], pods: PodSettings) -> Wo
         grace_s=max(member.grace_s for member in members),
         most_per_node=min(spread) if spread else None,
         pods=pods,
+        parts=frozenset(
+            demand.deployment for demand in every if eligible(demand, [Nodes(name, labels, node)])
+        ),
     )
 
 

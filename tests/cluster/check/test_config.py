@@ -271,3 +271,14 @@ def test_an_application_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     findings = [finding for finding in check_file(written(config, tmp_path)) if "other" in finding.key]
 
     assert [(finding.level, finding.key) for finding in findings] == [("warning", "other.import_path")]
+
+
+def test_an_address_from_outside_without_keys_is_a_warning(tmp_path: Path) -> None:
+    config = good()
+    config["http_options"]["host"] = "0.0.0.0"  # noqa: S104 - only written to a file
+
+    findings = check_file(written(config, tmp_path))
+
+    assert [(f.level, f.key) for f in findings] == [("warning", "Ingress.user_config.keys")]
+    front(config, 0)["user_config"]["keys"] = {"file": "/etc/to-router/keys/keys.json"}
+    assert check_file(written(config, tmp_path)) == []

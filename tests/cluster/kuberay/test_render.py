@@ -80,7 +80,8 @@ def test_kustomize_builds_an_overlay_of_valid_objects(overlay: str) -> None:
     assert [error for one in objects for error in errors_of(one)] == []
     kinds = {one["kind"] for one in objects}
     assert {"RayService", "PodDisruptionBudget", "PriorityClass", "PodMonitor", "StatefulSet"} <= kinds
-    assert ("HTTPRoute" in kinds) == (overlay != "incremental")
+    assert ("HTTPRoute" in kinds) == (overlay not in {"incremental", "cpu"})
+    assert ("Gateway" in kinds) == ("HTTPRoute" in kinds)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_wrong_settings_are_one_clear_error(
     settings = tmp_path / "render.yaml"
     settings.write_text(text, encoding="utf-8")
 
-    code = main(["render", "kuberay", str(written(good(), tmp_path)), "--settings", str(settings)])
+    code = main(["render", "kuberay", str(written(with_keys(), tmp_path)), "--settings", str(settings)])
 
     assert code == 2
     assert expected in capsys.readouterr().err
@@ -282,3 +283,79 @@ def test_pools_get_names_that_are_valid_in_kubernetes() -> None:
     config["applications"][1]["args"]["pool"] = {"labels": {"zone": "EU_1", "tier": "Big"}}
 
     assert pool_name(demands(config)[2]) == "eu-1-big"
+
+
+def group(objects: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The pod template's specification of one worker group."""
+    groups = service(objects)["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    spec: dict[str, Any] = next(g for g in groups if g["groupName"] == name)["template"]["spec"]
+    return spec
+
+
+def secrets(spec: dict[str, Any]) -> set[str]:
+    """Names of the Secrets that a pod gets."""
+    sources = [s["secretRef"]["name"] for c in spec["containers"] for s in c.get("envFrom", [])]
+    return {*sources, *(v["secret"]["secretName"] for v in spec["volumes"] if "secret" in v)}
+
+
+def with_keys(file: str = "/etc/to-router/keys/keys.json") -> dict[str, Any]:
+    config = good()
+    config["applications"][0]["args"]["ingress"]["pool"] = {"labels": {"pool": "ingress"}}
+    config["applications"][0]["deployments"][0]["user_config"]["keys"] = {"file": file}
+    return config
+
+
+def test_without_keys_nothing_is_rendered_unless_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["render", "kuberay", str(written(good(), tmp_path)), "--out", str(tmp_path / "ray.yaml")]
+
+    assert main(command) == 2
+    assert "keys: is missing" in capsys.readouterr().err
+    assert not (tmp_path / "ray.yaml").exists()
+    assert main([*command, "--allow-anonymous"]) == 0
+    assert (tmp_path / "ray.yaml").exists()
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "multi-gpu"])
+def test_a_reference_has_keys_for_the_ingress_only(overlay: str) -> None:
+    objects = documents((OVERLAYS / overlay / "rayservice.yaml").read_text(encoding="utf-8"))
+    cluster = service(objects)["spec"]["rayClusterConfig"]
+    groups = {g["groupName"]: g["template"]["spec"] for g in cluster["workerGroupSpecs"]}
+
+    assert secrets(groups.pop("ingress")) == {"to-router-keys", "to-router-providers"}
+    assert secrets(cluster["headGroupSpec"]["template"]["spec"]) == set()
+    assert all(secrets(spec) == {"to-router-hub"} for spec in groups.values())
+
+
+def test_the_keys_are_mounted_where_the_configuration_expects_them() -> None:
+    spec = group(render(with_keys("/run/keys/all.json"), RenderSettings(), {}), "ingress")
+    mounts = {m["name"]: m for m in spec["containers"][0]["volumeMounts"]}
+
+    assert (mounts["keys"]["mountPath"], mounts["keys"]["readOnly"]) == ("/run/keys", True)
+    assert mounts["state"]["mountPath"] == "/app/var"
+
+
+@pytest.mark.parametrize("file", ["var/keys.json", "/app/var/keys.json", "/keys.json"])
+def test_a_key_file_inside_the_image_is_rejected(file: str) -> None:
+    with pytest.raises(BadRenderSettings, match=r"keys\.file"):
+        render(with_keys(file), RenderSettings(), {})
+
+
+def test_an_ingress_without_a_pool_has_its_keys_on_every_worker() -> None:
+    config = with_keys()
+    del config["applications"][0]["args"]["ingress"]["pool"]
+    objects = render(config, RenderSettings(), {})
+
+    assert all("to-router-keys" in secrets(group(objects, name)) for name in ("cpu", "ingress", "sums"))
+
+
+def test_only_a_redirect_listens_without_tls() -> None:
+    gateway, *routes = documents((BASE / "route.yaml").read_text(encoding="utf-8"))
+    listeners = {one["name"]: one for one in gateway["spec"]["listeners"]}
+    by_listener = {route["spec"]["parentRefs"][0]["sectionName"]: route for route in routes}
+
+    assert listeners["https"]["tls"]["certificateRefs"] == [{"name": "to-router-tls"}]
+    assert {n for n, one in listeners.items() if one["protocol"] == "HTTP"} == {"http"}
+    assert by_listener.keys() == {"https", "http"}
+    assert [rule.keys() for rule in by_listener["http"]["spec"]["rules"]] == [{"filters"}]

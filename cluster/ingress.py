@@ -1,0 +1,60 @@
+"""The ingress of a serve_config.yaml from outside: whether it can be reached, its keys, its deadline.
+
+Pure; takes any object that YAML can hold, because `check` reads it before it knows whether the file is valid.
+"""
+
+import math
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from cluster.packing import BUILD_APP
+
+DEFAULT_REQUEST_TIMEOUT_S = 600.0
+"""Of `args.ingress.request_timeout_s`."""
+
+
+def is_exposed(host: object) -> bool:
+    """Whether a listener at this address can be reached from other machines."""
+    text = str(host)
+    if text == "localhost":
+        return False
+    try:
+        return not ip_address(text).is_loopback
+    except ValueError:
+        return True
+
+
+def user_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the `user_config` of the ingress; empty if there is none."""
+    deployments = _application(config).get("deployments")
+    for deployment in deployments if isinstance(deployments, list) else []:
+        if isinstance(deployment, Mapping) and deployment.get("name") == "Ingress":
+            return _mapping(deployment.get("user_config"))
+    return {}
+
+
+def key_file(config: Mapping[str, Any]) -> str | None:
+    """Return the file of API keys as configured, or `None` if every client is served."""
+    file = _mapping(user_config(config).get("keys")).get("file")
+    return file if isinstance(file, str) else None
+
+
+def request_timeout_s(config: Mapping[str, Any]) -> float:
+    """Return the deadline of a request: the longest that a response may take."""
+    args = _mapping(_mapping(_application(config).get("args")).get("ingress"))
+    seconds = args.get("request_timeout_s", DEFAULT_REQUEST_TIMEOUT_S)
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    return float(seconds) if is_number and math.isfinite(seconds) else DEFAULT_REQUEST_TIMEOUT_S
+
+
+def _application(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    applications = config.get("applications")
+    for app in applications if isinstance(applications, list) else []:
+        if isinstance(app, Mapping) and app.get("import_path") == BUILD_APP:
+            return app
+    return {}
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
