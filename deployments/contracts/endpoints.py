@@ -36,11 +36,13 @@ class Endpoint:
     frames: int = 0
     """Events of a stream that carry no token."""
     usage_in: str | None = None
-    """Object of a stream's last event that contains `usage`; `None`: the event itself does."""
+    """Object of an event that contains `usage` where the event itself does not."""
     bounds: tuple[str, ...] = ()
     """Fields of which each bounds a completion's tokens; none where an engine completes nothing."""
     copies: tuple[str, ...] = ()
     """Fields with the number of completions for each prompt."""
+    usage_option: bool = False
+    """Whether a stream reports its usage only where `stream_options.include_usage` asks for it."""
     needs: frozenset[str] = frozenset()
     """Capabilities that an expert must have for it."""
 
@@ -58,6 +60,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             frames=2,
             bounds=("max_completion_tokens", "max_tokens"),
             copies=("n",),
+            usage_option=True,
         ),
         Endpoint(
             "/v1/completions",
@@ -68,6 +71,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             frames=1,
             bounds=("max_tokens",),
             copies=("n", "best_of"),
+            usage_option=True,
         ),
         Endpoint(
             "/v1/responses",
@@ -93,6 +97,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             system_field="system",
             streams=True,
             last_lines=(b"event: message_stop", b"event: error", DONE_LINE),
+            usage_in="message",
             bounds=("max_tokens",),
         ),
         Endpoint("/v1/embeddings", "embeddings", "input", "prompts", needs=frozenset({"embeddings"})),

@@ -87,14 +87,28 @@ class InferenceRequest:
         each = ASSUMED_COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
         return each * self.sequences
 
+    @property
+    def hides_usage(self) -> bool:
+        """Whether usage is asked of the expert for the accounting alone: the client did not ask for it."""
+        options = self.body.get("stream_options")
+        return (
+            self.stream
+            and self.endpoint.usage_option
+            and (options is None or isinstance(options, dict))
+            and not (options or {}).get("include_usage")
+        )
+
     def body_for(self, model: str) -> bytes:
-        """The body to forward to an expert that knows itself as `model`.
+        """The body to forward to an expert that knows itself as `model`, with a request for usage.
 
         Raises:
             BadRequest: it is nested too deeply to be written again.
         """
+        body = {**self.body, "model": model}
+        if self.hides_usage:
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         try:
-            return orjson.dumps({**self.body, "model": model})
+            return orjson.dumps(body)
         except orjson.JSONEncodeError as error:
             raise BadRequest(f"the body cannot be forwarded: {error}", ErrorCode.INVALID_JSON) from error
 
@@ -146,6 +160,7 @@ def read(endpoint: Endpoint, body: dict[str, Any], *, max_messages: int) -> Infe
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise wrong_type("stream", "true or false", stream)
+    _check_usage_option(body)
     routing = parse_routing(body.pop("routing", None))
     turns = list(READERS[endpoint.form](endpoint, body, max_messages))
     lengths = _prompt_lengths(endpoint, body) or [
@@ -165,6 +180,14 @@ def read(endpoint: Endpoint, body: dict[str, Any], *, max_messages: int) -> Infe
         routing=routing,
         body=body,
     )
+
+
+def _check_usage_option(body: Mapping[str, Any]) -> None:
+    """An engine reads texts such as "no" as booleans; the accounting depends on what it will do."""
+    options = body.get("stream_options")
+    wanted = options.get("include_usage") if isinstance(options, dict) else None
+    if wanted is not None and not isinstance(wanted, bool):
+        raise wrong_type("stream_options.include_usage", "true or false", wanted)
 
 
 def query_of(turns: list[tuple[str, str]]) -> str:

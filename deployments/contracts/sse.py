@@ -3,6 +3,7 @@
 Pure: bytes in, values out.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +15,7 @@ from deployments.contracts.messages import Headers
 DONE = DONE_LINE + b"\n\n"
 LONGEST_LAST_LINE = 32
 """Bytes kept of what came before a chunk, so that a last line cut in two is noticed."""
-TAIL_BYTES = 16 * 1024
-"""Enough of a stream's end to read its usage."""
+EVENT = re.compile(rb".*?(?:\r?\n\r?\n|\Z)", re.DOTALL)
 
 
 def is_event_stream(headers: Headers) -> bool:
@@ -34,6 +34,20 @@ def first_event(body: bytes) -> bytes | None:
     return next((event for event in events if event.strip() and not event.startswith(b":")), None)
 
 
+def without_usage_events(events: bytes) -> bytes:
+    """Whole events without those that only report usage: for a client that did not ask for it."""
+    if b'"usage"' not in events:
+        return events
+    return b"".join(event for event in EVENT.findall(events) if not _is_usage_only(event))
+
+
+def _is_usage_only(event: bytes) -> bool:
+    if b'"usage"' not in event or not event.startswith(b"data:"):
+        return False
+    data = _json(event[5:])
+    return isinstance(data, dict) and data.get("choices") == [] and isinstance(data.get("usage"), dict)
+
+
 class StreamObserver:
     """What was seen of a response while it passed: for accounting, never to change it."""
 
@@ -47,38 +61,75 @@ class StreamObserver:
         self.tail = b""
         self.events = 0
         self.outcome = "disconnected"
+        self._usage: tuple[int, int] | None = None
+        self._text_bytes = 0
 
     def saw(self, chunk: bytes) -> None:
-        """Bytes pass: keep the end, count the events, notice the last one."""
+        """Bytes pass: keep the end, count events and text, read usage, notice the last event."""
         self.events += chunk.count(b"data: ")
-        seam = self.tail[-LONGEST_LAST_LINE:] + chunk
+        seam = self.tail + chunk
         self.ended = self.ended or any(line in seam for line in self._last_lines)
-        self.tail = (self.tail + chunk)[-TAIL_BYTES:]
+        self.tail = seam[-LONGEST_LAST_LINE:]
+        for line in chunk.split(b"\n"):
+            if line.startswith(b"data:"):
+                self._read(line[5:])
 
     def usage(self) -> tuple[int, int] | None:
-        """(prompt, completion) tokens as the expert reported them; `None` where it did not."""
+        """(prompt, completion) tokens as the expert reported them last; `None` where it did not."""
         if not self.streamed:
-            return self._usage_in(self.tail)
-        for line in reversed(self.tail.split(b"\n")):
-            if line.startswith(b"data: {") and (usage := self._usage_in(line[6:])):
-                return usage
-        return None
+            return _usage_in(_json(self.tail), self._endpoint.usage_in, None)
+        return self._usage
 
     def tokens_counted(self) -> int:
         """Events that carried a token; 0 for a response that was no stream."""
         return max(0, self.events - self._endpoint.frames) if self.streamed else 0
 
-    def _usage_in(self, data: bytes) -> tuple[int, int] | None:
-        try:
-            event = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            return None
-        usage = _usage_block(event, self._endpoint.usage_in)
-        if usage is None:
-            return None
-        prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
-        completion = usage.get("completion_tokens", usage.get("output_tokens", 0))
-        return (prompt, completion) if isinstance(prompt, int) and isinstance(completion, int) else None
+    def most_tokens(self) -> int:
+        """The most completion tokens that the text seen can have: each has a byte or an event of its own."""
+        return max(self.tokens_counted(), self._text_bytes) if self.streamed else len(self.tail)
+
+    def _read(self, data: bytes) -> None:
+        event = _json(data)
+        if not isinstance(event, dict):
+            return
+        self._usage = _usage_in(event, self._endpoint.usage_in, self._usage)
+        self._text_bytes += _text_bytes(event.get("delta"))
+        choices = event.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                self._text_bytes += _text_bytes(choice.get("delta", choice.get("text")))
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _text_bytes(value: Any) -> int:
+    """Bytes of all texts in a delta."""
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "replace"))
+    if isinstance(value, dict):
+        return sum(_text_bytes(item) for item in value.values())
+    return sum(_text_bytes(item) for item in value) if isinstance(value, list) else 0
+
+
+def _usage_in(event: Any, usage_in: str | None, known: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Usage in a body or an event; what it leaves out stays as known."""
+    usage = _usage_block(event, usage_in)
+    if usage is None:
+        return known
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens", known and known[0]))
+    completion = usage.get("completion_tokens", usage.get("output_tokens", 0))
+    if not isinstance(prompt, int) or not isinstance(completion, int):
+        return known
+    if "input_tokens" in usage:
+        # Anthropic counts what its cache wrote and read beside the other input.
+        cached = (usage.get(name) for name in ("cache_creation_input_tokens", "cache_read_input_tokens"))
+        prompt += sum(number for number in cached if isinstance(number, int))
+    return prompt, completion
 
 
 def _usage_block(event: Any, usage_in: str | None) -> Mapping[str, Any] | None:

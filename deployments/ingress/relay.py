@@ -15,7 +15,13 @@ from starlette.types import Receive, Scope, Send
 from deployments.contracts.endpoints import Endpoint
 from deployments.contracts.errors import ErrorCode, ExpertError, envelope
 from deployments.contracts.protocols import HOP_HEADERS, ResponseStream
-from deployments.contracts.sse import DONE, StreamObserver, end_of_events, is_event_stream
+from deployments.contracts.sse import (
+    DONE,
+    StreamObserver,
+    end_of_events,
+    is_event_stream,
+    without_usage_events,
+)
 
 logger = logging.getLogger("ray.serve")
 
@@ -31,6 +37,7 @@ class Relay(Response):
     Args:
         left_s: seconds that are left for a stream to end.
         finished: is called once with what was seen, however the response ends.
+        hides_usage: whether a stream's usage was asked for the accounting alone.
     """
 
     def __init__(
@@ -41,7 +48,9 @@ class Relay(Response):
         endpoint: Endpoint,
         left_s: Callable[[], float],
         finished: Callable[[StreamObserver], None],
+        hides_usage: bool = False,
     ) -> None:
+        self._hides_usage = hides_usage
         self._stream = stream
         self._left_s = left_s
         self._endpoint = endpoint
@@ -82,9 +91,9 @@ class Relay(Response):
         held = self._stream.head.body
         try:
             async with asyncio.timeout(self._left_s()):
-                held = await _send_events(send, observer, held)
+                held = await self._send_events(send, observer, held)
                 async for chunk in self._stream.rest:
-                    held = await _send_events(send, observer, held + chunk)
+                    held = await self._send_events(send, observer, held + chunk)
         except ExpertError:
             await _break_off(send, observer, INTERRUPTED)
             return
@@ -103,6 +112,20 @@ class Relay(Response):
         observer.outcome = "complete"
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def _send_events(self, send: Send, observer: StreamObserver, held: bytes) -> bytes:
+        """Send all whole events of `held`; return the unfinished rest."""
+        end = end_of_events(held)
+        if len(held) - end > MOST_HELD_BYTES:
+            end = len(held)
+        if end:
+            events = held[:end]
+            observer.saw(events)
+            if self._hides_usage:
+                events = without_usage_events(events)
+            if events:
+                await send({"type": "http.response.body", "body": events, "more_body": True})
+        return held[end:]
+
 
 async def _break_off(send: Send, observer: StreamObserver, why: tuple[str, ErrorCode]) -> None:
     """Send an error event and end properly: after the first byte there is no second attempt."""
@@ -111,17 +134,6 @@ async def _break_off(send: Send, observer: StreamObserver, why: tuple[str, Error
     error = envelope(f"{message}; what came before this event is incomplete", "server_error", code)
     body = b"data: " + orjson.dumps(error) + b"\n\n" + DONE
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def _send_events(send: Send, observer: StreamObserver, held: bytes) -> bytes:
-    """Send all whole events of `held`; return the unfinished rest."""
-    end = end_of_events(held)
-    if len(held) - end > MOST_HELD_BYTES:
-        end = len(held)
-    if end:
-        observer.saw(held[:end])
-        await send({"type": "http.response.body", "body": held[:end], "more_body": True})
-    return held[end:]
 
 
 def _is_forwarded(name: bytes) -> bool:
