@@ -6,7 +6,7 @@ nor Ray, and changes nothing of what it observes.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,12 +16,14 @@ from deployments.contracts.errors import ApiError, ErrorCode
 from deployments.contracts.messages import NO_TRACE, TraceContext
 from deployments.contracts.requests import InferenceRequest
 from deployments.contracts.sse import StreamObserver
+from deployments.ingress import charges
+from deployments.ingress.charges import Charge
 from deployments.limits.keys import Caller, key_id
 from deployments.observability import metrics
 from deployments.observability.decision_record import AttemptRecord, DecisionRecord, RecordSink
 from deployments.observability.recent_answers import RecentAnswers
 from deployments.observability.tracing import Span, Tracer
-from deployments.upstream.attempts import OpenedResponse
+from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.registry import ExpertRegistry
 from router.experts import Price
 
@@ -113,6 +115,8 @@ class Account:
         self.caller: Caller | None = None
         self.request: InferenceRequest | None = None
         self.order: CallOrder | None = None
+        self.failed_attempts: list[Attempt] = []
+        """Filled by the dispatcher."""
 
     @property
     def call_order(self) -> CallOrder:
@@ -124,6 +128,10 @@ class Account:
         if self.order is None:
             raise RuntimeError("the model is not resolved yet")
         return self.order
+
+    @property
+    def _attempts(self) -> Sequence[Attempt]:
+        return self.failed_attempts if self._opened is None else self._opened.attempts
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -182,6 +190,20 @@ class Account:
         )
         return usage
 
+    def charge(self, observer: StreamObserver | None = None) -> Charge:
+        """What the request's key is charged.
+
+        Args:
+            observer: what was seen of the response; `None` where none was relayed.
+        """
+        if self.request is None:
+            return Charge()
+        prices = self._accounting.prices()
+        charge = charges.of_attempts(self.request, self.failed_attempts, prices)
+        if observer is None or self._opened is None:
+            return charge
+        return charge + charges.of_response(self.request, self._opened.expert, observer, prices)
+
     def _count_cost(self, expert: str, order: CallOrder, usage: Usage) -> None:
         view = order.views.get(expert)
         predicted = None if view is None else view.cost_usd
@@ -227,7 +249,7 @@ class Account:
             "code": code,
             "expert": expert,
             "reason": why,
-            "attempts": 0 if self._opened is None else len(self._opened.attempts),
+            "attempts": len(self._attempts),
             "key": None if self.caller is None else self.caller.id,
             "latency_s": round(seconds, 6),
         }
@@ -268,7 +290,7 @@ class Account:
             preferences=request.routing.model_dump(exclude_none=True, exclude={"experts", "exclude"}),
             attempts=tuple(
                 AttemptRecord(attempt.expert, attempt.outcome, round(attempt.seconds, 6))
-                for attempt in (() if opened is None else opened.attempts)
+                for attempt in self._attempts
             ),
             prompt_tokens=None if usage is None else usage.prompt,
             completion_tokens=None if usage is None else usage.completion,

@@ -5,7 +5,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,7 +15,7 @@ from deployments.config import IngressArgs
 from deployments.contracts.call_order import CallOrder
 from deployments.contracts.deadlines import Deadline
 from deployments.contracts.endpoints import ENDPOINTS
-from deployments.contracts.errors import ApiError, Unavailable
+from deployments.contracts.errors import ApiError, ErrorCode, NotAllowed, Unavailable
 from deployments.contracts.messages import TraceContext
 from deployments.contracts.protocols import Decider
 from deployments.contracts.requests import InferenceRequest, parse, parse_for_any_endpoint
@@ -95,13 +95,20 @@ class Generation:
 
         def finished(observer: StreamObserver) -> None:
             with release:
-                usage = account.ended(observer)
-                usd = self._accounting.cost_usd(opened.expert, usage)
-                reservation.settle(usage.prompt + usage.completion, usd or 0.0)
+                try:
+                    account.ended(observer)
+                finally:
+                    charge = account.charge(observer)
+                    reservation.settle(charge.tokens, charge.usd)
 
         response_headers = headers.of_response(account.call_order, opened, account.request_id)
         return Relay(
-            opened.stream, response_headers, endpoint=endpoint, left_s=deadline.left_s, finished=finished
+            opened.stream,
+            response_headers,
+            endpoint=endpoint,
+            left_s=deadline.left_s,
+            finished=finished,
+            hides_usage=account.request is not None and account.request.hides_usage,
         )
 
     async def _open(
@@ -118,7 +125,7 @@ class Generation:
         seconds = parsed.routing.timeout_s or headers.read_timeout_s(request)
         deadline = self._deadline(seconds, account.started)
         reservation = await self._reserve(caller, parsed)
-        undo.callback(reservation.settle, 0, 0.0)
+        undo.callback(_settle, reservation, account)
         with account.stage("admit"):
             await acquire_within(deadline, (self._queue,), parsed.routing.priority)
         undo.callback(self._queue.release)
@@ -133,6 +140,7 @@ class Generation:
             headers.forwarded(request, account.request_id, account.span.context),
             deadline,
             max_attempts=MAX_ATTEMPTS.get(headers.retries(request), 1),
+            failed=account.failed_attempts,
         )
         undo.callback(opened.slot.release)
         account.responded(opened, dispatched)
@@ -189,7 +197,7 @@ class Generation:
                 self._registry,
                 self._router,
                 deadline_s=self._args.router_deadline_ms / 1000,
-                allowed=None if caller is None else caller.experts,
+                allowed=None if caller is None else self._allowed(caller, parsed.model),
                 preset=None if caller is None else caller.preset,
                 trace=trace,
             )
@@ -200,6 +208,36 @@ class Generation:
             metrics.static_rankings.labels(order.cause).inc()
         return order
 
+    def _allowed(self, caller: Caller, model: str) -> Collection[str] | None:
+        """The experts that a key may use; `None` for all. A budget in US$ needs their prices.
+
+        Raises:
+            NotAllowed: the named expert has no price.
+            Unavailable: no price is known yet.
+        """
+        if caller.limits.usd_per_day is None:
+            return caller.experts
+        policy = self._registry.policy
+        if policy is None:
+            raise Unavailable(
+                "the key has a budget, and prices are not known before the router responds",
+                ErrorCode.STARTING,
+            )
+        if model in self._registry.experts and model not in policy.prices:
+            raise NotAllowed(
+                f"the key has a budget (usd_per_day), and the model {model!r} has no price",
+                ErrorCode.MODEL_NOT_ALLOWED,
+                "model",
+            )
+        experts = self._registry.experts if caller.experts is None else caller.experts
+        return {name for name in experts if name in policy.prices}
+
     def _deadline(self, seconds: float | None, started: float) -> Deadline:
         limit_s = self._args.request_timeout_s
         return Deadline(min(seconds or limit_s, limit_s), self._clock, started)
+
+
+def _settle(reservation: Reservation, account: Account) -> None:
+    """Charge a request without a response for the attempts that failed, or were left."""
+    charge = account.charge()
+    reservation.settle(charge.tokens, charge.usd)

@@ -73,8 +73,8 @@ class Relay(Response):
         try:
             await send({"type": "http.response.start", "status": head.status, "headers": headers})
             if complete:
+                observer.tail = head.body  # before it is sent: the client may leave meanwhile
                 await send({"type": "http.response.body", "body": head.body})
-                observer.tail = head.body
                 observer.outcome = "complete"
             else:
                 await self._relay_stream(send, observer)

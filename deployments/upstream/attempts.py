@@ -14,6 +14,13 @@ class Attempt:
     outcome: str
     """`answered`, or the kind of failure."""
     seconds: float
+    began: bool = False
+    """Whether a 2xx response had begun."""
+
+    @property
+    def may_have_completed(self) -> bool:
+        """Whether the expert may have made completion tokens, though no usage of it is known."""
+        return self.began or self.outcome in {"timeout", "cancelled"}
 
 
 @dataclass(slots=True)

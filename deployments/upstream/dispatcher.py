@@ -3,9 +3,10 @@
 Knows nothing of HTTP clients: it returns an opened response, or raises the error for the client.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from deployments.contracts.call_order import STARTING_RETRY_S, CallOrder
 from deployments.contracts.deadlines import Deadline
@@ -58,6 +59,7 @@ class Dispatcher:
         deadline: Deadline,
         *,
         max_attempts: int | None = None,
+        failed: list[Attempt] | None = None,
     ) -> OpenedResponse:
         """Open the first 2xx response that the experts of a ranking give.
 
@@ -67,6 +69,7 @@ class Dispatcher:
             headers: request headers for the expert.
             deadline: the request's deadline, until its first byte.
             max_attempts: experts that may be called; `None` for all of the ranking.
+            failed: gets each attempt that ended without a response to relay, however this call ends.
 
         Raises:
             ApiError: an expert rejected the request itself (its 4xx, in our envelope), or none
@@ -76,7 +79,8 @@ class Dispatcher:
         experts = self._registry.experts
         ranking = order.ranking if order.fallback else order.ranking[:1]
         candidates = [experts[name] for name in ranking if name in experts]
-        call = _Call(request, order, headers, deadline, candidates, max_attempts)
+        attempts = [] if failed is None else failed
+        call = _Call(request, order, headers, deadline, candidates, max_attempts, attempts)
         full: list[Expert] = []
         for position, expert in enumerate(candidates):
             if call.is_over():
@@ -104,6 +108,7 @@ class Dispatcher:
     async def _call_within_slot(self, expert: Expert, call: "_Call", *, alone: bool) -> OpenedResponse | None:
         """Call one expert of which a slot is held; `None` if the next may be called."""
         started = self._clock()
+        call.began = False
         left_s = call.deadline.left_s()
         unhurried = alone or call.is_last_attempt() or expert.state.is_cold
         limit_s = left_s if unhurried else min(left_s, self._timeout_s(expert, call.request))
@@ -113,13 +118,16 @@ class Dispatcher:
             stream = await self._attempt(expert, call, limit_s, connect_s)
         except ExpertError as error:
             call.last_error = error
-            call.attempts.append(self._record(expert, _outcome(error), started))
+            call.attempts.append(self._record(expert, _outcome(error), started, began=call.began))
         except ApiError as error:
             if not fits_elsewhere(error) or not call.order.fallback:
                 raise
             # For instance, its context window is smaller than estimated: as good as ineligible.
             call.last_error = error
             call.attempts.append(self._record(expert, "ineligible", started))
+        except asyncio.CancelledError:
+            call.attempts.append(self._record(expert, "cancelled", started, began=call.began))
+            raise
         else:
             attempt = self._record(expert, "answered", started)
             attempts = (*call.attempts, attempt)
@@ -145,6 +153,7 @@ class Dispatcher:
             left_s = limit_s - (self._clock() - started)
             if not 200 <= stream.head.status < 300:
                 raise await error_of(name, stream, left_s)
+            call.began = True
             if request.stream:
                 await read_first_event(name, stream, left_s)
             else:
@@ -157,8 +166,8 @@ class Dispatcher:
         expert.latency.observe(_form(request), self._clock() - started, stream.connected_s)
         return stream
 
-    def _record(self, expert: Expert, outcome: str, started: float) -> Attempt:
-        attempt = Attempt(expert.name, outcome, self._clock() - started)
+    def _record(self, expert: Expert, outcome: str, started: float, *, began: bool = False) -> Attempt:
+        attempt = Attempt(expert.name, outcome, self._clock() - started, began)
         self._observe(attempt)
         return attempt
 
@@ -173,7 +182,9 @@ class _Call:
     deadline: Deadline
     candidates: Sequence[Expert]
     max_attempts: int | None
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt]
+    began: bool = False
+    """Whether the current attempt's 2xx response has begun."""
     last_error: ExpertError | ApiError | None = None
 
     def is_over(self) -> bool:

@@ -52,9 +52,10 @@ class FakeExpert:
         parts = self.parts or [answer(self.model)]
         if isinstance(parts[0], BaseException):
             raise parts[0]
-        if callable(parts[0]):
-            await parts[0]()
-        first = parts[0] if isinstance(parts[0], bytes) else b""
+        made = parts[0]() if callable(parts[0]) else parts[0]
+        if not isinstance(made, bytes):
+            await made
+        first = made if isinstance(made, bytes) else b""
         return ResponseStream(
             Head(self.status, tuple(self.headers), first, complete=len(parts) == 1), self._rest(parts[1:])
         )
@@ -65,7 +66,11 @@ class FakeExpert:
                 if isinstance(part, BaseException):
                     raise part
                 await asyncio.sleep(0)
-                yield part
+                made = part() if callable(part) else part
+                if isinstance(made, bytes):
+                    yield made
+                else:
+                    await made
         finally:
             self.closed += 1
 
