@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from starlette.applications import Starlette
@@ -16,7 +16,7 @@ from deployments.ingress.access import Access
 from deployments.ingress.api import Api
 from deployments.ingress.configuration import ConfigRejectedError, last_config, may_replace, validated
 from deployments.ingress.configured_keys import ConfiguredKeys
-from deployments.last_good import LastGood, SavedConfig
+from deployments.last_good import LastGood
 from deployments.limits.keys import KeyRing
 from deployments.limits.ledger_client import LedgerClient
 from deployments.limits.ray_ledger import LedgerHandle
@@ -33,8 +33,10 @@ from deployments.upstream.serve_client import expert_client
 
 logger = logging.getLogger("ray.serve")
 
-STATE_TIMEOUT_S = 10.0
-"""What the file of the last valid configuration may take: its folder may be shared, and hang."""
+T = TypeVar("T")
+
+FILES_TIMEOUT_S = 30.0
+"""Bound of each reading and writing of files at a configuration: a shared folder may hang."""
 
 
 def ledger_client(counts: Path) -> LedgerClient:
@@ -68,7 +70,7 @@ class Ingress:
         self._args = args
         self._router = RouterClient(router)
         self._last_good = LastGood(replica_path) if last_good is None else last_good
-        self._state = BlockingCalls("state")
+        self._files = BlockingCalls("files")
         self._applications = applications
         self._access = Access()
         self._keys = ConfiguredKeys(self._access, ledger_client)
@@ -92,7 +94,7 @@ class Ingress:
         Raises:
             ValueError: there is no valid one yet, so this replica could serve nothing.
         """
-        last = None if self._api is not None else last_config(await self._load())
+        last = None if self._api is not None else last_config(await self._off_loop(self._last_good.load))
         keys_before = self._keys.settings if last is None else last.config.keys
         config: IngressConfig | None = None
         ring: KeyRing | None = None
@@ -118,18 +120,18 @@ class Ingress:
             return
         await self._put_into_effect(config, ring)
         metrics.config_restored.labels("Ingress").set(0)
-        await self._save(user_config)
+        await self._off_loop(self._last_good.save, user_config)
 
     async def _put_into_effect(self, config: IngressConfig, ring: KeyRing | None) -> Api:
         replaced = self._log.apply(config.log)
         if replaced is not None:
-            await asyncio.to_thread(replaced.stop)
+            await self._off_loop(replaced.stop)
         await self._keys.apply(config.keys, ring)
         if self._api is not None:
             self._api.apply(config)
             return self._api
         if config.log is not None:
-            await asyncio.to_thread(_restore, self._recent, config.log)
+            await self._off_loop(_restore, self._recent, config.log)
         self._api = Api(
             self._args,
             config,
@@ -146,18 +148,13 @@ class Ingress:
         self._tasks = [asyncio.create_task(discovery.run()), asyncio.create_task(self._keys.watch())]
         return self._api
 
-    async def _load(self) -> SavedConfig | None:
+    async def _off_loop(self, function: Callable[..., T], *args: Any) -> T | None:
+        """Read or write files; `None` where that takes too long, which the log reports."""
         try:
-            return await self._state.run(self._last_good.load, timeout_s=STATE_TIMEOUT_S)
+            return await self._files.run(function, *args, timeout_s=FILES_TIMEOUT_S)
         except TimeoutError:
-            logger.error("the saved configuration could not be read within %g s", STATE_TIMEOUT_S)
+            logger.error("%s took longer than %g s", function.__qualname__, FILES_TIMEOUT_S)
             return None
-
-    async def _save(self, user_config: Mapping[str, Any]) -> None:
-        try:
-            await self._state.run(self._last_good.save, user_config, timeout_s=STATE_TIMEOUT_S)
-        except TimeoutError:
-            logger.error("the configuration could not be saved within %g s", STATE_TIMEOUT_S)
 
     async def exposition(self) -> tuple[str, bytes]:
         """Return this replica's name and metrics."""

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
+from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.limits.ledger import Ledger
 from deployments.limits.messages import SyncRequest, SyncResponse
 from router.files import write_atomically
@@ -79,13 +80,14 @@ class LedgerHandle:
     def __init__(self, snapshot: str) -> None:
         self._snapshot = snapshot
         self._actor: Any = None
+        self._starts = BlockingCalls("ledger")
 
     async def sync(self, call: SyncRequest, timeout_s: float) -> SyncResponse:
         """Make one call; see `LedgerTransport.sync`."""
         try:
             async with asyncio.timeout(timeout_s):
                 if self._actor is None:
-                    self._actor = await asyncio.to_thread(self._start)
+                    self._actor = await self._starts.run(self._start, timeout_s=timeout_s)
                 response: SyncResponse = await self._actor.sync.remote(call)
         except ray.exceptions.ActorDiedError as error:
             self._actor = None

@@ -12,8 +12,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
+import ray
+import ray.exceptions
 from ray.serve import context
 
+from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.contracts.errors import ExpertError
 from deployments.contracts.messages import RouterState
 from deployments.contracts.protocols import ExpertClient
@@ -33,11 +36,14 @@ MAX_REASON = 400
 def applications() -> Mapping[str, Any]:
     """Read every application by name, as `GET /api/serve/applications/` shows it; blocks.
 
+    Calls the controller itself: Serve's client waits for it without any bound (Ray 2.60).
+
     Raises:
         RayServeException: there is no controller.
         RayError: it does not respond.
     """
-    known: Mapping[str, Any] = context._get_global_client().get_serve_details()["applications"]
+    details = context._get_global_client()._controller.get_serve_instance_details.remote()
+    known: Mapping[str, Any] = ray.get(details, timeout=STATUS_TIMEOUT_S)["applications"]
     return known
 
 
@@ -49,6 +55,7 @@ class Discovery:
         describe: requests the state of a router replica within so many seconds; raises `TimeoutError` or
             `ConnectionError`.
         applications: reads Serve's applications by name; may block.
+        timeout_s: bound of one reading of them.
     """
 
     def __init__(
@@ -56,14 +63,20 @@ class Discovery:
         registry: ExpertRegistry,
         describe: Callable[[float], Awaitable[RouterState]],
         applications: Callable[[], Mapping[str, Any]] = applications,
+        timeout_s: float = STATUS_TIMEOUT_S,
     ) -> None:
         self._registry, self._describe, self._applications = registry, describe, applications
+        self._timeout_s = timeout_s
+        self._controller = BlockingCalls("discovery")
 
     async def run(self) -> None:
         """Refresh every second, until cancelled; a failed refresh shows in `/ready` and is never fatal."""
         while True:
             try:
                 await self.refresh()
+            except (TimeoutError, ray.exceptions.RayError) as error:
+                why = type(error).__name__
+                logger.warning("Serve's controller does not respond (%s); the last view stays", why)
             except Exception:
                 logger.exception("refreshing the view of the graph failed; the last view stays")
             await asyncio.sleep(PERIOD_S)
@@ -76,7 +89,7 @@ class Discovery:
             self._registry.lose_router(f"the router does not respond ({type(error).__name__})")
         else:
             self._registry.update_router(state)
-        known = await asyncio.wait_for(asyncio.to_thread(self._applications), STATUS_TIMEOUT_S)
+        known = await self._controller.run(self._applications, timeout_s=self._timeout_s)
         stale: list[Expert] = []
         for expert in self._registry.experts.values():
             app = expert.target.app

@@ -13,6 +13,7 @@ from ray import serve
 from ray.serve import exceptions as serve_exceptions
 
 from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget
+from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.contracts.deadlines import own_task_is_cancelled, within
 from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
 from deployments.contracts.messages import Headers
@@ -36,6 +37,7 @@ class ServeExpert:
         self.model = name
         self._app = app
         self._handle: Any = None
+        self._lookups = BlockingCalls("handle-of-expert")
 
     async def open(
         self,
@@ -106,8 +108,7 @@ class ServeExpert:
         """
         if self._handle is None:
             try:
-                lookup = asyncio.to_thread(serve.get_deployment_handle, EXPERT_DEPLOYMENT, self._app)
-                handle = await within(timeout_s, lookup)
+                return await self._lookups.run(self._make_handle, timeout_s=timeout_s)
             except TimeoutError as error:
                 raise ExpertTimeout(self.model, "Serve's controller does not respond") from error
             except (
@@ -117,6 +118,11 @@ class ServeExpert:
                 KeyError,  # the application is there, its deployment not yet
             ) as error:
                 raise ExpertUnavailable(self.model, f"application {self._app!r} is not deployed") from error
+        return self._handle
+
+    def _make_handle(self) -> Any:
+        if self._handle is None:
+            handle = serve.get_deployment_handle(EXPERT_DEPLOYMENT, self._app)
             self._handle = handle.options(method_name="http", stream=True, **PICKLED)
         return self._handle
 

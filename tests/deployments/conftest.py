@@ -1,5 +1,6 @@
 """What tests of the graph's parts share."""
 
+import threading
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -19,3 +20,11 @@ async def harness() -> AsyncIterator[IngressHarness]:
 def graph() -> Iterator[Graph]:
     with serving() as served:
         yield served
+
+
+@pytest.fixture
+def hang() -> Iterator[threading.Event]:
+    """What a hanging call waits for; set at the end, so that its thread ends."""
+    event = threading.Event()
+    yield event
+    event.set()

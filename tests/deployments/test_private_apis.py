@@ -25,7 +25,7 @@ SOURCES = (*SERVE_SCHEMAS.values(), *ENGINE_ARGUMENTS, ACCELERATORS)
 SIGNATURES = [
     # upstream/discovery.py
     ("ray.serve.context:_get_global_client", ["raise_if_no_controller_running"]),
-    ("ray.serve._private.client:ServeControllerClient.get_serve_details", ["self"]),
+    ("ray.serve._private.controller:ServeController.get_serve_instance_details", ["self", "source"]),
     # upstream/serve_client.py
     ("ray.serve.handle:DeploymentResponseGenerator._fetch_future_result_async", ["self"]),
     ("ray.serve:get_deployment_handle", ["deployment_name", "app_name"]),
@@ -71,6 +71,12 @@ def test_the_signature_is_the_one_that_is_called(path: str, parameters: list[str
         found = found[: len(parameters)]  # private parameters with defaults follow
 
     assert found == parameters
+
+
+def test_serves_client_still_has_the_controller_that_is_called() -> None:
+    client = resolve("ray.serve._private.client:ServeControllerClient")
+
+    assert "self._controller.get_serve_instance_details.remote()" in inspect.getsource(client)
 
 
 def test_coroutines_are_still_awaited() -> None:

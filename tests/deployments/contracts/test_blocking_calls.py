@@ -2,19 +2,10 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from deployments.contracts.blocking_calls import BlockingCalls
-
-
-@pytest.fixture
-def hang() -> Iterator[threading.Event]:
-    """What a hanging call waits for; set at the end, so that its thread ends."""
-    event = threading.Event()
-    yield event
-    event.set()
 
 
 async def test_a_call_returns_its_result_and_raises_its_error() -> None:

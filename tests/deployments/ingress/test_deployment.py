@@ -1,6 +1,7 @@
 """The ingress' deployment class, in process: which configuration is in effect, after any order of events."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 
 from deployments.config import IngressArgs
 from deployments.contracts.messages import RouterState
+from deployments.ingress import configured_keys
 from deployments.ingress.deployment import Ingress
 from deployments.last_good import LastGood
 from deployments.limits.keys import KeyFile, KeyRecord, new_key, write_keys
 from deployments.limits.ledger_client import LedgerClient
 from deployments.limits.messages import SyncRequest, SyncResponse
+from deployments.upstream import discovery
 
 GOOD = {"experts": {"small": {"app": "expert-small"}}}
 BAD = {"experts": {"small": {"app": "expert-small", "url": "http://x/v1"}}}
@@ -198,3 +201,24 @@ async def test_a_key_file_that_comes_late_is_waited_for(replicas: Replicas) -> N
 
     assert (before, await models(ingress, key)) == (503, 200)
     assert not await why_not_ready(ingress, "ingress")
+
+
+async def test_a_hanging_controller_delays_no_revocation(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch, hang: threading.Event
+) -> None:
+    monkeypatch.setattr(configured_keys, "PERIOD_S", 0.01)
+    monkeypatch.setattr(discovery, "PERIOD_S", 0.01)
+    key, record = new_key("team")
+    ingress = replicas.start(applications=lambda: {"hung": hang.wait()})
+    await ingress.reconfigure({**GOOD, "keys": replicas.key_file("keys.json", record)})
+    hung = [asyncio.get_running_loop().run_in_executor(None, hang.wait) for _ in range(64)]
+    before = await models(ingress, key)
+    replicas.key_file("keys.json")
+    for _ in range(500):
+        await asyncio.sleep(0.01)
+        if (after := await models(ingress, key)) != 200:
+            break
+    hang.set()
+    await asyncio.gather(*hung)
+
+    assert (before, after) == (200, 401)

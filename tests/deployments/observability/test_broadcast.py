@@ -1,6 +1,7 @@
 """Broadcasts: the other replicas are reported although one hangs, is dead or is gone."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -145,3 +146,39 @@ async def test_recall_says_whether_all_responded(answers: tuple[Any, ...], known
 
     assert await replicas(handles).recall("id") == known
     assert handles["Ingress", "app"].asked == [("recall", "id")]
+
+
+@pytest.mark.parametrize("hanging", [("Ingress", "app"), ("Expert", "expert-a")])
+async def test_a_hanging_lookup_hides_no_other_metrics(
+    hanging: tuple[str, str], hang: threading.Event
+) -> None:
+    def handle_for(deployment: str, app: str) -> FakeHandle:
+        if (deployment, app) == hanging:
+            hang.wait()
+        return FakeHandle()
+
+    made = Replicas(
+        lambda: ("app#Ingress#1", b"own 1\n"),
+        FakeHandle(("app#Router#1", b"own 3\n")),
+        lambda: {"a": "expert-a"},
+        here=lambda: ("Ingress", "app"),
+        handle_for=handle_for,
+        scrape_s=0.05,
+    )
+    text = (await asyncio.wait_for(made.metrics(), 5)).decode()
+
+    assert [line[-1] for line in text.splitlines()] == ["1", "3"]
+
+
+async def test_recall_does_not_wait_for_a_hanging_lookup(hang: threading.Event) -> None:
+    made = Replicas(
+        lambda: ("app#Ingress#1", b"own 1\n"),
+        FakeHandle(),
+        dict,
+        here=lambda: ("Ingress", "app"),
+        handle_for=lambda *_: hang.wait(),
+        recall_s=0.05,
+    )
+    known = await asyncio.wait_for(made.recall("id"), 5)
+
+    assert known == (None, False)

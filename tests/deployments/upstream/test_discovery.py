@@ -1,6 +1,7 @@
 """What the controller says of an expert's application becomes what the ingress knows of the expert."""
 
 import asyncio
+import threading
 from typing import Any
 
 import orjson
@@ -150,3 +151,26 @@ async def test_an_expert_at_a_url_is_ready_without_an_application() -> None:
     await discovery(registry).refresh()
 
     assert registry.experts["a"].state.why_not_ready is None
+
+
+async def test_a_hanging_controller_has_one_call_at_a_time(hang: threading.Event) -> None:
+    begun = []
+
+    def hangs() -> dict[str, Any]:
+        begun.append(1)
+        hang.wait()
+        return {"a": application("RUNNING", "RUNNING")}
+
+    async def describe(_timeout_s: float) -> RouterState:
+        return STATE
+
+    registry = registry_of(FakeExpert("a", models(512)))
+    found = Discovery(registry, describe, hangs, timeout_s=0.02)
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            await found.refresh()
+    assert len(begun) == 1
+    hang.set()
+    await Discovery(registry, describe, hangs, timeout_s=5).refresh()
+
+    assert registry.experts["a"].state.running == 1
