@@ -164,6 +164,10 @@ class Account:
             metrics.refused.labels(error.code).inc()
         self._close(str(error.status), code=error.code)
 
+    def completed(self, status: int) -> None:
+        """Close after a response that no expert gave."""
+        self._close(str(status))
+
     def disconnected(self) -> None:
         """Close because the client disconnected before any byte."""
         self._close("disconnected")

@@ -24,6 +24,7 @@ from deployments.ingress.error_handlers import HANDLERS
 from deployments.ingress.feedback import AskOthers, Feedback
 from deployments.ingress.gauges import set_gauges
 from deployments.ingress.generation import Generation
+from deployments.ingress.limited import LimitedEndpoints
 from deployments.limits.admission import AdmissionQueue
 from deployments.observability import metrics
 from deployments.observability.decision_record import NoRecords, RecordSink
@@ -81,6 +82,7 @@ class Api:
         accounting = Accounting(
             self.registry, records, recent, NoTracer() if tracer is None else tracer, clock
         )
+        limited = LimitedEndpoints(args, queue=self.queue, accounting=accounting, access=self._access)
         generation = Generation(
             args,
             self.registry,
@@ -89,9 +91,10 @@ class Api:
             dispatcher=Dispatcher(self.registry, clock=clock, observe=_count_attempt),
             accounting=accounting,
             access=self._access,
+            limited=limited,
             clock=clock,
         )
-        feedback = Feedback(self._access, records, recent, ask_others, upload_timeout_s=args.upload_timeout_s)
+        feedback = Feedback(limited, records, recent, ask_others)
         gather = gather_metrics or self._own_metrics
         caller = self._access.caller
         dashboard = DashboardRoutes(

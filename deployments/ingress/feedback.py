@@ -15,9 +15,8 @@ from starlette.responses import Response
 
 from deployments.contracts.errors import ErrorCode, NotFound, Unavailable
 from deployments.contracts.validation import bad_request, json_object
-from deployments.ingress.access import Access
-from deployments.ingress.body import read_body
-from deployments.ingress.headers import request_id
+from deployments.ingress.accounting import Account
+from deployments.ingress.limited import LimitedEndpoints
 from deployments.limits.keys import NO_KEY, key_id
 from deployments.observability import metrics
 from deployments.observability.decision_record import FeedbackRecord, RecordSink
@@ -62,34 +61,34 @@ class Feedback:
     """Handler of ratings.
 
     Args:
-        access: returns the key of a request.
+        limited: serves requests within the limits of their keys.
         records: gets each rating.
         recent: this replica's responses.
         ask_others: finds responses of other replicas; `None` where there are none.
-        upload_timeout_s: time for the body to arrive.
         now: seconds since 1970.
     """
 
     def __init__(
         self,
-        access: Access,
+        limited: LimitedEndpoints,
         records: RecordSink,
         recent: RecentAnswers,
         ask_others: AskOthers | None,
         *,
-        upload_timeout_s: float,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._access, self._records, self._recent = access, records, recent
+        self._limited, self._records, self._recent = limited, records, recent
         self._ask_others = ask_others
-        self._upload_timeout_s = upload_timeout_s
         self._now = now
         self._lookups = asyncio.Semaphore(MOST_LOOKUPS)
 
     async def rate(self, request: Request) -> Response:
         """204; 404 for a request that is unknown, or came with another key."""
-        key = key_id(self._access.caller(request))
-        rating = parse_rating(await read_body(request, MOST_BYTES, self._upload_timeout_s))
+        return await self._limited.serve(request, "feedback", MOST_BYTES, self._rate)
+
+    async def _rate(self, raw: bytes, account: Account) -> Response:
+        key = key_id(account.caller)
+        rating = parse_rating(raw)
         origin = self._recent.recall(rating.request_id) or await self._find(rating.request_id)
         if origin is None or origin.key != key:
             raise NotFound(
@@ -109,7 +108,7 @@ class Feedback:
                 key=None if key == NO_KEY else key,
             )
         )
-        return Response(status_code=204, headers={"x-request-id": request_id(request)})
+        return Response(status_code=204)
 
     async def _find(self, id_: str) -> AnswerOrigin | None:
         if self._ask_others is None:

@@ -24,6 +24,7 @@ from deployments.ingress import headers
 from deployments.ingress.access import Access
 from deployments.ingress.accounting import Account, Accounting
 from deployments.ingress.body import read_body
+from deployments.ingress.limited import LimitedEndpoints
 from deployments.ingress.relay import Relay
 from deployments.ingress.resolution import resolve_model
 from deployments.limits.admission import AdmissionQueue, acquire_within
@@ -49,6 +50,7 @@ class Generation:
         dispatcher: calls the experts.
         accounting: opens an account for each request.
         access: keys and their limits.
+        limited: serves `/v1/route`.
         clock: monotonic seconds.
     """
 
@@ -62,6 +64,7 @@ class Generation:
         dispatcher: Dispatcher,
         accounting: Accounting,
         access: Access,
+        limited: LimitedEndpoints,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._args = args
@@ -71,6 +74,7 @@ class Generation:
         self._dispatcher = dispatcher
         self._accounting = accounting
         self._access = access
+        self._limited = limited
         self._clock = clock
 
     async def generate(self, request: Request) -> Response:
@@ -148,9 +152,11 @@ class Generation:
 
     async def route(self, request: Request) -> Response:
         """Return the decision for a body without acting on it."""
-        caller = self._access.caller(request)
-        parsed = parse_for_any_endpoint(await self._body(request), max_messages=self._max_messages)
-        order = await self._resolve(parsed, caller, headers.trace_context(request))
+        return await self._limited.serve(request, "route", self._args.max_body_bytes, self._route)
+
+    async def _route(self, raw: bytes, account: Account) -> Response:
+        parsed = parse_for_any_endpoint(raw, max_messages=self._max_messages)
+        order = await self._resolve(parsed, account.caller, account.span.context)
         sentences = order.sentences()
         experts = {
             name: {
@@ -172,7 +178,7 @@ class Generation:
             "reason": order.reason_for(order.ranking[0]),
             "experts": experts,
         }
-        return JSONResponse(body, headers={"x-request-id": headers.request_id(request)})
+        return JSONResponse(body)
 
     @property
     def _max_messages(self) -> int:

@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from deployments.limits.keys import KeyFile, KeyLimits, KeyRing, new_key, write_keys
 from deployments.limits.ledger import Ledger
 from deployments.limits.ledger_client import LedgerClient
 from deployments.limits.messages import SyncRequest, SyncResponse
+from deployments.observability import metrics
 from tests.deployments.harness import CHAT, HELLO, IngressHarness
 
 
@@ -91,3 +94,24 @@ async def test_a_limit_is_charged_with_real_usage_not_the_reserved_one(
     statuses = [(await harness.ask(headers)).status_code for _ in range(5)]
 
     assert statuses == [200] * 5
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [("/v1/route", "route", HELLO), ("/v1/feedback", "feedback", {"request_id": "x", "quality": 1})],
+)
+async def test_requests_without_an_expert_are_limited_admitted_and_counted(
+    harness: IngressHarness, tmp_path: Path, path: str, kind: str, body: dict[str, Any]
+) -> None:
+    headers = bearer(with_keys(harness, tmp_path, limits=KeyLimits(requests_per_minute=2)))
+    before = metrics.requests.labels(kind, "429")._value.get()
+    harness.api.queue.resize(0, max_queued=0, max_wait_s=0.0)
+    full = await harness.http.post(path, json=body, headers=headers)
+    harness.api.queue.resize(1, max_queued=0, max_wait_s=0.0)
+    answered = [(await harness.http.post(path, json=body, headers=headers)).status_code for _ in range(3)]
+
+    assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
+    assert answered[0] in {200, 404}
+    assert answered[1:] == [answered[0], 429]
+    assert metrics.requests.labels(kind, "429")._value.get() == before + 2
+    assert harness.api.queue.held == 0

@@ -1,0 +1,67 @@
+"""Endpoints that call no expert: key, limits, admission and metrics as for all others."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from deployments.config import IngressArgs
+from deployments.contracts.deadlines import Deadline
+from deployments.contracts.errors import ApiError
+from deployments.ingress import headers
+from deployments.ingress.access import Access
+from deployments.ingress.accounting import Account, Accounting
+from deployments.ingress.body import read_body
+from deployments.limits.admission import AdmissionQueue, acquire_within
+
+Handler = Callable[[bytes, Account], Awaitable[Response]]
+"""Makes the response from a body and the request's account, which has the caller."""
+
+
+class LimitedEndpoints:
+    """Serves requests that cost no tokens within the limits of their keys and of this replica.
+
+    Args:
+        args: deadlines of a request and of its body.
+        queue: admission to this replica.
+        accounting: opens an account for each request.
+        access: keys and their limits.
+    """
+
+    def __init__(
+        self, args: IngressArgs, *, queue: AdmissionQueue, accounting: Accounting, access: Access
+    ) -> None:
+        self._args, self._queue, self._accounting, self._access = args, queue, accounting, access
+
+    async def serve(self, request: Request, kind: str, max_bytes: int, handler: Handler) -> Response:
+        """Return a handler's response, counted as one request of its key.
+
+        Raises:
+            ApiError: no key, a limit, a full queue, or the handler's own.
+        """
+        account = self._accounting.open(headers.request_id(request), kind, headers.trace_context(request))
+        try:
+            with ExitStack() as held:
+                account.caller = caller = self._access.caller(request)
+                self._queue.reject_early()
+                body = await read_body(request, max_bytes, self._args.upload_timeout_s)
+                reservation = await self._access.reserve(caller, 0, 0.0)
+                held.callback(reservation.settle, 0, 0.0)
+                deadline = Deadline(self._args.request_timeout_s, self._accounting.clock, account.started)
+                await acquire_within(deadline, (self._queue,), "interactive")
+                held.callback(self._queue.release)
+                response = await handler(body, account)
+        except ApiError as error:
+            account.rejected(error)
+            raise
+        except (asyncio.CancelledError, ClientDisconnect):
+            account.disconnected()
+            raise
+        except Exception:
+            account.failed()
+            raise
+        account.completed(response.status_code)
+        response.headers["x-request-id"] = account.request_id
+        return response
