@@ -13,6 +13,9 @@ from cluster.packing import BUILD_APP
 DEFAULT_REQUEST_TIMEOUT_S = 600.0
 """Of `args.ingress.request_timeout_s`."""
 
+LAST_BYTES_S = 30.0
+"""From a request's deadline until its error response has reached the client."""
+
 
 def is_exposed(host: object) -> bool:
     """Whether a listener at this address can be reached from other machines."""
@@ -46,6 +49,14 @@ def request_timeout_s(config: Mapping[str, Any]) -> float:
     seconds = args.get("request_timeout_s", DEFAULT_REQUEST_TIMEOUT_S)
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     return float(seconds) if is_number and math.isfinite(seconds) else DEFAULT_REQUEST_TIMEOUT_S
+
+
+def longest_response_s(config: Mapping[str, Any]) -> int:
+    """Return how long a connection may be in use: nothing may end it earlier on purpose.
+
+    HAProxy's hard stop, the grace of replicas and pods, and the deletion of an old cluster follow from it.
+    """
+    return math.ceil(request_timeout_s(config) + LAST_BYTES_S)
 
 
 def _application(config: Mapping[str, Any]) -> Mapping[str, Any]:

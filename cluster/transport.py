@@ -7,6 +7,8 @@ HAPROXY = Path(__file__).with_name("haproxy")
 """Starts the bundled HAProxy without splice(); see the file for the reason."""
 AUTH_MODE = "RAY_AUTH_MODE"
 """Whether Ray requires its token; KubeRay sets it itself."""
+HARD_STOP = "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"
+"""Seconds after which a replaced HAProxy ends the streams that are still open."""
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 """Names the middleware around Serve's own HTTP server, needed in both transports."""
 

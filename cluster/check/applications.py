@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from cluster.check.expert import check_expert
 from cluster.check.finding import Finding
 from cluster.check.schema import model_errors, unknown_keys
-from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED
+from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED, DEFAULT_GRACE_S
 from deployments.config import EXPERT_DEPLOYMENT, AppArgs, ExpertArgs
 from deployments.simulated.args import SimulatedArgs
 
@@ -33,8 +33,14 @@ REPLACES_ARGS = (
 )
 
 
-def check_application(app: Mapping[str, Any], where: str) -> Iterator[Finding]:
-    """Find the errors of one application; that of another project is only a warning."""
+def check_application(app: Mapping[str, Any], where: str, *, longest_s: float = 0) -> Iterator[Finding]:
+    """Find the errors of one application; that of another project is only a warning.
+
+    Args:
+        app: the application.
+        where: its name, for the keys of the findings.
+        longest_s: how long a response may take.
+    """
     yield from unknown_keys(app, "application", where)
     path = app.get("import_path", "")
     if path not in MODELS:
@@ -49,6 +55,7 @@ def check_application(app: Mapping[str, Any], where: str) -> Iterator[Finding]:
             "error", f"{where}.route_prefix", "must be null: clients reach an expert through the ingress only"
         )
     yield from _deployments(app.get("deployments") or [], where, is_expert=is_expert)
+    yield from _graces(app, where, longest_s)
     if path == BUILD_EXPERT:
         yield from check_expert(app.get("args") or {}, where)
 
@@ -69,6 +76,20 @@ def _deployments(deployments: list[Mapping[str, Any]], where: str, *, is_expert:
         yield Finding(
             level, f"{where}.deployments", f"{name} is missing: Serve's defaults (5 requests at once) apply"
         )
+
+
+def _graces(app: Mapping[str, Any], where: str, longest_s: float) -> Iterator[Finding]:
+    """Find the replicas that would be ended in the middle of a response that may still run."""
+    for deployment in app.get("deployments") or []:
+        grace = deployment.get("graceful_shutdown_timeout_s", DEFAULT_GRACE_S)
+        is_number = isinstance(grace, int | float) and not isinstance(grace, bool)
+        if deployment.get("name") != "Router" and is_number and grace < longest_s:
+            message = (
+                f"{grace:g} s is below request_timeout_s {longest_s:g}: a replica that stops cuts the "
+                "responses that take longer"
+            )
+            key = f"{where}.deployments[{deployment.get('name')}].graceful_shutdown_timeout_s"
+            yield Finding("warning", key, message)
 
 
 def _options(deployment: Mapping[str, Any], key: str, *, is_expert: bool) -> Iterator[Finding]:

@@ -20,8 +20,9 @@ from cluster.check.manifest import check_manifest
 from cluster.check.nodes import DASHBOARD, check_fit, cluster_nodes
 from cluster.check.references import check_references
 from cluster.check.schema import unknown_keys
-from cluster.ingress import is_exposed, key_file
+from cluster.ingress import is_exposed, key_file, longest_response_s, request_timeout_s
 from cluster.packing import BUILD_EXPERT, demands
+from cluster.transport import HARD_STOP, transport_flags
 
 
 def check_file(
@@ -71,7 +72,15 @@ def _check(data: Mapping[str, Any], *, policy: bool) -> Iterator[Finding]:
         return
     yield from unread_sources(experts=any(app.get("import_path") == BUILD_EXPERT for app in applications))
     for index, app in enumerate(applications):
-        yield from check_application(app, f"applications[{index}]" if "name" not in app else f"{app['name']}")
+        where = f"applications[{index}]" if "name" not in app else f"{app['name']}"
+        yield from check_application(app, where, longest_s=request_timeout_s(data))
+    hard_stop = float(transport_flags()[HARD_STOP])
+    if longest_response_s(data) > hard_stop:
+        message = (
+            f"with 30 s more it exceeds {HARD_STOP}={hard_stop:g} of cluster/transport.env, after which "
+            "HAProxy cuts streams: raise it there for machines of your own; `make run` and `render` do"
+        )
+        yield Finding("warning", "args.ingress.request_timeout_s", message)
     if is_exposed(http.get("host")) and key_file(data) is None:
         message = f"is missing: everyone who reaches {http.get('host') or 'this machine'} can use the experts"
         yield Finding("warning", "Ingress.user_config.keys", message)

@@ -16,7 +16,9 @@ LABEL = "to-router/group"
 """A label of our own on every pod, because the name of a RayService's RayCluster is generated."""
 RAY_USER = 1000
 DRAIN_MARGIN_S = 45
-"""In addition to Serve's grace period: it takes 30 s to drain a node."""
+"""In addition to the longest response: it takes 30 s to drain a node."""
+STOP_MARGIN_S = 30
+"""From the end of the drain until Ray's processes have ended."""
 RECONNECT_S = "600"
 """Seconds that workers wait for a restarting head."""
 HEAD_PORTS = {
@@ -51,6 +53,8 @@ class Surroundings:
     port: int
     key_file: PurePosixPath | None
     """The file of API keys; `None` if every client is served."""
+    longest_response_s: int
+    """A pod that is deleted serves this long."""
 
 
 def head_group(settings: RenderSettings, flags: Mapping[str, str], port: int) -> dict[str, Any]:
@@ -73,12 +77,14 @@ def worker_group(
     container = _container("ray-worker", settings, {**WORKER_PORTS, "serve": around.port}, flags)
     container["env"].append({"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": RECONNECT_S})
     container["resources"] = sizes(group.cpus, group.memory_gib, group.gpus)
-    container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", "ray stop"]}}}
+    drain_s = max(math.ceil(group.grace_s), around.longest_response_s) + DRAIN_MARGIN_S
+    command = [f"{IMAGE_ROOT}/cluster/kuberay/drain", str(drain_s)]
+    container["lifecycle"] = {"preStop": {"exec": {"command": command}}}
     tolerations = list(group.pods.tolerations)
     if group.gpus and not any(t.get("key") == "nvidia.com/gpu" for t in tolerations):
         tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
     template = _template(group.name, container, settings, group.pods.shm_gib, group.pods.node_selector,
-                         tolerations, math.ceil(group.grace_s) + DRAIN_MARGIN_S)  # fmt: skip
+                         tolerations, drain_s + STOP_MARGIN_S)  # fmt: skip
     if "Ingress" in group.parts:
         _give_ingress(template["spec"], settings, around)
     if "Expert" in group.parts:

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from cluster.ingress import key_file
+from cluster.ingress import key_file, longest_response_s
 from cluster.kuberay.pods import (
+    DRAIN_MARGIN_S,
     IMAGE_ROOT,
     WORKER_PORTS,
     Surroundings,
@@ -24,7 +25,7 @@ from cluster.kuberay.pods import (
 from cluster.kuberay.settings import BadRenderSettings, RenderSettings
 from cluster.kuberay.worker_groups import worker_groups
 from cluster.packing import demands
-from cluster.transport import AUTH_MODE
+from cluster.transport import AUTH_MODE, HARD_STOP
 
 RAY_VERSION = "2.60.0"
 KEY_FILE = "/etc/to-router/keys/keys.json"
@@ -44,8 +45,10 @@ def render(
     groups = worker_groups(demands(config), settings)
     # `authOptions` makes the operator set the mode and the token of every pod.
     flags = {name: value for name, value in flags.items() if name != AUTH_MODE}
+    longest = longest_response_s(config)
+    flags[HARD_STOP] = str(longest)
     port = int((config.get("http_options") or {}).get("port", WORKER_PORTS["serve"]))
-    around = Surroundings(port=port, key_file=_key_file(config))
+    around = Surroundings(port=port, key_file=_key_file(config), longest_response_s=longest)
     service = {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -54,7 +57,8 @@ def render(
             "serveConfigV2": serve_config(config),
             # A change of pods builds a second cluster, waits for it, then switches over.
             "upgradeStrategy": {"type": "NewCluster"},
-            "rayClusterDeletionDelaySeconds": 120,
+            # The old one ends the requests that it has.
+            "rayClusterDeletionDelaySeconds": longest + DRAIN_MARGIN_S,
             "excludeHeadPodFromServeSvc": True,
             "rayClusterConfig": {
                 "rayVersion": _ray_version(),

@@ -14,16 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import yaml
 
 from cluster.check.config import check_file
+from cluster.ingress import longest_response_s
 from cluster.local.readiness import wait_until_ready
-from cluster.transport import AUTH_MODE, CALLBACK, HAPROXY, transport_flags
+from cluster.transport import AUTH_MODE, CALLBACK, HAPROXY, HARD_STOP, transport_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_WITHIN_S = 90.0
@@ -51,7 +53,9 @@ def with_port(config: Path, port: int | None, folder: Path, *, host: str | None 
     return changed, in_effect
 
 
-def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
+def environment(
+    port: int, folder: Path, *, fast: bool, config: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """Return the environment for `serve run`, with sockets and ports that differ between two runs."""
     env = {**os.environ, "TO_ROUTER_ROOT": os.environ.get("TO_ROUTER_ROOT", str(ROOT))}
     # Of this run only: an earlier run may have had another graph.
@@ -62,7 +66,7 @@ def environment(port: int, folder: Path, *, fast: bool) -> dict[str, str]:
     env.setdefault(AUTH_MODE, auth)  # explicit: the default of a cluster that Ray starts itself
     env[CALLBACK] = flags[CALLBACK]  # the middleware is needed around both transports
     if fast:
-        env |= flags
+        env |= {**flags, HARD_STOP: str(longest_response_s(config or {}))}
         # Serve keeps a stopping replica open for 30 s, until remote load balancers have removed it;
         # here there is one, on this machine, and it retries a connection that fails.
         env.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "3")
@@ -96,7 +100,7 @@ def serving(
         process = subprocess.Popen(
             [str(Path(sys.executable).parent / "serve"), "run", str(config)],
             cwd=ROOT,
-            env=environment(in_effect, folder, fast=fast),
+            env=environment(in_effect, folder, fast=fast, config=yaml.safe_load(config.read_text("utf-8"))),
             stdout=out,
             stderr=subprocess.STDOUT,
             # A process group of its own: Ctrl-C reaches it once, from us; a shell may ignore SIGINT for it.

@@ -29,6 +29,7 @@ def expert(name: str, **args: Any) -> dict[str, Any]:
             {
                 "name": "Expert",
                 "max_ongoing_requests": 64,
+                "graceful_shutdown_timeout_s": 600,
                 "autoscaling_config": {
                     "min_replicas": 1,
                     "max_replicas": 2,
@@ -51,6 +52,7 @@ def good() -> dict[str, Any]:
                 "name": "Ingress",
                 "num_replicas": 1,
                 "max_ongoing_requests": 10000,
+                "graceful_shutdown_timeout_s": 600,
                 "user_config": {"experts": {name: {"app": f"expert-{name}"} for name in EXPERTS}},
             },
             {

@@ -3,8 +3,11 @@
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
-from cluster.transport import CALLBACK, transport_flags
+from cluster.ingress import longest_response_s
+from cluster.local.run import environment
+from cluster.transport import CALLBACK, HARD_STOP, transport_flags
 from deployments.app import middlewares
 from tests.cluster.configs import ROOT
 
@@ -36,3 +39,11 @@ def test_the_module_of_the_callback_is_cheap_to_import() -> None:
 
     heavy = {"torch", "vllm", "openvino", "numpy", "transformers"}
     assert heavy & set(loaded) <= heavy & set(loaded_by_serve)
+
+
+def test_a_replaced_haproxy_outlasts_the_longest_response(tmp_path: Path) -> None:
+    args = {"ingress": {"request_timeout_s": 900}}
+    config = {"applications": [{"import_path": "deployments.app:build_app", "args": args}]}
+
+    assert int(transport_flags()[HARD_STOP]) == longest_response_s({})
+    assert environment(8000, tmp_path, fast=True, config=config)[HARD_STOP] == "930"

@@ -282,3 +282,25 @@ def test_an_address_from_outside_without_keys_is_a_warning(tmp_path: Path) -> No
     assert [(f.level, f.key) for f in findings] == [("warning", "Ingress.user_config.keys")]
     front(config, 0)["user_config"]["keys"] = {"file": "/etc/to-router/keys/keys.json"}
     assert check_file(written(config, tmp_path)) == []
+
+
+def test_a_replica_that_would_cut_long_responses_is_a_warning(tmp_path: Path) -> None:
+    config = good()
+    del front(config, 0)["graceful_shutdown_timeout_s"]
+    scale(config)["graceful_shutdown_timeout_s"] = 300
+
+    findings = check_file(written(config, tmp_path))
+
+    assert [(f.level, f.key) for f in findings] == [
+        ("warning", "to-router.deployments[Ingress].graceful_shutdown_timeout_s"),
+        ("warning", "expert-sums.deployments[Expert].graceful_shutdown_timeout_s"),
+    ]
+
+
+def test_a_deadline_beyond_haproxys_hard_stop_is_a_warning(tmp_path: Path) -> None:
+    config = good()
+    config["applications"][0]["args"]["ingress"]["request_timeout_s"] = 700
+
+    findings = check_file(written(config, tmp_path))
+
+    assert [f.key for f in findings if "HAProxy" in f.message] == ["args.ingress.request_timeout_s"]

@@ -9,13 +9,14 @@ import pytest
 import yaml
 
 from cluster.check.config import check_file
+from cluster.ingress import longest_response_s
 from cluster.kuberay.pods import LABEL
 from cluster.kuberay.rayservice import render, serve_config
 from cluster.kuberay.render import rendered
 from cluster.kuberay.settings import BadRenderSettings, PodSettings, RenderSettings, read_settings
 from cluster.kuberay.worker_groups import pool_name
 from cluster.packing import demands
-from cluster.transport import AUTH_MODE, transport_flags
+from cluster.transport import AUTH_MODE, HARD_STOP, transport_flags
 from router.cli import main
 from tests.cluster.configs import ROOT, good, written
 from tests.cluster.kuberay.validate import errors_of
@@ -199,7 +200,7 @@ def test_head_and_workers_have_the_flags_of_the_transport() -> None:
 
     for pod in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
         env = {e["name"]: e["value"] for e in pod["template"]["spec"]["containers"][0]["env"]}
-        assert env.items() >= {k: v for k, v in flags.items() if k != AUTH_MODE}.items()
+        assert env.items() >= {k: v for k, v in flags.items() if k not in {AUTH_MODE, HARD_STOP}}.items()
 
 
 def test_the_operator_sets_the_token_of_every_pod() -> None:
@@ -359,3 +360,29 @@ def test_only_a_redirect_listens_without_tls() -> None:
     assert {n for n, one in listeners.items() if one["protocol"] == "HTTP"} == {"http"}
     assert by_listener.keys() == {"https", "http"}
     assert [rule.keys() for rule in by_listener["http"]["spec"]["rules"]] == [{"filters"}]
+
+
+@pytest.mark.parametrize("seconds", [90, 600, 1800])
+def test_one_number_defines_how_long_a_pod_outlives_its_deletion(seconds: int) -> None:
+    config = good()
+    config["applications"][0]["args"]["ingress"]["request_timeout_s"] = seconds
+    spec = service(render(config, RenderSettings(), transport_flags()))["spec"]
+    cluster = spec["rayClusterConfig"]
+
+    assert spec["rayClusterDeletionDelaySeconds"] > seconds
+    for pod in (g["template"]["spec"] for g in cluster["workerGroupSpecs"]):
+        (container,) = pod["containers"]
+        env = {e["name"]: e["value"] for e in container["env"]}
+        script, drain_s = container["lifecycle"]["preStop"]["exec"]["command"]
+        assert (ROOT / Path(script).relative_to("/app")).stat().st_mode & 0o111
+        assert seconds < int(env[HARD_STOP]) < int(drain_s) < pod["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("overlay", SOURCES)
+def test_the_route_outlasts_every_reference(overlay: str) -> None:
+    _, route, _ = documents((BASE / "route.yaml").read_text(encoding="utf-8"))
+    (rule,) = route["spec"]["rules"]
+    config = yaml.safe_load(SOURCES[overlay].read_text(encoding="utf-8"))
+
+    assert {float(v.removesuffix("s")) for v in rule["timeouts"].values()} == {660.0}
+    assert longest_response_s(config) < 660
