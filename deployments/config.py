@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from deployments.contracts.forbidden_fields import FORBIDDEN_FIELDS
 from deployments.contracts.routing_options import PreferenceFields
 from deployments.settings import Settings, resolve
 from router.experts import Price
@@ -234,6 +235,22 @@ class LogSettings(Settings):
     """Records waiting for the disk; one more is dropped and counted."""
 
 
+class ForbiddenFieldsSettings(Settings):
+    """Fields that are dangerous at an engine; default: requests with one of them are rejected with 400."""
+
+    allow: dict[ExpertName, frozenset[str]] = Field(default_factory=dict)
+    """Expert → the fields of the table in [errors.md](errors.md) that it accepts, such as `[priority]`."""
+
+    @field_validator("allow")
+    @classmethod
+    def _known(cls, allow: dict[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+        if unknown := sorted(frozenset().union(*allow.values()) - FORBIDDEN_FIELDS.keys()):
+            raise ValueError(
+                f"{', '.join(unknown)} is not forbidden; forbidden fields: {', '.join(FORBIDDEN_FIELDS)}"
+            )
+        return allow
+
+
 class IngressConfig(Settings):
     """`user_config` of the deployment `Ingress`."""
 
@@ -247,6 +264,8 @@ class IngressConfig(Settings):
     """API keys; default: every client is served."""
     allow_anonymous: bool = False
     """Serve clients without a key after `keys` was in effect; without it such a change is rejected."""
+    forbidden_fields: ForbiddenFieldsSettings = ForbiddenFieldsSettings()
+    """Fields that are dangerous at an engine; default: requests with one of them are rejected with 400."""
     cors: CorsSettings | None = None
     """Browsers of other origins; default: none may call."""
     log: LogSettings | None = None
@@ -260,6 +279,8 @@ class IngressConfig(Settings):
             raise ValueError(f"a name is an expert or a preset, found both: {', '.join(both)}")
         if self.allow_anonymous and self.keys is not None:
             raise ValueError("allow_anonymous and keys exclude each other: set one of them")
+        if unknown := sorted(self.forbidden_fields.allow.keys() - self.experts.keys()):
+            raise ValueError(f"forbidden_fields.allow names no expert: {', '.join(unknown)}")
         return self
 
 

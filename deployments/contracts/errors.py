@@ -42,6 +42,7 @@ class ErrorCode(StrEnum):
     INVALID_TYPE = "invalid_type"
     INVALID_VALUE = "invalid_value"
     UNKNOWN_FIELD = "unknown_field"
+    FORBIDDEN_FIELD = "forbidden_field"
     UNKNOWN_EXPERT = "unknown_expert"
     TOO_MANY_MESSAGES = "too_many_messages"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"

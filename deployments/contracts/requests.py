@@ -12,6 +12,7 @@ import orjson
 
 from deployments.contracts.endpoints import ENDPOINTS, Endpoint, Form, Kind
 from deployments.contracts.errors import BadRequest, ErrorCode
+from deployments.contracts.forbidden_fields import forbidden_fields
 from deployments.contracts.routing_options import RoutingOptions, parse_routing
 from deployments.contracts.token_bounds import (
     ASSUMED_COMPLETION_TOKENS,
@@ -60,6 +61,8 @@ class InferenceRequest:
     stream: bool
     needs: frozenset[str]
     """Capabilities that an expert must have: `tools`, `vision`, `embeddings`."""
+    forbidden: tuple[str, ...]
+    """Its fields that only an expert whose configuration allows them may get."""
     routing: RoutingOptions
     body: Mapping[str, Any]
     """The whole body without `routing`; `model` is replaced when it is forwarded."""
@@ -177,6 +180,7 @@ def read(endpoint: Endpoint, body: dict[str, Any], *, max_messages: int) -> Infe
         other_prompt_tokens=other_prompt_tokens(body, _media_in(endpoint, body)),
         stream=bool(stream) and endpoint.streams,
         needs=_needs(endpoint, body),
+        forbidden=forbidden_fields(body),
         routing=routing,
         body=body,
     )

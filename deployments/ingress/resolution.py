@@ -14,6 +14,7 @@ from deployments.contracts.protocols import Decider
 from deployments.contracts.requests import InferenceRequest
 from deployments.upstream.eligibility import (
     called_last,
+    check_fields,
     check_lists,
     exclusions,
     none_left,
@@ -51,10 +52,12 @@ async def resolve_model(
     Raises:
         NotFound: the model is no expert, no preset and not `auto`.
         NotAllowed: the key may not use the named expert.
-        BadRequest: no expert is eligible, the named one takes no images, or a list names an unknown expert.
+        BadRequest: no expert is eligible, the named one takes no images or not a field of the request, or
+            a list names an unknown expert.
         Unavailable: no eligible expert is available now, or the named one is still starting.
     """
     check_lists(registry, request)
+    check_fields(registry, request)
     away, last = unavailable(registry), called_last(registry)
     if request.model in registry.experts:
         return _named(request, registry, away, allowed)

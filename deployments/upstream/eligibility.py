@@ -4,11 +4,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from deployments.contracts.errors import BadRequest, ErrorCode, Unavailable
+from deployments.contracts.forbidden_fields import FORBIDDEN_FIELDS
 from deployments.contracts.requests import InferenceRequest
 from deployments.upstream.registry import ExpertRegistry
 
 CONTEXT = "context window"
 """How a reason begins when an expert is excluded for the request's length alone."""
+FORBIDDEN = "forbidden fields:"
+"""How a reason begins when an expert is excluded for dangerous fields."""
 NOT_HERE = "not configured at the ingress"
 """The reason for an expert that only the policy knows."""
 BREAKER_OPEN = "circuit breaker open"
@@ -93,6 +96,8 @@ def exclusions(
             reasons[name] = "not allowed for this key"
         elif missing := sorted(request.needs - expert.target.capabilities):
             reasons[name] = f"cannot do: {', '.join(missing)}"
+        elif denied := forbidden_at(registry, request, name):
+            reasons[name] = f"{FORBIDDEN} {', '.join(denied)}"
         elif (window := context_window(registry, name)) and (length := _length(request)) > window:
             reasons[name] = f"{CONTEXT} of {window} tokens is too small for about {length}"
         elif name in unavailable:
@@ -101,6 +106,30 @@ def exclusions(
         if name not in registry.experts:
             reasons[name] = NOT_HERE
     return reasons
+
+
+def forbidden_at(registry: ExpertRegistry, request: InferenceRequest, name: str) -> tuple[str, ...]:
+    """Fields of a request that an expert's configuration does not allow."""
+    allowed = registry.config.forbidden_fields.allow.get(name, frozenset())
+    return tuple(field for field in request.forbidden if field not in allowed)
+
+
+def check_fields(registry: ExpertRegistry, request: InferenceRequest) -> None:
+    """Check that some expert, or the named one, accepts a request's dangerous fields.
+
+    Raises:
+        BadRequest: none does; `param` is the first field that is forbidden.
+    """
+    names = (request.model,) if request.model in registry.experts else tuple(registry.experts)
+    denied = [forbidden_at(registry, request, name) for name in names]
+    if all(denied):
+        field = denied[0][0]
+        raise BadRequest(
+            f"{field} is forbidden ({FORBIDDEN_FIELDS[field].why}): remove it, or allow it for an expert "
+            "in forbidden_fields.allow",
+            ErrorCode.FORBIDDEN_FIELD,
+            field,
+        )
 
 
 def none_left(reasons: Mapping[str, str], unavailable: Mapping[str, str]) -> BadRequest | Unavailable:
