@@ -4,7 +4,7 @@ from pathlib import Path
 
 TRANSPORT_ENV = Path(__file__).with_name("transport.env")
 HAPROXY = Path(__file__).with_name("haproxy")
-"""Starts the bundled HAProxy without splice(); see the file for the reason."""
+"""Starts the bundled HAProxy with changes to Serve's configuration; the file has the reasons."""
 AUTH_MODE = "RAY_AUTH_MODE"
 """Whether Ray requires its token; KubeRay sets it itself."""
 HARD_STOP = "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"

@@ -170,3 +170,65 @@ def haproxy_of_ray() -> str:
     return subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, check=True, text=True
     ).stdout.strip()
+
+
+@pytest.fixture
+def serves_own(tmp_path: Path) -> Path:
+    """A configuration from Serve's own template, after HAProxy was started with it."""
+    from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+    from ray.serve.config import HTTPOptions
+
+    front, replica = free_port(), ServerConfig(name="replica", host="127.0.0.1", port=free_port())
+    file, folder = tmp_path / "haproxy.cfg", tmp_path / "run"
+    api = HAProxyApi(
+        HAProxyConfig(
+            http_options=HTTPOptions(host="127.0.0.1", port=front),
+            socket_path=str(folder / "admin.sock"),
+            server_state_base=str(folder),
+            server_state_file=str(folder / "server-state"),
+            metrics_socket_path=str(folder / "metrics.sock"),
+        ),
+        {"app": BackendConfig(app_name="app", name="app", path_prefix="/", servers=[replica])},
+        str(file),
+    )
+    api._generate_config_file_internal()
+    command = [str(HAPROXY), "-c", "-f", str(file)]
+    done = subprocess.run(
+        command, env=environment(8000, tmp_path, fast=True), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return file
+
+
+def test_statistics_and_metrics_are_on_loopback(serves_own: Path) -> None:
+    text = serves_own.read_text(encoding="utf-8")
+    binds = [line.split()[1] for line in text.splitlines() if line.strip().startswith("bind ")]
+
+    assert len(binds) == 3
+    assert all(address.startswith("127.0.0.1:") for address in binds)
+
+
+def test_the_admin_socket_is_for_its_user_only(serves_own: Path) -> None:
+    (line,) = [line for line in serves_own.read_text("utf-8").splitlines() if "stats socket" in line]
+
+    assert " mode 600 " in line
+
+
+def test_headers_must_arrive_within_ten_seconds(serves_own: Path) -> None:
+    text = serves_own.read_text(encoding="utf-8")
+
+    assert text.count("timeout http-request 10s") == 1
+    assert "timeout http-keep-alive" in text
+
+
+def test_a_public_address_of_the_ingress_stays_public(tmp_path: Path) -> None:
+    file = tmp_path / "haproxy.cfg"
+    public = CONFIG.format(front=free_port(), back=free_port(), client_s=1).replace(
+        "bind 127.0.0.1:", "bind *:"
+    )
+    file.write_text(public, encoding="utf-8")
+
+    env = environment(8000, tmp_path, fast=True)
+    subprocess.run([str(HAPROXY), "-c", "-f", str(file)], env=env, check=True, capture_output=True)
+
+    assert "bind *:" in file.read_text(encoding="utf-8")

@@ -201,3 +201,13 @@ def test_ray_does_not_start_without_its_token(command: list[str], tmp_path: Path
 
     assert done.returncode != 0
     assert "Token authentication is enabled" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("unit", ["to-router-head", "to-router-node@"])
+def test_haproxys_admin_socket_is_in_a_private_folder(unit: str) -> None:
+    text = (ROOT / "cluster" / "vm" / f"{unit}.service").read_text(encoding="utf-8")
+    places = re.findall(r"RAY_SERVE_HAPROXY_(?!BINARY)\w+=(\S+)", text)
+
+    assert "\nRuntimeDirectory=to-router\nRuntimeDirectoryMode=0700\n" in text
+    assert len(places) == 5
+    assert all(place.startswith("/run/to-router") for place in places)
