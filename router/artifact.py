@@ -24,7 +24,10 @@ from router.files import new_folder_atomically, require_absent
 FORMAT = "to-router-policy"
 SCHEMA_VERSION = 1
 MANIFEST, WEIGHTS, CARD = "manifest.json", "router.safetensors", "CARD.md"
-MOST_MANIFEST_BYTES = 4 * 1024 * 1024
+MOST_MANIFEST_BYTES = MOST_CARD_BYTES = 4 << 20
+MOST_BYTES = 2 << 30
+"""Of all files together; the largest method, a fine-tuned encoder, has 45 MB with the default one."""
+MOST_FILES = 8
 KINDS = "fiu"
 """numpy kinds that may be stored: floats and whole numbers."""
 
@@ -80,6 +83,7 @@ def load(folder: Path) -> tuple[Artifact, str]:
     manifest = _read_manifest(folder)
     facts = _parse_manifest(folder, manifest)
     files = facts.pop("files")
+    _check_sizes(folder, files)
     _check_unlisted(folder, files)
     contents = {name: _read_listed(folder, name, listed) for name, listed in files.items()}
     try:
@@ -99,6 +103,8 @@ def _read_manifest(folder: Path) -> bytes:
     file = folder / MANIFEST
     if not folder.is_dir():
         raise ManifestError(f"{folder} is not a policy folder: there is no such folder")
+    if file.is_symlink():
+        raise ManifestError(f"{file} is a link: a policy folder holds its files itself")
     if not file.is_file():
         raise ManifestError(f"{folder} is not a policy folder: it holds no {MANIFEST}")
     if file.stat().st_size > MOST_MANIFEST_BYTES:
@@ -138,6 +144,25 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("a key is duplicated in one object")
     return value
+
+
+def _check_sizes(folder: Path, files: Mapping[str, Any]) -> None:
+    """Bound what is read into memory, before any of it is read."""
+    if len(files) > MOST_FILES:
+        raise ManifestError(
+            f"{folder / MANIFEST} lists {len(files)} files, a policy has at most {MOST_FILES}"
+        )
+    sizes = {
+        name: file.stat().st_size
+        for name in files
+        if Path(name).name == name and (file := folder / name).is_file()
+    }
+    for what, size, most in (
+        (folder / CARD, sizes.get(CARD, 0), MOST_CARD_BYTES),
+        (folder, sum(sizes.values()), MOST_BYTES),
+    ):
+        if size > most:
+            raise IntegrityError(f"{what} has {size} bytes, in a policy it has at most {most}")
 
 
 def _check_unlisted(folder: Path, files: Mapping[str, Any]) -> None:

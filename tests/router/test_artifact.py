@@ -95,6 +95,34 @@ def test_a_manifest_beyond_all_measure_is_not_even_read(folder: Path) -> None:
         Policy.load(folder)
 
 
+def test_a_link_instead_of_the_manifest_is_rejected(folder: Path) -> None:
+    (folder / "manifest.json").rename(folder.parent / "manifest.json")
+    (folder / "manifest.json").symlink_to(folder.parent / "manifest.json")
+    with pytest.raises(ManifestError, match="is a link"):
+        Policy.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("router.safetensors", artifact.MOST_BYTES), ("CARD.md", artifact.MOST_CARD_BYTES)]
+)
+def test_a_file_beyond_all_measure_is_not_even_read(folder: Path, name: str, size: int) -> None:
+    with (folder / name).open("r+b") as file:
+        file.truncate(size + 1)  # a sparse file
+    facts = json.loads((folder / "manifest.json").read_text())
+    facts["files"][name]["size"] = size + 1
+    (folder / "manifest.json").write_text(json.dumps(facts))
+    with pytest.raises(IntegrityError, match=f"at most {size}"):
+        Policy.load(folder)
+
+
+def test_more_files_than_a_policy_has_are_rejected(folder: Path) -> None:
+    facts = json.loads((folder / "manifest.json").read_text())
+    facts["files"] |= {f"f{number}": {"size": 0, "sha256": ""} for number in range(artifact.MOST_FILES)}
+    (folder / "manifest.json").write_text(json.dumps(facts))
+    with pytest.raises(ManifestError, match="lists 10 files"):
+        Policy.load(folder)
+
+
 def test_a_manifest_must_list_weights_and_card(folder: Path) -> None:
     facts = json.loads((folder / "manifest.json").read_text())
     del facts["files"]["CARD.md"]
