@@ -1,7 +1,7 @@
 """Where replicas run: a pool and a shape in, Serve's options out.
 
 Pure functions; imports no Ray. An expert reserves a placement group, so its pool is named on
-the *bundles*: a selector on the actor would be met after the bundles were reserved elsewhere,
+the *bundles*: a selector on the actor would be applied after the bundles were reserved elsewhere,
 and hang. Plain deployments (ingress, router) name it on the actor.
 """
 
@@ -19,7 +19,7 @@ UNBOUNDED = 1_000_000_000
 """Ray Serve LLM's own default: an expert never queues and never scales unless its configuration says so."""
 
 HEALTH_CHECK_PERIOD_S = 3
-"""Serve's own is 10: so long a dead replica would look alive, and so much later be replaced."""
+"""Serve's own is 10: for so long a dead replica would count as alive, before it is replaced."""
 
 
 def actor_options(
@@ -109,13 +109,13 @@ def bundle_selector(args: ExpertArgs) -> list[dict[str, str]] | None:
 
 
 def shares_a_process(args: ExpertArgs) -> bool:
-    """Whether the only worker may live in the engine core's process: on a CPU, its threads unbound."""
+    """Whether the only worker can run in the engine core's process: on a CPU, with unbound threads."""
     unbound = engine_environment(args).get("VLLM_CPU_OMP_THREADS_BIND") == "nobind"
     return args.accelerator == "cpu" and args.workers == 1 and unbound
 
 
 def engine_environment(args: ExpertArgs) -> dict[str, str]:
-    """Environment of a replica and its engine; what the configuration says comes last."""
+    """Return the environment of a replica and its engine; the configuration's values come last."""
     if args.accelerator != "cpu":
         return dict(args.environment)
     base = dict(CPU_ENGINE_ENVIRONMENT)

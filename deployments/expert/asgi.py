@@ -1,7 +1,7 @@
 """Run an ASGI app in process: bytes in, bytes out.
 
-Knows nothing of Ray, vLLM or OpenAI. The first body bytes leave at once; what has gathered
-while the consumer was busy leaves in one piece, so the size of a chunk follows the load.
+Knows nothing of Ray, vLLM or OpenAI. The first body bytes leave at once; bytes that arrive while
+the consumer is busy leave in one piece, so the size of a chunk follows the load.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ ASGIApp = Callable[
     Awaitable[None],
 ]
 
-LEAVES_WITHIN_S = 1.0
-"""How long an app that was told `http.disconnect` may take to end before it is cancelled."""
+DISCONNECT_GRACE_S = 1.0
+"""Time that an app has to end after `http.disconnect` before it is cancelled."""
 
 
 async def call(
@@ -30,24 +30,24 @@ async def call(
     *,
     state: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[Head | bytes, None]:
-    """Ask `app` and yield a `Head`, then further body bytes.
+    """Call `app` and yield a `Head`, then further body bytes.
 
-    Closing the generator tells the app `http.disconnect`, so that an engine behind it stops
-    generating, and cancels it only where it does not listen: vLLM runs the work of a whole answer in
-    a task of its own, which it cancels when told so, and forgets when it is cancelled itself.
+    Closing the generator sends the app `http.disconnect`, so that an engine behind it stops
+    generating, and cancels it only where it does not react: vLLM generates a non-streaming response in
+    a task of its own, which it cancels at a disconnect, and forgets when it is cancelled itself.
 
     Raises:
-        RuntimeError: the app ended without an answer.
-        Exception: what the app raised.
+        RuntimeError: the app ended without a response.
+        Exception: the app's own error.
     """
     sent: asyncio.Queue[Message | None] = asyncio.Queue()
     left = asyncio.Event()
-    asked = False
+    received = False
 
     async def receive() -> Message:
-        nonlocal asked
-        if not asked:
-            asked = True
+        nonlocal received
+        if not received:
+            received = True
             return {"type": "http.request", "body": body, "more_body": False}
         await left.wait()
         return {"type": "http.disconnect"}
@@ -72,31 +72,31 @@ async def call(
     finally:
         left.set()
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({task}, timeout=LEAVES_WITHIN_S)
+            await asyncio.wait({task}, timeout=DISCONNECT_GRACE_S)
         if not task.done():
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({task})
         if not task.cancelled():
-            task.exception()  # seen: it was raised above, or came after the answer was complete
+            task.exception()  # retrieved: it was raised above, or came after the response was complete
 
 
 async def _next(sent: "asyncio.Queue[Message | None]", task: "asyncio.Task[None]") -> Message:
     message = await sent.get()
     if message is None:
-        await task  # raises what the app raised
-        raise RuntimeError("the app ended before its answer was complete")
+        await task  # raises the app's own error
+        raise RuntimeError("the app ended before its response was complete")
     return message
 
 
 def _drain(sent: "asyncio.Queue[Message | None]", first: Message) -> tuple[list[bytes], bool]:
-    """The first message's body and all that already waits behind it; whether more is to come."""
+    """Return the bodies of the first message and of all that wait behind it; whether more are to come."""
     pieces = [first.get("body", b"")]
     more = first.get("more_body", False)
     while more and not sent.empty():
         message = sent.get_nowait()
         if message is None:
-            sent.put_nowait(None)  # the app broke off: let the next read raise it
+            sent.put_nowait(None)  # the app ended early: the next read raises its error
             break
         pieces.append(message.get("body", b""))
         more = message.get("more_body", False)

@@ -1,7 +1,7 @@
-"""An expert: one vLLM engine a replica, answering through vLLM's own OpenAI app in process.
+"""An expert: one vLLM engine per replica, behind vLLM's own OpenAI app in process.
 
 No engine adapter: every endpoint is vLLM's. The engine's imports wait until a replica starts, so
-that building an application costs a moment even where there are many.
+that building an application is fast even where there are many.
 """
 
 import logging
@@ -22,8 +22,8 @@ from deployments.replica import replica_name
 
 logger = logging.getLogger("ray.serve")
 
-BEHIND_ROUTING = 4
-"""Steps of nice by which an engine on a CPU stands behind the ingress and the router."""
+ENGINE_NICENESS = 4
+"""Niceness of an engine on a CPU: its priority is below that of the ingress and the router."""
 
 
 class Expert:
@@ -35,7 +35,7 @@ class Expert:
 
         if args.accelerator == "cpu":
             # They share its cores, and a token more or less waits for less than a query to be routed.
-            os.nice(BEHIND_ROUTING)
+            os.nice(ENGINE_NICENESS)
         self._name = args.name
         self._engine, self._app = await start(args)
         await self._warm_up()
@@ -47,7 +47,7 @@ class Expert:
     async def _warm_up(self) -> None:
         """Pay for what an engine compiles and loads on its first request before Serve sends one.
 
-        Whatever the engine answers is fine: an embedding model refuses chat, and is warm by then.
+        Any response is fine: an embedding model rejects chat, and is warm by then.
         """
         body = orjson.dumps(
             {
@@ -58,36 +58,36 @@ class Expert:
             }
         )
         started = time.monotonic()
-        answer = call(
+        response = call(
             self._app, "POST", "/v1/chat/completions", ((b"content-type", b"application/json"),), body
         )
-        async for _ in answer:
+        async for _ in response:
             pass
         logger.info("%s warmed up in %.1f s", self._name, time.monotonic() - started)
 
     async def exposition(self) -> tuple[str, bytes]:
-        """This replica's name and its engine's metrics, in the text format of Prometheus."""
-        answer = call(self._app, "GET", "/metrics", (), b"")
-        body = b"".join([part.body if isinstance(part, Head) else part async for part in answer])
+        """Return this replica's name and its engine's metrics, in the text format of Prometheus."""
+        response = call(self._app, "GET", "/metrics", (), b"")
+        body = b"".join([part.body if isinstance(part, Head) else part async for part in response])
         return replica_name(), body
 
     async def http(
         self, method: str, path: str, headers: Headers, body: bytes
     ) -> AsyncGenerator[Head | bytes, None]:
-        """Answer as `vllm serve` would: a `Head`, then body bytes.
+        """Respond as `vllm serve` would: a `Head`, then body bytes.
 
         Cancelling the call aborts the engine's request.
         """
-        answer = call(self._app, method, path, headers, body)
+        response = call(self._app, method, path, headers, body)
         try:
-            async for part in answer:
+            async for part in response:
                 yield part
         finally:
-            await answer.aclose()
+            await response.aclose()
 
 
 def build(args: ExpertArgs) -> Any:
-    """The Serve application of one expert, with the options that Ray Serve LLM's builder would give it."""
+    """Return the Serve application of one expert, with the options that Ray Serve LLM's builder sets."""
     inherited = ray.get_runtime_context().runtime_env
     return serve.deployment(
         Expert, name=EXPERT_DEPLOYMENT, **expert_options(args, runtime_env=inherited)

@@ -55,7 +55,7 @@ class SimulatedExpert:
     Args:
         args: shape and first behaviour.
         clock: monotonic seconds.
-        sleep: waits for so many seconds.
+        wait: waits for so many seconds.
         die: ends the process with a status.
     """
 
@@ -64,7 +64,7 @@ class SimulatedExpert:
         args: SimulatedArgs,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
         die: Callable[[int], Any] = os._exit,
     ) -> None:
         self._args = args
@@ -72,7 +72,7 @@ class SimulatedExpert:
         self._behaviour = args.behaviour
         self._slots = Slots(args.behaviour.slots)
         self._counts = Counts()
-        self._engine = SimulatedEngine(args.name, seed=args.seed, clock=clock, sleep=sleep)
+        self._engine = SimulatedEngine(args.name, seed=args.seed, clock=clock, wait=wait)
         self._die = die
 
     async def reconfigure(self, user_config: Any) -> None:

@@ -1,6 +1,6 @@
 """A simulated engine: what it responds to one request, and when; no Ray, no HTTP.
 
-Its texts are made up. Every draw comes from one seed, every wait from the clock and the sleep passed in.
+Its texts are made up. Every draw comes from one seed, times come from the clock and the wait passed in.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class SimulatedEngine:
         name: the expert's name.
         seed: of jitter and failures.
         clock: monotonic seconds.
-        sleep: waits for so many seconds.
+        wait: waits for so many seconds.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class SimulatedEngine:
         *,
         seed: int,
         clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
+        wait: Callable[[float], Awaitable[None]],
     ) -> None:
         self._name = name
         self._random = random.Random(seed)
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._wait = clock, wait
         self.prompt_tokens = 0
         self.generation_tokens = 0
 
@@ -69,7 +69,7 @@ class SimulatedEngine:
         """
         mode = None if failure is None else failure.mode
         self.prompt_tokens += request.prompt_tokens
-        pace = Pace(behaviour, self._random, self._clock, self._sleep)
+        pace = Pace(behaviour, self._random, self._clock, self._wait)
         if mode == "hang":
             await asyncio.Event().wait()
         await pace.until(1)

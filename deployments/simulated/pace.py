@@ -65,12 +65,12 @@ class Pace:
         behaviour: Behaviour,
         drawn: random.Random,
         clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
+        wait: Callable[[float], Awaitable[None]],
     ) -> None:
         factor = drawn.uniform(1 - behaviour.jitter, 1 + behaviour.jitter) if behaviour.jitter else 1.0
         self._first_s = behaviour.ttft_ms / 1000 * factor
         self._each_s = 0.0 if behaviour.tokens_per_s is None else factor / behaviour.tokens_per_s
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._wait = clock, wait
         self._started = clock()
 
     def _left_s(self, token: int) -> float:
@@ -83,4 +83,4 @@ class Pace:
     async def until(self, token: int) -> None:
         """Wait until the token of this number (from 1) is due."""
         if (left_s := self._left_s(token)) > 0:
-            await self._sleep(left_s)
+            await self._wait(left_s)

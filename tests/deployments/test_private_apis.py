@@ -7,6 +7,7 @@ No cluster, no engine is started.
 import importlib
 import inspect
 import re
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def resolve(path: str) -> Any:
     module, _, name = path.partition(":")
     if "llm" in module:
         pytest.importorskip("vllm")
-    value = importlib.import_module(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of torch, while vLLM imports it
+        value = importlib.import_module(module)
     for part in name.split("."):
         value = getattr(value, part)
     return value

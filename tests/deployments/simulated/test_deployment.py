@@ -49,7 +49,7 @@ def expert(clock: Time | None = None, **behaviour: Any) -> SimulatedExpert:
     settings = Behaviour(**{"ttft_ms": 0, "tokens_per_s": None, "tokens": 4, **behaviour})
     args = SimulatedArgs(name="code", behaviour=settings, max_model_len=200)
     clock = clock or Time()
-    return SimulatedExpert(args, clock=clock, sleep=clock.sleep, die=lambda status: None)
+    return SimulatedExpert(args, clock=clock, wait=clock.sleep, die=lambda status: None)
 
 
 def ask(simulated: SimulatedExpert, path: str = CHAT, **body: Any) -> AsyncGenerator[Head | bytes, None]:
