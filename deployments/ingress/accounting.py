@@ -77,11 +77,17 @@ class Accounting:
         self._tracer = tracer
         self.clock, self.now = clock, now
 
-    def open(self, request_id: str, kind: str, trace: TraceContext = NO_TRACE) -> "Account":
+    def open(
+        self,
+        request_id: str,
+        kind: str,
+        trace: TraceContext = NO_TRACE,
+        client_request_id: str | None = None,
+    ) -> "Account":
         """Open the account of a request that arrived as part of a trace."""
         span = self._tracer.begin(f"ingress {kind}", trace)
         span.tell(to_router__request_id=request_id)
-        return Account(self, request_id, kind, span)
+        return Account(self, request_id, kind, span, client_request_id)
 
     def cost_usd(self, expert: str, usage: Usage) -> float | None:
         """Cost of a response; `None` where the expert has no price."""
@@ -102,9 +108,18 @@ class Accounting:
 class Account:
     """One request, from its arrival to its end; the pipeline fills in what becomes known."""
 
-    def __init__(self, accounting: Accounting, request_id: str, kind: str, span: Span) -> None:
+    def __init__(
+        self,
+        accounting: Accounting,
+        request_id: str,
+        kind: str,
+        span: Span,
+        client_request_id: str | None = None,
+    ) -> None:
         self._accounting = accounting
         self.request_id = request_id
+        self.client_request_id = client_request_id
+        """The client's own id, where it sent one: for people who search the log."""
         self.kind = kind
         self.span = span
         self.started = accounting.clock()
@@ -248,6 +263,7 @@ class Account:
             why = self.order.reason_for(self._opened.expert)
         fields = {
             "request_id": self.request_id,
+            "client_request_id": self.client_request_id,
             "kind": self.kind,
             "outcome": outcome,
             "code": code,
@@ -279,6 +295,7 @@ class Account:
         views = order.views.items()
         return DecisionRecord(
             request_id=self.request_id,
+            client_request_id=self.client_request_id,
             time=datetime.fromtimestamp(self._arrived_at, UTC).isoformat(timespec="milliseconds"),
             kind=self.kind,
             model=request.model,

@@ -25,6 +25,7 @@ from deployments.ingress.feedback import AskOthers, Feedback
 from deployments.ingress.gauges import set_gauges
 from deployments.ingress.generation import Generation
 from deployments.ingress.limited import LimitedEndpoints
+from deployments.ingress.request_ids import RequestIds
 from deployments.limits.admission import AdmissionQueue
 from deployments.observability import metrics
 from deployments.observability.decision_record import NoRecords, RecordSink
@@ -113,7 +114,7 @@ class Api:
         )
         # A trailing slash is another path, not a hidden redirect of a POST.
         starlette.router.redirect_slashes = False
-        self.app: ASGIApp = Cors(starlette, lambda: self.registry.config.cors)
+        self.app: ASGIApp = RequestIds(Cors(starlette, lambda: self.registry.config.cors))
         """Only these paths are served."""
 
     def apply(self, config: IngressConfig) -> None:

@@ -16,7 +16,7 @@ from deployments.contracts.errors import (
     NotFound,
     error_response,
 )
-from deployments.ingress.headers import request_id
+from deployments.ingress.request_ids import request_id
 
 logger = logging.getLogger("ray.serve")
 

@@ -26,6 +26,7 @@ from deployments.ingress.accounting import Account, Accounting
 from deployments.ingress.body import read_body
 from deployments.ingress.limited import LimitedEndpoints
 from deployments.ingress.relay import Relay
+from deployments.ingress.request_ids import client_request_id, request_id
 from deployments.ingress.resolution import resolve_model
 from deployments.limits.admission import AdmissionQueue, acquire_within
 from deployments.limits.keys import Caller
@@ -81,7 +82,7 @@ class Generation:
         """Forward a request to an expert, and relay its response."""
         endpoint = ENDPOINTS[request.url.path]
         account = self._accounting.open(
-            headers.request_id(request), endpoint.kind, headers.trace_context(request)
+            request_id(request), endpoint.kind, headers.trace_context(request), client_request_id(request)
         )
         with ExitStack() as undo:
             try:

@@ -3,8 +3,6 @@
 Each value from a client is bounded and checked; an invalid one counts as absent and is no error.
 """
 
-import uuid
-
 from starlette.requests import Request
 
 from deployments.contracts.call_order import CallOrder
@@ -15,14 +13,6 @@ from deployments.upstream.attempts import OpenedResponse
 FORWARDED = (b"accept", b"anthropic-version", b"anthropic-beta")
 """Request headers that reach an expert; a client's key never does."""
 LONGEST_FORWARDED = 512
-LONGEST_REQUEST_ID = 128
-
-
-def request_id(request: Request) -> str:
-    """The client's own id where it is short and printable, else a new one."""
-    value = request.headers.get("x-request-id", "")
-    valid = 0 < len(value) <= LONGEST_REQUEST_ID and value.isascii() and value.isprintable()
-    return value if valid else uuid.uuid4().hex
 
 
 def trace_context(request: Request) -> TraceContext:

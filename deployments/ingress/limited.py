@@ -14,6 +14,7 @@ from deployments.ingress import headers
 from deployments.ingress.access import Access
 from deployments.ingress.accounting import Account, Accounting
 from deployments.ingress.body import read_body
+from deployments.ingress.request_ids import client_request_id, request_id
 from deployments.limits.admission import AdmissionQueue, acquire_within
 
 Handler = Callable[[bytes, Account], Awaitable[Response]]
@@ -41,7 +42,9 @@ class LimitedEndpoints:
         Raises:
             ApiError: no key, a limit, a full queue, or the handler's own.
         """
-        account = self._accounting.open(headers.request_id(request), kind, headers.trace_context(request))
+        account = self._accounting.open(
+            request_id(request), kind, headers.trace_context(request), client_request_id(request)
+        )
         try:
             with ExitStack() as held:
                 account.caller = caller = self._access.caller(request)

@@ -7,7 +7,6 @@ reads a header, and a response after Serve has written it. Imports no Ray.
 import logging
 import os
 import re
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from deployments.contracts.errors import (
     Unavailable,
     error_response,
 )
+from deployments.ingress.request_ids import CLIENT_HEADER, CLIENTS, new_request_id
 
 logger = logging.getLogger("ray.serve")
 
@@ -40,7 +40,6 @@ STEERING = frozenset(
 STEERING_PREFIX = b"x_serve_"
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 VALUE = re.compile(rb"[\t\x20-\x7e]*")
-REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 MOST_HEADERS = 128
 MOST_HEADER_BYTES = 32 * 1024
 MOST_MESSAGE_BYTES = 4096
@@ -66,18 +65,20 @@ class ServeBoundaryMiddleware:
         if scope["type"] != "http" or scope.get("path", "").startswith(SERVES_OWN):
             await self._app(scope, receive, send)
             return
-        headers, request_id = cleaned(scope["headers"])
+        sent = scope["headers"]
+        headers, request_id = cleaned(sent)
+        scope = {**scope, "headers": headers}
         reply = _Reply(send, request_id)
         too_large = (
-            len(scope["headers"]) > MOST_HEADERS
-            or sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES
+            len(sent) > MOST_HEADERS
+            or sum(len(name) + len(value) for name, value in sent) > MOST_HEADER_BYTES
         )
         if too_large:
             why = f"at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes together are accepted"
             await reply.reject(BadRequest(why, ErrorCode.HEADERS_TOO_LARGE))
             return
         try:
-            await self._app({**scope, "headers": headers}, _Bounded(receive, self._max_body_bytes()), reply)
+            await self._app(scope, _Bounded(receive, self._max_body_bytes()), reply)
         except Exception as error:
             if reply.started:
                 raise
@@ -86,20 +87,26 @@ class ServeBoundaryMiddleware:
 
 
 def cleaned(headers: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], str]:
-    """Headers that neither steer Serve nor break its parsing, with one good request id; and that id."""
+    """Headers that neither steer Serve nor break its parsing, with a request id of ours; and that id.
+
+    The client's own id, in `x-request-id` or `x-client-request-id`, goes on as the latter.
+    """
     kept = []
-    request_id = b""
+    ids: dict[bytes, bytes] = {}
     for name, value in headers:
         plain = name.lower().replace(b"-", b"_")
         if plain in STEERING or plain.startswith(STEERING_PREFIX):
             continue
-        if plain == b"x_request_id":
-            request_id = request_id or (value if REQUEST_ID.fullmatch(value) else b"")
+        if plain in {b"x_request_id", b"x_client_request_id"}:
+            if CLIENTS.fullmatch(value):
+                ids.setdefault(plain, value)
             continue
         if NAME.fullmatch(name) and VALUE.fullmatch(value):
             kept.append((name, value))
-    request_id = request_id or uuid.uuid4().hex.encode()
-    return [*kept, (b"x-request-id", request_id)], request_id.decode()
+    request_id = new_request_id()
+    if (clients := ids.get(b"x_request_id", ids.get(b"x_client_request_id"))) is not None:
+        kept.append((CLIENT_HEADER, clients))
+    return [*kept, (b"x-request-id", request_id.encode())], request_id
 
 
 class _Bounded:

@@ -32,6 +32,8 @@ class DecisionRecord:
     """Fields with text that people wrote; the log keeps them only where configured."""
 
     request_id: str
+    client_request_id: str | None = None
+    """The client's own id, where it sent one."""
     time: str = ""
     """Arrival, ISO 8601 in UTC."""
     kind: str = ""

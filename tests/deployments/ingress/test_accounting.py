@@ -171,10 +171,13 @@ async def test_the_log_has_a_line_with_the_request_id_and_no_query_text(
     harness: IngressHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    await harness.ask({"x-request-id": "mine"}, messages=[{"role": "user", "content": "a great secret"}])
+    response = await harness.ask(
+        {"x-request-id": "mine"}, messages=[{"role": "user", "content": "a great secret"}]
+    )
     lines = [record for record in caplog.records if record.getMessage() == "request ended"]
 
-    assert [vars(line)["request_id"] for line in lines] == ["mine"]
+    assert [vars(line)["request_id"] for line in lines] == [response.headers["x-request-id"]]
+    assert [vars(line)["client_request_id"] for line in lines] == ["mine"]
     assert (vars(lines[0])["expert"], vars(lines[0])["outcome"]) == ("small", "200")
     assert "secret" not in "".join(str(vars(record)) for record in caplog.records)
 
@@ -196,6 +199,19 @@ async def test_a_rating_joins_its_decision(harness: IngressHarness, kept: Kept) 
     assert decision["request_id"] == rating["request_id"] == id_
     assert (rating["expert"], rating["quality"], rating["comment"]) == ("small", 0.25, "meh")
     assert value(metrics.feedback_quality, "small") == before + 1
+
+
+async def test_a_clients_request_id_comes_back_and_is_never_ours(harness: IngressHarness, kept: Kept) -> None:
+    theirs = {"x-request-id": "job-1"}
+    responses = [await harness.ask(theirs), await harness.ask(theirs, model="none")]
+    responses += [await harness.http.get("/v1/models", headers=theirs), await harness.ask(theirs)]
+
+    assert {response.headers["x-client-request-id"] for response in responses} == {"job-1"}
+    ours = [responses[index].headers["x-request-id"] for index in (0, 1, 3)]
+    assert len({*ours, "job-1"}) == 4
+    assert [record["request_id"] for record in kept.records] == [ours[0], ours[2]]
+    assert {record["client_request_id"] for record in kept.records} == {"job-1"}
+    assert (await rate(harness, request_id="job-1", quality=1)).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,8 @@ async def test_an_unforeseen_fault_is_500_with_nothing_but_the_request_id(harnes
     response = await harness.http.post("/v1/chat/completions", json=CHAT, headers={"x-request-id": "abc-1"})
 
     assert response.status_code == 500
-    assert "abc-1" in response.json()["error"]["message"]
+    assert response.headers["x-request-id"] in response.json()["error"]["message"]
+    assert response.headers["x-client-request-id"] == "abc-1"
     assert "secret" not in response.text
 
 
