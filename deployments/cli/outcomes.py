@@ -3,7 +3,7 @@
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,22 +33,29 @@ def add_command(commands: Any) -> None:
 def outcomes(records: Iterable[Record]) -> list[dict[str, Any]]:
     """One row per rated pair of query and expert, with the mean of its ratings.
 
-    The last rating of a request counts. A request that failed or was cancelled is no outcome.
+    The last rating of a response counts, by its time. It joins the response by the request's id, the key
+    and the expert: ids of old logs were the clients' own. A request that failed or was cancelled is no
+    outcome.
 
     Raises:
         OutcomesError: there is no rating, or the log kept no queries.
     """
-    answered: dict[str, DecisionRecord] = {}
-    rated: dict[str, float] = {}
-    for record in records:
+    answered: dict[tuple[str, str | None], list[DecisionRecord]] = {}
+    rated: dict[tuple[str, str | None, str | None], FeedbackRecord] = {}
+    for record in sorted(records, key=lambda record: record.time):
         if isinstance(record, FeedbackRecord):
-            rated[record.request_id] = record.quality
-        elif record.outcome == "200":
-            answered[record.request_id] = record
-    known = [(answered[id_], quality) for id_, quality in rated.items() if id_ in answered]
+            rated[record.request_id, record.key, record.expert] = record
+        elif record.outcome == "200" and record.expert is not None:
+            answered.setdefault((record.request_id, record.key), []).append(record)
+    known = [
+        (response, rating.quality)
+        for rating in rated.values()
+        if (response := _rated_by(rating, answered)) is not None
+    ]
     if not known:
+        count = sum(map(len, answered.values()))
         raise OutcomesError(
-            f"the log has {len(answered)} answers and {len(rated)} ratings but no rating of these answers: "
+            f"the log has {count} answers and {len(rated)} ratings but no rating of these answers: "
             "clients rate answers with POST /v1/feedback"
         )
     with_text = [(record, quality) for record, quality in known if record.query]
@@ -61,6 +68,18 @@ def outcomes(records: Iterable[Record]) -> list[dict[str, Any]]:
     for record, quality in with_text:
         groups.setdefault((record.query or "", record.expert or ""), []).append((record, quality))
     return [_row(query, expert, group) for (query, expert), group in groups.items()]
+
+
+def _rated_by(
+    rating: FeedbackRecord, answered: Mapping[tuple[str, str | None], list[DecisionRecord]]
+) -> DecisionRecord | None:
+    """The response that a rating is of; `None` where it is not known for certain."""
+    responses = [
+        response
+        for response in answered.get((rating.request_id, rating.key), ())
+        if rating.expert in {None, response.expert}
+    ]
+    return responses[0] if len(responses) == 1 else None
 
 
 def _row(query: str, expert: str, group: list[tuple[DecisionRecord, float]]) -> dict[str, Any]:
@@ -78,11 +97,19 @@ def _run(options: argparse.Namespace) -> int:
     files = log_files(options.log)
     if not files:
         raise OutcomesError(f"{options.log} has no decision log: name the folder of `log.folder`")
+    invalid = 0
+
+    def count_invalid() -> None:
+        nonlocal invalid
+        invalid += 1
+
     try:
-        rows = outcomes(record for file in files for record in read_records(file))
+        rows = outcomes(record for file in files for record in read_records(file, count_invalid))
     except NewerRecordError as error:
         raise OutcomesError(str(error)) from error
     write_rows(options.out, rows)
+    if invalid:
+        sys.stderr.write(f"{invalid} lines of the log are no valid records and were skipped\n")
     experts = len({row["expert"] for row in rows})
     sys.stdout.write(f"{options.out}: {len(rows)} outcomes of {experts} experts\n")
     return 0

@@ -9,7 +9,8 @@ from deployments.config import CorsSettings
 
 EXPOSED = [
     "x-request-id", "x-client-request-id", "x-router-expert", "x-router-policy", "x-router-score",
-    "x-router-cost-usd", "x-router-attempts", "x-router-reason", "retry-after", "retry-after-ms", "x-should-retry",
+    "x-router-cost-usd", "x-router-attempts", "x-router-reason",
+    "retry-after", "retry-after-ms", "x-should-retry",
 ]  # fmt: skip
 
 

@@ -25,6 +25,8 @@ from deployments.settings import Settings
 
 LONGEST_COMMENT = 4000
 MOST_BYTES = 64 * 1024
+MOST_RATINGS = 5000
+"""Ratings that a replica remembers, so that a repetition is noticed: 20 MB at the longest comments."""
 MOST_LOOKUPS = 8
 """Requests that are looked up at other replicas at the same time."""
 
@@ -80,6 +82,8 @@ class Feedback:
         self._limited, self._records, self._recent = limited, records, recent
         self._ask_others = ask_others
         self._now = now
+        self._ratings: dict[tuple[str, str], Rating] = {}
+        """The last ratings, by request and key: one counts for each response."""
         self._lookups = asyncio.Semaphore(MOST_LOOKUPS)
 
     async def rate(self, request: Request) -> Response:
@@ -97,7 +101,12 @@ class Feedback:
                 ErrorCode.REQUEST_NOT_FOUND,
                 "request_id",
             )
-        metrics.feedback_quality.labels(origin.expert).observe(rating.quality)
+        rated = (rating.request_id, key)
+        if self._ratings.get(rated) == rating:
+            return Response(status_code=204)  # a repetition adds nothing
+        if rated not in self._ratings:
+            metrics.feedback_quality.labels(origin.expert).observe(rating.quality)
+        self._remember(rated, rating)
         self._records.write(
             FeedbackRecord(
                 request_id=rating.request_id,
@@ -109,6 +118,12 @@ class Feedback:
             )
         )
         return Response(status_code=204)
+
+    def _remember(self, rated: tuple[str, str], rating: Rating) -> None:
+        self._ratings.pop(rated, None)
+        self._ratings[rated] = rating
+        if len(self._ratings) > MOST_RATINGS:
+            del self._ratings[next(iter(self._ratings))]
 
     async def _find(self, id_: str) -> AnswerOrigin | None:
         if self._ask_others is None:

@@ -19,12 +19,20 @@ import orjson
 
 from deployments.config import LogSettings
 from deployments.observability import metrics
-from deployments.observability.decision_record import Record, from_json, to_json
+from deployments.observability.decision_record import (
+    DecisionRecord,
+    FeedbackRecord,
+    Record,
+    from_json,
+    to_json,
+)
 from deployments.settings import resolve
 
 logger = logging.getLogger("ray.serve")
 
-PREFIX, SUFFIX = "decisions-", ".jsonl"
+PREFIX, RATINGS, SUFFIX = "decisions-", "ratings-", ".jsonl"
+RATINGS_SHARE = 1 / 8
+"""Share of the disk space for ratings: files of their own, so that many of them displace no decision."""
 PARTS = 16
 """Files that share the disk space, and the days, of one writer; the oldest is deleted first."""
 MOST_AT_ONCE = 1000
@@ -43,7 +51,11 @@ class DecisionLog:
 
     def __init__(self, settings: LogSettings, replica: str, now: Callable[[], float] = time.time) -> None:
         self.settings = settings
-        self._files = LogFiles(resolve(settings.folder), replica, settings, now)
+        folder = resolve(settings.folder)
+        self._files = {
+            DecisionRecord: LogFiles(folder, replica, settings, now, share=1 - RATINGS_SHARE),
+            FeedbackRecord: LogFiles(folder, replica, settings, now, prefix=RATINGS, share=RATINGS_SHARE),
+        }
         self._queue: queue.Queue[Record | None] = queue.Queue(settings.max_queued)
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._failing = False
@@ -72,10 +84,11 @@ class DecisionLog:
         while more:
             batch, more = self._next()
             try:
-                if batch:
-                    self._files.append(b"".join(self._line(record) for record in batch))
-                else:
-                    self._files.tidy()
+                for kind, files in self._files.items():
+                    if lines := [self._line(record) for record in batch if isinstance(record, kind)]:
+                        files.append(b"".join(lines))
+                    elif not batch:
+                        files.tidy()
             except OSError as error:
                 metrics.log_records.labels("failed").inc(len(batch))
                 if not self._failing:
@@ -86,7 +99,8 @@ class DecisionLog:
                 if self._failing and batch:
                     logger.info("decision log: writing again")
                     self._failing = False
-        self._files.close()
+        for files in self._files.values():
+            files.close()
 
     def _line(self, record: Record) -> bytes:
         """A record as a line; one that cannot be written becomes a line that says so."""
@@ -156,14 +170,21 @@ class ConfiguredLog:
 
 
 class LogFiles:
-    """The files of one replica, and the disk space that all files of the folder share."""
+    """The files of one replica and one kind, and the disk space that all such files of the folder share."""
 
     def __init__(
-        self, folder: Path, replica: str, settings: LogSettings, now: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        replica: str,
+        settings: LogSettings,
+        now: Callable[[], float] = time.time,
+        *,
+        prefix: str = PREFIX,
+        share: float = 1.0,
     ) -> None:
-        self._folder, self._now = folder, now
+        self._folder, self._now, self._prefix = folder, now, prefix
         self._replica = re.sub(r"[^A-Za-z0-9]+", "-", replica)
-        self._most_bytes = int(settings.max_mib * MIB)
+        self._most_bytes = int(settings.max_mib * MIB * share)
         self._keep_s = settings.keep_days * 86_400
         self._descriptor: int | None = None
         self._path: Path | None = None
@@ -200,7 +221,7 @@ class LogFiles:
 
     def tidy(self) -> None:
         """Delete what is too old, then the oldest until the folder keeps its bound."""
-        files = sorted(_sizes(self._folder))
+        files = sorted(_sizes(self._folder, self._prefix))
         left_bytes = self._most_bytes - sum(size for _, size, _ in files)
         for changed, size, file in files:
             too_old = changed < self._now() - self._keep_s
@@ -220,14 +241,14 @@ class LogFiles:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.tidy()
         at = datetime.fromtimestamp(self._now(), UTC).strftime("%Y%m%dT%H%M%S%f")
-        path = self._folder / f"{PREFIX}{at}-{self._replica}{SUFFIX}"
+        path = self._folder / f"{self._prefix}{at}-{self._replica}{SUFFIX}"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._path, self._size, self._opened_at = path, os.fstat(self._descriptor).st_size, self._now()
 
 
-def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
+def _sizes(folder: Path, prefix: str) -> Iterator[tuple[float, int, Path]]:
     """When each file was changed last, its bytes and its path."""
-    for file in log_files(folder):
+    for file in _files(folder, prefix):
         # Another replica may have deleted it meanwhile.
         with contextlib.suppress(FileNotFoundError):
             status = file.stat()
@@ -235,12 +256,20 @@ def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
 
 
 def log_files(folder: Path) -> list[Path]:
-    """The log's files, oldest first."""
-    return sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))
+    """The log's files: those of decisions, then those of ratings, each oldest first."""
+    return [*_files(folder, PREFIX), *_files(folder, RATINGS)]
 
 
-def read_records(file: Path) -> Iterator[Record]:
-    """A file's records; a line that is no record (the last of a killed replica) is left out.
+def _files(folder: Path, prefix: str) -> list[Path]:
+    return sorted(folder.glob(f"{prefix}*{SUFFIX}"))
+
+
+def read_records(file: Path, count_invalid: Callable[[], None] = lambda: None) -> Iterator[Record]:
+    """A file's records; a line that is no valid record (the last of a killed replica) is left out.
+
+    Args:
+        file: one of the log's files.
+        count_invalid: called for each line that is left out.
 
     Raises:
         NewerRecordError: a later version wrote a record.
@@ -251,6 +280,9 @@ def read_records(file: Path) -> Iterator[Record]:
             try:
                 data = orjson.loads(line)
             except orjson.JSONDecodeError:
-                continue
-            if isinstance(data, dict) and (record := from_json(data)) is not None:
+                data = None
+            record = from_json(data) if isinstance(data, dict) else None
+            if record is not None:
                 yield record
+            elif line.strip():
+                count_invalid()

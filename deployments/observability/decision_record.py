@@ -5,10 +5,16 @@ The accounting makes them, `decision_log` writes them; `recent_answers` and `to-
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning or its type; version 0 are records that name no version."""
+
+R = TypeVar("R")
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +23,7 @@ class AttemptRecord:
 
     expert: str
     outcome: str
-    seconds: float
+    seconds: Amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +37,7 @@ class DecisionRecord:
     texts: ClassVar[frozenset[str]] = frozenset({"query"})
     """Fields with text that people wrote; the log keeps them only where configured."""
 
-    request_id: str
+    request_id: Annotated[str, Field(min_length=1)]
     client_request_id: str | None = None
     """The client's own id, where it sent one."""
     time: str = ""
@@ -53,13 +59,13 @@ class DecisionRecord:
     preferences: Mapping[str, Any] | None = None
     """What the request itself preferred; the preset is its `model`."""
     attempts: tuple[AttemptRecord, ...] = ()
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     usage_reported: bool | None = None
     """Whether the expert reported the tokens; else they are estimated."""
-    cost_usd: float | None = None
-    ttft_s: float | None = None
-    latency_s: float | None = None
+    cost_usd: Amount | None = None
+    ttft_s: Amount | None = None
+    latency_s: Amount | None = None
     outcome: str = ""
     """Status, or how the response ended: `broken`, `disconnected`."""
     code: str | None = None
@@ -79,10 +85,10 @@ class FeedbackRecord:
     type: ClassVar[str] = "feedback"
     texts: ClassVar[frozenset[str]] = frozenset({"comment"})
 
-    request_id: str
+    request_id: Annotated[str, Field(min_length=1)]
     time: str = ""
     expert: str | None = None
-    quality: float
+    quality: Annotated[float, Field(ge=0, le=1)]
     comment: str | None = None
     key: str | None = None
 
@@ -144,26 +150,19 @@ def from_json(data: Mapping[str, Any]) -> Record | None:
         raise NewerRecordError(
             f"record has schema version {version}, this build reads up to {SCHEMA_VERSION}: upgrade it"
         )
-    if not isinstance(data.get("request_id"), str) or not data["request_id"]:
-        return None
-    if data.get("type") == DecisionRecord.type:
-        return _decision(data)
-    if data.get("type") == FeedbackRecord.type and isinstance(data.get("quality"), int | float):
-        return FeedbackRecord(**_known(FeedbackRecord, data))
-    return None
+    kind = data.get("type")
+    if kind == DecisionRecord.type:
+        return _valid(_DECISION, data)
+    return _valid(_FEEDBACK, data) if kind == FeedbackRecord.type else None
 
 
-def _decision(data: Mapping[str, Any]) -> DecisionRecord | None:
+_DECISION: TypeAdapter[DecisionRecord] = TypeAdapter(DecisionRecord)
+_FEEDBACK: TypeAdapter[FeedbackRecord] = TypeAdapter(FeedbackRecord)
+
+
+def _valid(adapter: TypeAdapter[R], data: Mapping[str, Any]) -> R | None:
+    """The record, where each field that it has is of its type and in its range; else `None`."""
     try:
-        attempts = tuple(
-            AttemptRecord(attempt["expert"], attempt["outcome"], attempt["seconds"])
-            for attempt in data.get("attempts") or ()
-        )
-        ranking = tuple(data.get("ranking") or ())
-    except (LookupError, TypeError):
+        return adapter.validate_python(data)
+    except ValidationError:
         return None
-    return DecisionRecord(**{**_known(DecisionRecord, data), "attempts": attempts, "ranking": ranking})
-
-
-def _known(record: type[Record], data: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: data[field.name] for field in fields(record) if field.name in data}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from deployments.limits.keys import NO_KEY
-from deployments.observability.decision_log import read_records
+from deployments.observability.decision_log import PREFIX, read_records
 from deployments.observability.decision_record import DecisionRecord
 
 REMEMBERED = 100_000
@@ -92,7 +92,7 @@ def origins_in_log(files: Sequence[Path]) -> list[tuple[str, AnswerOrigin]]:
     """
     newest: list[Path] = []
     size = 0
-    for file in reversed(files):
+    for file in reversed([file for file in files if file.name.startswith(PREFIX)]):
         size += file.stat().st_size
         if size > MOST_RESTORED_BYTES and newest:
             break

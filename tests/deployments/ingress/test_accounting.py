@@ -201,6 +201,20 @@ async def test_a_rating_joins_its_decision(harness: IngressHarness, kept: Kept) 
     assert value(metrics.feedback_quality, "small") == before + 1
 
 
+async def test_a_repeated_rating_counts_once_and_another_replaces_it(
+    harness: IngressHarness, kept: Kept
+) -> None:
+    id_ = (await harness.ask()).headers["x-request-id"]
+    before = value(metrics.feedback_quality, "small")
+    statuses = [
+        (await rate(harness, request_id=id_, quality=quality)).status_code for quality in [1] * 20 + [0]
+    ]
+
+    assert set(statuses) == {204}
+    assert [record["quality"] for record in kept.records if record["type"] == "feedback"] == [1, 0]
+    assert value(metrics.feedback_quality, "small") == before + 1
+
+
 async def test_a_clients_request_id_comes_back_and_is_never_ours(harness: IngressHarness, kept: Kept) -> None:
     theirs = {"x-request-id": "job-1"}
     responses = [await harness.ask(theirs), await harness.ask(theirs, model="none")]

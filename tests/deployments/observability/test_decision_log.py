@@ -264,3 +264,60 @@ def test_a_log_that_holds_no_outcomes_says_what_is_missing(tmp_path: Path) -> No
     options = parser.parse_args(["outcomes", "--log", str(tmp_path), "--out", str(tmp_path / "o.jsonl")])
     with pytest.raises(OutcomesError, match="has no decision log"):
         options.run(options)
+
+
+def test_a_rating_joins_by_id_key_and_expert_whatever_the_order_of_files() -> None:
+    records = [
+        {**rating("job-1", 0.5), "key": "a", "expert": "words", "time": "2026-01-01T00:00:03.000+00:00"},
+        {**rating("job-1", 1.0), "key": "a", "expert": "words", "time": "2026-01-01T00:00:02.000+00:00"},
+        {**rating("job-1", 0.0), "key": "c", "expert": "words", "time": "2026-01-01T00:00:04.000+00:00"},
+        decision("job-1", query="of A", key="a", time="2026-01-01T00:00:00.000+00:00"),
+        decision("job-1", query="of B", key="b", time="2026-01-01T00:00:01.000+00:00"),
+        decision("job-1", query="of another expert", key="a", expert="atlas"),
+    ]
+
+    assert [(row["query"], row["quality"]) for row in outcomes(read(*records))] == [("of A", 0.5)]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {**decision("1"), "request_id": None},
+        {**decision("1"), "request_id": ["1"]},
+        {**decision("1"), "completion_tokens": -5},
+        {**decision("1"), "latency_s": "soon"},
+        {**decision("1"), "query": 7},
+        {**decision("1"), "attempts": [{"expert": "words"}]},
+        {"type": "feedback", "request_id": "1"},
+        rating("1", 5),
+        {**rating("1", 1.0), "quality": None},
+        {**rating("1", 1.0), "expert": {}},
+        {"type": "unwritable", "why": "x"},
+        [],
+    ],
+)
+def test_damaged_records_are_skipped_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: Any
+) -> None:
+    lines = [damaged, decision("2"), rating("2", 1.0)]
+    (tmp_path / "decisions-1-r.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    parser = argparse.ArgumentParser()
+    add_command(parser.add_subparsers())
+    options = parser.parse_args(["outcomes", "--log", str(tmp_path), "--out", str(tmp_path / "o.jsonl")])
+
+    assert options.run(options) == 0
+    assert "1 lines of the log are no valid records" in capsys.readouterr().err
+    assert len(read_outcomes(tmp_path / "o.jsonl")) == 1
+
+
+def test_many_ratings_displace_no_decision(tmp_path: Path) -> None:
+    log = DecisionLog(settings(tmp_path, max_mib=1, max_queued=100_000), "r")
+    log.start()
+    for number in range(100):
+        log.write(DecisionRecord(request_id=str(number), query="x" * 1000))
+    for _ in range(20_000):
+        log.write(FeedbackRecord(request_id="1", quality=1.0, expert="words"))
+    log.stop(30.0)
+
+    assert ids(tmp_path)[:100] == [str(number) for number in range(100)]
+    assert sum(file.stat().st_size for file in log_files(tmp_path)) <= MIB
