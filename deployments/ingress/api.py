@@ -107,7 +107,7 @@ class Api:
                 Route("/v1/route", generation.route, methods=["POST"]),
                 Route("/v1/feedback", feedback.rate, methods=["POST"]),
                 *models.routes(self.registry, caller),
-                *health.routes(self.registry, self._problems, gather),
+                *health.routes(self.registry, caller, self._problems, gather),
                 *dashboard.routes(),
             ],
             exception_handlers=dict(HANDLERS),

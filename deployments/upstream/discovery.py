@@ -29,8 +29,16 @@ STATUS_TIMEOUT_S = 10.0
 DESCRIBE_TIMEOUT_S = 2.0
 MODELS_TIMEOUT_S = 5.0
 STARTING = ("STARTING", "UPDATING", "RECOVERING")
-MAX_REASON = 400
-"""Characters of Serve's messages that `/ready` shows."""
+CAUSES = (
+    ("taken more than", "its replicas wait for resources, or take long to start"),
+    ("Upscaling", "more replicas start"),
+    ("Downscaling", "replicas stop"),
+)
+"""Part of a message of Serve → the cause that clients see.
+
+Serve's messages contain tracebacks of replicas, with their paths and whatever an exception quotes.
+"""
+FAILED = "the deployment failed; the log of the ingress has the reason"
 
 
 def applications() -> Mapping[str, Any]:
@@ -125,10 +133,21 @@ def update(state: ExpertState, application: Mapping[str, Any] | None, app: str) 
     phase = application["status"]
     if phase != state.phase:
         state.phase, state.window_is_stale = phase, True
-    messages = (application.get("message"), *(d.get("message") for d in deployments))
-    why = f"{phase.lower()}: {'; '.join(filter(None, messages))}"[:MAX_REASON].rstrip(": ")
+    messages = [application.get("message"), *(d.get("message") for d in deployments)]
+    detail = "; ".join(filter(None, messages))
     state.scaled_to_zero = state.running == 0 and phase == "RUNNING"
-    state.why_not_ready = None if state.running or state.scaled_to_zero else why
+    before = state.why_not_ready
+    state.why_not_ready = None if state.running or state.scaled_to_zero else _cause(phase, detail)
+    if detail and state.why_not_ready not in {None, before}:
+        logger.warning("application %s is not ready, %s: %s", app, phase, detail)
+
+
+def _cause(phase: str, detail: str) -> str:
+    """Why an application has no replica, without any text of an exception."""
+    if phase in {"DEPLOY_FAILED", "UNHEALTHY"} or "Traceback" in detail:
+        return f"{phase.lower()}: {FAILED}"
+    cause = next((cause for text, cause in CAUSES if text in detail), "")
+    return f"{phase.lower()}: {cause}" if cause else phase.lower()
 
 
 async def _refresh_window(expert: Expert) -> None:

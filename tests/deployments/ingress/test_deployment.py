@@ -93,8 +93,8 @@ async def models(ingress: Ingress, key: str | None = None) -> int:
     return (await get(ingress, "/v1/models", key)).status_code
 
 
-async def why_not_ready(ingress: Ingress, part: str) -> str:
-    parts = (await get(ingress, "/ready")).json()["parts"]
+async def why_not_ready(ingress: Ingress, part: str, key: str | None = None) -> str:
+    parts = (await get(ingress, "/ready", key)).json()["parts"]
     return str(parts[part]["why"]) if part in parts else ""
 
 
@@ -155,7 +155,7 @@ async def test_a_wrong_key_file_leaves_the_old_keys_in_effect(replicas: Replicas
 
     for ingress in (running, started):
         assert [await models(ingress, key), await models(ingress)] == [200, 401]
-        assert "kyes.json does not exist" in await why_not_ready(ingress, "ingress")
+        assert "kyes.json does not exist" in await why_not_ready(ingress, "ingress", key)
 
 
 async def test_a_wrong_key_file_changes_no_other_setting(replicas: Replicas) -> None:
@@ -174,7 +174,7 @@ async def test_keys_are_not_removed_without_the_explicit_word(replicas: Replicas
 
     for ingress in (running, started):
         assert [await models(ingress, key), await models(ingress)] == [200, 401]
-        assert "allow_anonymous" in await why_not_ready(ingress, "ingress")
+        assert "allow_anonymous" in await why_not_ready(ingress, "ingress", key)
     await running.reconfigure({**GOOD, "allow_anonymous": True})
     assert await models(running) == 200
     assert await models(await replicas.started(GOOD)) == 200

@@ -1,6 +1,7 @@
 """What the controller says of an expert's application becomes what the ingress knows of the expert."""
 
 import asyncio
+import logging
 import threading
 from typing import Any
 
@@ -57,7 +58,34 @@ def test_an_application_that_fails_to_start_has_a_reason() -> None:
     )
 
     assert not state.scaled_to_zero
-    assert state.why_not_ready == "deploy_failed: no room; pool is full"
+    assert (
+        state.why_not_ready == "deploy_failed: the deployment failed; the log of the ingress has the reason"
+    )
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/srv/secret/engine.py", line 3, in start
+RuntimeError: cannot log in with hf_token"""
+
+
+@pytest.mark.parametrize("phase", ["DEPLOY_FAILED", "DEPLOYING", "UNHEALTHY"])
+def test_no_exception_of_a_replica_is_in_a_reason(phase: str, caplog: pytest.LogCaptureFixture) -> None:
+    state = ExpertState()
+    logging.getLogger("ray.serve").propagate = True
+    update(state, application(phase, message=TRACEBACK, deployment_message="/srv/x"), "expert-a")
+
+    assert state.why_not_ready is not None
+    assert state.why_not_ready.startswith(f"{phase.lower()}: the deployment failed")
+    assert "hf_token" not in state.why_not_ready
+    assert "hf_token" in caplog.text
+
+
+def test_waiting_for_resources_stays_visible_as_a_cause() -> None:
+    message = "Deployment 'Expert' has 1 replicas that have taken more than 30s to be scheduled. /srv"
+    state = ExpertState()
+    update(state, application("DEPLOYING", deployment_message=message), "expert-a")
+
+    assert state.why_not_ready == "deploying: its replicas wait for resources, or take long to start"
 
 
 def test_an_expert_without_an_application_is_not_ready() -> None:
