@@ -4,7 +4,6 @@ Loads, encodes and decides on the thread that calls it; imports no Ray. A new co
 `ServedPolicy`: a batch is decided by one of them as a whole.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,14 +14,12 @@ from deployments.config import RouterArgs, RouterConfig
 from deployments.contracts.messages import PolicyView
 from deployments.last_good import SavedConfig
 from deployments.observability import metrics
+from deployments.routing.embedding_cache import EmbeddingCache
 from deployments.settings import resolve
 from router.core import Decision, FloatArray, QueryBatch, RouteRequest
 from router.encoders import Encoder, EncoderSpec, load_encoder
 from router.errors import PoolError
 from router.policy import Policy
-
-CACHED_EMBEDDINGS = 8192
-"""About 12 MiB at 384 dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +29,8 @@ class ServedPolicy:
     policy: Policy
     encoder: Encoder
     folder: str
-    embeddings: OrderedDict[str, FloatArray] = field(default_factory=OrderedDict)
-    """Of recent queries, by this encoder; only the thread that decides changes it."""
-    max_embeddings: int = CACHED_EMBEDDINGS
+    embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
+    """Of recent queries, by this encoder; only the thread that decides uses it."""
 
     def decide(self, requests: Sequence[RouteRequest]) -> list[Decision]:
         """Encode, score and decide a batch; one decision per request, in their order."""
@@ -64,17 +60,18 @@ class ServedPolicy:
 
     def _encode(self, texts: tuple[str, ...]) -> FloatArray:
         """Return the embeddings of `texts`, each distinct and unknown one encoded once."""
-        known = self.embeddings
-        metrics.router_cached.inc(sum(text in known for text in texts))
-        missing = list(dict.fromkeys(text for text in texts if text not in known))
-        fresh = dict(zip(missing, self.encoder.encode(missing), strict=True)) if missing else {}
-        rows = [fresh[text] if text in fresh else known[text] for text in texts]
-        for text in texts:
-            known[text] = fresh[text] if text in fresh else known[text]
-            known.move_to_end(text)
-        while len(known) > self.max_embeddings:
-            known.popitem(last=False)
-        return np.stack(rows)
+        rows: dict[str, FloatArray] = {}
+        for text in dict.fromkeys(texts):
+            row = self.embeddings.get(text)
+            if row is not None:
+                rows[text] = row
+        metrics.router_cached.inc(sum(text in rows for text in texts))
+        missing = list(dict.fromkeys(text for text in texts if text not in rows))
+        if missing:
+            for text, row in zip(missing, self.encoder.encode(missing), strict=True):
+                rows[text] = row
+                self.embeddings.put(text, row)
+        return np.stack([rows[text] for text in texts])
 
 
 def load(config: RouterConfig, args: RouterArgs, current: ServedPolicy | None) -> ServedPolicy:
