@@ -7,6 +7,7 @@ in effect and a bounded cache of embeddings, so any replica can decide on any qu
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,9 @@ from router.validation import explain
 
 logger = logging.getLogger("ray.serve")
 
+BATCH_TIMEOUT_S = 10.0
+"""A batch that takes longer hangs: one takes milliseconds, seconds on a busy processor."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Queued:
@@ -43,9 +47,16 @@ class Router:
     Args:
         args: shape of the deployment.
         last_good: keeps the last valid configuration and its policy.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, args: RouterArgs, *, last_good: LastGood | None = None) -> None:
+    def __init__(
+        self,
+        args: RouterArgs,
+        *,
+        last_good: LastGood | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._args = args
         self._last_good = LastGood(replica_path) if last_good is None else last_good
         self._served: ServedPolicy | None = None
@@ -54,7 +65,7 @@ class Router:
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy-loader")
         self._tracer = tracing.tracer("to-router-router")
         self._batches = Batcher(
-            self._decide_batch, max_size=args.max_batch_size, wait_s=args.batch_wait_ms / 1000
+            self._decide_batch, max_size=args.max_batch_size, wait_s=args.batch_wait_ms / 1000, clock=clock
         )
 
     async def reconfigure(self, user_config: Any) -> None:
@@ -104,9 +115,24 @@ class Router:
         return replica_name(), metrics.exposition()
 
     def describe(self) -> RouterState:
-        """Return the policy in effect, and why the last configuration was rejected."""
+        """Return the policy in effect, and why this replica does not serve the last configuration."""
         served = self._served
-        return RouterState(policy=None if served is None else served.view(), error=self._error)
+        return RouterState(
+            policy=None if served is None else served.view(), error=self._hangs() or self._error
+        )
+
+    async def check_health(self) -> None:
+        """Check for Serve, which replaces a replica that fails, that batches come to an end.
+
+        Raises:
+            RuntimeError: the one in process does not.
+        """
+        if why := self._hangs():
+            raise RuntimeError(why)
+
+    def _hangs(self) -> str | None:
+        age_s = self._batches.batch_age_s
+        return f"a batch has taken {age_s:.0f} s so far" if age_s > BATCH_TIMEOUT_S else None
 
     async def _decide_batch(self, queued: list[_Queued]) -> list[RouterResponse]:
         served, now = self._served, time.monotonic()

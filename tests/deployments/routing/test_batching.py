@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from deployments.routing.batching import Batcher
+from tests.deployments.fakes import Clock
 
 
 class Scorer:
@@ -119,3 +120,37 @@ async def test_a_request_cancelled_within_a_batch_fails_no_other(leave: int) -> 
     scorer.may_go.set()
 
     assert await callers[1 - leave] == 2 * (2 - leave)
+
+
+async def test_abandoned_requests_do_not_pile_up_behind_a_hung_batch() -> None:
+    scorer = Scorer()
+    scorer.may_go.clear()
+    batcher = Batcher(scorer, max_size=8, wait_s=0)
+    first = asyncio.create_task(batcher.submit(0))
+    await settled()
+    for number in range(1, 100):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(batcher.submit(number), 0.0001)
+
+    assert batcher.waiting <= 1
+    scorer.may_go.set()
+    assert await asyncio.gather(first, batcher.submit(100)) == [0, 200]
+
+
+async def test_the_age_of_a_batch_is_counted_from_its_start_to_its_end() -> None:
+    scorer, clock = Scorer(), Clock()
+    scorer.may_go.clear()
+    batcher = Batcher(scorer, max_size=8, wait_s=0, clock=clock)
+    ages = [batcher.batch_age_s]
+    for number in (1, 13):
+        scorer.may_go.clear()
+        task = asyncio.create_task(batcher.submit(number))
+        await settled()
+        clock.now += 5
+        ages.append(batcher.batch_age_s)
+        scorer.may_go.set()
+        await asyncio.wait([task])
+        ages.append(batcher.batch_age_s)
+
+    assert ages == [0, 5, 0, 5, 0]
+    assert isinstance(task.exception(), ValueError)

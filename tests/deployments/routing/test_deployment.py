@@ -1,18 +1,20 @@
 """The router deployment's class, in process: what it serves, what it rejects, how it decides a batch."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from deployments.config import RouterArgs
 from deployments.last_good import LastGood
-from deployments.routing.deployment import Router
+from deployments.routing.deployment import BATCH_TIMEOUT_S, Router
 from router.core import Decision, RouteRequest
 from router.encoders import DEFAULT, Encoder, load_encoder
 from router.encoders.source import find
 from router.policy import Policy
 from router.training.train import train
+from tests.deployments.fakes import Clock
 from tests.router.data_sets import dataset
 from tests.router.methods import users_method
 
@@ -136,6 +138,29 @@ async def test_a_damaged_copy_leaves_the_router_without_policy(saved: Policy, tm
     assert "fails too: IntegrityError" in (router.describe().error or "")
 
 
+async def test_a_router_whose_batch_hangs_is_unhealthy_and_not_ready(
+    saved: Policy, tmp_path: Path, hang: threading.Event
+) -> None:
+    clock = Clock()
+    router = Router(RouterArgs(device="cpu", batch_wait_ms=0), clock=clock)
+    await router.reconfigure({"policy": str(tmp_path / "policy")})
+    router._worker.submit(hang.wait)
+    waiting = asyncio.create_task(decision(router, SUM))
+    await asyncio.sleep(0.01)
+    await router.check_health()
+    clock.now += BATCH_TIMEOUT_S + 1
+    with pytest.raises(RuntimeError, match="a batch has taken 11 s so far"):
+        await router.check_health()
+    state = router.describe()
+
+    assert state.policy is not None
+    assert state.error == "a batch has taken 11 s so far"
+    hang.set()
+    await waiting
+    await router.check_health()
+    assert router.describe().error is None
+
+
 async def test_a_policy_that_does_not_cover_the_experts_is_rejected(
     router: Router, encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -182,7 +207,7 @@ async def test_embeddings_are_kept_over_a_swap_of_the_policy(
     await router.reconfigure({"policy": str(tmp_path / "second")})
 
     assert router._served is not None
-    assert list(router._served.embeddings) == [SUM]
+    assert router._served.embeddings.get(SUM) is not None
 
 
 async def test_an_encoders_relative_folder_begins_at_the_root(
