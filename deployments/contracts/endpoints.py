@@ -39,6 +39,8 @@ class Endpoint:
     """Object of an event that contains `usage` where the event itself does not."""
     bounds: tuple[str, ...] = ()
     """Fields of which each bounds a completion's tokens; none where an engine completes nothing."""
+    binary: bytes | None = None
+    """Content type of a response that is not JSON, where a request can ask for one."""
     copies: tuple[str, ...] = ()
     """Fields with the number of completions for each prompt."""
     usage_option: bool = False
@@ -100,7 +102,15 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             usage_in="message",
             bounds=("max_tokens",),
         ),
-        Endpoint("/v1/embeddings", "embeddings", "input", "prompts", needs=frozenset({"embeddings"})),
+        # vLLM's `encoding_format: bytes`.
+        Endpoint(
+            "/v1/embeddings",
+            "embeddings",
+            "input",
+            "prompts",
+            binary=b"application/octet-stream",
+            needs=frozenset({"embeddings"}),
+        ),
         Endpoint("/tokenize", "tokenize", "prompt", "prompt"),
     )
 }

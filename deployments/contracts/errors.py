@@ -13,7 +13,8 @@ ApiError                      returned to the client with its status
 └── DeadlineExceeded    504
 
 ExpertError                   one attempt on one expert failed; the next may be called
-├── ExpertUnavailable         no replica took the request, or it went away before the first byte
+├── ExpertUnavailable         the replica went away before the first byte
+│   └── ExpertUnreachable     no replica accepted the request
 ├── ExpertTimeout             no first byte within the attempt's share of the deadline
 ├── ExpertOverloaded          rejected for load (429, 503)
 └── ExpertBroken              status 5xx, or a body that is no response of the API
@@ -183,7 +184,11 @@ class ExpertError(Exception):
 
 
 class ExpertUnavailable(ExpertError):
-    """No replica took the request, or it went away before the first byte."""
+    """The replica went away before the first byte."""
+
+
+class ExpertUnreachable(ExpertUnavailable):
+    """No replica accepted the request: the request itself cannot be the cause."""
 
 
 class ExpertTimeout(ExpertError):

@@ -54,7 +54,8 @@ class ExpertClient(Protocol):
 
         Raises:
             ExpertTimeout: none came within `timeout_s`.
-            ExpertUnavailable: no replica accepted the request within `connect_s`, or it went away.
+            ExpertUnreachable: no replica accepted the request within `connect_s`.
+            ExpertUnavailable: the replica went away.
         """
         ...
 

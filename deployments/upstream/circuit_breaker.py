@@ -4,13 +4,24 @@ Pure state machine with a clock passed in; one per expert and ingress replica.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
-from deployments.contracts.errors import ApiError, ExpertBroken, ExpertOverloaded, ExpertUnavailable
+from deployments.contracts.errors import (
+    ApiError,
+    ExpertBroken,
+    ExpertOverloaded,
+    ExpertUnavailable,
+    ExpertUnreachable,
+)
 
+WINDOW = 10
+"""Latest outcomes that decide about opening…"""
+WINDOW_S = 600.0
+"""…none of them older than this."""
 FAILURES_TO_OPEN = 5
-"""Failures in a row before the breaker opens."""
+"""Failures among them, of so many distinct requests, that open the breaker."""
 OPEN_S = 2.0
 """How long it stays open the first time; doubled with every failed probe."""
 MAX_OPEN_S = 30.0
@@ -21,11 +32,16 @@ BreakerState = Literal["closed", "open", "half_open"]
 
 
 class CircuitBreaker:
-    """Counts failures of one expert, and stops requests to it for a while after too many."""
+    """Counts failures of one expert, and stops requests to it for a while after too many.
+
+    One request that fails wherever it goes is one failure, however often it is repeated: else a request
+    that kills engines would close every expert to everyone.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._failures = 0
+        self._outcomes: deque[tuple[float, bool, int | None]] = deque(maxlen=WINDOW)
+        """When, whether it failed, and which request did."""
         self._opened_at: float | None = None
         self._open_s = OPEN_S
         self._probe_at: float | None = None
@@ -56,42 +72,59 @@ class CircuitBreaker:
 
     def record_success(self) -> None:
         """The expert responded."""
-        self._failures = 0
+        if self._opened_at is not None:
+            self._outcomes.clear()
+        self._outcomes.append((self._clock(), False, None))
         self._opened_at = None
         self._open_s = OPEN_S
         self._probe_at = None
 
-    def record_error(self, error: BaseException, *, timed_out: bool) -> None:
+    def record_error(self, error: BaseException, *, timed_out: bool, request: int | None = None) -> None:
         """The attempt ended in an error.
 
         Args:
             error: what the attempt raised, a cancellation included.
             timed_out: whether the expert had all the time that it usually needs.
+            request: tells requests apart; `None` counts as one that never came before.
         """
         if isinstance(error, ExpertOverloaded):
             self.record_abandonment()  # an overloaded expert works
+        elif isinstance(error, ExpertUnreachable):
+            self.record_failure()  # whatever was requested: no replica saw it
         elif isinstance(error, ExpertUnavailable | ExpertBroken):
-            self.record_failure()
+            self.record_failure(request)
         elif isinstance(error, ApiError):
             self.record_success()  # the expert works: it rejected the request itself
         elif timed_out:
-            self.record_failure()
+            self.record_failure(request)
         else:
             # The request's own deadline was short, or the client left: no fault of the expert.
             self.record_abandonment()
 
-    def record_failure(self) -> None:
-        """The expert failed or was too slow."""
-        self._failures += 1
+    def record_failure(self, request: int | None = None) -> None:
+        """The expert failed or was too slow.
+
+        Args:
+            request: as of `record_error`.
+        """
+        now = self._clock()
+        if request is not None:
+            # Removed and put last: a request that is repeated leaves room for the others' outcomes.
+            kept = [outcome for outcome in self._outcomes if outcome[2] != request]
+            self._outcomes = deque(kept, maxlen=WINDOW)
+        self._outcomes.append((now, True, request))
         if self.state == "half_open":
             self._open_s = min(MAX_OPEN_S, self._open_s * 2)
             self._open()
-        elif self.state == "closed" and self._failures >= FAILURES_TO_OPEN:
+        elif self.state == "closed" and self._failures_since(now - WINDOW_S) >= FAILURES_TO_OPEN:
             self._open()
 
     def record_abandonment(self) -> None:
         """The attempt ended without evidence for or against the expert; the next may be the probe."""
         self._probe_at = None
+
+    def _failures_since(self, time_s: float) -> int:
+        return sum(failed for at, failed, _ in self._outcomes if at >= time_s)
 
     def _open(self) -> None:
         self._opened_at = self._clock()

@@ -19,6 +19,7 @@ from deployments.contracts.errors import (
     ExpertOverloaded,
     ExpertTimeout,
     ExpertUnavailable,
+    ExpertUnreachable,
     Unavailable,
 )
 from deployments.contracts.messages import Headers
@@ -29,6 +30,9 @@ from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.latency import ResponseForm
 from deployments.upstream.registry import Expert, ExpertRegistry
 from deployments.upstream.responses import error_of, fits_elsewhere, read_complete, read_first_event
+
+MAX_FAILURES = 2
+"""Experts that may accept a request and fail: a request that kills engines shall not meet them all."""
 
 
 class Dispatcher:
@@ -111,13 +115,16 @@ class Dispatcher:
         call.began = False
         left_s = call.deadline.left_s()
         unhurried = alone or call.is_last_attempt() or expert.state.is_cold
-        limit_s = left_s if unhurried else min(left_s, self._timeout_s(expert, call.request))
+        # Nothing follows the last failure, but the next expert may follow one that cannot be reached.
+        patient = unhurried or call.is_last_failure()
+        limit_s = left_s if patient else min(left_s, self._timeout_s(expert, call.request))
         connect_s = None if unhurried else expert.latency.connect_timeout_s()
         opened = None
         try:
             stream = await self._attempt(expert, call, limit_s, connect_s)
         except ExpertError as error:
             call.last_error = error
+            call.failures += not isinstance(error, ExpertOverloaded | ExpertUnreachable)
             call.attempts.append(self._record(expert, _outcome(error), started, began=call.began))
         except ApiError as error:
             if not fits_elsewhere(error) or not call.order.fallback:
@@ -146,9 +153,9 @@ class Dispatcher:
     ) -> ResponseStream:
         request, name = call.request, expert.name
         started = self._clock()
+        body = request.body_for(expert.client.model)
         expert.breaker.record_start()
         try:
-            body = request.body_for(expert.client.model)
             stream = await expert.client.open("POST", request.path, call.headers, body, limit_s, connect_s)
             left_s = limit_s - (self._clock() - started)
             if not 200 <= stream.head.status < 300:
@@ -157,10 +164,15 @@ class Dispatcher:
             if request.stream:
                 await read_first_event(name, stream, left_s)
             else:
-                await read_complete(name, stream, left_s)
+                await read_complete(name, stream, left_s, binary=request.endpoint.binary)
         except BaseException as error:
             timed_out = self._clock() - started >= self._timeout_s(expert, request)
-            expert.breaker.record_error(error, timed_out=timed_out and not expert.state.is_cold)
+            timed_out = timed_out and not expert.state.is_cold
+            if call.failures and not isinstance(error, ApiError | ExpertUnreachable):
+                # It failed at another expert as well: evidence against the request.
+                expert.breaker.record_abandonment()
+            else:
+                expert.breaker.record_error(error, timed_out=timed_out, request=hash(body))
             raise
         expert.breaker.record_success()
         expert.latency.observe(_form(request), self._clock() - started, stream.connected_s)
@@ -185,13 +197,19 @@ class _Call:
     attempts: list[Attempt]
     began: bool = False
     """Whether the current attempt's 2xx response has begun."""
+    failures: int = 0
+    """Attempts that failed after a replica accepted the request."""
     last_error: ExpertError | ApiError | None = None
 
     def is_over(self) -> bool:
-        return self.deadline.left_s() <= 0 or len(self.attempts) == self.max_attempts
+        spent = self.failures == MAX_FAILURES or len(self.attempts) == self.max_attempts
+        return spent or self.deadline.left_s() <= 0
 
     def is_last_attempt(self) -> bool:
         return len(self.attempts) + 1 == self.max_attempts
+
+    def is_last_failure(self) -> bool:
+        return self.failures + 1 == MAX_FAILURES
 
     def retry_after_s(self, name: str) -> float:
         """Seconds until an expert's breaker lets a request through."""
@@ -240,6 +258,7 @@ def _outcome(error: ExpertError) -> str:
         ExpertTimeout: "timeout",
         ExpertOverloaded: "overloaded",
         ExpertUnavailable: "unavailable",
+        ExpertUnreachable: "unavailable",
         ExpertBroken: "broken",
     }
     return names.get(type(error), "failed")

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import httpx
 
 from deployments.config import ExpertTarget
-from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable
+from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable, ExpertUnreachable
 from deployments.contracts.messages import Head, Headers
 from deployments.contracts.protocols import ResponseStream
 from deployments.settings import resolve
@@ -60,6 +60,8 @@ class RemoteExpert:
                 return await self._open(method, path, headers, body, connect_s)
         except TimeoutError as error:
             raise ExpertTimeout(self._name, f"no first byte within {timeout_s:.1f} s") from error
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise ExpertUnreachable(self._name, type(error).__name__) from error
         except (httpx.HTTPError, OSError) as error:
             raise ExpertUnavailable(self._name, type(error).__name__) from error
 
@@ -109,5 +111,5 @@ class RemoteExpert:
         if self._target.key_file:
             with contextlib.suppress(OSError):
                 return resolve(self._target.key_file).read_text(encoding="utf-8").strip()
-            raise ExpertUnavailable(self._name, f"key_file {self._target.key_file} cannot be read")
+            raise ExpertUnreachable(self._name, f"key_file {self._target.key_file} cannot be read")
         return os.environ.get(self._target.key_env) if self._target.key_env else None

@@ -55,8 +55,16 @@ async def error_of(name: str, stream: ResponseStream, limit_s: float) -> ExpertE
     return error
 
 
-async def read_complete(name: str, stream: ResponseStream, limit_s: float) -> None:
+async def read_complete(
+    name: str, stream: ResponseStream, limit_s: float, *, binary: bytes | None = None
+) -> None:
     """Read a non-streaming response, so that another expert can replace an incomplete or invalid one.
+
+    Args:
+        name: the expert's.
+        stream: the response; its head gets the whole body.
+        limit_s: time until its end.
+        binary: content type of a response that is valid although it is not JSON.
 
     Raises:
         ExpertTimeout: it did not end within `limit_s`.
@@ -78,13 +86,15 @@ async def read_complete(name: str, stream: ResponseStream, limit_s: float) -> No
     finally:
         await stream.aclose()
     body = b"".join(pieces)
+    stream.head = replace(stream.head, body=body, complete=True)
+    if body and binary is not None and binary in dict(stream.head.headers).get(b"content-type", b""):
+        return
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ExpertBroken(name, "responded 200 with a body that is not JSON") from error
     if not isinstance(value, dict):
         raise ExpertBroken(name, "responded 200 with JSON that is not an object")
-    stream.head = replace(stream.head, body=body, complete=True)
 
 
 async def read_first_event(name: str, stream: ResponseStream, limit_s: float) -> None:

@@ -15,7 +15,13 @@ from ray.serve import exceptions as serve_exceptions
 from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget
 from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.contracts.deadlines import own_task_is_cancelled, within
-from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
+from deployments.contracts.errors import (
+    ExpertError,
+    ExpertOverloaded,
+    ExpertTimeout,
+    ExpertUnavailable,
+    ExpertUnreachable,
+)
 from deployments.contracts.messages import Headers
 from deployments.contracts.protocols import ExpertClient, ResponseStream
 from deployments.upstream.http_client import RemoteExpert
@@ -52,8 +58,10 @@ class ServeExpert:
         started = time.monotonic()
         handle = await self._resolve(timeout_s)
         response = handle.remote(method, path, tuple(headers), body)
+        absence: type[ExpertUnavailable] = ExpertUnreachable
         try:
             await self._connect(response, timeout_s, connect_s)
+            absence = ExpertUnavailable
             connected_s = time.monotonic() - started
             head = await within(timeout_s - connected_s, anext(response))
         except BaseException as error:
@@ -61,11 +69,11 @@ class ServeExpert:
             if isinstance(error, TimeoutError):
                 raise ExpertTimeout(self.model, f"no first byte within {timeout_s:.1f} s") from error
             if isinstance(error, asyncio.CancelledError) and not own_task_is_cancelled():
-                raise ExpertUnavailable(self.model, "the replica dropped the request") from error
+                raise absence(self.model, "the replica dropped the request") from error
             if isinstance(error, ExpertError):
                 raise
             if isinstance(error, Exception):
-                raise _unavailable(self.model, error) from error
+                raise _unavailable(self.model, error, absence) from error
             raise
         return ResponseStream(head, self._rest(response), connected_s)
 
@@ -83,7 +91,7 @@ class ServeExpert:
             await within(connect_s, connected)
         except TimeoutError as error:
             why = f"no replica took the request within {connect_s:.1f} s"
-            raise ExpertUnavailable(self.model, why) from error
+            raise ExpertUnreachable(self.model, why) from error
 
     async def _rest(self, response: Any) -> AsyncGenerator[bytes, None]:
         done = False
@@ -117,7 +125,7 @@ class ServeExpert:
                 ValueError,
                 KeyError,  # the application is there, its deployment not yet
             ) as error:
-                raise ExpertUnavailable(self.model, f"application {self._app!r} is not deployed") from error
+                raise ExpertUnreachable(self.model, f"application {self._app!r} is not deployed") from error
         return self._handle
 
     def _make_handle(self) -> Any:
@@ -132,8 +140,10 @@ def expert_client(name: str, target: ExpertTarget) -> ExpertClient:
     return ServeExpert(name, target.app) if target.app is not None else RemoteExpert(name, target)
 
 
-def _unavailable(name: str, error: Exception) -> ExpertError:
+def _unavailable(
+    name: str, error: Exception, absence: type[ExpertUnavailable] = ExpertUnavailable
+) -> ExpertError:
     """Map a failed call on a handle; its traceback stays in the logs."""
     if isinstance(error, serve_exceptions.BackPressureError):
         return ExpertOverloaded(name, "its queue is full")
-    return ExpertUnavailable(name, type(error).__name__)
+    return absence(name, type(error).__name__)

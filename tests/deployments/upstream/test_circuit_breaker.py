@@ -10,8 +10,15 @@ from deployments.contracts.errors import (
     ExpertOverloaded,
     ExpertTimeout,
     ExpertUnavailable,
+    ExpertUnreachable,
 )
-from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN, OPEN_S, CircuitBreaker
+from deployments.upstream.circuit_breaker import (
+    FAILURES_TO_OPEN,
+    OPEN_S,
+    WINDOW,
+    WINDOW_S,
+    CircuitBreaker,
+)
 from tests.deployments.fakes import Clock
 
 
@@ -22,14 +29,59 @@ def opened(clock: Clock) -> CircuitBreaker:
     return breaker
 
 
-def test_failures_in_a_row_open_it_unless_a_success_intervenes() -> None:
+@pytest.mark.parametrize(
+    ("outcomes", "state"),
+    [("SF", "open"), ("SSF", "closed"), ("F", "open"), ("FFFFSSSSSS", "closed"), ("SSSSSSSSSSFFFFF", "open")],
+)
+def test_a_rate_of_failures_over_a_window_opens_it(outcomes: str, state: str) -> None:
     breaker = CircuitBreaker(Clock())
+    for outcome in outcomes * (WINDOW // len(outcomes) or 1):
+        if outcome == "F":
+            breaker.record_failure()
+        else:
+            breaker.record_success()
+
+    assert breaker.state == state
+
+
+def test_failures_that_are_far_apart_do_not_open_it() -> None:
+    clock = Clock()
+    breaker = CircuitBreaker(clock)
     for _ in range(3 * FAILURES_TO_OPEN):
         breaker.record_failure()
-        breaker.record_success()
+        clock.now += WINDOW_S / 2
 
     assert breaker.state == "closed"
-    assert opened(Clock()).state == "open"
+
+
+def test_one_request_that_is_repeated_is_one_failure() -> None:
+    breaker = CircuitBreaker(Clock())
+    for _ in range(3 * WINDOW):
+        breaker.record_error(ExpertUnavailable("a", "died"), timed_out=False, request=1)
+    assert breaker.state == "closed"
+    for request in range(2, FAILURES_TO_OPEN + 1):
+        breaker.record_error(ExpertUnavailable("a", "died"), timed_out=False, request=request)
+
+    assert breaker.state == "open"
+
+
+def test_a_missing_replica_counts_whatever_was_requested() -> None:
+    breaker = CircuitBreaker(Clock())
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.record_error(ExpertUnreachable("a", "no replica"), timed_out=False, request=1)
+
+    assert breaker.state == "open"
+
+
+def test_failures_from_before_an_opening_do_not_count_after_it() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += OPEN_S
+    breaker.record_start()
+    breaker.record_success()
+    breaker.record_failure()
+
+    assert breaker.state == "closed"
 
 
 def test_it_half_opens_for_one_probe_at_a_time() -> None:

@@ -18,6 +18,7 @@ from deployments.contracts.errors import (
     ExpertOverloaded,
     ExpertTimeout,
     ExpertUnavailable,
+    ExpertUnreachable,
     NotFound,
     TooMany,
     Unavailable,
@@ -34,8 +35,8 @@ from tests.deployments.fakes import EVENTS, Clock, FakeExpert, answer, event
 DONE = b"data: [DONE]\n\n"
 
 
-def a_request(*, stream: bool = False) -> InferenceRequest:
-    body = {"model": "auto", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+def a_request(*, stream: bool = False, text: str = "hi") -> InferenceRequest:
+    body = {"model": "auto", "messages": [{"role": "user", "content": text}], "stream": stream}
     return parse("/v1/chat/completions", orjson.dumps(body), max_messages=8)
 
 
@@ -60,12 +61,18 @@ class Field:
         self.dispatcher = Dispatcher(self.registry, clock=self.clock)
 
     async def open(
-        self, *, stream: bool = False, fallback: bool = True, seconds: float = 30.0, **options: Any
+        self,
+        *,
+        stream: bool = False,
+        text: str = "hi",
+        fallback: bool = True,
+        seconds: float = 30.0,
+        **options: Any,
     ) -> OpenedResponse:
         ranking = tuple(self.fakes)
         order = CallOrder(ranking, "routed", fallback, Decision(ranking, {}, "0123456789ab"))
         deadline = Deadline(seconds, self.clock)
-        return await self.dispatcher.open(a_request(stream=stream), order, (), deadline, **options)
+        return await self.dispatcher.open(a_request(stream=stream, text=text), order, (), deadline, **options)
 
     def held(self) -> Mapping[str, int]:
         return {name: expert.slots.held for name, expert in self.experts.items()}
@@ -176,11 +183,60 @@ async def test_a_retrying_client_gets_fewer_attempts() -> None:
     assert [len(expert.asked) for expert in field.fakes.values()] == [1, 1, 0]
 
 
+async def test_a_request_that_kills_experts_meets_two_at_most() -> None:
+    field = Field(*(failing(name, ExpertUnavailable(name, "died")) for name in "abcdefgh"))
+    for _ in range(FAILURES_TO_OPEN + 1):
+        asked = sum(len(expert.asked) for expert in field.fakes.values())
+        with pytest.raises(Unavailable):
+            await field.open(text="death")
+        assert sum(len(expert.asked) for expert in field.fakes.values()) == asked + 2
+    for expert in field.fakes.values():
+        expert.parts = []
+
+    assert {expert.breaker.state for expert in field.experts.values()} == {"closed"}
+    assert (await field.open(text="another")).expert == "a"
+
+
+async def test_a_hundred_killers_among_a_thousand_open_no_breaker() -> None:
+    field = Field(*(FakeExpert(name) for name in "abcdefgh"))
+    for number in range(1100):
+        deadly = number % 11 == 0
+        for name, expert in field.fakes.items():
+            expert.parts = [ExpertUnavailable(name, "died")] if deadly else []
+        if deadly:
+            with pytest.raises(Unavailable):
+                await field.open(text=str(number))
+        else:
+            opened = await field.open(text="ordinary")
+            opened.slot.release()
+            assert opened.expert == "a"
+
+    assert {expert.breaker.state for expert in field.experts.values()} == {"closed"}
+
+
+@pytest.mark.parametrize("error", [ExpertUnreachable, ExpertOverloaded])
+async def test_experts_that_took_no_request_do_not_end_the_ranking(error: type[ExpertError]) -> None:
+    field = Field(*(failing(name, error(name, "x")) for name in "abcd"), FakeExpert("e"))
+
+    assert (await field.open()).expert == "e"
+
+
+async def test_embeddings_as_bytes_pass_and_other_binaries_do_not() -> None:
+    body = {"model": "auto", "input": "hi", "encoding_format": "bytes"}
+    octets = ((b"content-type", b"application/octet-stream"),)
+    field = Field(FakeExpert("a", b"\x00\xff", headers=octets), FakeExpert("b"))
+    order = CallOrder(("a", "b"), "routed", True, Decision(("a", "b"), {}, "0123456789ab"))
+    for path, expert in (("/v1/embeddings", "a"), ("/v1/responses", "b")):
+        request = parse(path, orjson.dumps(body), max_messages=8)
+        opened = await field.dispatcher.open(request, order, (), Deadline(30, field.clock))
+        assert opened.expert == expert
+
+
 async def test_an_open_breaker_is_not_asked_and_tells_when_to_come_back() -> None:
     field = Field(failing("a", ExpertUnavailable("a", "x")))
-    for _ in range(FAILURES_TO_OPEN):
+    for number in range(FAILURES_TO_OPEN):
         with pytest.raises(Unavailable):
-            await field.open()
+            await field.open(text=str(number))
     asked = len(field.fakes["a"].asked)
 
     with pytest.raises(Unavailable, match="circuit breaker") as caught:
@@ -219,8 +275,8 @@ async def test_an_expert_slower_than_it_was_ever_seen_to_be_opens_its_breaker() 
     field = Field(Slow("a"), FakeExpert("b"))
     for _ in range(MIN_OBSERVATIONS):
         field.experts["a"].latency.observe("non_streaming", 0.1)
-    for _ in range(FAILURES_TO_OPEN):
-        assert (await field.open(seconds=600)).expert == "b"
+    for number in range(FAILURES_TO_OPEN):
+        assert (await field.open(seconds=600, text=str(number))).expert == "b"
 
     assert field.experts["a"].breaker.state == "open"
 

@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from deployments.config import ExpertTarget
-from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable
+from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable, ExpertUnreachable
 from deployments.contracts.protocols import ResponseStream
 from deployments.upstream.http_client import RemoteExpert
 
@@ -114,20 +114,21 @@ async def test_a_redirect_is_never_followed() -> None:
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "accepted"),
     [
-        httpx.ConnectError("x"),
-        httpx.ReadError("x"),
-        httpx.RemoteProtocolError("x"),
-        httpx.ConnectTimeout("x"),
+        (httpx.ConnectError("x"), False),
+        (httpx.ReadError("x"), True),
+        (httpx.RemoteProtocolError("x"), True),
+        (httpx.ConnectTimeout("x"), False),
     ],
 )
-async def test_failures_before_the_first_byte_are_unavailable(error: Exception) -> None:
+async def test_failures_before_the_first_byte_are_unavailable(error: Exception, accepted: bool) -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         raise error
 
-    with pytest.raises(ExpertUnavailable):
+    with pytest.raises(ExpertUnavailable) as caught:
         await remote(handler).open("POST", CHAT, (), b"{}", 5)
+    assert isinstance(caught.value, ExpertUnreachable) != accepted
 
 
 async def test_silence_is_a_timeout() -> None:

@@ -6,7 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from deployments.config import ExpertTarget
-from deployments.contracts.errors import ExpertError, ExpertOverloaded, ExpertTimeout, ExpertUnavailable
+from deployments.contracts.errors import (
+    ExpertError,
+    ExpertOverloaded,
+    ExpertTimeout,
+    ExpertUnavailable,
+    ExpertUnreachable,
+)
 from deployments.upstream.http_client import RemoteExpert
 from deployments.upstream.serve_client import ServeExpert, _unavailable, expert_client
 
@@ -55,7 +61,7 @@ async def untaken(**limits: float) -> tuple[Call, Exception]:
 async def test_a_request_that_no_replica_takes_in_time_is_absence() -> None:
     call, error = await untaken(timeout_s=5, connect_s=0.01)
 
-    assert isinstance(error, ExpertUnavailable)
+    assert isinstance(error, ExpertUnreachable)
     assert "no replica took the request within 0.0 s" in str(error)
     assert call.cancelled
 
