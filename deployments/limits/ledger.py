@@ -7,7 +7,7 @@ holds across them; each replica keeps one more for itself, for times when the co
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployments.limits.messages import (
@@ -81,14 +81,16 @@ class Ledger:
         if call.number <= last.number:
             return SyncResponse((), {})
         self.update_in_flight(call.replica, call.in_flight)
+        # The clocks of two machines differ: usage counts for the time that it has here.
+        ahead_s = 0.0 if call.sent_at_s is None else call.sent_at_s - self._clock()
         if call.confirmed < last.number:
             for lost in last.granted:  # the response did not arrive: the replica decided by itself
                 self.add(UsageChange(lost.key, last.at_s, -1, -lost.tokens, -lost.usd))
         if call.unconfirmed is not None and call.unconfirmed.number > last.number:
             for change in call.unconfirmed.usage:
-                self.add(change)
+                self.add(replace(change, at_s=change.at_s - ahead_s))
         for change in call.usage:
-            self.add(change)
+            self.add(replace(change, at_s=change.at_s - ahead_s))
         verdicts = tuple(self.reserve(call.replica, request) for request in call.requests)
         decided = zip(call.requests, verdicts, strict=True)
         granted = tuple(request for request, verdict in decided if verdict.code is None)
@@ -147,6 +149,15 @@ class Ledger:
         held = sum(counts.get(key, 0) for counts in self._in_flight.values())
         return Totals(account.requests, max(0, account.tokens), account.usd, held)
 
+    def prune(self) -> None:
+        """Forget the keys without any use in their windows."""
+        for key in [key for key in self._accounts if self._is_idle(key)]:
+            del self._accounts[key]
+
+    def _is_idle(self, key: str) -> bool:
+        account = self._account(key)
+        return not account.minute and not account.usd
+
     def snapshot(self) -> dict[str, Any]:
         """Return all counts as JSON values; replicas report their requests in flight again with each call."""
         return {
@@ -163,12 +174,23 @@ class Ledger:
         """Take over a snapshot's counts; those outside their window are dropped at the next use.
 
         Raises:
-            ValueError: the snapshot has another version.
+            ValueError: the snapshot has another version, or is damaged; nothing of it is taken over.
         """
-        if snapshot.get("version") != 1:
-            raise ValueError(f"ledger snapshot has version {snapshot.get('version')!r}, expected 1")
+        if not isinstance(snapshot, Mapping) or snapshot.get("version") != 1:
+            version = snapshot.get("version") if isinstance(snapshot, Mapping) else None
+            raise ValueError(f"ledger snapshot has version {version!r}, expected 1")
+        restored = Ledger(self._clock)
+        try:
+            restored._take_over(snapshot)
+        except (AttributeError, LookupError, TypeError, OverflowError) as error:
+            raise ValueError(f"ledger snapshot is damaged: {error!r}") from error
+        self._accounts, self._in_flight = restored._accounts, restored._in_flight
+        self._seen_at, self._last = restored._seen_at, restored._last
+
+    def _take_over(self, snapshot: Mapping[str, Any]) -> None:
+        latest = self._clock() + BUCKET_S  # the clock may have been ahead when the counts were written
         for key, counts in snapshot["accounts"].items():
-            buckets = deque([float(end), int(n), int(t)] for end, n, t in counts["minute"])
+            buckets = deque([min(float(end), latest), int(n), int(t)] for end, n, t in counts["minute"])
             requests = sum(int(bucket[1]) for bucket in buckets)
             tokens = sum(int(bucket[2]) for bucket in buckets)
             self._accounts[key] = _Account(

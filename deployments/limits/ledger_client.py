@@ -9,7 +9,6 @@ calls are numbered and the ledger counts each once. Knows no Ray: the transport 
 import asyncio
 import contextlib
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from deployments.limits.messages import (
     UsageChange,
     Verdict,
 )
+from deployments.limits.steady_clock import SteadyClock
 
 logger = logging.getLogger("ray.serve")
 
@@ -74,14 +74,15 @@ class LedgerClient:
     Args:
         replica: a name that no other client of the ledger has, and no earlier one had.
         transport: the connection to the common ledger.
-        clock: seconds since 1970.
+        clock: seconds since 1970; by default steady ones.
     """
 
     def __init__(
-        self, replica: str, transport: LedgerTransport, clock: Callable[[], float] = time.time
+        self, replica: str, transport: LedgerTransport, clock: Callable[[], float] | None = None
     ) -> None:
-        self._replica, self._transport, self._clock = replica, transport, clock
-        self._own = Ledger(clock)
+        self._replica, self._transport = replica, transport
+        self._clock = SteadyClock() if clock is None else clock
+        self._own = Ledger(self._clock)
         self._others: dict[str, Totals] = {}
         self._in_flight: Counter[str] = Counter()
         self._pending: list[_Pending] = []
@@ -151,8 +152,13 @@ class LedgerClient:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             if self._pump is None or self._pump.done():
-                await self._call()
-                self._kick()  # usage from the time without the ledger
+                try:
+                    await self._call()
+                    self._own.prune()
+                    self._kick()  # usage from the time without the ledger
+                except Exception:
+                    # Without a heartbeat the ledger would count this replica's requests as ended.
+                    logger.exception("unforeseen error in a call of the ledger")
 
     def _kick(self) -> None:
         if not self.away and (self._pump is None or self._pump.done()):
@@ -178,15 +184,27 @@ class LedgerClient:
         in_flight = {key: count for key, count in self._in_flight.items() if count > 0}
         requests = tuple(item.request for item in pending)
         call = SyncRequest(
-            self._replica, in_flight, usage, requests, self._number, self._confirmed, unconfirmed
+            self._replica,
+            in_flight,
+            usage,
+            requests,
+            self._number,
+            self._confirmed,
+            unconfirmed,
+            self._clock(),
         )
         try:
             response = await self._transport.sync(call, CALL_TIMEOUT_S)
+            if len(response.verdicts) != len(pending):
+                raise ConnectionError("the ledger ignored the call")
         except (TimeoutError, ConnectionError) as error:
             self._lost(error)
-            self._usage = _merged(self._usage)
-            self._decide_all_alone([*pending, *self._pending])
-            self._pending = []
+            self._decide_without_ledger(pending)
+            return
+        except Exception as error:
+            logger.exception("unforeseen error in a call of the ledger")
+            self._lost(error)
+            self._decide_without_ledger(pending)
             return
         except BaseException:
             self._pending = [*pending, *self._pending]
@@ -203,6 +221,11 @@ class LedgerClient:
             self._resolve(item, verdict)
         for key, totals in response.totals.items():
             self._others[key] = totals.beyond(self._own_totals(key))
+
+    def _decide_without_ledger(self, pending: list[_Pending]) -> None:
+        self._usage = _merged(self._usage)
+        self._decide_all_alone([*pending, *self._pending])
+        self._pending = []
 
     def _decide_all_alone(self, pending: list[_Pending]) -> None:
         for item in pending:
@@ -236,7 +259,7 @@ class LedgerClient:
 
     def _lost(self, error: Exception) -> None:
         if not self.away:
-            logger.warning("the ledger does not respond (%s): limits hold by the last known counts", error)
+            logger.warning("the ledger does not respond (%r): limits hold by the last known counts", error)
         self.away = True
 
 

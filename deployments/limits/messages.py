@@ -92,6 +92,8 @@ class SyncRequest:
     """The last call whose response arrived; what a later one was granted is not in use."""
     unconfirmed: UnconfirmedUsage | None = None
     """Usage of an earlier call whose response did not arrive."""
+    sent_at_s: float | None = None
+    """The replica's clock at this call: the times of its usage are by that clock."""
 
 
 @dataclass(frozen=True, slots=True)

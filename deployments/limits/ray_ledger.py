@@ -5,9 +5,10 @@ so that a killed ledger restarts with at most a second missing.
 """
 
 import asyncio
+import contextlib
+import hashlib
 import json
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ import ray.exceptions
 from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.limits.ledger import Ledger
 from deployments.limits.messages import SyncRequest, SyncResponse
+from deployments.limits.steady_clock import SteadyClock
 from router.files import write_atomically
 
 logger = logging.getLogger("ray.serve")
 
-NAME = "to-router-ledger-2"
+NAME = "to-router-ledger-3"
 """Raised whenever the pickled messages change: an actor of an earlier version outlives a deploy, and cannot
 read them. Its counts reach the new actor through the file."""
 NAMESPACE = "to-router"
@@ -38,7 +40,7 @@ class LedgerActor:
 
     def __init__(self, snapshot: str) -> None:
         self._path = Path(snapshot)
-        self._ledger = Ledger(time.time)
+        self._ledger = Ledger(SteadyClock())
         self._changed = False
         self._saver: asyncio.Task[None] | None = None
         self._restore()
@@ -52,22 +54,36 @@ class LedgerActor:
 
     def _restore(self) -> None:
         try:
-            self._ledger.restore(json.loads(self._path.read_text(encoding="utf-8")))
+            self._ledger.restore(json.loads(self._path.read_bytes()))
         except FileNotFoundError:
             return
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            logger.error("ledger snapshot %s not read, counts begin at zero: %s", self._path, error)
+        except (OSError, ValueError, RecursionError) as error:
+            kept = self._path.with_name(f"{self._path.name}.broken")
+            logger.error(
+                "the counts of keys in %s cannot be read: budgets and windows begin at zero; "
+                "the file is kept as %s: %s",
+                self._path,
+                kept.name,
+                error,
+            )
+            with contextlib.suppress(OSError):
+                self._path.replace(kept)
 
     async def _keep_saving(self) -> None:
         while True:
             await asyncio.sleep(SNAPSHOT_S)
             if self._changed:
                 self._changed = False
-                text = json.dumps(self._ledger.snapshot())
+                self._ledger.prune()
+                counts = self._ledger.snapshot()
                 try:
-                    await asyncio.to_thread(write_atomically, self._path, text, durable=True)
+                    await asyncio.to_thread(_save, self._path, counts)
                 except OSError as error:
                     logger.error("ledger snapshot %s not written: %s", self._path, error)
+
+
+def _save(path: Path, counts: Mapping[str, Any]) -> None:
+    write_atomically(path, json.dumps(counts), durable=True)
 
 
 class LedgerHandle:
@@ -98,7 +114,7 @@ class LedgerHandle:
 
     def _start(self) -> Any:
         options = {
-            "name": NAME,
+            "name": actor_name(self._snapshot),
             "namespace": NAMESPACE,
             "lifetime": "detached",
             "get_if_exists": True,
@@ -108,6 +124,11 @@ class LedgerHandle:
             "label_selector": _own_labels(ray.get_runtime_context().get_node_labels()),
         }
         return ray.remote(LedgerActor).options(**options).remote(self._snapshot)
+
+
+def actor_name(snapshot: str) -> str:
+    """Return the actor's name, one for each file: another file is never counted in by an older actor."""
+    return f"{NAME}-{hashlib.sha256(snapshot.encode()).hexdigest()[:8]}"
 
 
 def _own_labels(labels: Mapping[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from deployments.limits.messages import (
     UnconfirmedUsage,
     UsageChange,
 )
+from deployments.limits.steady_clock import SteadyClock
 from tests.deployments.fakes import Clock
 
 KEY = "0123456789ab"
@@ -187,3 +189,46 @@ def test_counts_of_an_earlier_version_still_load() -> None:
 
     assert before == Totals(2, 12, 0.625, 2)
     assert ledger.totals(KEY) == before
+
+
+@pytest.mark.parametrize("damaged", [[], None, {"version": 1}, {"version": 1, "accounts": []}, "", 7])
+def test_a_damaged_snapshot_is_rejected_and_changes_nothing(damaged: Any) -> None:
+    ledger = Ledger(Clock())
+    ledger.reserve("a", want(tokens=7, tokens_per_minute=10))
+    with pytest.raises(ValueError, match="ledger snapshot"):
+        ledger.restore(damaged)
+
+    assert ledger.totals(KEY).tokens == 7
+
+
+def test_counts_of_a_clock_that_was_ahead_leave_their_window() -> None:
+    clock = Clock()
+    ledger = Ledger(clock)
+    ledger.reserve("a", want(requests_per_minute=1))
+    clock.now -= 3600
+    restarted = Ledger(clock)
+    restarted.restore(json.loads(json.dumps(ledger.snapshot())))
+    clock.now += WINDOW_S + 1
+
+    assert restarted.totals(KEY).requests == 0
+
+
+def test_idle_keys_are_forgotten_and_budgets_are_not() -> None:
+    clock = Clock()
+    ledger = Ledger(clock)
+    ledger.add(UsageChange("idle", clock(), 1, 10, 0.0))
+    ledger.add(UsageChange("paid", clock(), 1, 10, 0.5))
+    clock.now += WINDOW_S + 1
+    ledger.prune()
+
+    assert ledger.snapshot()["accounts"].keys() == {"paid"}
+
+
+def test_a_steady_clock_ignores_changes_of_the_time_of_day() -> None:
+    wall, monotonic = Clock(), Clock()
+    wall.now = 5000.0
+    clock = SteadyClock(wall, monotonic)
+    wall.now -= 3600
+    monotonic.now += 2
+
+    assert clock() == 5002.0

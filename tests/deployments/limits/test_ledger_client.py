@@ -188,3 +188,50 @@ async def test_requests_that_wait_when_the_client_stops_are_decided(
         await client.stop()
 
         assert isinstance(await asyncio.wait_for(waiting, 1), Reservation)
+
+
+class Faulty(Transport):
+    """Raises what no client expects, or ignores calls, as long as it is told to."""
+
+    fault: Exception | None = None
+    ignores = False
+
+    async def sync(self, call: SyncRequest, timeout_s: float) -> SyncResponse:
+        if self.fault is not None:
+            raise self.fault
+        return SyncResponse((), {}) if self.ignores else await super().sync(call, timeout_s)
+
+
+async def test_an_unforeseen_error_ends_neither_the_heartbeat_nor_a_request(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.limits.ledger_client.HEARTBEAT_S", 0.0)
+    transport = Faulty(Ledger(clock))
+    transport.fault = RuntimeError("unforeseen")
+    client = LedgerClient("a", transport, clock)
+    client.start()
+    assert len(await many(client, caller(requests_per_minute=1), 2)) == 1
+    await settle()
+    transport.fault = None
+    await settle()
+
+    assert transport.calls
+    assert transport.ledger.totals(KEY).in_flight == 1
+    await client.stop()
+
+
+async def test_a_call_that_the_ledger_ignored_leaves_no_request_waiting(clock: Clock) -> None:
+    transport = Faulty(Ledger(clock))
+    transport.ignores = True
+
+    assert len(await many(LedgerClient("a", transport, clock), caller(requests_per_minute=1), 2)) == 1
+
+
+async def test_clocks_of_replicas_may_differ(clock: Clock, transport: Transport) -> None:
+    behind = LedgerClient("a", transport, lambda: clock() - 3600)
+    (reservation,) = await many(behind, caller(tokens_per_minute=100, usd_per_day=1), 1)
+    reservation.settle(3, 0.001)
+    await settle()
+
+    assert transport.ledger.totals(KEY).tokens == 3
+    assert transport.ledger.totals(KEY).usd == pytest.approx(0.001)
