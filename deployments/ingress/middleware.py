@@ -45,7 +45,9 @@ MOST_HEADER_BYTES = 32 * 1024
 MOST_MESSAGE_BYTES = 4096
 SPARE_BYTES = 2 * 1024 * 1024
 SERVES_OWN = "/-/"
-"""Health and routes for Serve's own load balancer: passed unchanged."""
+"""Health and routes for Serve's own load balancer, which reads the responses as Serve writes them."""
+POLICY_VIOLATION = 1008
+"""Of RFC 6455; before a connection is accepted the server responds with 403 instead."""
 
 
 class ServeBoundaryMiddleware:
@@ -62,7 +64,11 @@ class ServeBoundaryMiddleware:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope.get("path", "").startswith(SERVES_OWN):
+        if scope["type"] == "websocket":
+            # No endpoint is one; Serve would read the headers, and count the connection, before it says so.
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+            return
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         sent = scope["headers"]
@@ -76,6 +82,9 @@ class ServeBoundaryMiddleware:
         if too_large:
             why = f"at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes together are accepted"
             await reply.reject(BadRequest(why, ErrorCode.HEADERS_TOO_LARGE))
+            return
+        if scope["path"].startswith(SERVES_OWN):
+            await self._app(scope, _Bounded(receive, 0), send)
             return
         try:
             await self._app(scope, _Bounded(receive, self._max_body_bytes()), reply)

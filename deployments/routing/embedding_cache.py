@@ -12,7 +12,7 @@ MAX_BYTES = 16 * 1024 * 1024
 """About 9,000 embeddings of 384 dimensions."""
 DIGEST_BYTES = 16
 ENTRY_BYTES = 300
-"""Of Python's objects around an embedding: the digest, the array's head, the place in the table."""
+"""Of Python's objects around an embedding: the digest, the array's head, the table's entry."""
 
 
 class EmbeddingCache:

@@ -131,6 +131,37 @@ async def test_serves_own_health_page_stays_as_it_is() -> None:
     assert (response.status_code, response.text) == (503, "Path '/' not found.")
 
 
+async def test_serves_own_paths_are_bounded_and_cleaned_too() -> None:
+    inner = Inner()
+    headers = {b"x-request-id": b"\xff\xfe", b"x-serve-router-hint": b"1"}
+    response = await ask(inner, "/-/routes", headers=headers, content=b"x" * 5 * middleware.SPARE_BYTES)
+
+    assert response.text == "Path '/' not found."
+    assert b"x-serve-router-hint" not in inner.seen
+    assert inner.seen[b"x-request-id"].isascii()
+    assert inner.received <= 2 * middleware.SPARE_BYTES
+    rejected = await ask(inner, "/-/routes", headers={f"x-{n}": "1" for n in range(MOST_HEADERS)})
+    assert rejected.json()["error"]["code"] == "headers_too_large"
+
+
+async def test_a_websocket_is_closed_before_serve_reads_it() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    headers = [(b"x-request-id", b"\xff\xfe")]
+    scope = {"type": "websocket", "path": "/v1/responses", "headers": headers}
+    inner = Inner()
+    await ServeBoundaryMiddleware(inner, lambda: 1000)(scope, receive, send)
+
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+    assert inner.seen == {}
+
+
 async def test_an_exception_below_is_500_without_a_traceback() -> None:
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
