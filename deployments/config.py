@@ -263,7 +263,7 @@ class IngressConfig(Settings):
     keys: KeysSettings | None = None
     """API keys; default: every client is served."""
     allow_anonymous: bool = False
-    """Serve clients without a key after `keys` was in effect; without it such a change is rejected."""
+    """Serve clients without a key at public host names too, and after `keys` was in effect."""
     forbidden_fields: ForbiddenFieldsSettings = ForbiddenFieldsSettings()
     """Fields that are dangerous at an engine; default: requests with one of them are rejected with 400."""
     cors: CorsSettings | None = None

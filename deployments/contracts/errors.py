@@ -8,6 +8,7 @@ ApiError                      returned to the client with its status
 ├── MethodNotAllowed    405
 ├── SlowUpload          408
 ├── TooLarge            413
+├── UnsupportedMedia    415
 ├── TooMany             429   a key's limit, or a full queue
 ├── Unavailable         503   no replica, open circuit breaker, or still starting
 └── DeadlineExceeded    504
@@ -53,6 +54,8 @@ class ErrorCode(StrEnum):
     HEADERS_TOO_LARGE = "headers_too_large"
     INVALID_API_KEY = "invalid_api_key"
     MODEL_NOT_ALLOWED = "model_not_allowed"
+    HOST_NOT_ALLOWED = "host_not_allowed"
+    CROSS_SITE_REQUEST = "cross_site_request"
     PAGE_NOT_ALLOWED = "page_not_allowed"
     NOT_FOUND = "not_found"
     MODEL_NOT_FOUND = "model_not_found"
@@ -61,6 +64,7 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     UPLOAD_TIMEOUT = "upload_timeout"
     BODY_TOO_LARGE = "body_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
     TOKENS_LIMIT_EXCEEDED = "tokens_limit_exceeded"
     CONCURRENCY_LIMIT_EXCEEDED = "concurrency_limit_exceeded"
@@ -144,6 +148,12 @@ class TooLarge(ApiError):
     status = 413
     type = "invalid_request_error"
     default_code = ErrorCode.BODY_TOO_LARGE
+
+
+class UnsupportedMedia(ApiError):
+    status = 415
+    type = "invalid_request_error"
+    default_code = ErrorCode.UNSUPPORTED_MEDIA_TYPE
 
 
 class TooMany(ApiError):

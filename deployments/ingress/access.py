@@ -25,6 +25,11 @@ class Access:
         self._keys, self._ledger = keys, ledger
 
     @property
+    def requires_key(self) -> bool:
+        """Whether requests need a key."""
+        return self._keys is not None
+
+    @property
     def error(self) -> str | None:
         """Why the key file's last change is not in effect; `None` when it is."""
         return None if self._keys is None else self._keys.error

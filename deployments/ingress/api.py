@@ -19,6 +19,7 @@ from deployments.dashboard.snapshot import MetricsSnapshots
 from deployments.ingress import health, models
 from deployments.ingress.access import Access
 from deployments.ingress.accounting import Accounting
+from deployments.ingress.browsers import BrowserGuard
 from deployments.ingress.cors import Cors
 from deployments.ingress.error_handlers import HANDLERS
 from deployments.ingress.feedback import AskOthers, Feedback
@@ -114,7 +115,8 @@ class Api:
         )
         # A trailing slash is another path, not a hidden redirect of a POST.
         starlette.router.redirect_slashes = False
-        self.app: ASGIApp = RequestIds(Cors(starlette, lambda: self.registry.config.cors))
+        guarded = BrowserGuard(starlette, lambda: self._access.requires_key, lambda: self.registry.config)
+        self.app: ASGIApp = RequestIds(Cors(guarded, lambda: self.registry.config.cors))
         """Only these paths are served."""
 
     def apply(self, config: IngressConfig) -> None:

@@ -17,6 +17,7 @@ ERRORS = {
     "405": "no such method here",
     "408": "the body arrived too slowly",
     "413": "the body is too large",
+    "415": "the content type or the encoding of the body is not supported",
     "429": "a limit of the key, or the queue is full",
     "500": "an internal error",
     "503": "no expert is available now",

@@ -106,11 +106,10 @@ class ScriptedRouter:
 class Graph:
     """A running ingress: its address, and its parts for tests to change."""
 
-    def __init__(self, **args: Any) -> None:
+    def __init__(self, *, allow_anonymous: bool = False, **args: Any) -> None:
         self.experts = {name: ScriptedExpert(name) for name in NAMES}
-        config = IngressConfig.model_validate(
-            {"experts": {name: {"app": f"expert-{name}"} for name in NAMES}}
-        )
+        experts = {name: {"app": f"expert-{name}"} for name in NAMES}
+        config = IngressConfig.model_validate({"experts": experts, "allow_anonymous": allow_anonymous})
         self.router = ScriptedRouter()
         self.access = Access()
         self.api = Api(

@@ -34,7 +34,7 @@ async def test_every_path_of_the_page_answers_on_loopback(opened: tuple[Graph, h
 
 @pytest.mark.parametrize("host", ["router.example.com", "10.0.0.7:8000", "127.0.0.1.example.com", ""])
 async def test_by_default_no_other_name_is_shown_the_page(host: str) -> None:
-    async with client(Graph()) as http:
+    async with client(Graph(allow_anonymous=True)) as http:
         for path in (*DOCUMENTS, *FILES, *DATA):
             answer = await http.get(path, headers={"host": host})
 
@@ -48,7 +48,7 @@ def test_loopback_has_these_names(host: str) -> None:
 
 
 async def test_true_shows_it_to_all_and_false_to_none() -> None:
-    async with client(Graph(page=True), "http://router.example.com") as http:
+    async with client(Graph(page=True, allow_anonymous=True), "http://router.example.com") as http:
         assert (await http.get("/board")).status_code == 200
     async with client(Graph(page=False)) as http:
         for path in (*DOCUMENTS, *FILES, *DATA):
