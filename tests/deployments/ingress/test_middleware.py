@@ -1,6 +1,7 @@
 """What Serve never sees of a request, and what the client never sees of Serve's answers."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -132,9 +133,13 @@ async def test_serves_own_health_page_stays_as_it_is() -> None:
 
 
 async def test_serves_own_paths_are_bounded_and_cleaned_too() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b"x" * middleware.SPARE_BYTES
+
     inner = Inner()
     headers = {b"x-request-id": b"\xff\xfe", b"x-serve-router-hint": b"1"}
-    response = await ask(inner, "/-/routes", headers=headers, content=b"x" * 5 * middleware.SPARE_BYTES)
+    response = await ask(inner, "/-/routes", headers=headers, content=pieces())
 
     assert response.text == "Path '/' not found."
     assert b"x-serve-router-hint" not in inner.seen
