@@ -44,7 +44,7 @@ class Endpoint:
     copies: tuple[str, ...] = ()
     """Fields with the number of completions for each prompt."""
     usage_option: bool = False
-    """Whether a stream reports its usage only where `stream_options.include_usage` asks for it."""
+    """Whether a stream reports its usage only where `stream_options.include_usage` is set."""
     needs: frozenset[str] = frozenset()
     """Capabilities that an expert must have for it."""
 

@@ -55,7 +55,7 @@ class InferenceRequest:
     max_tokens: int | None
     """The bound that the endpoint reads, for one completion; `None` where there is none."""
     sequences: int
-    """Completions that the engine makes: for each prompt as many as asked for."""
+    """Completions that the engine makes: `n` for each prompt."""
     other_prompt_tokens: int
     """Estimated, of what the prompt has beside its texts: tools, schemas, media."""
     stream: bool
@@ -92,7 +92,7 @@ class InferenceRequest:
 
     @property
     def hides_usage(self) -> bool:
-        """Whether usage is asked of the expert for the accounting alone: the client did not ask for it."""
+        """Whether the expert reports usage for the accounting alone: the client did not request it."""
         options = self.body.get("stream_options")
         return (
             self.stream

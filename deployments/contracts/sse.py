@@ -35,7 +35,7 @@ def first_event(body: bytes) -> bytes | None:
 
 
 def without_usage_events(events: bytes) -> bytes:
-    """Whole events without those that only report usage: for a client that did not ask for it."""
+    """Whole events without those that only report usage: for a client that did not request it."""
     if b'"usage"' not in events:
         return events
     return b"".join(event for event in EVENT.findall(events) if not _is_usage_only(event))

@@ -37,7 +37,7 @@ class Relay(Response):
     Args:
         left_s: seconds that are left for a stream to end.
         finished: is called once with what was seen, however the response ends.
-        hides_usage: whether a stream's usage was asked for the accounting alone.
+        hides_usage: whether a stream's usage is for the accounting alone.
     """
 
     def __init__(

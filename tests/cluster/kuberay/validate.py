@@ -1,5 +1,7 @@
-"""Validate Kubernetes objects offline: built-in kinds against Kubernetes' own schemas, others against
-the pinned definitions in `schemas/` (each names its source).
+"""Validate Kubernetes objects offline.
+
+Built-in kinds against Kubernetes' own schemas, others against the pinned definitions in `schemas/` (each
+names its source).
 
 Rejects unknown fields, which a server would drop silently, and what KubeRay's own validation rejects in
 addition to its schema.

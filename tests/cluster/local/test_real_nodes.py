@@ -132,8 +132,9 @@ def named(url: str, model: str, tokens: int = 4, *, stream: bool = False) -> htt
 
 
 def outcome_of(response: httpx.Response) -> str:
-    """The reason header of a complete response, `cut` for a stream that ended with an error event, as it must
-    when its node is lost after the first byte, or the failure.
+    """The reason header of a complete response, `cut`, or the failure.
+
+    `cut` is a stream that ended with an error event, as it must when its node is lost after the first byte.
     """
     streamed = response.headers.get("content-type", "").startswith("text/event-stream")
     if response.status_code != 200 or (streamed and not response.text.rstrip().endswith("data: [DONE]")):

@@ -75,7 +75,7 @@ APP = Starlette(
 )
 
 
-async def test_a_whole_answer_comes_in_one_piece() -> None:
+async def test_a_non_streaming_response_comes_in_one_piece() -> None:
     parts = [part async for part in call(APP, "POST", "/echo?a=1", ((b"x", b"y"),), b"hello")]
 
     assert len(parts) == 1
@@ -107,7 +107,7 @@ async def test_leaving_cancels_the_app() -> None:
 
 
 @pytest.mark.parametrize("path", ["/whole", "/deaf"])
-async def test_leaving_before_a_whole_answer_ends_the_work_for_it(path: str) -> None:
+async def test_a_disconnect_ends_the_work_for_a_non_streaming_response(path: str) -> None:
     """Also where it runs in a task that the app forgets when it is cancelled itself."""
     left.clear()
 

@@ -119,7 +119,7 @@ def usage_event(prompt: int, completion: int) -> bytes:
 
 
 @pytest.mark.parametrize("options", [None, {}, {"include_usage": False}, {"include_usage": None}])
-async def test_usage_is_asked_for_and_taken_out_again(budget: Budget, options: Any) -> None:
+async def test_usage_is_requested_and_taken_out_again(budget: Budget, options: Any) -> None:
     small = budget.harness.experts["small"]
     small.parts, small.headers = stream_of("a", "b", usage=(70, 500)), EVENTS
     body = {"messages": HELLO["messages"], "stream": True}
@@ -130,7 +130,7 @@ async def test_usage_is_asked_for_and_taken_out_again(budget: Budget, options: A
     assert (await budget.charged()).tokens == 570
 
 
-async def test_usage_that_the_client_asked_for_reaches_it(budget: Budget) -> None:
+async def test_usage_that_the_client_requested_reaches_it(budget: Budget) -> None:
     small = budget.harness.experts["small"]
     small.parts, small.headers = stream_of("a", usage=(70, 500)), EVENTS
     options = {"include_usage": True, "continuous_usage_stats": True}

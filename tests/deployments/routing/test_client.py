@@ -25,7 +25,7 @@ class Answer:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), KeyError("x"), asyncio.CancelledError()])
-async def test_whatever_befalls_a_router_replica_is_its_absence(error: BaseException) -> None:
+async def test_any_failure_of_a_router_replica_is_its_absence(error: BaseException) -> None:
     method = SimpleNamespace(remote=lambda *_: Answer(error))
     router = RouterClient(SimpleNamespace(options=lambda **_: method))
 

@@ -1,4 +1,4 @@
-"""Who is asked, in which order, for how long, and what the client is told when none answers."""
+"""Which experts are called, in which order, for how long, and the error when none responds."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ def failing(name: str, error: Exception) -> FakeExpert:
     return FakeExpert(name, error)
 
 
-async def test_a_place_is_held_until_the_answer_ended_and_no_longer_at_experts_that_failed() -> None:
+async def test_a_slot_is_held_until_the_response_ends_not_at_failed_experts() -> None:
     field = Field(failing("a", ExpertUnavailable("a", "gone")), FakeExpert("b"))
     opened = await field.open()
 
@@ -130,7 +130,7 @@ async def test_the_first_event_may_come_in_pieces_and_after_comments() -> None:
     [(500, True), (502, True), (429, True), (503, True), (401, True), (403, True), (302, True), (408, True),
      (404, True), (413, True), (501, True), (400, False), (422, False)],
 )  # fmt: skip
-async def test_which_refusals_of_an_expert_are_tried_elsewhere(status: int, asked_next: bool) -> None:
+async def test_which_errors_of_an_expert_are_tried_elsewhere(status: int, asked_next: bool) -> None:
     field = Field(FakeExpert("a", b'{"error": {"message": "no", "code": 1}}', status=status), FakeExpert("b"))
     if asked_next:
         assert (await field.open()).expert == "b"
@@ -140,7 +140,7 @@ async def test_which_refusals_of_an_expert_are_tried_elsewhere(status: int, aske
     assert field.experts["a"].slots.held == 0
 
 
-async def test_an_experts_404_is_the_clients_when_nobody_else_may_answer() -> None:
+async def test_an_experts_404_is_the_clients_without_another_expert() -> None:
     field = Field(FakeExpert("a", b'{"error": {"message": "no such adapter"}}', status=404))
 
     with pytest.raises(NotFound, match="no such adapter"):
@@ -232,7 +232,7 @@ async def test_embeddings_as_bytes_pass_and_other_binaries_do_not() -> None:
         assert opened.expert == expert
 
 
-async def test_an_open_breaker_is_not_asked_and_tells_when_to_come_back() -> None:
+async def test_an_expert_with_an_open_breaker_gets_no_call_and_retry_after() -> None:
     field = Field(failing("a", ExpertUnavailable("a", "x")))
     for number in range(FAILURES_TO_OPEN):
         with pytest.raises(Unavailable):
@@ -288,7 +288,7 @@ async def test_a_full_expert_gives_way_to_the_next() -> None:
     assert (first.expert, second.expert) == ("a", "b")
 
 
-async def test_when_all_are_full_whoever_has_a_place_first_is_asked() -> None:
+async def test_when_all_are_full_the_first_free_slot_is_used() -> None:
     field = Field(FakeExpert("a"), FakeExpert("b"), slots=1)
     _, second = await field.open(), await field.open()
     third = asyncio.create_task(field.open())
@@ -299,7 +299,7 @@ async def test_when_all_are_full_whoever_has_a_place_first_is_asked() -> None:
     assert (await third).expert == "b"
 
 
-async def test_who_waited_for_an_expert_that_fails_waits_for_the_others() -> None:
+async def test_a_request_waiting_for_an_expert_that_fails_waits_for_others() -> None:
     field = Field(failing("a", ExpertUnavailable("a", "gone")), FakeExpert("b"), slots=1)
     for expert in field.experts.values():
         await expert.slots.acquire("interactive", 1)
@@ -314,7 +314,7 @@ async def test_who_waited_for_an_expert_that_fails_waits_for_the_others() -> Non
     assert field.held() == {"a": 0, "b": 1}
 
 
-async def test_when_all_are_full_and_so_is_the_queue_the_client_is_told_at_once() -> None:
+async def test_when_all_and_the_queue_are_full_the_error_comes_at_once() -> None:
     field = Field(FakeExpert("a"), slots=1, max_queued=0)
     await field.open()
 
@@ -323,7 +323,7 @@ async def test_when_all_are_full_and_so_is_the_queue_the_client_is_told_at_once(
     assert caught.value.code == "expert_overloaded"
 
 
-async def test_a_client_that_leaves_while_an_expert_is_asked_frees_the_place() -> None:
+async def test_a_client_that_leaves_during_a_call_frees_the_slot() -> None:
     waits = asyncio.Event()
     field = Field(FakeExpert("a", waits.wait))
     leaver = asyncio.create_task(field.open())
@@ -354,7 +354,7 @@ async def test_an_answer_that_is_no_object_is_answered_by_the_next() -> None:
     assert opened.stream.head.body == answer("b")
 
 
-async def test_an_expert_that_failed_while_one_waited_for_it_is_not_asked() -> None:
+async def test_an_expert_that_failed_during_the_wait_gets_no_call() -> None:
     field = Field(FakeExpert("a"), FakeExpert("b"), slots=1)
     for expert in field.experts.values():
         await expert.slots.acquire("interactive", 1)

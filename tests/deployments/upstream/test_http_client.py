@@ -32,7 +32,7 @@ async def everything(stream: ResponseStream) -> bytes:
     return stream.head.body + b"".join([chunk async for chunk in stream.rest])
 
 
-async def test_the_configured_host_is_asked_with_its_own_key_and_model(
+async def test_the_configured_host_gets_its_own_key_and_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[httpx.Request] = []
@@ -88,7 +88,7 @@ async def test_a_key_files_relative_path_begins_at_the_projects_root(
     assert keys == ["Bearer one"]
 
 
-async def test_what_stands_beside_v1_is_asked_for_there() -> None:
+async def test_a_path_beside_v1_is_requested_there() -> None:
     seen: list[str] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -152,13 +152,13 @@ async def test_silence_is_a_timeout() -> None:
         {"url": URL, "capabilities": ["telepathy"]},
     ],
 )
-def test_a_target_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
+def test_a_target_that_makes_no_sense_is_rejected(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ExpertTarget.model_validate(settings)
 
 
 class Server:
-    """A real HTTP server on loopback that streams, breaks off or waits as told."""
+    """A real HTTP server on loopback that streams, breaks off or waits as configured."""
 
     def __init__(self) -> None:
         self.left = asyncio.Event()
