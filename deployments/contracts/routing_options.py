@@ -18,7 +18,9 @@ from router.errors import PreferenceError
 PREFERENCES = tuple(field.name for field in fields(Preferences))
 Number = Annotated[float, Field(json_schema_extra={"minimum": 0})]
 Fraction = Annotated[float, Field(json_schema_extra={"minimum": 0, "maximum": 1})]
-Names = Annotated[tuple[str, ...], Strict(strict=False)]
+MAX_NAMES = 1024
+"""Names in an allow or deny list; it is compared with every expert."""
+Names = Annotated[tuple[str, ...], Strict(strict=False), Field(max_length=MAX_NAMES)]
 """A JSON list; strict pydantic takes only tuples."""
 
 

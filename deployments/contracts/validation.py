@@ -10,10 +10,22 @@ from pydantic import BaseModel, ValidationError
 
 from deployments.contracts.errors import BadRequest, ErrorCode
 
+MAX_CONTAINERS = 200_000
+"""Brackets in a body: each may be a list or an object, which takes far more memory than its two bytes."""
+MAX_VALUES = 2_000_000
+"""Brackets and commas in a body, an upper bound of its values; more than any context window can hold."""
 LONGEST_NAME = 64
 """Characters of an unknown field's name that an error repeats."""
 OUT_OF_RANGE = frozenset(
-    {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "literal_error", "value_error"}
+    {
+        "greater_than",
+        "greater_than_equal",
+        "less_than",
+        "less_than_equal",
+        "literal_error",
+        "value_error",
+        "too_long",
+    }
 )
 """Pydantic's types of errors in a value that has the right type."""
 EXPECTED = {
@@ -29,8 +41,16 @@ def json_object(raw: bytes) -> dict[str, Any]:
     """Read a body that has to be a JSON object.
 
     Raises:
-        BadRequest: it is not JSON, or not an object.
+        BadRequest: it is not JSON, not an object, or has more values than an honest request.
     """
+    # Counted before parsing, which holds the interpreter for seconds where a body is all brackets.
+    containers = raw.count(b"[") + raw.count(b"{")
+    if containers > MAX_CONTAINERS or containers + raw.count(b",") > MAX_VALUES:
+        raise BadRequest(
+            f"the body has too many values: at most {MAX_CONTAINERS} brackets, and {MAX_VALUES} brackets and "
+            "commas together, are accepted",
+            ErrorCode.INVALID_VALUE,
+        )
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:

@@ -60,3 +60,12 @@ def test_the_schema_describes_every_field() -> None:
 
     assert schema["additionalProperties"] is False
     assert all(field["description"] for field in schema["properties"].values())
+
+
+@pytest.mark.parametrize("field", ["experts", "exclude"])
+def test_lists_of_experts_are_bounded(field: str) -> None:
+    with pytest.raises(BadRequest) as error:
+        parse_routing({field: ["a"] * 1025})
+
+    assert (error.value.code, error.value.param) == (ErrorCode.INVALID_VALUE, f"routing.{field}")
+    assert len(str(error.value)) < 200
