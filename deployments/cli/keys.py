@@ -52,6 +52,10 @@ def add_command(commands: Any) -> None:
 
 
 def _add(options: argparse.Namespace) -> int:
+    experts = None if options.experts is None else [*filter(None, options.experts.split(","))]
+    for name in (options.name, options.preset or "", *(experts or ())):
+        if not name.isprintable():
+            raise KeyFileError(f"a name has a line break or another control character: {ascii(name)[:80]}")
     try:
         limits = KeyLimits(
             requests_per_minute=options.requests_per_minute,
@@ -59,7 +63,6 @@ def _add(options: argparse.Namespace) -> int:
             max_concurrent=options.max_concurrent,
             usd_per_day=options.usd_per_day,
         )
-        experts = None if options.experts is None else [*filter(None, options.experts.split(","))]
         key, record = new_key(options.name, experts=experts, preset=options.preset, limits=limits)
     except ValidationError as error:
         raise KeyFileError(explain(error)) from None
@@ -80,7 +83,8 @@ def _list(options: argparse.Namespace) -> int:
         _print(json.dumps({"keys": records}, indent=2))
         return 0
     for record in records:
-        _print(", ".join(f"{name} {value}" for name, value in record.items() if value not in (None, {})))
+        line = ", ".join(f"{name} {value}" for name, value in record.items() if value not in (None, {}))
+        _print(_escaped(line))
     return 0
 
 
@@ -104,6 +108,11 @@ def _revoke(options: argparse.Namespace) -> int:
 def _shown(record: KeyRecord) -> dict[str, Any]:
     """A key without its secrets."""
     return record.model_dump(exclude={"salt", "digest"}, exclude_none=True)
+
+
+def _escaped(line: str) -> str:
+    """A line without characters that control a terminal: a key file may have been written by hand."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 @contextlib.contextmanager

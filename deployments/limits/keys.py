@@ -40,7 +40,7 @@ class KeyLimits(Settings):
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
-    usd_per_day: Annotated[float, Field(gt=0)] | None = None
+    usd_per_day: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """US dollars per day, by the clock of UTC."""
 
     @property

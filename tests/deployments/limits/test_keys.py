@@ -168,3 +168,22 @@ def test_a_bad_command_says_so_and_changes_nothing(path: Path, arguments: list[s
     with pytest.raises(KeyFileError):
         main(*arguments, "--file", str(path))
     assert path.read_text() == before
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "a\u2028b", "\u202egpj"])
+def test_names_that_steer_a_terminal_are_rejected_and_escaped(
+    path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    for arguments in ((name,), ("a", "--experts", f"b,{name}"), ("a", "--preset", name)):
+        with pytest.raises(KeyFileError, match="control character"):
+            main("add", *arguments, "--file", str(path))
+    write_keys(path, KeyFile(keys=[new_key(name)[1]]))
+    main("list", "--file", str(path))
+
+    assert capsys.readouterr().out.removesuffix("\n").isprintable()
+
+
+@pytest.mark.parametrize("budget", ["inf", "nan", "0", "-1"])
+def test_a_budget_is_a_number_above_zero(path: Path, budget: str) -> None:
+    with pytest.raises(KeyFileError, match="usd_per_day"):
+        main("add", "a", "--usd-per-day", budget, "--file", str(path))
