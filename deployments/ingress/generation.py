@@ -133,7 +133,7 @@ class Generation:
         undo.callback(_settle, reservation, account)
         with account.stage("admit"):
             await acquire_within(deadline, (self._queue,), parsed.routing.priority)
-        undo.callback(self._queue.release)
+        undo.callback(self._queue.release, self._queue.occupy(parsed.sequences))
         with account.stage("route"):
             account.order = order = await self._resolve(parsed, caller, account.span.context)
         for name in order.scale_up:
@@ -147,7 +147,7 @@ class Generation:
             max_attempts=MAX_ATTEMPTS.get(headers.retries(request), 1),
             failed=account.failed_attempts,
         )
-        undo.callback(opened.slot.release)
+        undo.callback(opened.slot.release, opened.slots_held)
         account.responded(opened, dispatched)
         return opened, reservation, whole
 

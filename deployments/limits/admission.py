@@ -156,10 +156,24 @@ class AdmissionQueue:
         """
         await acquire_any((self,), priority, max_wait_s)
 
-    def release(self) -> None:
-        """Release a slot; the next request in the queue gets it."""
+    def occupy(self, sequences: int) -> int:
+        """Hold as many slots as a request has sequences, once it has acquired one.
+
+        It is admitted as soon as one is free, so that a large request does not starve; those after it
+        wait until all fit.
+
+        Returns:
+            The slots that it holds now, at most all, for its `release`.
+        """
+        count = max(1, min(sequences, self._slots))
+        self._held += count - 1
+        self._rate.update(self._held, self._slots)
+        return count
+
+    def release(self, count: int = 1) -> None:
+        """Release the slots of a request; the next requests in the queue get them."""
         self._rate.record_release()
-        self._held -= 1
+        self._held -= count
         while self._held < self._slots and (waiter := self._next()) is not None:
             if not waiter.granted.done():
                 self._held += 1

@@ -32,4 +32,5 @@ class OpenedResponse:
     attempts: tuple[Attempt, ...]
     ttft_s: float
     slot: AdmissionQueue
-    """Held until the response ends; the caller must `release` it."""
+    """Held until the response ends; the caller must `release` it, with `slots_held`."""
+    slots_held: int = 1

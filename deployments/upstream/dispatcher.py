@@ -112,6 +112,7 @@ class Dispatcher:
     async def _call_within_slot(self, expert: Expert, call: "_Call", *, alone: bool) -> OpenedResponse | None:
         """Call one expert of which a slot is held; `None` if the next may be called."""
         started = self._clock()
+        slots_held = expert.slots.occupy(call.request.sequences)
         call.began = False
         left_s = call.deadline.left_s()
         unhurried = alone or call.is_last_attempt() or expert.state.is_cold
@@ -138,10 +139,10 @@ class Dispatcher:
         else:
             attempt = self._record(expert, "answered", started)
             attempts = (*call.attempts, attempt)
-            opened = OpenedResponse(expert.name, stream, attempts, attempt.seconds, expert.slots)
+            opened = OpenedResponse(expert.name, stream, attempts, attempt.seconds, expert.slots, slots_held)
         finally:
             if opened is None:
-                expert.slots.release()
+                expert.slots.release(slots_held)
         return opened
 
     def _timeout_s(self, expert: Expert, request: InferenceRequest) -> float:

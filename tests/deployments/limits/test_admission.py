@@ -306,3 +306,18 @@ def test_slots_and_queue_never_exceed_their_bounds(steps: list[tuple[str, int]])
         assert queue.queued == 0
 
     asyncio.run(play())
+
+
+async def test_a_request_occupies_a_slot_for_each_of_its_sequences() -> None:
+    queue = AdmissionQueue(4, max_queued=10, max_wait_s=1.0)
+    await queue.acquire("interactive", 1.0)
+    await queue.acquire("interactive", 1.0)
+    held = queue.occupy(500)
+    waiting = asyncio.ensure_future(queue.acquire("interactive", 1.0))
+    queue.release()
+    await asyncio.sleep(0)
+
+    assert (held, queue.held, waiting.done()) == (4, 4, False)
+    queue.release(held)
+    await waiting
+    assert queue.held == 1

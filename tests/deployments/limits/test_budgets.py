@@ -15,9 +15,10 @@ from deployments.limits.keys import KeyFile, KeyLimits, KeyRing, new_key, write_
 from deployments.limits.ledger import Ledger
 from deployments.limits.ledger_client import LedgerClient
 from deployments.limits.messages import SyncRequest, SyncResponse, Totals
+from deployments.upstream.circuit_breaker import CircuitBreaker
 from router.experts import Price
 from tests.deployments.asgi_client import Exchange
-from tests.deployments.fakes import EVENTS, JSON, answer, event
+from tests.deployments.fakes import EVENTS, JSON, Clock, answer, event
 from tests.deployments.harness import CHAT, HELLO, NAMES, IngressHarness, settle
 
 LIMITS = KeyLimits(tokens_per_minute=10_000_000, usd_per_day=1000.0)
@@ -260,6 +261,8 @@ async def test_charged_is_at_least_what_was_generated_however_requests_end(tmp_p
         worker = Worker(random)
         stream, most = random.random() < 0.5, random.randint(1, 40)
         before = (await budget.charged()).tokens
+        # Each request reaches the expert, whatever became of those before it.
+        budget.harness.api.registry.experts["small"].breaker = CircuitBreaker(Clock())
         small.parts, leaves_after = worker.script(stream=stream, most=most)
         small.headers = EVENTS if stream else JSON
         bound = random.choice(["max_tokens", "max_completion_tokens"])
@@ -271,3 +274,17 @@ async def test_charged_is_at_least_what_was_generated_however_requests_end(tmp_p
             await exchange.disconnect()
 
         assert (await budget.charged()).tokens - before >= worker.generated, number
+
+
+async def test_sequences_occupy_slots_until_their_request_ends(tmp_path: Path) -> None:
+    budget = Budget(tmp_path, names=("small",), small={"max_in_flight": 8})
+    queue, slots = budget.harness.api.queue, budget.harness.api.registry.experts["small"].slots
+    seen: list[tuple[int, int]] = []
+    budget.harness.experts["small"].observe = lambda: seen.append((queue.held, slots.held))
+    await budget.post("/v1/completions", {"prompt": ["x"] * 3, "n": 2, "max_tokens": 4})
+    await budget.post("/v1/completions", {"prompt": ["x"] * 30, "max_tokens": 4})
+    budget.harness.experts["small"].parts = [ExpertUnavailable("small", "gone")]
+    await budget.post("/v1/completions", {"prompt": ["x"] * 5, "max_tokens": 4})
+
+    assert seen == [(6, 6), (30, 8), (5, 5)]
+    assert (queue.held, slots.held) == (0, 0)
