@@ -4,14 +4,18 @@ Pure pydantic: knows nothing of Ray. Unknown keys are rejected at every level. R
 autoscaling belong to Serve's own `deployments[]` and are never set here.
 """
 
+import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from deployments.contracts.forbidden_fields import FORBIDDEN_FIELDS
 from deployments.contracts.routing_options import PreferenceFields
 from deployments.settings import Settings, resolve
 from router.experts import Price
+from router.validation import HIDDEN, AmountUSD
 
 AUTO = "auto"
 """The model name for which the policy chooses."""
@@ -145,13 +149,25 @@ class PreferenceSettings(PreferenceFields):
 class PriceSettings(Settings):
     """US dollars per million tokens."""
 
-    input: Annotated[float, Field(ge=0)]
+    input: AmountUSD
     """Price of prompt tokens."""
-    output: Annotated[float, Field(ge=0)]
+    output: AmountUSD
     """Price of completion tokens."""
 
     def as_price(self) -> Price:
         return Price(self.input, self.output)
+
+
+def _check_url(url: str) -> None:
+    """Raise for a base URL to which no path can be appended, or that has no host."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        raise ValueError("url has no host")
+    if parts.username or parts.password:
+        # Without the URL: it holds a password.
+        raise PydanticCustomError(HIDDEN, "url must not hold credentials: use key_env or key_file")
+    if parts.query or parts.fragment:
+        raise ValueError("url must have no query and no fragment: paths are appended to it")
 
 
 class ExpertTarget(Settings):
@@ -176,12 +192,23 @@ class ExpertTarget(Settings):
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
     """Requests in flight to this expert, per ingress replica."""
 
+    @field_validator("key_env")
+    @classmethod
+    def _no_key(cls, name: str | None) -> str | None:
+        # A key in the configuration would reach every log and dashboard; nor may the error repeat it.
+        looks_like_key = len(name or "") >= 24 and any(c.islower() for c in name or "")
+        if name is not None and (looks_like_key or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)):
+            raise PydanticCustomError(HIDDEN, "must be the name of an environment variable, not a key")
+        return name
+
     @model_validator(mode="after")
     def _one_place(self) -> "ExpertTarget":
         if (self.app is None) == (self.url is None):
             raise ValueError("an expert is an `app` of this cluster or at a `url`: set one of them")
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url must begin with http:// or https://, found {self.url!r}")
+        if self.url is not None:
+            _check_url(self.url)
         if self.app is not None and (self.key_env or self.key_file or self.model):
             raise ValueError("key_env, key_file and model belong to an expert with a `url`")
         if self.key_env and self.key_file:

@@ -10,6 +10,8 @@ AmountUSD = Annotated[Number, Field(ge=0)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 """A whole number from 1."""
 Name = Annotated[str, Field(min_length=1)]
+HIDDEN = "hidden_value"
+"""Type of an error whose value may be a secret, so that it is not shown."""
 LONGEST_VALUE = 80
 """Characters of an invalid value that an error shows."""
 
@@ -28,6 +30,8 @@ def explain(error: ValidationError, where: str = "") -> str:
             lines.append(f"{key}: unknown key")
         elif item["type"] == "missing":
             lines.append(f"{key}: missing")
+        elif item["type"] == HIDDEN:
+            lines.append(f"{key}: {item['msg']}")
         else:
             lines.append(f"{key}: {item['msg']}, found {shortened(item.get('input'))}")
     return "; ".join(lines)

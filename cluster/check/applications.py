@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from cluster.check.expert import check_expert
 from cluster.check.finding import Finding
+from cluster.check.numbers import AUTOSCALING, DEPLOYMENT, wrong_numbers
 from cluster.check.schema import model_errors, unknown_keys
 from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED, DEFAULT_GRACE_S
 from deployments.config import EXPERT_DEPLOYMENT, AppArgs, ExpertArgs
@@ -96,6 +97,7 @@ def _options(deployment: Mapping[str, Any], key: str, *, is_expert: bool) -> Ite
     if "max_ongoing_requests" not in deployment:
         message = "is missing: with Serve's default of 5, requests queue before they reach our admission"
         yield Finding("warning" if is_expert else "error", f"{key}.max_ongoing_requests", message)
+    yield from wrong_numbers(deployment, DEPLOYMENT, key)
     if is_expert and "num_replicas" in deployment:
         yield Finding(
             "error", f"{key}.num_replicas", "is silently overridden on an expert: use autoscaling_config"
@@ -112,10 +114,8 @@ def _elasticity(deployment: Mapping[str, Any], key: str, *, is_expert: bool) -> 
     autoscaling = deployment.get("autoscaling_config")
     if autoscaling is None:
         return
-    if not isinstance(autoscaling, dict):
-        yield Finding("error", f"{key}.autoscaling_config", f"must be an object, not {autoscaling!r}")
-        return
     yield from unknown_keys(autoscaling, "autoscaling", f"{key}.autoscaling_config")
+    yield from wrong_numbers(autoscaling, AUTOSCALING, f"{key}.autoscaling_config")
     if "num_replicas" in deployment:
         yield Finding("error", f"{key}.num_replicas", "conflicts with autoscaling_config: give one of them")
     low, high = autoscaling.get("min_replicas", 1), autoscaling.get("max_replicas", 1)

@@ -14,10 +14,12 @@ from typing import Any
 import yaml
 
 from cluster.check.applications import check_application
+from cluster.check.document import read, shape
 from cluster.check.finding import Finding
 from cluster.check.known_keys import unread_sources
 from cluster.check.manifest import check_manifest
 from cluster.check.nodes import DASHBOARD, check_fit, cluster_nodes
+from cluster.check.numbers import HTTP, wrong_numbers
 from cluster.check.references import check_references
 from cluster.check.schema import unknown_keys
 from cluster.ingress import is_exposed, key_file, longest_response_s, request_timeout_s
@@ -41,13 +43,14 @@ def check_file(
         ManifestUnreadable: `kuberay` holds no RayService.
     """
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data, findings = read(file.read_text(encoding="utf-8"))
     except OSError as error:
         return [Finding("error", str(file), f"cannot be read: {error.strerror}")]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         return [Finding("error", str(file), f"is not YAML: {' '.join(str(error).split())}")]
-    if not isinstance(data, dict):
-        return [Finding("error", str(file), f"must be an object, not {type(data).__name__}")]
+    findings += shape(data)
+    if findings:
+        return findings
     findings = list(_check(data, policy=policy))
     if (cluster or kuberay) and not any(finding.is_error for finding in findings):
         needed = demands(data)
@@ -66,10 +69,8 @@ def _check(data: Mapping[str, Any], *, policy: bool) -> Iterator[Finding]:
         yield Finding(
             "warning", "http_options.host", "is missing: the fast transport then binds every interface"
         )
-    applications = data.get("applications")
-    if not isinstance(applications, list) or not all(isinstance(app, dict) for app in applications):
-        yield Finding("error", "applications", "must be a list of applications")
-        return
+    yield from wrong_numbers(http, HTTP, "http_options")
+    applications = data["applications"]
     yield from unread_sources(experts=any(app.get("import_path") == BUILD_EXPERT for app in applications))
     for index, app in enumerate(applications):
         where = f"applications[{index}]" if "name" not in app else f"{app['name']}"

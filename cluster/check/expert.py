@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from cluster.check.finding import Finding
 from cluster.check.known_keys import accelerators, engine_arguments
 from cluster.check.memory import DEFAULT_UTILIZATION, WEIGHT_INDEX, check_memory, indexed_weights
+from cluster.check.numbers import ENGINE, wrong_numbers
 from deployments.config import ExpertArgs
 from deployments.settings import resolve
 
@@ -43,7 +44,7 @@ def check_expert(data: Mapping[str, Any], where: str) -> Iterator[Finding]:
     except ValidationError:
         return
     yield from _accelerator(args, f"{where}.args.accelerator")
-    if any(error.key.endswith(PARALLEL) for error in errors):
+    if errors:
         return
     yield from _stages(args, where)
     yield from _fraction(args, where)
@@ -91,10 +92,7 @@ def _engine(engine: Mapping[str, Any], key: str) -> Iterator[Finding]:
     known = engine_arguments()
     for name in sorted(str(name) for name in engine if known and name not in known):
         yield Finding("error", f"{key}.{name}", "vLLM has no such engine argument")
-    for name in PARALLEL:
-        size = engine.get(name, 1)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            yield Finding("error", f"{key}.{name}", f"must be an integer of at least 1, not {size!r}")
+    yield from wrong_numbers(engine, ENGINE, key)
 
 
 def _accelerator(args: ExpertArgs, key: str) -> Iterator[Finding]:

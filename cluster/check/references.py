@@ -56,8 +56,8 @@ def _config(model: type[BaseModel], data: Any, where: str) -> Generator[Finding,
 def _experts(config: Any, applications: list[dict[str, Any]], key: str) -> Iterator[Finding]:
     apps = {app.get("name"): app for app in applications}
     experts = {n for n, a in apps.items() if a.get("import_path") in {BUILD_EXPERT, BUILD_SIMULATED}}
-    referenced = {target.app: name for name, target in config.experts.items() if target.app is not None}
-    for app, name in referenced.items():
+    referenced = [(target.app, name) for name, target in config.experts.items() if target.app is not None]
+    for app, name in referenced:
         if app not in apps:
             yield Finding(
                 "error", f"{key}.{name}.app", f"there is no application {app!r}: add it, or remove the expert"
@@ -65,11 +65,14 @@ def _experts(config: Any, applications: list[dict[str, Any]], key: str) -> Itera
         elif (called := (apps[app].get("args") or {}).get("name", name)) != name:
             message = f"{app!r} serves itself as {called!r}: the two names must be equal"
             yield Finding("error", f"{key}.{name}", message)
-    for app in experts - referenced.keys():
+    for app in experts - {app for app, _ in referenced}:
         yield Finding(
             "warning", str(app), f"is an application without an expert: add it under {key}, or remove it"
         )
     for name, target in config.experts.items():
+        if target.url and not target.url.rstrip("/").endswith("/v1"):
+            message = f"{target.url!r} does not end in /v1: requests go to …/chat/completions below it"
+            yield Finding("warning", f"{key}.{name}.url", message)
         if target.key_env and target.key_env not in os.environ:
             yield Finding(
                 "warning", f"{key}.{name}.key_env", f"{target.key_env} is not set in this environment"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.check.config import check_file
+from cluster.check.document import read
 from router.cli import main
 from router.experts import CandidatePool
 from router.policy import Policy
@@ -304,3 +305,156 @@ def test_a_deadline_beyond_haproxys_hard_stop_is_a_warning(tmp_path: Path) -> No
     findings = check_file(written(config, tmp_path))
 
     assert [f.key for f in findings if "HAProxy" in f.message] == ["args.ingress.request_timeout_s"]
+
+
+DUPLICATES = {
+    "two ports": ("http_options:\n  host: 127.0.0.1\n  port: 1\n  port: 2\n", "line 4", "'port'", "line 3"),
+    "an expert twice": ("a:\n  experts:\n    x: {app: y}\n    x: {app: z}\n", "line 4", "'x'", "line 3"),
+    "on one line": ("a: {b: 1, b: 2}\n", "line 1", "'b'", "line 1"),
+}
+
+
+@pytest.mark.parametrize(("text", "line", "key", "first"), DUPLICATES.values(), ids=DUPLICATES.keys())
+def test_a_duplicated_key_is_an_error_with_its_lines(
+    text: str, line: str, key: str, first: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(text, encoding="utf-8")
+
+    finding = check_file(file)[0]
+
+    assert (finding.level, finding.key) == ("error", line)
+    assert key in finding.message
+    assert first in finding.message
+
+
+@pytest.mark.parametrize("name", ["no", "1.5", "2024-01-01", "7", "null", "true"])
+def test_a_key_that_yaml_does_not_read_as_text_is_an_error(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(f"experts:\n  {name}: {{app: x}}\n", encoding="utf-8")
+
+    assert "quotes" in check_file(file)[0].message
+    assert check_file(file)[0].key == "line 2"
+
+
+def test_anchors_and_merge_keys_stay_allowed() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: *a\n"
+
+    assert read(text) == ({"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 1, "y": 2}}, [])
+
+
+SHAPES = ({}, [], "x", 3, None, True, [None], ["x"], [3], [[]], {"a": 1})
+
+
+@pytest.mark.parametrize("value", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "path",
+    ["applications", "http_options", "applications.0", "applications.1", "applications.0.args",
+     "applications.0.args.ingress", "applications.1.args", "applications.1.args.engine",
+     "applications.1.name", "applications.1.import_path", "applications.1.deployments",
+     "applications.1.deployments.0",
+     "applications.1.deployments.0.name", "applications.1.deployments.0.autoscaling_config",
+     "applications.0.deployments", "applications.0.deployments.0.user_config",
+     "applications.0.deployments.0.user_config.experts", "applications.0.deployments.0.user_config.keys"],
+)  # fmt: skip
+def test_no_shape_of_a_configuration_is_a_traceback(path: str, value: object, tmp_path: Path) -> None:
+    config: Any = good()
+    *parents, last = path.split(".")
+    place: Any = config
+    for part in parents:
+        place = place[int(part) if isinstance(place, list) else part]
+    place[int(last) if isinstance(place, list) else last] = value
+    file = written(config, tmp_path)
+
+    findings = check_file(file, policy=False)
+
+    assert all("\n" not in str(finding) for finding in findings)
+    if not any(finding.is_error for finding in findings):
+        assert main(["render", "kuberay", str(file), "--allow-anonymous", "--out", str(tmp_path / "x")]) in {
+            0,
+            2,
+        }
+
+
+WRONG_VALUES = {
+    "engine.max_model_len": ("32k", "4096", -1, 0, True, 1.5),
+    "engine.max_num_seqs": (True, "8", 0),
+    "engine.gpu_memory_utilization": ("90%", 0, 1.5, True, float("nan")),
+    "engine.tensor_parallel_size": (None, "2", True),
+    "scale.min_replicas": ("1", -1, None, True, 0.5),
+    "scale.max_replicas": ("2", 0, float("inf")),
+    "scale.target_ongoing_requests": (0, "8", float("inf")),
+    "deployment.max_ongoing_requests": ("64", 0, True, -1),
+    "deployment.graceful_shutdown_timeout_s": ("600", -1),
+    "http_options.port": ("8000", 70_000, True),
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [(where, value) for where, values in WRONG_VALUES.items() for value in values],
+    ids=str,
+)
+def test_a_value_of_the_wrong_kind_is_named_with_its_key(where: str, value: object, tmp_path: Path) -> None:
+    config = good()
+    part, _, key = where.partition(".")
+    places: dict[str, dict[str, Any]] = {
+        "engine": first(config)["args"]["engine"],
+        "scale": scale(config)["autoscaling_config"],
+        "deployment": scale(config),
+        "http_options": config["http_options"],
+    }
+    places[part][key] = value
+
+    assert [found for found, _ in errors(config, tmp_path, policy=False) if found.endswith(f".{key}")]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), True, "1", -1])
+def test_a_price_is_a_finite_amount(value: object, tmp_path: Path) -> None:
+    config = good()
+    front(config, 1)["user_config"]["prices"]["sums"]["input"] = value
+
+    assert errors(config, tmp_path)[0][0].endswith("prices.sums.input")
+
+
+def test_two_experts_on_one_application_are_an_error(tmp_path: Path) -> None:
+    config = good()
+    front(config, 0)["user_config"]["experts"] = {name: {"app": "expert-sums"} for name in ("other", "sums")}
+
+    assert any("serves itself as 'sums'" in message for _, message in errors(config, tmp_path, policy=False))
+
+
+@pytest.mark.parametrize(
+    "url", ["https:///v1", "https://", "https://x/v1?a=b", "https://x/v1#a", "https://user:pw@x/v1", "x/v1"]
+)
+def test_a_url_to_which_no_path_can_be_appended_is_an_error(url: str, tmp_path: Path) -> None:
+    config = good()
+    front(config, 0)["user_config"]["experts"]["sums"] = {"url": url}
+
+    findings = errors(config, tmp_path, policy=False)
+
+    assert any(key.endswith("experts.sums") for key, _ in findings)
+    assert not any("user:pw" in message for _, message in findings)
+
+
+def test_a_url_without_v1_is_a_warning(tmp_path: Path) -> None:
+    config = good()
+    front(config, 0)["user_config"]["experts"]["sums"] = {"url": "https://models.example"}
+
+    findings = check_file(written(config, tmp_path), policy=False)
+
+    assert [f.key for f in findings if "/v1" in f.message] == [
+        "to-router.Ingress.user_config.experts.sums.url"
+    ]
+
+
+@pytest.mark.parametrize("key", ["sk-proj-4f9", "sk_live_abcdefghij0123456789"])
+def test_a_key_in_place_of_its_variable_is_not_repeated(key: str, tmp_path: Path) -> None:
+    config = good()
+    target = {"url": "https://models.example/v1", "key_env": key}
+    front(config, 0)["user_config"]["experts"]["sums"] = target
+
+    findings = errors(config, tmp_path, policy=False)
+
+    assert any(where.endswith("sums.key_env") and "not a key" in message for where, message in findings)
+    assert not any(key in message for _, message in findings)
