@@ -71,6 +71,8 @@ class IngressArgs(Settings):
 
     max_body_mib: Annotated[float, Field(gt=0, le=1024)] = 16
     """A larger request body is rejected with 413."""
+    max_bodies_mib: Annotated[float, Field(gt=0)] = 256
+    """Bodies of all requests in flight at one replica; one that does not fit is rejected with 503."""
     router_deadline_ms: Annotated[float, Field(gt=0, le=60_000)] = 150
     """After it the policy's static ranking is used, and `x-router-reason` says so."""
     request_timeout_s: Seconds = 600
@@ -90,6 +92,11 @@ class IngressArgs(Settings):
     def max_body_bytes(self) -> int:
         """The largest request body."""
         return int(self.max_body_mib * 1024 * 1024)
+
+    @property
+    def max_bodies_bytes(self) -> int:
+        """The bodies of all requests in flight."""
+        return int(self.max_bodies_mib * 1024 * 1024)
 
 
 class AppArgs(Settings):

@@ -73,6 +73,7 @@ class ErrorCode(StrEnum):
     EXPERT_OVERLOADED = "expert_overloaded"
     INTERNAL_ERROR = "internal_error"
     UNAVAILABLE = "unavailable"
+    BODIES_IN_FLIGHT = "bodies_in_flight"
     QUEUE_TIMEOUT = "queue_timeout"
     EXPERT_STARTING = "expert_starting"
     STARTING = "starting"

@@ -19,6 +19,7 @@ from deployments.dashboard.snapshot import MetricsSnapshots
 from deployments.ingress import health, models
 from deployments.ingress.access import Access
 from deployments.ingress.accounting import Accounting
+from deployments.ingress.body import BodyBudget
 from deployments.ingress.browsers import BrowserGuard
 from deployments.ingress.cors import Cors
 from deployments.ingress.error_handlers import HANDLERS
@@ -84,7 +85,10 @@ class Api:
         accounting = Accounting(
             self.registry, records, recent, NoTracer() if tracer is None else tracer, clock
         )
-        limited = LimitedEndpoints(args, queue=self.queue, accounting=accounting, access=self._access)
+        self.bodies = BodyBudget(args.max_bodies_bytes)
+        limited = LimitedEndpoints(
+            args, queue=self.queue, accounting=accounting, access=self._access, bodies=self.bodies
+        )
         generation = Generation(
             args,
             self.registry,
@@ -94,6 +98,7 @@ class Api:
             accounting=accounting,
             access=self._access,
             limited=limited,
+            bodies=self.bodies,
             clock=clock,
         )
         feedback = Feedback(limited, records, recent, ask_others)

@@ -23,7 +23,7 @@ from deployments.contracts.sse import StreamObserver
 from deployments.ingress import headers
 from deployments.ingress.access import Access
 from deployments.ingress.accounting import Account, Accounting
-from deployments.ingress.body import read_body
+from deployments.ingress.body import BodyBudget, read_body
 from deployments.ingress.limited import LimitedEndpoints
 from deployments.ingress.relay import Relay
 from deployments.ingress.request_ids import client_request_id, request_id
@@ -52,6 +52,7 @@ class Generation:
         accounting: opens an account for each request.
         access: keys and their limits.
         limited: serves `/v1/route`.
+        bodies: the bytes of all bodies in flight.
         clock: monotonic seconds.
     """
 
@@ -66,6 +67,7 @@ class Generation:
         accounting: Accounting,
         access: Access,
         limited: LimitedEndpoints,
+        bodies: BodyBudget,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._args = args
@@ -76,6 +78,7 @@ class Generation:
         self._accounting = accounting
         self._access = access
         self._limited = limited
+        self._bodies = bodies
         self._clock = clock
 
     async def generate(self, request: Request) -> Response:
@@ -122,7 +125,9 @@ class Generation:
         """From a request to the first byte of a response; `undo` releases what is held on the way."""
         account.caller = caller = self._access.caller(request)
         self._queue.reject_early()
-        raw = await self._body(request)
+        held = self._bodies.hold()
+        undo.callback(held.release)
+        raw = await read_body(request, self._args.max_body_bytes, self._args.upload_timeout_s, held)
         with account.stage("parse"):
             account.request = parsed = parse(request.url.path, raw, max_messages=self._max_messages)
         whole = self._deadline(parsed.routing.timeout_s, account.started)
@@ -184,9 +189,6 @@ class Generation:
     @property
     def _max_messages(self) -> int:
         return self._registry.config.limits.max_messages
-
-    async def _body(self, request: Request) -> bytes:
-        return await read_body(request, self._args.max_body_bytes, self._args.upload_timeout_s)
 
     async def _reserve(self, caller: Caller | None, parsed: InferenceRequest) -> Reservation:
         prompt, completion = parsed.most_prompt_tokens, parsed.most_completion_tokens

@@ -13,7 +13,7 @@ from deployments.contracts.errors import ApiError
 from deployments.ingress import headers
 from deployments.ingress.access import Access
 from deployments.ingress.accounting import Account, Accounting
-from deployments.ingress.body import read_body
+from deployments.ingress.body import BodyBudget, read_body
 from deployments.ingress.request_ids import client_request_id, request_id
 from deployments.limits.admission import AdmissionQueue, acquire_within
 
@@ -29,12 +29,20 @@ class LimitedEndpoints:
         queue: admission to this replica.
         accounting: opens an account for each request.
         access: keys and their limits.
+        bodies: the bytes of all bodies in flight.
     """
 
     def __init__(
-        self, args: IngressArgs, *, queue: AdmissionQueue, accounting: Accounting, access: Access
+        self,
+        args: IngressArgs,
+        *,
+        queue: AdmissionQueue,
+        accounting: Accounting,
+        access: Access,
+        bodies: BodyBudget,
     ) -> None:
         self._args, self._queue, self._accounting, self._access = args, queue, accounting, access
+        self._bodies = bodies
 
     async def serve(self, request: Request, kind: str, max_bytes: int, handler: Handler) -> Response:
         """Return a handler's response, counted as one request of its key.
@@ -49,7 +57,9 @@ class LimitedEndpoints:
             with ExitStack() as held:
                 account.caller = caller = self._access.caller(request)
                 self._queue.reject_early()
-                body = await read_body(request, max_bytes, self._args.upload_timeout_s)
+                bytes_ = self._bodies.hold()
+                held.callback(bytes_.release)
+                body = await read_body(request, max_bytes, self._args.upload_timeout_s, bytes_)
                 reservation = await self._access.reserve(caller, 0, 0.0)
                 held.callback(reservation.settle, 0, 0.0)
                 deadline = Deadline(self._args.request_timeout_s, self._accounting.clock, account.started)
