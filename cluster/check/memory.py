@@ -32,7 +32,7 @@ WEIGHT_BYTES = {
 SAVED_BYTES = {"float32": 4}
 """Bytes per parameter in a folder by its dtype, if not 2."""
 DEFAULT_UTILIZATION = 0.92
-"""vLLM 0.29's default of gpu_memory_utilization."""
+"""vLLM 0.32's default of gpu_memory_utilization."""
 OVERHEAD_GIB = 2.0
 """Per GPU: CUDA context, activations and compiled graphs; vLLM profiles the true figure at start."""
 

