@@ -191,7 +191,7 @@ async def test_requests_that_wait_when_the_client_stops_are_decided(
 
 
 class Faulty(Transport):
-    """Raises what no client expects, or ignores calls, as long as it is told to."""
+    """Raises what no client expects, or ignores calls, while it is set to."""
 
     fault: Exception | None = None
     ignores = False
