@@ -386,3 +386,14 @@ def test_the_route_outlasts_every_reference(overlay: str) -> None:
 
     assert {float(v.removesuffix("s")) for v in rule["timeouts"].values()} == {660.0}
     assert longest_response_s(config) < 660
+
+
+def test_the_password_of_redis_is_in_no_command_line() -> None:
+    text = (BASE / "redis.yaml").read_text(encoding="utf-8")
+    server = next(one for one in documents(text) if one["kind"] == "StatefulSet")
+    (redis,) = server["spec"]["template"]["spec"]["containers"]
+    first, *settings, last = redis["command"][2].splitlines()
+
+    assert (first, last) == ("exec redis-server - <<CONFIG", "CONFIG")
+    assert "requirepass $REDIS_PASSWORD" in settings
+    assert redis["securityContext"]["readOnlyRootFilesystem"]
