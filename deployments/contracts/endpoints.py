@@ -40,7 +40,7 @@ class Endpoint:
     bounds: tuple[str, ...] = ()
     """Fields of which each bounds a completion's tokens; none where an engine completes nothing."""
     binary: bytes | None = None
-    """Content type of a response that is not JSON, where a request can ask for one."""
+    """Content type of a response that is not JSON, where a request can choose one."""
     copies: tuple[str, ...] = ()
     """Fields with the number of completions for each prompt."""
     usage_option: bool = False

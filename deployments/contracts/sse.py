@@ -48,6 +48,21 @@ def _is_usage_only(event: bytes) -> bool:
     return isinstance(data, dict) and data.get("choices") == [] and isinstance(data.get("usage"), dict)
 
 
+def error_in(data: Any) -> Any:
+    """The error that a body or an event is instead of a response; `None` where it is none.
+
+    OpenAI's and Anthropic's envelopes, the bare object of older vLLM, and a failed response.
+    """
+    if not isinstance(data, dict):
+        return None
+    if data.get("error"):
+        return data["error"]
+    if data.get("object") == "error" or data.get("type") == "error":
+        return data
+    response = data.get("response") if data.get("type") == "response.failed" else None
+    return (response.get("error") or response) if isinstance(response, dict) else None
+
+
 class StreamObserver:
     """What was seen of a response while it passed: for accounting, never to change it."""
 

@@ -6,6 +6,7 @@ Knows JSON and server-sent events; nothing of Ray or of HTTP clients.
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
@@ -23,7 +24,7 @@ from deployments.contracts.errors import (
     TooLarge,
 )
 from deployments.contracts.protocols import ResponseStream
-from deployments.contracts.sse import first_event
+from deployments.contracts.sse import error_in, first_event
 
 MAX_ERROR_BYTES = 64 * 1024
 """An expert's error body is read this far, no further."""
@@ -31,6 +32,21 @@ MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 """A non-streaming response is held in memory: a longer one is invalid."""
 MAX_EVENT_BYTES = 1024 * 1024
 """The first event of a stream must end within this."""
+CONTENT = ("choices", "data", "output", "content", "tokens")
+"""Fields of which a non-streaming response has at least one, by its endpoint."""
+STATUS_OF_TYPE = {
+    "BadRequestError": 400,
+    "invalid_request_error": 400,
+    "NotFoundError": 404,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "UnprocessableEntityError": 422,
+    "rate_limit_error": 429,
+    "NotImplementedError": 501,
+    "ServiceUnavailableError": 503,
+    "overloaded_error": 503,
+}
+"""Type of an error in a body → the status that it would have had alone: vLLM's, OpenAI's, Anthropic's."""
 FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 """How a line of server-sent events may begin."""
 
@@ -69,7 +85,8 @@ async def read_complete(
     Raises:
         ExpertTimeout: it did not end within `limit_s`.
         ExpertUnavailable: the expert went away.
-        ExpertBroken: it is not a JSON object.
+        ExpertBroken: it is not a JSON object, or one without content.
+        ExpertOverloaded, ApiError: it contains an error of that kind.
     """
     pieces = [stream.head.body]
     size = len(stream.head.body)
@@ -95,6 +112,9 @@ async def read_complete(
         raise ExpertBroken(name, "responded 200 with a body that is not JSON") from error
     if not isinstance(value, dict):
         raise ExpertBroken(name, "responded 200 with JSON that is not an object")
+    _check_error(name, value)
+    if all(value.get(field) is None for field in CONTENT):
+        raise ExpertBroken(name, f"responded 200 with none of the fields {', '.join(CONTENT)}")
 
 
 async def read_first_event(name: str, stream: ResponseStream, limit_s: float) -> None:
@@ -104,6 +124,7 @@ async def read_first_event(name: str, stream: ResponseStream, limit_s: float) ->
         ExpertTimeout: it did not come within `limit_s`.
         ExpertUnavailable: the expert went away.
         ExpertBroken: it is no server-sent event, the stream ended before it, or it is an error.
+        ExpertOverloaded, ApiError: it is an error of that kind.
     """
     body = stream.head.body
     try:
@@ -115,7 +136,7 @@ async def read_first_event(name: str, stream: ResponseStream, limit_s: float) ->
                     raise ExpertBroken(name, "the stream ended before its first event")
                 body += chunk
         _check_field(name, body)
-        _check_error(name, first_event(body) or body)
+        _check_event(name, first_event(body) or body)
     except TimeoutError as error:
         await stream.aclose()
         raise ExpertTimeout(name, "no first event in time") from error
@@ -131,15 +152,40 @@ def _check_field(name: str, body: bytes) -> None:
         raise ExpertBroken(name, "responded 200 with a stream that is no server-sent event")
 
 
-def _check_error(name: str, event: bytes) -> None:
+def _check_event(name: str, event: bytes) -> None:
     for line in event.split(b"\n"):
-        if line.startswith(b"data:") and line != DONE_LINE:
-            try:
-                data = orjson.loads(line[5:])
-            except orjson.JSONDecodeError as error:
-                raise ExpertBroken(name, "the stream's first event is not JSON") from error
-            if isinstance(data, dict) and data.get("error"):
-                raise ExpertBroken(name, "the stream began with an error")
+        if not line.startswith(b"data:"):
+            continue
+        if line == DONE_LINE:
+            raise ExpertBroken(name, "the stream ended before its first event")
+        try:
+            data = orjson.loads(line[5:])
+        except orjson.JSONDecodeError as error:
+            raise ExpertBroken(name, "the stream's first event is not JSON") from error
+        _check_error(name, data)
+
+
+def _check_error(name: str, data: Any) -> None:
+    """Raise the error that a 2xx response contains, as the status that it would have had alone."""
+    error = error_in(data)
+    if error is None:
+        return
+    status = _status_in(error)
+    if status is None:
+        raise ExpertBroken(name, "responded 200 with an error")
+    raise from_expert(name, status, orjson.dumps({"error": error}))
+
+
+def _status_in(error: Any) -> int | None:
+    """The HTTP status that an error names by its code or by its type."""
+    if not isinstance(error, dict):
+        return None
+    for code in (error.get("code"), error.get("status"), error.get("status_code")):
+        number = int(code) if isinstance(code, str) and code.isdecimal() and len(code) == 3 else code
+        if isinstance(number, int) and 400 <= number < 600:
+            return number
+    kind = error.get("type")
+    return STATUS_OF_TYPE.get(kind) if isinstance(kind, str) else None
 
 
 def _retry_after_s(stream: ResponseStream) -> float | None:

@@ -30,7 +30,7 @@ from deployments.upstream.dispatcher import Dispatcher
 from deployments.upstream.latency import MIN_OBSERVATIONS
 from deployments.upstream.registry import ExpertRegistry
 from router.core import Decision
-from tests.deployments.fakes import EVENTS, Clock, FakeExpert, answer, event
+from tests.deployments.fakes import EVENTS, JSON, Clock, FakeExpert, answer, event
 
 DONE = b"data: [DONE]\n\n"
 
@@ -102,11 +102,13 @@ async def test_a_slot_is_held_until_the_response_ends_not_at_failed_experts() ->
         FakeExpert("a", b"<html>no</html>", b"more", headers=EVENTS),
         FakeExpert("a", b"data: {nope\n\n", DONE, headers=EVENTS),
         FakeExpert("a", b'data: {"error": {"message": "engine died"}}\n\n', DONE, headers=EVENTS),
+        FakeExpert("a", b'data: {"error": {"message": "x", "code": 500}}\n\n', DONE, headers=EVENTS),
+        FakeExpert("a", DONE, headers=EVENTS),
         FakeExpert("a", b"", ExpertUnavailable("a", "gone"), headers=EVENTS),
         FakeExpert("a", b"dat", headers=EVENTS),
         FakeExpert("a", b": comment\n\n", headers=EVENTS),
     ],
-    ids=["html", "half JSON", "an error", "cut before", "ended early", "a comment only"],
+    ids=["html", "half JSON", "an error", "a 500", "nothing", "cut before", "ended early", "a comment only"],
 )
 async def test_a_stream_that_does_not_begin_well_is_answered_by_the_next(first: FakeExpert) -> None:
     first.parts = [*first.parts, b""] if len(first.parts) == 1 else first.parts
@@ -219,6 +221,83 @@ async def test_experts_that_took_no_request_do_not_end_the_ranking(error: type[E
     field = Field(*(failing(name, error(name, "x")) for name in "abcd"), FakeExpert("e"))
 
     assert (await field.open()).expert == "e"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "CUDA out of memory"}},
+        {"error": "CUDA out of memory"},
+        {"object": "error", "message": "CUDA out of memory", "code": 500},
+        {"type": "error", "error": {"type": "api_error", "message": "x"}},
+        {"output": [], "error": {"code": "server_error", "message": "x"}},
+        {},
+        {"id": "chatcmpl-1", "choices": None},
+    ],
+)
+async def test_a_200_without_content_is_replaced_by_the_next(body: dict[str, Any]) -> None:
+    field = Field(FakeExpert("a", orjson.dumps(body)), FakeExpert("b"))
+
+    opened = await field.open()
+    assert opened.expert == "b"
+    assert opened.attempts[0].outcome == "broken"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"choices": []},
+        {"data": []},
+        {"output": [], "error": None},
+        {"content": []},
+        {"tokens": [], "count": 0},
+    ],
+)
+async def test_content_that_is_empty_is_content(content: dict[str, Any]) -> None:
+    field = Field(FakeExpert("a", orjson.dumps(content)), FakeExpert("b"))
+
+    assert (await field.open()).expert == "a"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {
+            "error": {
+                "message": "out of vocabulary",
+                "type": "BadRequestError",
+                "param": "logit_bias",
+                "code": 400,
+            }
+        },
+        {"error": {"message": "out of vocabulary", "param": "logit_bias", "code": "400"}},
+        {"error": {"message": "out of vocabulary", "param": "logit_bias", "type": "invalid_request_error"}},
+        {"object": "error", "message": "out of vocabulary", "param": "logit_bias", "code": 422},
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_bad_parameter_in_a_200_is_the_clients_error(error: dict[str, Any], stream: bool) -> None:
+    data = orjson.dumps(error)
+    parts = [b"data: " + data + b"\n\n", DONE] if stream else [data]
+    field = Field(FakeExpert("a", *parts, headers=EVENTS if stream else JSON), FakeExpert("b"))
+    for number in range(FAILURES_TO_OPEN):
+        with pytest.raises(BadRequest, match="out of vocabulary") as caught:
+            await field.open(stream=stream, text=str(number))
+        assert caught.value.param == "logit_bias"
+
+    assert field.fakes["b"].asked == []
+    assert field.experts["a"].breaker.state == "closed"
+    assert field.held() == {"a": 0, "b": 0}
+
+
+@pytest.mark.parametrize(("code", "outcome"), [(404, "ineligible"), (429, "overloaded"), (401, "broken")])
+async def test_other_errors_in_a_200_are_as_their_status(code: int, outcome: str) -> None:
+    data = orjson.dumps({"error": {"message": "x", "code": code}})
+    field = Field(FakeExpert("a", b"data: " + data + b"\n\n", DONE, headers=EVENTS), FakeExpert("b"))
+    field.fakes["b"].parts = [event("b", "x"), DONE]
+    opened = await field.open(stream=True)
+
+    assert [attempt.outcome for attempt in opened.attempts] == [outcome, "answered"]
 
 
 async def test_embeddings_as_bytes_pass_and_other_binaries_do_not() -> None:
