@@ -10,14 +10,6 @@ from typing import Protocol
 from deployments.contracts.messages import NO_TRACE, Head, Headers, RouterResponse, TraceContext
 from router.core import RouteRequest
 
-HOP_HEADERS = frozenset(
-    {
-        b"connection", b"content-length", b"date", b"keep-alive", b"proxy-authenticate", b"server", b"te",
-        b"trailer", b"transfer-encoding", b"upgrade", b"content-encoding",
-    }
-)  # fmt: skip
-"""Response headers that describe one hop, not the response."""
-
 
 @dataclass(slots=True)
 class ResponseStream:

@@ -15,6 +15,8 @@ from deployments.contracts.messages import Headers
 DONE = DONE_LINE + b"\n\n"
 LONGEST_LAST_LINE = 32
 """Bytes kept of what came before a chunk, so that a last line cut in two is noticed."""
+MAX_TOKENS = 1_000_000_000
+"""More than any response has."""
 EVENT = re.compile(rb".*?(?:\r?\n\r?\n|\Z)", re.DOTALL)
 
 
@@ -140,11 +142,17 @@ def _usage_in(event: Any, usage_in: str | None, known: tuple[int, int] | None) -
     completion = usage.get("completion_tokens", usage.get("output_tokens", 0))
     if not isinstance(prompt, int) or not isinstance(completion, int):
         return known
+    prompt, completion = _clamped(prompt), _clamped(completion)
     if "input_tokens" in usage:
         # Anthropic counts what its cache wrote and read beside the other input.
         cached = (usage.get(name) for name in ("cache_creation_input_tokens", "cache_read_input_tokens"))
-        prompt += sum(number for number in cached if isinstance(number, int))
+        prompt += sum(_clamped(number) for number in cached if isinstance(number, int))
     return prompt, completion
+
+
+def _clamped(tokens: int) -> int:
+    """A number of tokens that counters and budgets can take, whatever an expert reports."""
+    return min(max(tokens, 0), MAX_TOKENS)
 
 
 def _usage_block(event: Any, usage_in: str | None) -> Mapping[str, Any] | None:

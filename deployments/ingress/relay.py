@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.contracts.endpoints import Endpoint
 from deployments.contracts.errors import ErrorCode, ExpertError, envelope
-from deployments.contracts.protocols import HOP_HEADERS, ResponseStream
+from deployments.contracts.messages import Headers
+from deployments.contracts.protocols import ResponseStream
 from deployments.contracts.sse import (
     DONE,
     StreamObserver,
@@ -27,6 +28,10 @@ logger = logging.getLogger("ray.serve")
 
 MOST_HELD_BYTES = 1024 * 1024
 """An unfinished event longer than this is forwarded as it comes."""
+FORWARDED = frozenset({b"cache-control", b"metadata", b"openai-processing-ms", b"openai-version"})
+"""Headers of an expert that reach the client: they describe its response and steer no client."""
+CONTENT_TYPES = frozenset({b"application/json", b"application/octet-stream", b"text/event-stream"})
+"""Content types of the API's responses."""
 INTERRUPTED = ("the expert broke off its response", ErrorCode.STREAM_INTERRUPTED)
 OUT_OF_TIME = ("the request's deadline passed before the response ended", ErrorCode.DEADLINE_EXCEEDED)
 
@@ -57,7 +62,11 @@ class Relay(Response):
         self._finished = finished
         self.status_code = stream.head.status
         self.background = None
-        kept = [(name.lower(), value) for name, value in stream.head.headers if _is_forwarded(name.lower())]
+        kept = [(name.lower(), value) for name, value in stream.head.headers if name.lower() in FORWARDED]
+        kept += [
+            (b"content-type", _content_type(stream.head.headers)),
+            (b"x-content-type-options", b"nosniff"),
+        ]
         ours = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
         names = {name for name, _ in ours}
         self.raw_headers = [*((name, value) for name, value in kept if name not in names), *ours]
@@ -136,10 +145,9 @@ async def _break_off(send: Send, observer: StreamObserver, why: tuple[str, Error
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _is_forwarded(name: bytes) -> bool:
-    """Whether an expert's header belongs to its response: not to the hop, not to the ingress, no cookies."""
-    return not (
-        name in HOP_HEADERS
-        or name in {b"set-cookie", b"alt-svc", b"strict-transport-security", b"content-length"}
-        or name.startswith((b"x-router-", b"access-control-", b"x-ratelimit-"))
-    )
+def _content_type(headers: Headers) -> bytes:
+    """The expert's content type where the API has it, else JSON: a page would run in the ingress' origin."""
+    for name, value in headers:
+        if name.lower() == b"content-type" and value.partition(b";")[0].strip().lower() in CONTENT_TYPES:
+            return value
+    return b"application/json"

@@ -128,11 +128,13 @@ async def test_only_headers_of_the_answer_are_handed_on() -> None:
     theirs = [
         *JSON, (b"Set-Cookie", b"a=b"), (b"x-router-score", b"1"), (b"Access-Control-Allow-Origin", b"*"),
         (b"transfer-encoding", b"chunked"), (b"content-length", b"999"), (b"openai-version", b"1"),
+        (b"refresh", b"0;url=https://evil.example"), (b"location", b"/"), (b"openai-organization", b"acme"),
     ]  # fmt: skip
     sent, _ = await relay("chat", b"{}", headers=theirs, whole=True)
 
     assert dict(sent[0]["headers"]) == {
         b"content-type": b"application/json",
+        b"x-content-type-options": b"nosniff",
         b"openai-version": b"1",
         b"x-router-expert": b"a",
         b"content-length": b"2",
@@ -182,3 +184,20 @@ async def test_a_deadline_after_the_last_event_changes_nothing() -> None:
 
     assert body(sent) == event("a", "x") + DONE
     assert told.outcome == "complete"
+
+
+async def test_no_response_of_an_expert_is_a_page() -> None:
+    sent, _ = await relay("chat", b"{}", headers=[(b"Content-Type", b"text/html")], whole=True)
+
+    assert (b"content-type", b"application/json") in sent[0]["headers"]
+    assert (b"x-content-type-options", b"nosniff") in sent[0]["headers"]
+
+
+async def test_reported_usage_is_clamped() -> None:
+    usage = b'{"usage": {"prompt_tokens": -5, "completion_tokens": 99999999999999}}'
+    _, seen = await relay("chat", usage, whole=True, headers=JSON)
+    cached = b'{"usage": {"input_tokens": 3, "output_tokens": 1, "cache_read_input_tokens": -9}}'
+    _, anthropic = await relay("messages", cached, whole=True, headers=JSON)
+
+    assert seen.usage() == (0, 1_000_000_000)
+    assert anthropic.usage() == (3, 1)
