@@ -85,6 +85,10 @@ def worker_group(
         tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
     template = _template(group.name, container, settings, group.pods.shm_gib, group.pods.node_selector,
                          tolerations, drain_s + STOP_MARGIN_S)  # fmt: skip
+    if group.parts & {"Ingress", "Router"}:
+        state = {"name": "state", "persistentVolumeClaim": {"claimName": settings.state_claim}}
+        template["spec"]["volumes"].append(state)
+        container["volumeMounts"].append({"name": "state", "mountPath": STATE_FOLDER})
     if "Ingress" in group.parts:
         _give_ingress(template["spec"], settings, around)
     if "Expert" in group.parts:
@@ -146,12 +150,9 @@ def _give_environment(container: dict[str, Any], secret: str) -> None:
 
 
 def _give_ingress(spec: dict[str, Any], settings: RenderSettings, around: Surroundings) -> None:
-    """Give pods what only the ingress needs: the keys of clients and providers, and what it writes."""
+    """Give pods what only the ingress needs: the keys of clients and of providers."""
     (container,) = spec["containers"]
     _give_environment(container, settings.provider_secret)
-    state = {"name": "state", "persistentVolumeClaim": {"claimName": settings.state_claim}}
-    spec["volumes"].append(state)
-    container["volumeMounts"].append({"name": "state", "mountPath": STATE_FOLDER})
     if around.key_file is not None:
         keys = {"name": "keys", "secret": {"secretName": settings.keys_secret, "defaultMode": 0o440}}
         spec["volumes"].append(keys)

@@ -53,7 +53,7 @@ class RenderSettings(Settings):
     provider_secret: str = "to-router-providers"  # noqa: S105 - the name of a Secret
     """Secret with the environment variables that `key_env` names; for the ingress only; optional."""
     state_claim: str = "to-router-state"
-    """PersistentVolumeClaim, ReadWriteMany, for what the ingress writes: counts of keys, the decision log."""
+    """PersistentVolumeClaim, ReadWriteMany, for what ingress and router keep: counts of keys, the log."""
     redis_address: str = "to-router-redis:6379"
     redis_secret: str = "to-router-redis"  # noqa: S105 - the name of a Secret
     """Secret with the `password` of Redis, which holds the head's state."""

@@ -351,6 +351,15 @@ def test_an_ingress_without_a_pool_has_its_keys_on_every_worker() -> None:
     assert all("to-router-keys" in secrets(group(objects, name)) for name in ("cpu", "ingress", "sums"))
 
 
+def test_a_router_apart_from_the_ingress_keeps_its_state_without_keys() -> None:
+    config = with_keys()
+    config["applications"][0]["args"]["router"]["pool"] = {"labels": {"pool": "router"}}
+    spec = group(render(config, RenderSettings(), {}), "router")
+
+    assert "state" in {volume["name"] for volume in spec["volumes"]}
+    assert secrets(spec) == set()
+
+
 def test_only_a_redirect_listens_without_tls() -> None:
     gateway, *routes = documents((BASE / "route.yaml").read_text(encoding="utf-8"))
     listeners = {one["name"]: one for one in gateway["spec"]["listeners"]}
