@@ -107,7 +107,8 @@ class InferenceRequest:
         Raises:
             BadRequest: it is nested too deeply to be written again.
         """
-        body = {**self.body, "model": model}
+        # The API reads null as left out; engines reject it for some parameters.
+        body = {name: value for name, value in self.body.items() if value is not None} | {"model": model}
         if self.hides_usage:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         try:

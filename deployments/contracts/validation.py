@@ -3,6 +3,7 @@
 Messages name the field, the expected value and the actual one, in JSON's words.
 """
 
+import codecs
 from typing import Any
 
 import orjson
@@ -43,6 +44,7 @@ def json_object(raw: bytes) -> dict[str, Any]:
     Raises:
         BadRequest: it is not JSON, not an object, or has more values than an honest request.
     """
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     # Counted before parsing, which holds the interpreter for seconds where a body is all brackets.
     containers = raw.count(b"[") + raw.count(b"{")
     if containers > MAX_CONTAINERS or containers + raw.count(b",") > MAX_VALUES:

@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.requests import Request
 
-from deployments.contracts.errors import ErrorCode, SlowUpload, TooLarge, Unavailable
+from deployments.contracts.errors import ErrorCode, SlowUpload, TooLarge, Unavailable, UnsupportedMedia
 
 DRAINED_BYTES = 1024 * 1024
 """How much of a body that is too large is still read, so that the client sees the error."""
@@ -72,10 +72,16 @@ async def read_body(request: Request, limit: int, timeout_s: float, held: HeldBy
         held: counts its bytes; `None` for a body that is small in any case.
 
     Raises:
+        UnsupportedMedia: it is compressed.
         TooLarge: it is longer than `limit` bytes.
         Unavailable: too many bytes of other bodies are in flight.
         SlowUpload: it did not arrive within `timeout_s` seconds.
     """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise UnsupportedMedia(
+            f"the body is compressed ({encoding[:32]!r}): send it without content-encoding"
+        )
     too_large = TooLarge(f"the body is larger than {limit / 1024 / 1024:g} MiB", ErrorCode.BODY_TOO_LARGE)
     if (declared := request.headers.get("content-length", "")).isdecimal() and int(declared[:20]) > limit:
         raise too_large

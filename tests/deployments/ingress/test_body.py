@@ -2,6 +2,7 @@
 
 import asyncio
 
+import orjson
 import pytest
 from starlette.requests import Request
 from starlette.types import Message
@@ -98,3 +99,23 @@ async def test_a_client_that_leaves_gives_its_bytes_back(harness: IngressHarness
     await exchange.disconnect()
 
     assert (held, harness.api.bodies.held) == (1, 0)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "zstd", "br"])
+async def test_a_compressed_body_is_415_and_the_message_says_so(encoding: str) -> None:
+    response = await IngressHarness().ask({"content-encoding": encoding})
+
+    assert (response.status_code, response.json()["error"]["code"]) == (415, "unsupported_media_type")
+    assert "compressed" in response.json()["error"]["message"]
+
+
+async def test_a_null_parameter_is_as_left_out(harness: IngressHarness) -> None:
+    await harness.ask(n=None, stop=None, temperature=0, model="small")
+
+    assert harness.experts["small"].body().keys() == {"model", "messages", "temperature"}
+
+
+async def test_a_byte_order_mark_is_no_part_of_the_body(harness: IngressHarness) -> None:
+    body = b"\xef\xbb\xbf" + orjson.dumps(HELLO)
+
+    assert (await harness.http.post(CHAT, content=body)).status_code == 200
