@@ -78,12 +78,15 @@ class StreamObserver:
         self.tail = b""
         self.events = 0
         self.outcome = "disconnected"
+        self.failed = False
+        """Whether the expert failed midway: it broke off, or sent an error of its own."""
         self._usage: tuple[int, int] | None = None
         self._text_bytes = 0
 
     def saw(self, chunk: bytes) -> None:
         """Bytes pass: keep the end, count events and text, read usage, notice the last event."""
         self.events += chunk.count(b"data: ")
+        self.failed = self.failed or _has_failure(chunk)
         seam = self.tail + chunk
         self.ended = self.ended or any(line in seam for line in self._last_lines)
         self.tail = seam[-LONGEST_LAST_LINE:]
@@ -153,6 +156,18 @@ def _usage_in(event: Any, usage_in: str | None, known: tuple[int, int] | None) -
 def _clamped(tokens: int) -> int:
     """A number of tokens that counters and budgets can take, whatever an expert reports."""
     return min(max(tokens, 0), MAX_TOKENS)
+
+
+def _has_failure(events: bytes) -> bool:
+    """Whether an expert's own error is among events; one that names the request as its cause is not."""
+    if b'"error"' not in events and b"response.failed" not in events:
+        return False
+    for line in events.split(b"\n"):
+        if line.startswith(b"data:") and (error := error_in(_json(line[5:]))) is not None:
+            code = error.get("code") if isinstance(error, dict) else None
+            if not (isinstance(code, int) and 400 <= code < 500):
+                return True
+    return False
 
 
 def _usage_block(event: Any, usage_in: str | None) -> Mapping[str, Any] | None:

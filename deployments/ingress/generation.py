@@ -103,6 +103,8 @@ class Generation:
 
         def finished(observer: StreamObserver) -> None:
             with release:
+                if observer.failed:
+                    opened.broke()
                 try:
                     account.ended(observer)
                 finally:

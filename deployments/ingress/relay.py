@@ -118,7 +118,7 @@ class Relay(Response):
         if not observer.ended:
             await _break_off(send, observer, INTERRUPTED)
             return
-        observer.outcome = "complete"
+        observer.outcome = "broken" if observer.failed else "complete"
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_events(self, send: Send, observer: StreamObserver, held: bytes) -> bytes:
@@ -139,6 +139,7 @@ class Relay(Response):
 async def _break_off(send: Send, observer: StreamObserver, why: tuple[str, ErrorCode]) -> None:
     """Send an error event and end properly: after the first byte there is no second attempt."""
     observer.outcome = "broken"
+    observer.failed = observer.failed or why is INTERRUPTED
     message, code = why
     error = envelope(f"{message}; what came before this event is incomplete", "server_error", code)
     body = b"data: " + orjson.dumps(error) + b"\n\n" + DONE

@@ -1,5 +1,6 @@
 """Results of attempts to call experts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from deployments.contracts.protocols import ResponseStream
@@ -33,4 +34,6 @@ class OpenedResponse:
     ttft_s: float
     slot: AdmissionQueue
     """Held until the response ends; the caller must `release` it, with `slots_held`."""
+    broke: Callable[[], None] = lambda: None
+    """Reports to the expert's circuit breaker that the response broke off after its first byte."""
     slots_held: int = 1

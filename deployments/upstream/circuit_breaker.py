@@ -119,6 +119,18 @@ class CircuitBreaker:
         elif self.state == "closed" and self._failures_since(now - WINDOW_S) >= FAILURES_TO_OPEN:
             self._open()
 
+    def record_break(self, request: int) -> None:
+        """A response broke off after its first byte, which had counted as a success.
+
+        Args:
+            request: as of `record_error`.
+        """
+        for outcome in reversed(self._outcomes):
+            if not outcome[1]:
+                self._outcomes.remove(outcome)
+                break
+        self.record_failure(request)
+
     def record_abandonment(self) -> None:
         """The attempt ended without evidence for or against the expert; the next may be the probe."""
         self._probe_at = None

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from deployments.contracts.call_order import STARTING_RETRY_S, CallOrder
 from deployments.contracts.deadlines import Deadline
@@ -139,7 +140,10 @@ class Dispatcher:
         else:
             attempt = self._record(expert, "answered", started)
             attempts = (*call.attempts, attempt)
-            opened = OpenedResponse(expert.name, stream, attempts, attempt.seconds, expert.slots, slots_held)
+            broke = partial(expert.breaker.record_break, call.fingerprint)
+            opened = OpenedResponse(
+                expert.name, stream, attempts, attempt.seconds, expert.slots, broke, slots_held
+            )
         finally:
             if opened is None:
                 expert.slots.release(slots_held)
@@ -155,6 +159,7 @@ class Dispatcher:
         request, name = call.request, expert.name
         started = self._clock()
         body = request.body_for(expert.client.model)
+        call.fingerprint = hash(body)
         expert.breaker.record_start()
         try:
             stream = await expert.client.open("POST", request.path, call.headers, body, limit_s, connect_s)
@@ -173,7 +178,7 @@ class Dispatcher:
                 # It failed at another expert as well: evidence against the request.
                 expert.breaker.record_abandonment()
             else:
-                expert.breaker.record_error(error, timed_out=timed_out, request=hash(body))
+                expert.breaker.record_error(error, timed_out=timed_out, request=call.fingerprint)
             raise
         expert.breaker.record_success()
         expert.latency.observe(_form(request), self._clock() - started, stream.connected_s)
@@ -198,6 +203,8 @@ class _Call:
     attempts: list[Attempt]
     began: bool = False
     """Whether the current attempt's 2xx response has begun."""
+    fingerprint: int = 0
+    """Of the current attempt's body: tells requests apart."""
     failures: int = 0
     """Attempts that failed after a replica accepted the request."""
     last_error: ExpertError | ApiError | None = None

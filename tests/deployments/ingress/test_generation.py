@@ -13,6 +13,51 @@ from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, FakeExpert, event
 from tests.deployments.harness import CHAT, HELLO, IngressHarness, settle
 
+# --- streams that break
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        [ExpertUnavailable("small", "died")],
+        [b'data: {"error": {"message": "engine died", "code": 500}}\n\n', b"data: [DONE]\n\n"],
+        [],
+    ],
+    ids=["died", "an error event", "no end"],
+)
+async def test_streams_that_break_midway_open_the_breaker(harness: IngressHarness, ending: list[Any]) -> None:
+    expert = harness.experts["small"]
+    expert.headers = EVENTS
+    expert.parts = [event("small", "x"), event("small", "y"), *ending]
+    for number in range(5):
+        messages = [{"role": "user", "content": str(number)}]
+        response = await harness.ask(stream=True, messages=messages)
+        assert response.headers["x-router-expert"] == "small"
+    text = (await harness.http.get("/metrics")).text
+
+    assert harness.api.registry.experts["small"].breaker.state == "open"
+    assert 'to_router_requests_total{kind="chat",outcome="broken"}' in text
+
+
+async def test_one_request_whose_streams_break_opens_no_breaker(harness: IngressHarness) -> None:
+    harness.experts["small"].headers = EVENTS
+    harness.experts["small"].parts = [event("small", "x"), ExpertUnavailable("small", "died")]
+    for _ in range(10):
+        await harness.ask(stream=True)
+
+    assert harness.api.registry.experts["small"].breaker.state == "closed"
+
+
+async def test_a_word_error_in_a_stream_is_no_failure(harness: IngressHarness) -> None:
+    harness.experts["small"].headers = EVENTS
+    last = b'data: {"choices": [], "error": null}\n\n'
+    harness.experts["small"].parts = [event("small", '{"error": 1}'), last, b"data: [DONE]\n\n"]
+    for number in range(6):
+        await harness.ask(stream=True, messages=[{"role": "user", "content": str(number)}])
+
+    assert harness.api.registry.experts["small"].breaker.state == "closed"
+
+
 # --- admission
 
 
