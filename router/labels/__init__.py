@@ -3,13 +3,17 @@
 A labeler takes rows of outcomes and returns each row's labels: `quality` in [0, 1], and others that it has.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from router.core import FloatArray
 from router.data.outcomes import Row
 from router.errors import InputError, OutcomesError
+from router.validation import check_type, explain
 
 
 class TextLabeler(Protocol):
@@ -50,11 +54,17 @@ def get(name: str, **options: Any) -> Labeler:
     """A labeler by name.
 
     Raises:
-        InputError: unknown.
+        InputError: unknown, or an option of another type or range.
         TypeError: options that it does not take.
     """
     module, _, attribute = _known(name)[0].partition(":")
     make: Callable[..., Labeler] = getattr(import_module(module), attribute)
+    signature = inspect.signature(make, eval_str=True).parameters
+    for option in options.keys() & signature.keys():
+        try:
+            check_type(options[option], signature[option].annotation)
+        except ValidationError as error:
+            raise InputError(explain(error, f"quality {name!r}, {option}")) from error
     return make(**options)
 
 

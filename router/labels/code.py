@@ -23,6 +23,7 @@ import numpy as np
 
 from router.core import FloatArray
 from router.errors import InputError
+from router.validation import Count
 
 FENCE = "```"
 LANGUAGES = frozenset({"", "python", "py", "python3"})
@@ -46,16 +47,10 @@ class Code:
         workers: answers tried at once.
 
     Raises:
-        InputError: a limit is not above 0, or this system knows no such limits.
+        InputError: this system knows no such limits.
     """
 
-    def __init__(self, *, timeout_s: int = 5, memory_mib: int = 512, workers: int = 2) -> None:
-        for value in (timeout_s, memory_mib, workers):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(
-                    "timeout_s, memory_mib and workers must be whole numbers from 1, found "
-                    f"{timeout_s!r}, {memory_mib!r}, {workers!r}"
-                )
+    def __init__(self, *, timeout_s: Count = 5, memory_mib: Count = 512, workers: Count = 2) -> None:
         if os.name != "posix":
             raise InputError(f"code is run under POSIX resource limits; this system is {os.name!r}")
         self.timeout_s = timeout_s

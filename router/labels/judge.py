@@ -17,6 +17,7 @@ import httpx
 from router.data.outcomes import Row
 from router.errors import InputError, OutcomesError
 from router.labels.answer_cache import AnswerCache, Body, fetch_all
+from router.validation import Count, Seconds
 
 MODES = ("pointwise", "pairwise")
 _END = r"(?:\s*/\s*10)?(?:<\|\w+\|>|[^\w\[\]<])*\Z"
@@ -88,9 +89,9 @@ class Judge:
         mode: str = "pointwise",
         cache: str | None = None,
         key_env: str = "TO_ROUTER_JUDGE_KEY",
-        max_tokens: int = 512,
-        concurrency: int = 8,
-        timeout_s: float = 120.0,
+        max_tokens: Count = 512,
+        concurrency: Count = 8,
+        timeout_s: Seconds = 120.0,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:

@@ -16,6 +16,7 @@ import httpx
 from router.data.outcomes import Row
 from router.errors import OutcomesError
 from router.labels.answer_cache import AnswerCache, Body, fetch_all
+from router.validation import Count, Seconds
 
 
 class Nll:
@@ -35,8 +36,8 @@ class Nll:
         template: str = "{query}\n",
         cache: str | None = None,
         key_env: str = "TO_ROUTER_API_KEY",
-        concurrency: int = 8,
-        timeout_s: float = 120.0,
+        concurrency: Count = 8,
+        timeout_s: Seconds = 120.0,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:

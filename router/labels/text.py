@@ -8,8 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from router.core import FloatArray
+from router.validation import NotNegative
 
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
+_SEPARATOR = r"(?:,\\!|\{?\\?,\}?|\\[;:!> ]|['’\u00a0\u2005-\u200a\u202f\u205f])"
+"""Between groups of three digits, in text and in LaTeX; no plain space, which also stands between numbers."""
+_POWER = r"10\s?(?:(?:\^|\*\*)\s?\{?([-+]?\d+)|([⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+))"
+_NUMBER = re.compile(
+    rf"([-+]?)(?:{_POWER}"
+    rf"|((?:\d{{1,3}}(?P<by>{_SEPARATOR})\d{{3}}(?:(?P=by)\d{{3}})*(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+    rf"(?:[eE]([-+]?\d+)|\s?(?:×|·|\*|\\times|\\cdot)\s?{_POWER})?)"
+)
+"""Groups: sign, power of ten alone (two forms), digits, their separator, their power of ten (three forms)."""
+_SEPARATORS = re.compile(_SEPARATOR)
+_ON_THE_LINE = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
 _NAMED_CHOICE = re.compile(
     r"\b(?:answer|choice|option)\b\s*(?:is\b|:)?[\s:*(]*([A-Z])(?!['’]?[A-Z0-9])", re.IGNORECASE
 )
@@ -54,7 +65,7 @@ class Numeric:
         tolerance: relative difference that still counts as equal.
     """
 
-    def __init__(self, tolerance: float = 1e-6) -> None:
+    def __init__(self, tolerance: NotNegative = 1e-6) -> None:
         self.tolerance = tolerance
 
     def label(
@@ -80,9 +91,19 @@ class Choice:
 
 
 def last_number(text: str) -> float | None:
-    """The last number of a text, thousands separators dropped; `None` where there is none."""
+    """The last number of a text, without thousands separators, powers of ten applied.
+
+    Returns:
+        `None` where there is none, or where it is beyond every float.
+    """
     found = _NUMBER.findall(text.replace("−", "-"))
-    return float(found[-1].replace(",", "")) if found else None
+    if not found:
+        return None
+    sign, *alone, digits, _, exponent, power, raised = found[-1]
+    digits = _SEPARATORS.sub("", digits or "1")
+    power = "".join((*alone, exponent, power, raised)) or "0"  # at most one of them is not empty
+    value = float(f"{sign}{digits}e{power.translate(_ON_THE_LINE)}")
+    return value if math.isfinite(value) else None
 
 
 def _letter(text: str) -> str | None:

@@ -6,13 +6,12 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from router.errors import MethodError
 from router.methods.contract import RoutingMethod
-from router.validation import explain
+from router.validation import check_type, explain
 
-STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 GROUP = "to_router.methods"
 BUILT_IN = {
     "auto": "router.methods.ensemble:AutoRouter",
@@ -80,17 +79,8 @@ def make(name: str, params: Mapping[str, Any] | None = None) -> RoutingMethod:
         )
     for item, value in arguments.items():
         if signature[item].annotation is not inspect.Parameter.empty:
-            _check_type(f"method {name!r}: {item}", value, signature[item].annotation)
+            try:
+                check_type(value, signature[item].annotation)
+            except ValidationError as error:
+                raise MethodError(explain(error, f"method {name!r}: {item}")) from error
     return method(**arguments)
-
-
-def _check_type(what: str, value: Any, annotation: Any) -> None:
-    """Check a value against a constructor's annotation, without conversions such as "10" to 10."""
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=STRICT)
-    except (PydanticUserError, NameError):
-        return  # an annotation that pydantic does not know: the constructor takes what it is given
-    try:
-        adapter.validate_python(value)
-    except ValidationError as error:
-        raise MethodError(explain(error, what)) from error

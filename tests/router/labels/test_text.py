@@ -1,9 +1,13 @@
 """The rules that read text alone, and the table that names them."""
 
+import time
+from typing import Any
+
 import pytest
 
 from router import labels
 from router.errors import InputError, OutcomesError
+from router.labels.text import last_number
 
 
 @pytest.mark.parametrize(
@@ -18,6 +22,27 @@ from router.errors import InputError, OutcomesError
         ("numeric", "first 7, then 8", "7", 0.0),
         ("numeric", "none", "7", 0.0),
         ("numeric", "−3", "-3", 1.0),
+        ("numeric", "\\boxed{9{,}500}", "9500", 1.0),
+        ("numeric", "$9{,}500$", "9,500", 1.0),
+        ("numeric", "12\\,345", "12345", 1.0),
+        ("numeric", "12\u00a0345", "12345", 1.0),
+        ("numeric", "12\u202f345\u202f678.5", "12345678.5", 1.0),
+        ("numeric", "12\u2009345", "12345", 1.0),
+        ("numeric", "12'345", "12345", 1.0),
+        ("numeric", "12’345 francs", "12345", 1.0),
+        ("numeric", "9,\\!500", "9500", 1.0),
+        ("numeric", "9{\\,}500", "9500", 1.0),
+        ("numeric", "1,234\u00a0567", "567", 1.0),
+        ("numeric", "1,2345", "2345", 1.0),
+        ("numeric", "pick 3,4", "4", 1.0),
+        ("numeric", "about 1.5 \\times 10^{3}", "1500", 1.0),
+        ("numeric", "1.5×10³ m", "1500", 1.0),
+        ("numeric", "-2 * 10**-3", "-0.002", 1.0),
+        ("numeric", "10^6", "1000000", 1.0),
+        ("numeric", "2 \\cdot 10⁻²", "0.02", 1.0),
+        ("numeric", "3 × 10", "10", 1.0),
+        ("numeric", "1e999", "1e998", 0.0),
+        ("numeric", "٣٤", "34", 1.0),
         ("choice", "The answer is (B).", "B", 1.0),
         ("choice", "A looks right, but the answer is C", "A", 0.0),
         ("choice", "no letter", "B", 0.0),
@@ -56,3 +81,33 @@ def test_a_row_without_what_the_rule_reads_is_named(name: str) -> None:
 def test_an_unknown_rule_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="known: exact, numeric"):
         labels.get("guess")
+
+
+@pytest.mark.parametrize(
+    "text", ["7" * 200_000, "7,000" * 50_000, "7 " * 100_000, "7" + " " * 200_000, "7\\" * 99_999]
+)
+def test_degenerate_answers_are_searched_in_linear_time(text: str) -> None:
+    before = time.process_time()
+    last_number(text)
+
+    assert time.process_time() - before < 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("numeric", {"tolerance": float("nan")}),
+        ("numeric", {"tolerance": -1}),
+        ("numeric", {"tolerance": "0.1"}),
+        ("judge", {"endpoint": "http://e", "model": "m", "timeout_s": float("inf")}),
+        ("judge", {"endpoint": "http://e", "model": "m", "concurrency": 0}),
+        ("judge", {"endpoint": "http://e", "model": 7}),
+        ("judge", {"endpoint": "http://e", "model": "m", "max_tokens": -5}),
+        ("nll", {"endpoint": "http://e", "timeout_s": 0}),
+        ("nll", {"endpoint": "http://e", "concurrency": True}),
+    ],
+)
+def test_options_of_the_wrong_kind_or_range_are_rejected(name: str, options: dict[str, Any]) -> None:
+    (wrong,) = options.keys() & {"tolerance", "timeout_s", "concurrency", "max_tokens"} or {"model"}
+    with pytest.raises(InputError, match=f"^quality '{name}', {wrong}: "):
+        labels.get(name, **options)
