@@ -11,6 +11,7 @@ import httpx
 from deployments.cli.chat_client import KEY_VARIABLE, Answer, ChatClient, ChatError
 from deployments.cli.chat_output import ChatOutput, numbers
 from deployments.dashboard.explain import table
+from router.cli.inputs import not_negative
 
 TIMEOUT_S = 600.0
 HELP = "/new starts over · /all TEXT sends TEXT to every expert · /quit or Ctrl-D leaves"
@@ -104,8 +105,10 @@ def add_command(commands: Any) -> None:
     )
     command.add_argument("--model", default="auto", help="auto, a preset or an expert; default: %(default)s")
     preference = command.add_mutually_exclusive_group()
-    preference.add_argument("--cost-weight", type=float, help="weight of cost; 0 is best quality")
-    preference.add_argument("--min-quality", type=float, help="fraction of the best score that is enough")
+    preference.add_argument("--cost-weight", type=not_negative, help="weight of cost; 0 is best quality")
+    preference.add_argument(
+        "--min-quality", type=not_negative, help="fraction of the best score that is enough"
+    )
     command.add_argument("--all", action="store_true", help="send to every expert, one after the other")
     command.add_argument(
         "--key-env", default=KEY_VARIABLE, help="the variable with the API key; default: %(default)s"

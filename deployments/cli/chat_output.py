@@ -3,14 +3,11 @@
 Text of a model is printed without the control characters that could control the terminal.
 """
 
-import unicodedata
 from typing import Any, TextIO
 
 from deployments.cli.chat_client import Answer
 from deployments.dashboard.explain import dollars, table
-
-_CONTROL = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
-"""Unicode categories of control, direction, surrogate, private and unassigned characters."""
+from router.validation import printable
 
 
 class ChatOutput:
@@ -68,10 +65,3 @@ def numbers(answer: Answer, cost_usd: float | None) -> str:
     if cost_usd is not None:
         parts.append(dollars(cost_usd))
     return " · ".join(parts)
-
-
-def printable(text: str) -> str:
-    """Text without control and direction characters, so that no answer can control the terminal."""
-    return "".join(
-        letter for letter in text if letter in "\n\t" or unicodedata.category(letter) not in _CONTROL
-    )

@@ -10,9 +10,11 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from typing import NoReturn
 
 from router.cli import outcomes, policies, training
 from router.errors import RouterError
+from router.validation import printable
 
 COMMANDS = "to_router.commands"
 EXTRAS = {
@@ -45,11 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that reports wrong usage in one line; `--help` has the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(printable(message).split())
+        print(f"{self.prog}: {line} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands: the library's own, then those that other packages register."""
-    parser = argparse.ArgumentParser(
-        prog="to-router", description="Train, evaluate and serve LLM routing policies."
-    )
+    parser = _Parser(prog="to-router", description="Train, evaluate and serve LLM routing policies.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (outcomes, training, policies):
         module.add_commands(commands)
@@ -66,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _bad_input(options: argparse.Namespace, why: object) -> int:
-    line = " ".join(str(why).split())
+    line = " ".join(printable(str(why)).split())
     print(f"to-router {options.command}: {line}", file=sys.stderr)
     return 2
 

@@ -1,6 +1,7 @@
 """Inputs that several commands read (outcomes, pool, encoder, recipe), and how they show progress."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,9 +38,47 @@ def add_choice_of_experts(command: argparse.ArgumentParser) -> None:
 
 def seed(text: str) -> int:
     """The type of `--seed`, for argparse: a whole number from 0."""
-    if not text.isdecimal() or len(text) > LONGEST_SEED:
+    if not text.isascii() or not text.isdecimal() or len(text) > LONGEST_SEED:
         raise argparse.ArgumentTypeError(f"a seed is a whole number from 0, found {text!r:.40}")
     return int(text)
+
+
+def count(text: str) -> int:
+    """The type of options that are whole numbers from 1, for argparse."""
+    if not text.isascii() or not text.isdecimal() or len(text) > LONGEST_SEED or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 is needed, found {text!r:.40}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """The type of times, for argparse: a finite number above 0."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"a finite number above 0 is needed, found {text!r:.40}")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """The type of amounts, for argparse: a finite number of at least 0."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"a finite number of at least 0 is needed, found {text!r:.40}")
+    return value
+
+
+def share(text: str) -> float:
+    """The type of shares, for argparse: a number in [0, 1]."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"a number in [0, 1] is needed, found {text!r:.40}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def outcomes_of(options: argparse.Namespace, pool: CandidatePool | None = None) -> Dataset:

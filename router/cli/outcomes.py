@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from router.cli.inputs import embed, encoder_of, names, progress, seed
+from router.cli.inputs import count, embed, encoder_of, names, not_negative, progress, seconds, seed
 from router.errors import InputError
 
 
@@ -18,10 +18,12 @@ def add_commands(commands: Any) -> None:
     collect.add_argument("--queries", required=True, type=Path, help="JSONL or Parquet with a column `query`")
     collect.add_argument("--experts", required=True, help="names, separated by commas")
     collect.add_argument("--out", required=True, type=Path, help="JSONL to append to")
-    collect.add_argument("--max-tokens", type=int, default=512, help="completion tokens at most")
-    collect.add_argument("--temperature", type=float, default=0.0, help="sampling temperature; default: 0")
-    collect.add_argument("--concurrency", type=int, default=8, help="requests in flight")
-    collect.add_argument("--timeout-s", type=float, default=120.0, help="deadline of one request")
+    collect.add_argument("--max-tokens", type=count, default=512, help="completion tokens at most")
+    collect.add_argument(
+        "--temperature", type=not_negative, default=0.0, help="sampling temperature; default: 0"
+    )
+    collect.add_argument("--concurrency", type=count, default=8, help="requests in flight")
+    collect.add_argument("--timeout-s", type=seconds, default=120.0, help="deadline of one request")
     collect.add_argument("--key-env", default="TO_ROUTER_API_KEY", help="environment variable with the key")
     collect.set_defaults(run=_collect)
 
@@ -36,7 +38,7 @@ def add_commands(commands: Any) -> None:
 
     probes = commands.add_parser("probes", help="choose informative queries to measure a new expert on")
     probes.add_argument("--queries", required=True, type=Path, help="queries or outcomes to choose from")
-    probes.add_argument("--count", type=int, default=100, help="number of probes")
+    probes.add_argument("--count", type=count, default=100, help="number of probes")
     probes.add_argument("--encoder", default="default", help="`default`, a folder, or a hub id")
     probes.add_argument("--seed", type=seed, default=0, help="a whole number from 0")
     probes.add_argument("--out", required=True, type=Path, help="JSONL for `collect --queries`")

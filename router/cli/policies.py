@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from router.cli.inputs import not_negative, share
 from router.core import Decision, Preferences, QueryBatch, RouteRequest
 from router.decide import reasons
 from router.encoders import load_encoder
 from router.errors import EncoderError
 from router.policy import Policy
+from router.validation import printable
 
 
 def add_commands(commands: Any) -> None:
@@ -24,9 +26,9 @@ def add_commands(commands: Any) -> None:
     route.add_argument("--policy", required=True, type=Path, help="the policy folder")
     route.add_argument("--encoder", help="a folder or hub id, instead of where the policy's is found")
     trade = route.add_mutually_exclusive_group()
-    trade.add_argument("--cost-weight", type=float, help="weight of cost; 0 is best quality")
-    trade.add_argument("--min-quality", type=float, help="fraction of the best score that is enough")
-    route.add_argument("--max-cost-usd", type=float, help="exclude experts with a higher expected cost")
+    trade.add_argument("--cost-weight", type=not_negative, help="weight of cost; 0 is best quality")
+    trade.add_argument("--min-quality", type=share, help="fraction of the best score that is enough")
+    route.add_argument("--max-cost-usd", type=not_negative, help="exclude experts with higher expected cost")
     route.add_argument("--exclude", default="", help="experts to exclude, separated by commas")
     route.add_argument(
         "--json",
@@ -50,15 +52,17 @@ def _inspect(options: argparse.Namespace) -> int:
         arrays = {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in found.arrays.items()}
         print(json.dumps({"policy_id": policy_id, **found.facts, "arrays": arrays}, indent=2))
         return 0
-    print(f"policy_id: {policy_id}\n\n{found.card}\n## Stored arrays\n")
+    print(f"policy_id: {policy_id}\n\n{printable(found.card)}\n## Stored arrays\n")
     for name, array in found.arrays.items():
-        print(f"- {name}: {list(array.shape)} {array.dtype}, {array.nbytes / 1024:.0f} KiB")
+        print(f"- {printable(name)}: {list(array.shape)} {array.dtype}, {array.nbytes / 1024:.0f} KiB")
     return 0
 
 
 def _route(options: argparse.Namespace) -> int:
     policy = Policy.load(options.policy)
-    text = sys.stdin.read() if options.text == "-" else options.text
+    # Lone surrogates: bytes of an argument that are not in the terminal's encoding.
+    text = sys.stdin.buffer.read().decode("utf-8", "replace") if options.text == "-" else options.text
+    text = text.encode("utf-8", "replace").decode("utf-8")
     preferences = Preferences(
         cost_weight=options.cost_weight, min_quality=options.min_quality, max_cost_usd=options.max_cost_usd
     )

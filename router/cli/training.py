@@ -10,12 +10,14 @@ import numpy as np
 from router.cli.inputs import (
     add_choice_of_experts,
     add_outcomes,
+    count,
     embed,
     encoder_of,
     mapping_of,
     names,
     outcomes_of,
     recipes_of,
+    share,
     show_step,
 )
 from router.data.dataset import Dataset, clear_of
@@ -51,9 +53,9 @@ def add_commands(commands: Any) -> None:
     compare.add_argument("--methods", required=True, help="names, separated by commas")
     compare.add_argument("--recipes", type=Path, help="YAML or JSON: method → its parameters")
     compare.add_argument(
-        "--splits", type=int, default=1, help="how many random splits (seeds seed, seed+1, …)"
+        "--splits", type=count, default=1, help="how many random splits (seeds seed, seed+1, …)"
     )
-    compare.add_argument("--test-fraction", type=float, default=0.3, help="share of the queries to test on")
+    compare.add_argument("--test-fraction", type=share, default=0.3, help="share of the queries to test on")
     compare.add_argument(
         "--split",
         help="compare within this split only; left out, within `train` where there is one, else on all: "

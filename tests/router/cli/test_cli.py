@@ -1,14 +1,18 @@
 """The command line: a training run from start to finish, and one clear line for every bad input."""
 
+import argparse
+import io
 import json
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from router import cli
 from router.cli import main
 from router.data.outcomes import read_rows, write_rows
 from tests.router.data_sets import rows
@@ -60,7 +64,10 @@ def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
     def call(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as usage:
+            code = int(usage.code or 0)
         told = capsys.readouterr()
         return code, told.out, told.err
 
@@ -272,15 +279,18 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         ("label", "--outcomes", "outcomes.parquet", "--quality", "taste", "--out", "new"),
         "'taste' is unknown",
     ),
-    "preference": (("route", "--policy", "policy", "--min-quality", "7", "x"), "min_quality must be in"),
+    "preference": (
+        ("route", "--policy", "policy", "--min-quality", "7", "x"),
+        "--min-quality: a number in [0, 1] is needed, found '7'",
+    ),
     "excluded": (("route", "--policy", "policy", "--exclude", "me", "x"), "'me' is not in the"),
     "splits": (
         ("compare", "--outcomes", "outcomes.parquet", "--methods", "knn", "--splits", "0", "--out", "new"),
-        "at least one method and one split",
+        "--splits: a whole number from 1 is needed, found '0'",
     ),
     "probe count": (
         ("probes", "--queries", "outcomes.parquet", "--count", "0", "--out", "new"),
-        "a count from 1",
+        "--count: a whole number from 1 is needed, found '0'",
     ),
     "recipes": (
         ("compare", "--outcomes", "outcomes.parquet", "--methods", "knn", "--recipes", "text.yaml",
@@ -352,3 +362,42 @@ def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert caught.value.code == 2
     assert "--outcomes" in capsys.readouterr().err
+
+
+def numeric_options() -> list[tuple[str, argparse.Action]]:
+    """Every option with a type of its own, of every command that is registered."""
+    left, found = [cli.parser()], []
+    while left:
+        command = left.pop()
+        for action in command._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                left += action.choices.values()
+            elif action.type not in {None, str, Path}:
+                found.append((f"{command.prog} {action.option_strings[0]}", action))
+    return found
+
+
+def test_every_numeric_option_rejects_what_is_no_amount() -> None:
+    rejected = []
+    for name, action in numeric_options():
+        for text in ("nan", "inf", "-inf", "-1", "x", "", "1e999"):
+            with suppress(argparse.ArgumentTypeError):
+                action.type(text)  # type: ignore[operator, misc]
+                rejected.append(f"{name} accepts {text!r}")
+
+    assert rejected == []
+
+
+def test_bytes_that_are_not_utf8_are_a_query(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9 \xff\xfe"), encoding="utf-8"))
+
+    assert run("route", "--policy", "policy", "-")[0] == 0
+    assert run("route", "--policy", "policy", "caf\udce9")[0] == 0
+
+
+def test_errors_and_cards_cannot_control_the_terminal(run: Run, place: Path, tmp_path: Path) -> None:
+    code, _, err = run("train", "--outcomes", "a\x1b[31m\u202eb", "--out", "new")
+
+    assert code == 2
+    assert "a[31mb: no such file" in err
+    assert run("train", "--no-such\x1b[31m")[2].count("\x1b") == 0
