@@ -21,7 +21,6 @@ from deployments.limits.keys import (
     read_keys,
     write_keys,
 )
-from router.cli.inputs import count, not_negative
 from router.validation import explain
 
 DEFAULT_FILE = "var/keys.json"
@@ -35,10 +34,10 @@ def add_command(commands: Any) -> None:
     add.add_argument("name", help="a name for people, such as the owner's")
     add.add_argument("--experts", help="the experts it may use, A,B; default: all")
     add.add_argument("--preset", help="the preset that `auto` selects with it")
-    add.add_argument("--requests-per-minute", type=count, help="limit of requests")
-    add.add_argument("--tokens-per-minute", type=count, help="limit of prompt and completion tokens")
-    add.add_argument("--max-concurrent", type=count, help="requests in flight at once")
-    add.add_argument("--usd-per-day", type=not_negative, help="budget in US dollars per UTC day")
+    add.add_argument("--requests-per-minute", type=int, help="limit of requests")
+    add.add_argument("--tokens-per-minute", type=int, help="limit of prompt and completion tokens")
+    add.add_argument("--max-concurrent", type=int, help="requests in flight at once")
+    add.add_argument("--usd-per-day", type=float, help="budget in US dollars per UTC day")
     add.set_defaults(run=_add)
     show = verbs.add_parser("list", help="list the keys of the file, without their secrets")
     show.set_defaults(run=_list)

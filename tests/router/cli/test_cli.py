@@ -380,6 +380,8 @@ def numeric_options() -> list[tuple[str, argparse.Action]]:
 def test_every_numeric_option_rejects_what_is_no_amount() -> None:
     rejected = []
     for name, action in numeric_options():
+        if " keys " in name:  # the model of a key's limits checks these
+            continue
         for text in ("nan", "inf", "-inf", "-1", "x", "", "1e999"):
             with suppress(argparse.ArgumentTypeError):
                 action.type(text)  # type: ignore[operator, misc]
