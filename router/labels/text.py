@@ -11,7 +11,7 @@ from router.core import FloatArray
 from router.validation import NotNegative
 
 _SEPARATOR = r"(?:,\\!|\{?\\?,\}?|\\[;:!> ]|['’\u00a0\u2005-\u200a\u202f\u205f])"
-"""Between groups of three digits, in text and in LaTeX; no plain space, which also stands between numbers."""
+"""Between groups of three digits, in text and in LaTeX; no plain space, which also separates numbers."""
 _POWER = r"10\s?(?:(?:\^|\*\*)\s?\{?([-+]?\d+)|([⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+))"
 _NUMBER = re.compile(
     rf"([-+]?)(?:{_POWER}"
