@@ -20,14 +20,24 @@ MAX_TOKENS = 1_000_000_000
 EVENT = re.compile(rb".*?(?:\r?\n\r?\n|\Z)", re.DOTALL)
 
 
+BLANK_LINES = (b"\n\n", b"\r\n\r\n")
+"""What ends an event."""
+
+
 def is_event_stream(headers: Headers) -> bool:
     """Whether a response is a stream of server-sent events, by its content type."""
     return any(name.lower() == b"content-type" and b"event-stream" in value for name, value in headers)
 
 
-def end_of_events(data: bytes) -> int:
-    """Length of the whole events at the start of `data`; the rest is an unfinished one."""
-    return max(data.rfind(blank) + len(blank) if blank in data else 0 for blank in (b"\n\n", b"\r\n\r\n"))
+def end_of_events(data: bytes | bytearray, start: int = 0) -> int:
+    """Length of the whole events at the start of `data`; the rest is an unfinished one.
+
+    Args:
+        data: events, and the beginning of one.
+        start: bytes that have been searched before, when no event ended in them.
+    """
+    start = max(0, start - 3)  # a blank line may have begun in them
+    return max(at + len(blank) if (at := data.rfind(blank, start)) >= 0 else 0 for blank in BLANK_LINES)
 
 
 def first_event(body: bytes) -> bytes | None:

@@ -97,12 +97,12 @@ class Relay(Response):
 
     async def _relay_stream(self, send: Send, observer: StreamObserver) -> None:
         """Send whole events only, so that one that breaks off midway never reaches the client."""
-        held = self._stream.head.body
+        pending = bytearray()
         try:
             async with asyncio.timeout(self._left_s()):
-                held = await self._send_events(send, observer, held)
+                await self._send_events(send, observer, pending, self._stream.head.body)
                 async for chunk in self._stream.rest:
-                    held = await self._send_events(send, observer, held + chunk)
+                    await self._send_events(send, observer, pending, chunk)
         except ExpertError:
             await _break_off(send, observer, INTERRUPTED)
             return
@@ -110,6 +110,7 @@ class Relay(Response):
             if not observer.ended:
                 await _break_off(send, observer, OUT_OF_TIME)
                 return
+        held = bytes(pending)
         if held.strip() == DONE.strip():
             held = DONE  # accepted without its blank line, and forwarded with it
         if observer.ended or held == DONE:
@@ -121,19 +122,23 @@ class Relay(Response):
         observer.outcome = "broken" if observer.failed else "complete"
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send_events(self, send: Send, observer: StreamObserver, held: bytes) -> bytes:
-        """Send all whole events of `held`; return the unfinished rest."""
-        end = end_of_events(held)
-        if len(held) - end > MOST_HELD_BYTES:
-            end = len(held)
+    async def _send_events(
+        self, send: Send, observer: StreamObserver, pending: bytearray, chunk: bytes
+    ) -> None:
+        """Send all whole events of the pending bytes and a chunk; the unfinished rest stays pending."""
+        searched = len(pending)
+        pending += chunk
+        end = end_of_events(pending, searched)
+        if len(pending) - end > MOST_HELD_BYTES:
+            end = len(pending)
         if end:
-            events = held[:end]
+            events = bytes(pending[:end])
+            del pending[:end]
             observer.saw(events)
             if self._hides_usage:
                 events = without_usage_events(events)
             if events:
                 await send({"type": "http.response.body", "body": events, "more_body": True})
-        return held[end:]
 
 
 async def _break_off(send: Send, observer: StreamObserver, why: tuple[str, ErrorCode]) -> None:

@@ -24,7 +24,7 @@ from deployments.contracts.errors import (
     TooLarge,
 )
 from deployments.contracts.protocols import ResponseStream
-from deployments.contracts.sse import error_in, first_event
+from deployments.contracts.sse import end_of_events, error_in, first_event
 
 MAX_ERROR_BYTES = 64 * 1024
 """An expert's error body is read this far, no further."""
@@ -47,6 +47,8 @@ STATUS_OF_TYPE = {
     "overloaded_error": 503,
 }
 """Type of an error in a body → the status that it would have had alone: vLLM's, OpenAI's, Anthropic's."""
+MAX_BLANK_BYTES = 256
+"""The first field of a stream is looked for within these."""
 FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 """How a line of server-sent events may begin."""
 
@@ -126,15 +128,23 @@ async def read_first_event(name: str, stream: ResponseStream, limit_s: float) ->
         ExpertBroken: it is no server-sent event, the stream ended before it, or it is an error.
         ExpertOverloaded, ApiError: it is an error of that kind.
     """
-    body = stream.head.body
+    pieces = bytearray(stream.head.body)
+    searched = passed = 0
     try:
         async with asyncio.timeout(max(limit_s, 0.0)):
-            while not stream.head.complete and first_event(body) is None and len(body) < MAX_EVENT_BYTES:
-                _check_field(name, body)
+            while not stream.head.complete and len(pieces) < MAX_EVENT_BYTES:
+                # Only what is new is searched, and only whole events: their pieces may be many.
+                if (end := end_of_events(pieces, searched)) > passed:
+                    if first_event(bytes(pieces[passed:end])) is not None:
+                        break
+                    passed = end
+                searched = len(pieces)
+                _check_field(name, bytes(pieces[:MAX_BLANK_BYTES]))
                 chunk = await anext(stream.rest, None)
                 if chunk is None:
                     raise ExpertBroken(name, "the stream ended before its first event")
-                body += chunk
+                pieces += chunk
+        body = bytes(pieces)
         _check_field(name, body)
         _check_event(name, first_event(body) or body)
     except TimeoutError as error:

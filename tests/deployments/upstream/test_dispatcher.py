@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from deployments.config import IngressConfig
+from deployments.contracts import sse
 from deployments.contracts.call_order import CallOrder
 from deployments.contracts.deadlines import Deadline
 from deployments.contracts.errors import (
@@ -125,6 +126,23 @@ async def test_the_first_event_may_come_in_pieces_and_after_comments() -> None:
     opened = await field.open(stream=True)
 
     assert opened.stream.head.body == b": ping\n\n" + whole
+
+
+@pytest.mark.parametrize("filler", [b"x", b": ping\n\n"])
+async def test_a_long_first_event_is_searched_once(filler: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+
+    def first_event(body: bytes) -> bytes | None:
+        searched.append(len(body))
+        return sse.first_event(body)
+
+    monkeypatch.setattr("deployments.upstream.responses.first_event", first_event)
+    start = [b": "] if filler == b"x" else []
+    pieces = [*start, *[filler] * 2000, b"\n\n", event("a", "x")]
+    opened = await Field(FakeExpert("a", *pieces, DONE, headers=EVENTS)).open(stream=True)
+
+    assert opened.stream.head.body == b"".join(pieces)
+    assert sum(searched) < 3 * len(opened.stream.head.body)
 
 
 @pytest.mark.parametrize(
