@@ -85,7 +85,7 @@ class CircuitBreaker:
         Args:
             error: what the attempt raised, a cancellation included.
             timed_out: whether the expert had all the time that it usually needs.
-            request: tells requests apart; `None` counts as one that never came before.
+            request: identifies its body; `None` counts as one that never came before.
         """
         if isinstance(error, ExpertOverloaded):
             self.record_abandonment()  # an overloaded expert works
@@ -109,7 +109,7 @@ class CircuitBreaker:
         """
         now = self._clock()
         if request is not None:
-            # Removed and put last: a request that is repeated leaves room for the others' outcomes.
+            # Removed and put last: a request that is repeated leaves space for the others' outcomes.
             kept = [outcome for outcome in self._outcomes if outcome[2] != request]
             self._outcomes = deque(kept, maxlen=WINDOW)
         self._outcomes.append((now, True, request))

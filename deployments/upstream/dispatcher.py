@@ -204,7 +204,7 @@ class _Call:
     began: bool = False
     """Whether the current attempt's 2xx response has begun."""
     fingerprint: int = 0
-    """Of the current attempt's body: tells requests apart."""
+    """Identifies the body of the current attempt."""
     failures: int = 0
     """Attempts that failed after a replica accepted the request."""
     last_error: ExpertError | ApiError | None = None
