@@ -33,11 +33,22 @@ async def test_a_page_elsewhere_reaches_nothing_without_keys(headers: dict[str, 
     assert harness.experts["small"].asked == []
 
 
+async def test_curl_without_a_content_type_is_served() -> None:
+    """`curl -d` says that it sends a form, and is no page."""
+    harness = IngressHarness()
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    response = await harness.http.post(CHAT, content=orjson.dumps(HELLO), headers=kind)
+
+    assert response.status_code == 200
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
 async def test_a_form_of_a_page_is_no_request(kind: str) -> None:
     harness = IngressHarness()
     for path in (CHAT, "/v1/route", "/v1/feedback"):
-        response = await harness.http.post(path, content=orjson.dumps(HELLO), headers={"content-type": kind})
+        response = await harness.http.post(
+            path, content=orjson.dumps(HELLO), headers={"content-type": kind, "sec-fetch-site": "none"}
+        )
         assert (response.status_code, response.json()["error"]["code"]) == (415, "unsupported_media_type")
 
     assert harness.experts["small"].asked == []
