@@ -5,7 +5,7 @@ Every failure before the first byte is an `ExpertError`, and every wait has a de
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import ray.exceptions
@@ -37,11 +37,15 @@ class ServeExpert:
     Args:
         name: the expert's name in the configuration.
         app: its Serve application.
+        handle_for: returns the handle of a deployment of an application; blocks.
     """
 
-    def __init__(self, name: str, app: str) -> None:
+    def __init__(
+        self, name: str, app: str, handle_for: Callable[[str, str], Any] = serve.get_deployment_handle
+    ) -> None:
         self.model = name
         self._app = app
+        self._handle_for = handle_for
         self._handle: Any = None
         self._lookups = BlockingCalls("handle-of-expert")
 
@@ -116,7 +120,9 @@ class ServeExpert:
         """
         if self._handle is None:
             try:
-                return await self._lookups.run(self._make_handle, timeout_s=timeout_s)
+                handle = await self._lookups.run(
+                    self._handle_for, EXPERT_DEPLOYMENT, self._app, timeout_s=timeout_s
+                )
             except TimeoutError as error:
                 raise ExpertTimeout(self.model, "Serve's controller does not respond") from error
             except (
@@ -126,12 +132,9 @@ class ServeExpert:
                 KeyError,  # the application is there, its deployment not yet
             ) as error:
                 raise ExpertUnreachable(self.model, f"application {self._app!r} is not deployed") from error
-        return self._handle
-
-    def _make_handle(self) -> Any:
-        if self._handle is None:
-            handle = serve.get_deployment_handle(EXPERT_DEPLOYMENT, self._app)
-            self._handle = handle.options(method_name="http", stream=True, **PICKLED)
+            if self._handle is None:  # of two requests that waited, the first configured it
+                # On the event loop: a handle belongs to the loop that it is configured on.
+                self._handle = handle.options(method_name="http", stream=True, **PICKLED)
         return self._handle
 
 

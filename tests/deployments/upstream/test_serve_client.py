@@ -71,3 +71,24 @@ async def test_without_a_limit_to_connect_it_is_a_timeout() -> None:
 
     assert isinstance(error, ExpertTimeout)
     assert call.cancelled
+
+
+class Handle:
+    """A handle that Serve lets be configured on an event loop only, as with its router on our loop."""
+
+    configured = 0
+
+    def options(self, **_: object) -> "Handle":
+        asyncio.get_running_loop()
+        self.configured += 1
+        return self
+
+
+async def test_a_handle_is_configured_once_and_on_the_event_loop() -> None:
+    handle = Handle()
+    expert = ServeExpert("a", "expert-a", handle_for=lambda *_: handle)
+
+    found = await asyncio.gather(*(expert._resolve(5) for _ in range(3)))
+
+    assert found == [handle] * 3
+    assert handle.configured == 1
