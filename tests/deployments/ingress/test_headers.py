@@ -6,7 +6,7 @@ from starlette.requests import Request
 from deployments.contracts.call_order import CallOrder
 from deployments.contracts.messages import Head
 from deployments.contracts.protocols import ResponseStream
-from deployments.ingress import headers
+from deployments.ingress import headers, request_ids
 from deployments.limits.admission import AdmissionQueue
 from deployments.upstream.attempts import Attempt, OpenedResponse
 from router.core import Decision, ExpertView
@@ -23,12 +23,12 @@ def opened(expert: str) -> OpenedResponse:
 
 
 @pytest.mark.parametrize("value", [b"", b"x" * 129, b"a\tb", b"\xe9"])
-def test_an_invalid_request_id_is_replaced(value: bytes) -> None:
-    assert len(headers.request_id(request((b"x-request-id", value)))) == 32
+def test_an_invalid_client_request_id_is_dropped(value: bytes) -> None:
+    assert request_ids.client_request_id(request((b"x-request-id", value))) is None
 
 
-def test_a_valid_request_id_is_kept() -> None:
-    assert headers.request_id(request((b"x-request-id", b"mine"))) == "mine"
+def test_a_valid_client_request_id_is_read() -> None:
+    assert request_ids.client_request_id(request((b"x-request-id", b"mine"))) == "mine"
 
 
 @pytest.mark.parametrize(
