@@ -38,30 +38,21 @@ ALLOWED = {
 }
 """Right uses of words of the table, each with its reason."""
 
+ITEMS_OF_A_BENCHMARK = (
+    "router/labels/judge.py",
+    "cluster/pocket",
+    "experiments",
+    "load_tests",
+    "tests/cluster/pocket",
+    "tests/experiments",
+    "docs/claims.md",
+    "docs/modules.md",
+    "docs/pocket-experts.md",
+    "docs/research-log.md",
+)
 ALLOWED_IN = {
-    "question": (
-        "router/labels/judge.py",
-        "cluster/pocket",
-        "experiments",
-        "load_tests",
-        "tests/cluster/pocket",
-        "tests/experiments",
-        "docs/claims.md",
-        "docs/modules.md",
-        "docs/pocket-experts.md",
-        "docs/research-log.md",
-    ),
-    "questions": (
-        "cluster/pocket",
-        "experiments",
-        "load_tests",
-        "tests/cluster/pocket",
-        "tests/experiments",
-        "docs/claims.md",
-        "docs/modules.md",
-        "docs/pocket-experts.md",
-        "docs/research-log.md",
-    ),
+    "question": ITEMS_OF_A_BENCHMARK,
+    "questions": ITEMS_OF_A_BENCHMARK,
     "ask": ("deployments/dashboard", "docs/page.md"),
     "stand": ("router/labels/judge.py",),
 }

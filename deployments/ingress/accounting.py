@@ -4,12 +4,15 @@ An `Account` is opened when a request arrives and closed once, however it ends. 
 nor Ray, and changes nothing of what it observes.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from starlette.requests import ClientDisconnect
 
 from deployments.contracts.call_order import CallOrder
 from deployments.contracts.errors import ApiError, ErrorCode
@@ -172,6 +175,21 @@ class Account:
         stages.labels("first_byte").observe(now - self.started)
         form = "stream" if self.request is not None and self.request.stream else "whole"
         metrics.expert_seconds.labels(opened.expert, form).observe(opened.ttft_s)
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close the account with the outcome of an error that leaves the block, and let it pass."""
+        try:
+            yield
+        except ApiError as error:
+            self.rejected(error)
+            raise
+        except (asyncio.CancelledError, ClientDisconnect):
+            self.disconnected()
+            raise
+        except Exception:
+            self.failed()
+            raise
 
     def rejected(self, error: ApiError) -> None:
         """Close with an error, before any byte."""

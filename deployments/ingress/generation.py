@@ -3,19 +3,18 @@
 `/v1/route` takes the same steps up to the resolution and returns what it found.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from deployments.config import IngressArgs
 from deployments.contracts.call_order import CallOrder
 from deployments.contracts.deadlines import Deadline
 from deployments.contracts.endpoints import ENDPOINTS
-from deployments.contracts.errors import ApiError, ErrorCode, NotAllowed, Unavailable
+from deployments.contracts.errors import ErrorCode, NotAllowed, Unavailable
 from deployments.contracts.messages import TraceContext
 from deployments.contracts.protocols import Decider
 from deployments.contracts.requests import InferenceRequest, parse, parse_for_any_endpoint
@@ -88,17 +87,8 @@ class Generation:
             request_id(request), endpoint.kind, headers.trace_context(request), client_request_id(request)
         )
         with ExitStack() as undo:
-            try:
+            with account.closed_on_error():
                 opened, reservation, deadline = await self._open(request, account, undo)
-            except ApiError as error:
-                account.rejected(error)
-                raise
-            except (asyncio.CancelledError, ClientDisconnect):
-                account.disconnected()
-                raise
-            except Exception:
-                account.failed()
-                raise
             release = undo.pop_all()
 
         def finished(observer: StreamObserver) -> None:

@@ -1,15 +1,13 @@
 """Endpoints that call no expert: key, limits, admission and metrics as for all others."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.config import IngressArgs
 from deployments.contracts.deadlines import Deadline
-from deployments.contracts.errors import ApiError
 from deployments.ingress import headers
 from deployments.ingress.access import Access
 from deployments.ingress.accounting import Account, Accounting
@@ -53,28 +51,18 @@ class LimitedEndpoints:
         account = self._accounting.open(
             request_id(request), kind, headers.trace_context(request), client_request_id(request)
         )
-        try:
-            with ExitStack() as held:
-                account.caller = caller = self._access.caller(request)
-                self._queue.reject_early()
-                bytes_ = self._bodies.hold()
-                held.callback(bytes_.release)
-                body = await read_body(request, max_bytes, self._args.upload_timeout_s, bytes_)
-                reservation = await self._access.reserve(caller, 0, 0.0)
-                held.callback(reservation.settle, 0, 0.0)
-                deadline = Deadline(self._args.request_timeout_s, self._accounting.clock, account.started)
-                await acquire_within(deadline, (self._queue,), "interactive")
-                held.callback(self._queue.release)
-                response = await handler(body, account)
-        except ApiError as error:
-            account.rejected(error)
-            raise
-        except (asyncio.CancelledError, ClientDisconnect):
-            account.disconnected()
-            raise
-        except Exception:
-            account.failed()
-            raise
+        with account.closed_on_error(), ExitStack() as held:
+            account.caller = caller = self._access.caller(request)
+            self._queue.reject_early()
+            bytes_ = self._bodies.hold()
+            held.callback(bytes_.release)
+            body = await read_body(request, max_bytes, self._args.upload_timeout_s, bytes_)
+            reservation = await self._access.reserve(caller, 0, 0.0)
+            held.callback(reservation.settle, 0, 0.0)
+            deadline = Deadline(self._args.request_timeout_s, self._accounting.clock, account.started)
+            await acquire_within(deadline, (self._queue,), "interactive")
+            held.callback(self._queue.release)
+            response = await handler(body, account)
         account.completed(response.status_code)
         response.headers["x-request-id"] = account.request_id
         return response
