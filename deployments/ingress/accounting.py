@@ -1,7 +1,7 @@
 """Per-request accounting: metrics, cost against baselines, the decision record, the span.
 
-An `Account` is opened when a request arrives and closed once, however it ends. Knows neither HTTP
-nor Ray, and changes nothing of what it observes.
+An `Account` is opened when a request arrives and closed once, however it ends. Reads no request, knows no
+Ray, and changes nothing of what it observes.
 """
 
 import asyncio
