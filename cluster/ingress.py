@@ -43,6 +43,11 @@ def key_file(config: Mapping[str, Any]) -> str | None:
     return file if isinstance(file, str) else None
 
 
+def serves_anonymous(config: Mapping[str, Any]) -> bool:
+    """Whether the configuration states that clients without a key are served wherever they come from."""
+    return user_config(config).get("allow_anonymous") is True
+
+
 def request_timeout_s(config: Mapping[str, Any]) -> float:
     """Return the deadline of a request: the longest that a response may take."""
     args = _mapping(_mapping(_application(config).get("args")).get("ingress"))

@@ -71,7 +71,7 @@ def config(count: int, policy: Path) -> dict[str, Any]:
                 "pool": {"labels": {"pool": "experts"}},
                 "behaviour": {"ttft_ms": 0, "tokens_per_s": None},
             },
-            "deployments": [{"name": "Expert", "max_ongoing_requests": 64, "autoscaling_config": fixed}],
+            "deployments": [{**template["deployments"][0], "autoscaling_config": fixed}],
         }
         for name in names(count)
     ]

@@ -22,7 +22,13 @@ from cluster.check.nodes import DASHBOARD, check_fit, cluster_nodes
 from cluster.check.numbers import HTTP, wrong_numbers
 from cluster.check.references import check_references
 from cluster.check.schema import unknown_keys
-from cluster.ingress import is_exposed, key_file, longest_response_s, request_timeout_s
+from cluster.ingress import (
+    is_exposed,
+    key_file,
+    longest_response_s,
+    request_timeout_s,
+    serves_anonymous,
+)
 from cluster.packing import BUILD_EXPERT, demands
 from cluster.transport import HARD_STOP, transport_flags
 
@@ -85,7 +91,8 @@ def _check(data: Mapping[str, Any], *, policy: bool) -> Iterator[Finding]:
             "HAProxy cuts streams: raise it there for machines of your own; `make run` and `render` do"
         )
         yield Finding("warning", "args.ingress.request_timeout_s", message)
-    if is_exposed(http.get("host")) and key_file(data) is None:
+    anonymous = key_file(data) is None and not serves_anonymous(data)
+    if is_exposed(http.get("host")) and anonymous:
         message = f"is missing: everyone who reaches {http.get('host') or 'this machine'} can use the experts"
         yield Finding("warning", "Ingress.user_config.keys", message)
     yield from check_references(applications, policy=policy)

@@ -285,6 +285,14 @@ def test_an_address_from_outside_without_keys_is_a_warning(tmp_path: Path) -> No
     assert check_file(written(config, tmp_path)) == []
 
 
+def test_anonymous_clients_by_name_are_no_warning(tmp_path: Path) -> None:
+    config = good()
+    config["http_options"]["host"] = "0.0.0.0"  # noqa: S104 - only written to a file
+    front(config, 0)["user_config"]["allow_anonymous"] = True
+
+    assert check_file(written(config, tmp_path)) == []
+
+
 def test_a_replica_that_would_cut_long_responses_is_a_warning(tmp_path: Path) -> None:
     config = good()
     del front(config, 0)["graceful_shutdown_timeout_s"]
