@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from cluster.local.run import environment
@@ -19,6 +20,8 @@ from tests.e2e.conftest import free_port
 
 HEAD, BODY = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n", b"{}"
 CONFIG = """\
+global
+    maxconn 64
 defaults
     mode http
     timeout connect 5s
@@ -27,14 +30,24 @@ defaults
     option abortonclose
     option splice-request
     option splice-response
-frontend ingress
+    errorfile 502 {errors}
+    errorfile 503 {errors}
+    errorfile 504 {errors}
+frontend http_frontend
     bind 127.0.0.1:{front}
-    default_backend replicas
+    acl is_app path_beg /
+    acl is_gone path_beg /gone
+    use_backend replicas if is_app !is_gone
+    default_backend default_backend
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path \\'%[path]\\' not found."
 backend replicas
     http-reuse always
     server replica 127.0.0.1:{back}
 """
-"""The part of Serve's own configuration that concerns clients which leave or are slow."""
+"""The part of Serve's own configuration for slow clients and dead replicas; /gone is of no application."""
+PLAIN = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nError"
+"""Serve's own page for every replica that does not respond."""
 CLIENT_S = 2
 
 
@@ -43,7 +56,10 @@ def proxy(tmp_path: Path) -> Iterator[tuple[int, int]]:
     """Ports of a running HAProxy and of the server behind it."""
     front, back = free_port(), free_port()
     config = tmp_path / "haproxy.cfg"
-    config.write_text(CONFIG.format(front=front, back=back, client_s=CLIENT_S), encoding="utf-8")
+    errors = tmp_path / "500.http"
+    errors.write_text(PLAIN, encoding="utf-8")
+    text = CONFIG.format(front=front, back=back, client_s=CLIENT_S, errors=errors)
+    config.write_text(text, encoding="utf-8")
     env = environment(8000, tmp_path, fast=True)
     process = subprocess.Popen([str(HAPROXY), "-db", "-f", str(config)], env=env)
     try:
@@ -149,6 +165,39 @@ def test_a_client_that_waits_for_its_response_is_not_cut_off(proxy: tuple[int, i
     assert asyncio.run(call()).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-le"], ids=["nothing", "half a header"])
+def test_a_replica_that_dies_is_a_503_that_clients_retry(proxy: tuple[int, int], sent: bytes) -> None:
+    front, back = proxy
+
+    async def replica(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(BODY)
+        writer.write(sent)
+        await writer.drain()
+        writer.close()
+
+    async def call() -> httpx.Response:
+        async with await asyncio.start_server(replica, "127.0.0.1", back), httpx.AsyncClient() as client:
+            return await client.post(f"http://127.0.0.1:{front}/v1/models", content=BODY)
+
+    assert_unavailable(asyncio.run(call()), "unavailable")
+
+
+def test_no_replica_and_no_application_are_errors_of_the_api(proxy: tuple[int, int]) -> None:
+    front, _ = proxy
+
+    assert_unavailable(httpx.get(f"http://127.0.0.1:{front}/v1/models", timeout=20), "unavailable")
+    assert_unavailable(httpx.get(f"http://127.0.0.1:{front}/gone", timeout=20), "starting")
+
+
+def assert_unavailable(response: httpx.Response, code: str) -> None:
+    error = response.json()["error"]
+
+    assert (response.status_code, error["code"]) == (503, code)
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert response.headers["retry-after"] == "1"
+    assert response.headers["x-request-id"].startswith("req-")
+
+
 def test_serves_haproxy_has_a_client_timeout() -> None:
     assert 0 < int(transport_flags()["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"]) <= 300
 
@@ -221,11 +270,23 @@ def test_headers_must_arrive_within_ten_seconds(serves_own: Path) -> None:
     assert "timeout http-keep-alive" in text
 
 
+def test_no_error_of_serves_own_configuration_is_plain(serves_own: Path) -> None:
+    lines = [line.strip() for line in serves_own.read_text(encoding="utf-8").splitlines()]
+    errors = [line for line in lines if line.startswith(("http-error", "errorfile"))]
+    fallback = lines[lines.index("backend default_backend") + 1]
+
+    assert [line.split()[:3] for line in errors] == [
+        ["http-error", "status", s] for s in ("502", "503", "504")
+    ]
+    assert all("content-type application/json" in line for line in [*errors, fallback])
+
+
 def test_a_public_address_of_the_ingress_stays_public(tmp_path: Path) -> None:
     file = tmp_path / "haproxy.cfg"
-    public = CONFIG.format(front=free_port(), back=free_port(), client_s=1).replace(
-        "bind 127.0.0.1:", "bind *:"
-    )
+    ports = {"front": free_port(), "back": free_port()}
+    errors = tmp_path / "500.http"
+    errors.write_text(PLAIN, encoding="utf-8")
+    public = CONFIG.format(**ports, client_s=1, errors=errors).replace("bind 127.0.0.1:", "bind *:")
     file.write_text(public, encoding="utf-8")
 
     env = environment(8000, tmp_path, fast=True)
