@@ -5,6 +5,7 @@ autoscaling belong to Serve's own `deployments[]` and are never set here.
 """
 
 import re
+from functools import cached_property
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from deployments.contracts.forbidden_fields import FORBIDDEN_FIELDS
+from deployments.contracts.harness_blocks import HARNESS_TAGS, plain
 from deployments.contracts.routing_options import PreferenceFields
 from deployments.settings import Settings, resolve
 from router.experts import Price
@@ -25,6 +27,7 @@ EXPERT_DEPLOYMENT = "Expert"
 PageWhen = bool | Literal["loopback"]
 """Whether there is a page: for all requests, for none, or for those addressed to loopback."""
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+TagName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 ExpertName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 
 
@@ -285,6 +288,27 @@ class ForbiddenFieldsSettings(Settings):
         return allow
 
 
+class QuerySettings(Settings):
+    """What of a conversation a policy reads: [routing.md](routing.md) has the rules."""
+
+    leave_out: frozenset[TagName] = Field(default_factory=frozenset)
+    """Tags of a harness beside the known ones, such as `team_context`: their blocks are not read."""
+    keep: frozenset[TagName] = Field(default_factory=frozenset)
+    """Known tags whose blocks are read all the same."""
+
+    @field_validator("keep")
+    @classmethod
+    def _known(cls, keep: frozenset[str]) -> frozenset[str]:
+        if unknown := sorted(name for name in keep if plain(name) not in HARNESS_TAGS):
+            raise ValueError(f"{', '.join(unknown)} is read anyway: no known tag of a harness")
+        return keep
+
+    @cached_property
+    def harness_tags(self) -> frozenset[str]:
+        """The tags whose blocks are not read, as `plain` writes them."""
+        return HARNESS_TAGS.union(map(plain, self.leave_out)) - set(map(plain, self.keep))
+
+
 class IngressConfig(Settings):
     """`user_config` of the deployment `Ingress`."""
 
@@ -300,6 +324,8 @@ class IngressConfig(Settings):
     """Serve clients without a key at public host names too, and after `keys` was in effect."""
     forbidden_fields: ForbiddenFieldsSettings = ForbiddenFieldsSettings()
     """Fields that are dangerous at an engine; default: requests with one of them are rejected with 400."""
+    query: QuerySettings = QuerySettings()
+    """What of a conversation a policy reads."""
     cors: CorsSettings | None = None
     """Browsers of other origins; default: none may call."""
     log: LogSettings | None = None

@@ -145,7 +145,7 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, BaseModel):
         return "see below"
     if isinstance(value, frozenset):
-        return "[" + ", ".join(sorted(value)) + "]"
+        return "[" + ", ".join(sorted(value)) + "]" if value else "empty"
     return "empty" if value in ({}, []) else repr(value)
 
 

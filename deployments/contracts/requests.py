@@ -4,7 +4,7 @@ Pure: JSON in, a frozen `InferenceRequest` out. Everything that it does not name
 unchanged. Knows the shapes of OpenAI's and Anthropic's endpoints; imports neither client.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ import orjson
 from deployments.contracts.endpoints import ENDPOINTS, Endpoint, Form, Kind
 from deployments.contracts.errors import BadRequest, ErrorCode
 from deployments.contracts.forbidden_fields import forbidden_fields
+from deployments.contracts.harness_blocks import HARNESS_TAGS
+from deployments.contracts.query import read_query
 from deployments.contracts.routing_options import RoutingOptions, parse_routing
 from deployments.contracts.token_bounds import (
     ASSUMED_COMPLETION_TOKENS,
@@ -23,8 +25,6 @@ from deployments.contracts.token_bounds import (
 )
 from deployments.contracts.validation import json_object, wrong_type
 
-QUERY_CHARACTERS = 8_000
-"""More than any sentence encoder's window: what lies beyond would be cut there."""
 TOKENS_PER_MESSAGE = 4
 """Role and separators of a chat template."""
 
@@ -50,6 +50,8 @@ class InferenceRequest:
     query: str
     prompt_tokens: int
     """Estimated, of all prompts together."""
+    tokens_to_query: int
+    """Estimated, up to the query: what a decision counts, so that it is repeated in a tool loop."""
     longest_tokens: int
     """Estimated, of the longest prompt: what has to fit a context window."""
     max_tokens: int | None
@@ -117,23 +119,33 @@ class InferenceRequest:
             raise BadRequest(f"the body cannot be forwarded: {error}", ErrorCode.INVALID_JSON) from error
 
 
-def parse(path: str, raw: bytes, *, max_messages: int) -> InferenceRequest:
+def parse(
+    path: str, raw: bytes, *, max_messages: int, harness_tags: frozenset[str] = HARNESS_TAGS
+) -> InferenceRequest:
     """Read a request's body.
+
+    Args:
+        path: the endpoint.
+        raw: the body.
+        max_messages: messages of a conversation at most.
+        harness_tags: tags of blocks that are no part of the query.
 
     Raises:
         BadRequest: not JSON, not an object, or a field that routing reads is missing or invalid.
     """
-    return read(ENDPOINTS[path], json_object(raw), max_messages=max_messages)
+    return read(ENDPOINTS[path], json_object(raw), max_messages=max_messages, harness_tags=harness_tags)
 
 
-def parse_for_any_endpoint(raw: bytes, *, max_messages: int) -> InferenceRequest:
+def parse_for_any_endpoint(
+    raw: bytes, *, max_messages: int, harness_tags: frozenset[str] = HARNESS_TAGS
+) -> InferenceRequest:
     """Read a body of `/v1/route`, which may be meant for each of the endpoints.
 
     Raises:
         BadRequest: as `parse`.
     """
     body = json_object(raw)
-    return read(endpoint_of(body), body, max_messages=max_messages)
+    return read(endpoint_of(body), body, max_messages=max_messages, harness_tags=harness_tags)
 
 
 def endpoint_of(body: Mapping[str, Any]) -> Endpoint:
@@ -152,7 +164,13 @@ def _is_to_embed(body: Mapping[str, Any]) -> bool:
     return texts_or_tokens or "encoding_format" in body or "dimensions" in body
 
 
-def read(endpoint: Endpoint, body: dict[str, Any], *, max_messages: int) -> InferenceRequest:
+def read(
+    endpoint: Endpoint,
+    body: dict[str, Any],
+    *,
+    max_messages: int,
+    harness_tags: frozenset[str] = HARNESS_TAGS,
+) -> InferenceRequest:
     """Read a body that is a JSON object; takes `routing` out of it.
 
     Raises:
@@ -167,14 +185,15 @@ def read(endpoint: Endpoint, body: dict[str, Any], *, max_messages: int) -> Infe
     _check_usage_option(body)
     routing = parse_routing(body.pop("routing", None))
     turns = list(READERS[endpoint.form](endpoint, body, max_messages))
-    lengths = _prompt_lengths(endpoint, body) or [
-        sum(tokens_of(text) for _, text in turns) + TOKENS_PER_MESSAGE * len(turns)
-    ]
+    query = read_query(turns, harness_tags)
+    prompts = _prompt_lengths(endpoint, body)
+    lengths = prompts or [_tokens(turns)]
     return InferenceRequest(
         endpoint=endpoint,
         model=model,
-        query=query_of(turns),
+        query=query.text,
         prompt_tokens=sum(lengths),
+        tokens_to_query=sum(lengths) if prompts else _tokens(turns[: query.turns]),
         longest_tokens=max(lengths),
         max_tokens=max_tokens(endpoint, body),
         sequences=len(lengths) * copies(endpoint, body),
@@ -195,18 +214,8 @@ def _check_usage_option(body: Mapping[str, Any]) -> None:
         raise wrong_type("stream_options.include_usage", "true or false", wanted)
 
 
-def query_of(turns: list[tuple[str, str]]) -> str:
-    """The text that a policy reads: the last user message, then what came before it.
-
-    The last user message comes first, so that an encoder's window cuts the oldest context
-    and never that message. What follows it (a tool loop) is not read, hence the same decision
-    at every step of the loop.
-    """
-    last = max((i for i, (role, _) in enumerate(turns) if role == "user"), default=len(turns) - 1)
-    if last < 0:
-        return ""
-    parts = [turns[last][1], *(text for _, text in reversed(turns[:last]))]
-    return "\n".join(part for part in parts if part)[:QUERY_CHARACTERS]
+def _tokens(turns: Sequence[tuple[str, str]]) -> int:
+    return sum(tokens_of(text) for _, text in turns) + TOKENS_PER_MESSAGE * len(turns)
 
 
 def _turns_of_messages(endpoint: Endpoint, body: Mapping[str, Any], max_messages: int) -> Turns:

@@ -121,7 +121,13 @@ class Generation:
         undo.callback(held.release)
         raw = await read_body(request, self._args.max_body_bytes, self._args.upload_timeout_s, held)
         with account.stage("parse"):
-            account.request = parsed = parse(request.url.path, raw, max_messages=self._max_messages)
+            config = self._registry.config
+            account.request = parsed = parse(
+                request.url.path,
+                raw,
+                max_messages=config.limits.max_messages,
+                harness_tags=config.query.harness_tags,
+            )
         whole = self._deadline(parsed.routing.timeout_s, account.started)
         # The client's own read timeout is the longest silence that it bears: it ends with the first byte.
         seconds = parsed.routing.timeout_s or headers.read_timeout_s(request)
@@ -153,7 +159,10 @@ class Generation:
         return await self._limited.serve(request, "route", self._args.max_body_bytes, self._route)
 
     async def _route(self, raw: bytes, account: Account) -> Response:
-        parsed = parse_for_any_endpoint(raw, max_messages=self._max_messages)
+        config = self._registry.config
+        parsed = parse_for_any_endpoint(
+            raw, max_messages=config.limits.max_messages, harness_tags=config.query.harness_tags
+        )
         order = await self._resolve(parsed, account.caller, account.span.context)
         sentences = order.sentences()
         experts = {
@@ -177,10 +186,6 @@ class Generation:
             "experts": experts,
         }
         return JSONResponse(body)
-
-    @property
-    def _max_messages(self) -> int:
-        return self._registry.config.limits.max_messages
 
     async def _reserve(self, caller: Caller | None, parsed: InferenceRequest) -> Reservation:
         prompt, completion = parsed.most_prompt_tokens, parsed.most_completion_tokens

@@ -84,7 +84,7 @@ async def resolve_model(
         query=request.query,
         preferences=preferences,
         excluded=reasons,
-        prompt_tokens=request.prompt_tokens,
+        prompt_tokens=request.tokens_to_query,
         max_tokens=request.max_tokens,
         ttft_ms=registry.ttft_ms(),
     )

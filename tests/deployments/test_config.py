@@ -55,6 +55,11 @@ def test_builders_are_annotated_with_classes_not_text(builder: Any) -> None:
         (ExpertArgs, {"name": "e"}, "args.model: missing"),
         (ExpertArgs, {"name": "e", "model": "m", "engine": {"model": "x"}}, "remove it from `engine`"),
         (IngressConfig, {"experts": {}}, "args.experts: "),
+        (
+            IngressConfig,
+            {"experts": {"a": {"app": "x"}}, "query": {"keep": ["mine"]}},
+            "no known tag of a harness",
+        ),
         (IngressConfig, {"experts": {"auto": {"app": "x"}}}, "no expert and no preset may have it"),
         (IngressConfig, {"experts": {"a": {}}}, "set one of them"),
         (IngressConfig, {"experts": {"a": {"url": "file:///x"}}}, "url must begin with http"),
