@@ -50,7 +50,7 @@ class RouterArgs(Settings):
     """Shape of the router deployment."""
 
     encoder: str = "default"
-    """`default`, a folder, or a hub id; its weights must be those that the policy names."""
+    """`default`: the policy's; else `static`, a folder or a hub id with the weights that the policy names."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the encoder runs; `auto` takes a GPU where the replica has one."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1

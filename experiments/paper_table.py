@@ -14,7 +14,7 @@ from experiments.data import arguments, recorded
 from router.core import FloatArray, IntArray, Preferences
 from router.data.dataset import Dataset, split_by_query
 from router.data.outcomes import read_outcomes
-from router.encoders import load_encoder
+from router.encoders import load_transformer
 from router.evaluation.evaluate import judge
 from router.labels.bertsim import BertSim
 from router.training.train import train
@@ -69,7 +69,7 @@ def bert_sim(file: Path, dataset: Dataset) -> FloatArray:
         if row["task"] == WORKED and row["query_id"] in row_of and row.get("response")
     ]
     print(f"BERTSim of {len(rows)} responses", file=sys.stderr, flush=True)
-    labeler = BertSim(load_encoder("default", threads=2))
+    labeler = BertSim(load_transformer("default", threads=2))
     values = np.full(dataset.quality.shape, np.nan)
     step = 2000
     for start in range(0, len(rows), step):

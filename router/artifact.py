@@ -22,7 +22,8 @@ from router.errors import IntegrityError, ManifestError, SchemaVersionError, Wei
 from router.files import new_folder_atomically, require_absent
 
 FORMAT = "to-router-policy"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: no kind of encoder; all were transformers."""
 MANIFEST, WEIGHTS, CARD = "manifest.json", "router.safetensors", "CARD.md"
 MOST_MANIFEST_BYTES = MOST_CARD_BYTES = 4 << 20
 MOST_BYTES = 2 << 30

@@ -31,7 +31,9 @@ def add_choice_of_experts(command: argparse.ArgumentParser) -> None:
     """The arguments for the experts, the encoder and the seed."""
     command.add_argument("--experts", help="only these experts, separated by commas")
     command.add_argument(
-        "--encoder", default="default", help="`default`, a folder, or a hub id; weights are safetensors"
+        "--encoder",
+        default="default",
+        help="`default`, `static`, a folder, or a hub id; weights are safetensors",
     )
     command.add_argument("--seed", type=seed, default=0, help="a whole number from 0")
 

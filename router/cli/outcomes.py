@@ -39,7 +39,7 @@ def add_commands(commands: Any) -> None:
     probes = commands.add_parser("probes", help="choose informative queries to measure a new expert on")
     probes.add_argument("--queries", required=True, type=Path, help="queries or outcomes to choose from")
     probes.add_argument("--count", type=count, default=100, help="number of probes")
-    probes.add_argument("--encoder", default="default", help="`default`, a folder, or a hub id")
+    probes.add_argument("--encoder", default="default", help="`default`, `static`, a folder, or a hub id")
     probes.add_argument("--seed", type=seed, default=0, help="a whole number from 0")
     probes.add_argument("--out", required=True, type=Path, help="JSONL for `collect --queries`")
     probes.set_defaults(run=_probes)

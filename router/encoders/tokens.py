@@ -1,5 +1,6 @@
-"""Texts to padded token ids, in batches of similar length."""
+"""Texts to token ids; for transformers padded, in batches of similar length."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,20 +27,35 @@ class TokenBatch:
 
 
 class Tokeniser:
-    """A `tokenizers` file with the window of an encoder."""
+    """A `tokenizers` file with the window of an encoder.
 
-    def __init__(self, file: Path, max_tokens: int) -> None:
+    Args:
+        file: tokenizer.json.
+        max_tokens: a longer text is cut.
+        special_tokens: whether a text is framed by those that the file names, such as [CLS] and [SEP].
+        characters: what lies beyond this many is never read.
+    """
+
+    def __init__(
+        self, file: Path, max_tokens: int, *, special_tokens: bool = True, characters: int | None = None
+    ) -> None:
         self._max_tokens = max_tokens
+        self._special_tokens = special_tokens
+        self._characters = max_tokens * CHARACTERS_PER_TOKEN if characters is None else characters
         self._tokenizer = Tokenizer.from_file(str(file))
         self._tokenizer.enable_truncation(max_length=max_tokens)
         self._tokenizer.no_padding()
 
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of every text, in their order."""
+        # Lone surrogates come in through JSON escapes; the tokenizer takes only valid Unicode.
+        clean = [text[: self._characters].encode("utf-8", "replace").decode("utf-8") for text in texts]
+        encoded = self._tokenizer.encode_batch_fast(clean, add_special_tokens=self._special_tokens)
+        return [encoding.ids for encoding in encoded]
+
     def batches(self, texts: Sequence[str], size: int) -> Iterator[TokenBatch]:
         """Every text once, in batches of at most `size`, shortest first."""
-        limit = self._max_tokens * CHARACTERS_PER_TOKEN
-        # Lone surrogates come in through JSON escapes; the tokenizer takes only valid Unicode.
-        clean = [text[:limit].encode("utf-8", "replace").decode("utf-8") for text in texts]
-        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
+        encoded = self.ids(texts)
         order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
         for start in range(0, len(order), size):
             rows = order[start : start + size]
@@ -52,3 +68,12 @@ class Tokeniser:
 
     def _padded(self, length: int) -> int:
         return min(self._max_tokens, -(-length // PADDED_TO) * PADDED_TO)
+
+
+def unknown_token(tokenizer: Tokenizer) -> int | None:
+    """The id that stands for what the vocabulary lacks; `None` where there is none."""
+    model = tokenizer.model
+    if hasattr(model, "unk_token"):  # all but Unigram
+        return None if model.unk_token is None else tokenizer.token_to_id(model.unk_token)
+    found = json.loads(tokenizer.to_str())["model"].get("unk_id")
+    return None if found is None else int(found)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from router.core import FloatArray
-from router.encoders import Encoder, load_encoder
+from router.encoders import load_transformer
+from router.encoders.transformer import TransformerEncoder
 
 CHUNK = 256
 """Rows whose token states are held in memory together: 384 KiB for a text of 256 tokens."""
@@ -22,13 +23,13 @@ class BertSim:
         encoder: the encoder whose token states are compared; the default one when left out.
     """
 
-    def __init__(self, encoder: Encoder | None = None) -> None:
+    def __init__(self, encoder: TransformerEncoder | None = None) -> None:
         self._encoder = encoder
 
     def label(
         self, responses: Sequence[str], references: Sequence[str], queries: Sequence[str]
     ) -> FloatArray:
-        encoder = self._encoder or load_encoder()
+        encoder = self._encoder or load_transformer()
         pairs = list(zip(responses, references, strict=True))
         found: list[float] = []
         for at in range(0, len(pairs), CHUNK):

@@ -71,6 +71,8 @@ class BertRouter:
 
         head, means = Head(self.head, self.temperature), global_means(training.quality)
         source = find(self.encoder)
+        if source.spec.kind != "transformer":
+            raise MethodError(f"encoder {source.spec.id!r} is static: `bert` fine-tunes a transformer")
         inside, outside = held_out(len(training), seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

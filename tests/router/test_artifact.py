@@ -26,7 +26,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
 
     assert saved_id == loaded_id
     assert len(saved_id) == 12
-    assert found.facts == {"format": "to-router-policy", "schema_version": 1, "pool": []}
+    assert found.facts == {"format": "to-router-policy", "schema_version": 2, "pool": []}
     assert found.card == "# Card\n"
     np.testing.assert_array_equal(found.arrays["a"], SIMPLE.arrays["a"])
     assert sorted(file.name for file in (tmp_path / "p").iterdir()) == [

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.encoders import DEFAULT, Encoder, load_encoder
+from router.encoders import DEFAULT, load_encoder, load_transformer
 from router.encoders.source import find
+from router.encoders.transformer import TransformerEncoder
 from router.errors import EncoderError
 
 TEXTS = (
@@ -26,17 +27,17 @@ TEXTS = (
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return load_encoder(device="cpu")
+def encoder() -> TransformerEncoder:
+    return load_transformer(device="cpu")
 
 
-def test_the_default_is_the_named_one(encoder: Encoder) -> None:
+def test_the_default_is_the_named_one(encoder: TransformerEncoder) -> None:
     assert encoder.spec == DEFAULT
     assert encoder.spec.sha256 == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
     assert (encoder.spec.dimension, encoder.spec.max_tokens) == (384, 256)
 
 
-def test_vectors_have_unit_length_and_keep_the_texts_order(encoder: Encoder) -> None:
+def test_vectors_have_unit_length_and_keep_the_texts_order(encoder: TransformerEncoder) -> None:
     found = encoder.encode(TEXTS)
     alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
 
@@ -46,7 +47,7 @@ def test_vectors_have_unit_length_and_keep_the_texts_order(encoder: Encoder) -> 
     assert (np.sum(found * alone, axis=1) > 0.999).all()  # padding changes nothing but rounding
 
 
-def test_likeness_is_likeness_of_meaning(encoder: Encoder) -> None:
+def test_likeness_is_likeness_of_meaning(encoder: TransformerEncoder) -> None:
     a, b, c = encoder.encode(
         ["What is the capital of France?", "Name the French capital city.", "How do I boil an egg?"]
     )
@@ -55,13 +56,13 @@ def test_likeness_is_likeness_of_meaning(encoder: Encoder) -> None:
     assert a @ c < 0.3
 
 
-def test_the_cpu_runtime_agrees_with_torch_in_full_precision(encoder: Encoder) -> None:
+def test_the_cpu_runtime_agrees_with_torch_in_full_precision(encoder: TransformerEncoder) -> None:
     pytest.importorskip("transformers")
     from router.encoders.tokens import Tokeniser
     from router.encoders.torch_bert import TorchBert
 
     source = find("default")
-    torch = Encoder(
+    torch = TransformerEncoder(
         source.spec,
         Tokeniser(source.folder / "tokenizer.json", source.spec.max_tokens),
         TorchBert(source, device="cpu", threads=1),
@@ -71,24 +72,24 @@ def test_the_cpu_runtime_agrees_with_torch_in_full_precision(encoder: Encoder) -
     assert cosine.min() > 0.999
 
 
-def test_what_lies_beyond_the_window_is_not_read(encoder: Encoder) -> None:
+def test_what_lies_beyond_the_window_is_not_read(encoder: TransformerEncoder) -> None:
     head = "token " * 400
     a, b = encoder.encode([head + "alpha", head + "omega"])
 
     assert a @ b > 0.9999
 
 
-def test_a_text_of_100_000_characters_and_broken_unicode_are_borne(encoder: Encoder) -> None:
+def test_a_text_of_100_000_characters_and_broken_unicode_are_borne(encoder: TransformerEncoder) -> None:
     found = encoder.encode(["x" * 100_000, "字" * 100_000, "lone \ud800 surrogate", "\x00\x01"])
 
     assert np.isfinite(found).all()
 
 
-def test_no_texts_have_no_vectors(encoder: Encoder) -> None:
+def test_no_texts_have_no_vectors(encoder: TransformerEncoder) -> None:
     assert encoder.encode([]).shape == (0, 384)
 
 
-def test_threads_do_not_meet(encoder: Encoder) -> None:
+def test_threads_do_not_meet(encoder: TransformerEncoder) -> None:
     alone = encoder.encode(TEXTS)
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(encoder.encode, [TEXTS] * 12))
@@ -97,7 +98,7 @@ def test_threads_do_not_meet(encoder: Encoder) -> None:
         np.testing.assert_allclose(found, alone, atol=1e-6)
 
 
-def test_token_states_have_a_unit_vector_for_each_token(encoder: Encoder) -> None:
+def test_token_states_have_a_unit_vector_for_each_token(encoder: TransformerEncoder) -> None:
     short, long = encoder.token_states(["Hi", "A longer sentence than the other."])
 
     assert short.shape == (3, 384)  # [CLS] hi [SEP]
@@ -111,7 +112,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("words", [1, 5, 6, 7, 13, 14, 15, 30, 61, 62, 63, 64, 70])
-def test_a_text_alone_is_what_it_is_in_company(encoder: Encoder, words: int) -> None:
+def test_a_text_alone_is_what_it_is_in_company(encoder: TransformerEncoder, words: int) -> None:
     text = " ".join(["river"] * words)
     alone, together = encoder.encode([text]), encoder.encode([text, "another", "third"])
     (states,), among = encoder.token_states([text]), encoder.token_states([text, "another"])[0]
@@ -142,7 +143,7 @@ def test_a_folder_that_lacks_a_file_is_reported(folder: Path, name: str) -> None
 def test_an_architecture_that_cannot_be_built_is_reported(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "mpnet"}))
-    with pytest.raises(EncoderError, match="is a 'mpnet' model, supported: bert"):
+    with pytest.raises(EncoderError, match="is a 'mpnet' model, supported: bert, model2vec"):
         find(str(folder))
 
 
