@@ -15,6 +15,10 @@ Headers = Sequence[tuple[bytes, bytes]]
 TraceContext = Mapping[str, str]
 """W3C trace context: `traceparent` and `tracestate`, as far as they are present."""
 NO_TRACE: TraceContext = MappingProxyType({})
+HEARTBEAT = b""
+"""What an expert's replica sends before the head of a response while its engine makes progress."""
+HEARTBEATS = (b"x-heartbeats", b"1")
+"""The header by which a caller gets heartbeats; a replica without them ignores it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+from deployments.contracts.heartbeats import Progress
 from deployments.contracts.messages import NO_TRACE, Head, Headers, RouterResponse, TraceContext
 from router.core import RouteRequest
 
@@ -39,16 +40,22 @@ class ExpertClient(Protocol):
         body: bytes,
         timeout_s: float,
         connect_s: float | None = None,
+        progress: Progress | None = None,
     ) -> ResponseStream:
         """Send a request and wait for the first body bytes.
 
-        Without `connect_s`, a replica may accept the request until `timeout_s`.
+        Without `connect_s`, a replica may accept the request until `timeout_s`. With `progress`, the
+        expert is to send heartbeats where it can: they are noted there, and its limit bounds the silence.
 
         Raises:
-            ExpertTimeout: none came within `timeout_s`.
+            ExpertTimeout: none came within `timeout_s`, or there was silence for too long.
             ExpertUnreachable: no replica accepted the request within `connect_s`.
             ExpertUnavailable: the replica went away.
         """
+        ...
+
+    async def retire(self) -> None:
+        """Release what the client holds, once its last response has ended: another replaced it."""
         ...
 
 

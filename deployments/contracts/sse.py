@@ -107,7 +107,7 @@ class StreamObserver:
     def usage(self) -> tuple[int, int] | None:
         """(prompt, completion) tokens as the expert reported them last; `None` where it did not."""
         if not self.streamed:
-            return _usage_in(_json(self.tail), self._endpoint.usage_in, None)
+            return reported_usage(_json(self.tail), self._endpoint.usage_in)
         return self._usage
 
     def tokens_counted(self) -> int:
@@ -122,7 +122,7 @@ class StreamObserver:
         event = _json(data)
         if not isinstance(event, dict):
             return
-        self._usage = _usage_in(event, self._endpoint.usage_in, self._usage)
+        self._usage = reported_usage(event, self._endpoint.usage_in, self._usage)
         self._text_bytes += _text_bytes(event.get("delta"))
         choices = event.get("choices")
         for choice in choices if isinstance(choices, list) else ():
@@ -146,8 +146,10 @@ def _text_bytes(value: Any) -> int:
     return sum(_text_bytes(item) for item in value) if isinstance(value, list) else 0
 
 
-def _usage_in(event: Any, usage_in: str | None, known: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Usage in a body or an event; what it leaves out stays as known."""
+def reported_usage(
+    event: Any, usage_in: str | None, known: tuple[int, int] | None = None
+) -> tuple[int, int] | None:
+    """(prompt, completion) tokens in a body or an event; what it leaves out stays as known."""
     usage = _usage_block(event, usage_in)
     if usage is None:
         return known

@@ -15,7 +15,8 @@ import ray
 from ray import serve
 
 from deployments.config import EXPERT_DEPLOYMENT, ExpertArgs
-from deployments.contracts.messages import Head, Headers
+from deployments.contracts import heartbeats
+from deployments.contracts.messages import HEARTBEATS, Head, Headers
 from deployments.expert.asgi import call
 from deployments.placement import expert_options
 from deployments.replica import replica_name
@@ -37,7 +38,7 @@ class Expert:
             # They share its cores, and a token more or less waits for less than a query to be routed.
             os.nice(ENGINE_NICENESS)
         self._name = args.name
-        self._engine, self._app = await start(args)
+        self._engine, self._app, self._steps = await start(args)
         await self._warm_up()
 
     async def check_health(self) -> None:
@@ -76,9 +77,13 @@ class Expert:
     ) -> AsyncGenerator[Head | bytes, None]:
         """Respond as `vllm serve` would: a `Head`, then body bytes.
 
-        Cancelling the call aborts the engine's request.
+        A caller that wants heartbeats gets them before the head while the engine takes steps, for whatever
+        request. Cancelling the call aborts the engine's request.
         """
-        response = call(self._app, method, path, headers, body)
+        sent = tuple(header for header in headers if header != HEARTBEATS)
+        response = call(self._app, method, path, sent, body)
+        if heartbeats.are_wanted(headers):
+            response = heartbeats.with_heartbeats(response, self._steps)
         try:
             async for part in response:
                 yield part

@@ -5,6 +5,7 @@ It is loaded where an engine runs; building an application does without it.
 """
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
+from vllm.v1.metrics.loggers import AggregateStatLoggerBase
 
 from deployments.config import ExpertArgs
 from deployments.expert.asgi import ASGIApp
@@ -31,7 +33,34 @@ class LocalFolder(CallbackBase):
         self.ctx.run_init_node = not await asyncio.to_thread(Path(source).is_dir)
 
 
-class OneProcessEngine(VLLMEngine):
+class StepCounter(AggregateStatLoggerBase):
+    """Counts the engine's steps: vLLM reports statistics of each, whatever it was for."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def record(self, *args: Any, **kwargs: Any) -> None:
+        """Count a step; vLLM calls this after it."""
+        self.steps += 1
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to log."""
+
+
+class CountingEngine(VLLMEngine):
+    """An engine whose steps are counted."""
+
+    counter: StepCounter
+
+    def _start_async_llm_engine(self, args: Any, config: Any, placement_group: Any) -> Any:
+        client = super()._start_async_llm_engine(args, config, placement_group)
+        self.counter = StepCounter()
+        if client.logger_manager is not None:  # vLLM takes no further logger while it constructs the engine
+            client.logger_manager.stat_loggers.append(self.counter)
+        return client
+
+
+class OneProcessEngine(CountingEngine):
     """An engine whose single worker lives in the engine core's process.
 
     On a CPU vLLM gives even a single worker a process of its own, because only so can it bind that
@@ -61,14 +90,16 @@ def llm_config(args: ExpertArgs) -> LLMConfig:
     )
 
 
-async def start(args: ExpertArgs) -> tuple[Any, ASGIApp]:
+async def start(args: ExpertArgs) -> tuple[Any, ASGIApp, Callable[[], int]]:
     """Start an engine.
 
     Returns:
-        The engine's server, and vLLM's own OpenAI app in front of it.
+        The engine's server, vLLM's own OpenAI app in front of it, and a function that returns the number of
+        steps that the engine has taken.
     """
     # Ray Serve LLM's constructor is a coroutine that does these two steps.
-    engine_class = OneProcessEngine if shares_a_process(args) else None
+    engine_class = OneProcessEngine if shares_a_process(args) else CountingEngine
     server = LLMServer.sync_init(llm_config(args), engine_cls=engine_class)
     await server.start()
-    return server, await server.__serve_build_asgi_app__()
+    counter = server.engine.counter
+    return server, await server.__serve_build_asgi_app__(), lambda: counter.steps

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from deployments.contracts import heartbeats
 from deployments.contracts.endpoints import ENDPOINTS
 from deployments.contracts.errors import BadRequest
 from deployments.contracts.messages import Head, Headers, TraceContext
@@ -116,6 +117,8 @@ class SimulatedExpert:
         if method == "POST" and endpoint is not None:
             span = self._tracer.begin(f"expert {endpoint.kind}", _context(headers))
             parts = self._post(path, body)
+            if heartbeats.are_wanted(headers):
+                parts = heartbeats.with_heartbeats(parts, self._engine.steps)
             try:
                 async for part in parts:
                     yield part

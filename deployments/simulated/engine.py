@@ -45,6 +45,14 @@ class SimulatedEngine:
         self._clock, self._wait = clock, wait
         self.prompt_tokens = 0
         self.generation_tokens = 0
+        self._working = 0
+        """Requests for which a token will be due; those that hang take no steps."""
+        self._steps = 0
+
+    def steps(self) -> int:
+        """Return a number that changes while the engine works at any request."""
+        self._steps += self._working > 0
+        return self._steps
 
     def draw(self, behaviour: Behaviour) -> Failure | None:
         """Draw whether the next request fails, and how."""
@@ -69,7 +77,7 @@ class SimulatedEngine:
         """
         mode = None if failure is None else failure.mode
         self.prompt_tokens += request.prompt_tokens
-        pace = Pace(behaviour, self._random, self._clock, self._wait)
+        pace = Pace(behaviour, self._random, self._clock, self._working_wait)
         if mode == "hang":
             await asyncio.Event().wait()
         await pace.until(1)
@@ -117,6 +125,13 @@ class SimulatedEngine:
             yield Head(200, EVENTS, b"", complete=False)
         if failure is not None and failure.mode == "stall":
             await asyncio.Event().wait()
+
+    async def _working_wait(self, seconds: float) -> None:
+        self._working += 1
+        try:
+            await self._wait(seconds)
+        finally:
+            self._working -= 1
 
     def _script(self, request: InferenceRequest, behaviour: Behaviour) -> bodies.Script:
         text = request.query if behaviour.echo else behaviour.text

@@ -45,6 +45,7 @@ class CircuitBreaker:
         self._opened_at: float | None = None
         self._open_s = OPEN_S
         self._probe_at: float | None = None
+        self._answered_at: float | None = None
 
     @property
     def state(self) -> BreakerState:
@@ -65,6 +66,10 @@ class CircuitBreaker:
         """Seconds until the breaker lets a probe through; 0 when it is not open."""
         return 0.0 if self._opened_at is None else max(0.0, self._opened_at + self._open_s - self._clock())
 
+    def answered_since(self, time_s: float) -> bool:
+        """Whether the expert responded to any request since then."""
+        return self._answered_at is not None and self._answered_at >= time_s
+
     def record_start(self) -> None:
         """A request is sent."""
         if self.state == "half_open":
@@ -74,7 +79,8 @@ class CircuitBreaker:
         """The expert responded."""
         if self._opened_at is not None:
             self._outcomes.clear()
-        self._outcomes.append((self._clock(), False, None))
+        self._answered_at = self._clock()
+        self._outcomes.append((self._answered_at, False, None))
         self._opened_at = None
         self._open_s = OPEN_S
         self._probe_at = None
@@ -84,7 +90,7 @@ class CircuitBreaker:
 
         Args:
             error: what the attempt raised, a cancellation included.
-            timed_out: whether the expert had all the time that it usually needs.
+            timed_out: whether the expert was silent for longer than it usually is, to every request.
             request: identifies its body; `None` counts as one that never came before.
         """
         if isinstance(error, ExpertOverloaded):

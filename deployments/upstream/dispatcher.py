@@ -23,6 +23,7 @@ from deployments.contracts.errors import (
     ExpertUnreachable,
     Unavailable,
 )
+from deployments.contracts.heartbeats import Progress
 from deployments.contracts.messages import Headers
 from deployments.contracts.protocols import ResponseStream
 from deployments.contracts.requests import InferenceRequest
@@ -115,15 +116,13 @@ class Dispatcher:
         started = self._clock()
         slots_held = expert.slots.occupy(call.request.sequences)
         call.began = False
-        left_s = call.deadline.left_s()
         unhurried = alone or call.is_last_attempt() or expert.state.is_cold
         # Nothing follows the last failure, but the next expert may follow one that cannot be reached.
-        patient = unhurried or call.is_last_failure()
-        limit_s = left_s if patient else min(left_s, self._timeout_s(expert, call.request))
+        patience = self._patience(expert, call, patient=unhurried or call.is_last_failure())
         connect_s = None if unhurried else expert.latency.connect_timeout_s()
         opened = None
         try:
-            stream = await self._attempt(expert, call, limit_s, connect_s)
+            stream = await self._attempt(expert, call, patience, connect_s)
         except ExpertError as error:
             call.last_error = error
             call.failures += not isinstance(error, ExpertOverloaded | ExpertUnreachable)
@@ -149,20 +148,35 @@ class Dispatcher:
                 expert.slots.release(slots_held)
         return opened
 
-    def _timeout_s(self, expert: Expert, request: InferenceRequest) -> float:
-        configured_s = self._registry.config.limits.first_token_timeout_s
-        return expert.latency.attempt_timeout_s(_form(request), configured_s)
+    def _patience(self, expert: Expert, call: "_Call", *, patient: bool) -> "_Patience":
+        """Return the limits of an attempt; those of a patient one are the deadline's alone."""
+        request, left_s = call.request, call.deadline.left_s()
+        beats = not request.stream and expert.target.app is not None
+        most_tokens = 0 if beats or request.stream else _most_tokens(expert, request)
+        usual_s = expert.latency.attempt_timeout_s(
+            _form(request), self._registry.config.limits.first_token_timeout_s, most_tokens
+        )
+        silence_s = None if patient else usual_s
+        if beats:
+            return _Patience(left_s, usual_s, Progress(silence_s, self._clock), beats=True)
+        timeout_s = left_s if silence_s is None else min(left_s, silence_s)
+        return _Patience(timeout_s, usual_s, Progress(None, self._clock), beats=False)
 
     async def _attempt(
-        self, expert: Expert, call: "_Call", limit_s: float, connect_s: float | None
+        self, expert: Expert, call: "_Call", patience: "_Patience", connect_s: float | None
     ) -> ResponseStream:
         request, name = call.request, expert.name
+        limit_s, progress = patience.timeout_s, patience.progress
         started = self._clock()
+        completion_tokens = None
         body = request.body_for(expert.client.model)
         call.fingerprint = hash(body)
         expert.breaker.record_start()
         try:
-            stream = await expert.client.open("POST", request.path, call.headers, body, limit_s, connect_s)
+            heartbeats = progress if patience.beats else None
+            stream = await expert.client.open(
+                "POST", request.path, call.headers, body, limit_s, connect_s, heartbeats
+            )
             left_s = limit_s - (self._clock() - started)
             if not 200 <= stream.head.status < 300:
                 raise await error_of(name, stream, left_s)
@@ -170,10 +184,15 @@ class Dispatcher:
             if request.stream:
                 await read_first_event(name, stream, left_s)
             else:
-                await read_complete(name, stream, left_s, binary=request.endpoint.binary)
+                tokens = await read_complete(name, stream, left_s, request.endpoint, progress.limit_s)
+                completion_tokens = None if tokens is None else tokens / request.sequences
         except BaseException as error:
-            timed_out = self._clock() - started >= self._timeout_s(expert, request)
-            timed_out = timed_out and not expert.state.is_cold
+            # While it responds to others it is only this request that takes long.
+            timed_out = (
+                progress.silent_s() >= patience.usual_s
+                and not expert.state.is_cold
+                and not expert.breaker.answered_since(started)
+            )
             if call.failures and not isinstance(error, ApiError | ExpertUnreachable):
                 # It failed at another expert as well: evidence against the request.
                 expert.breaker.record_abandonment()
@@ -181,13 +200,27 @@ class Dispatcher:
                 expert.breaker.record_error(error, timed_out=timed_out, request=call.fingerprint)
             raise
         expert.breaker.record_success()
-        expert.latency.observe(_form(request), self._clock() - started, stream.connected_s)
+        seconds = self._clock() - started
+        expert.latency.observe(_form(request), seconds, stream.connected_s, completion_tokens)
         return stream
 
     def _record(self, expert: Expert, outcome: str, started: float, *, began: bool = False) -> Attempt:
         attempt = Attempt(expert.name, outcome, self._clock() - started, began)
         self._observe(attempt)
         return attempt
+
+
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """How long one attempt may take."""
+
+    timeout_s: float
+    """Until the first byte of a stream, or the end of a non-streaming response."""
+    usual_s: float
+    """Silence for longer than this is unusual."""
+    progress: Progress
+    beats: bool
+    """Whether the expert is to send heartbeats: then silence is bounded, and the time by the deadline."""
 
 
 @dataclass(slots=True)
@@ -255,6 +288,16 @@ def _no_response(call: _Call) -> ApiError:
     return Unavailable(
         f"no expert responded; attempts: {tried}", code, None, max(1.0, wait_s, error.retry_after_s or 0.0)
     )
+
+
+def _most_tokens(expert: Expert, request: InferenceRequest) -> int | None:
+    """The most tokens of a completion; `None` where neither the request nor a context window bounds it."""
+    if not request.endpoint.bounds:
+        return 0
+    window = expert.target.context_window or expert.state.context_window
+    if request.max_tokens is None and window is not None:
+        return max(0, window - request.longest_tokens)
+    return request.max_tokens
 
 
 def _form(request: InferenceRequest) -> ResponseForm:

@@ -13,6 +13,8 @@ MIN_TIMEOUT_S = {"streaming": 5.0, "non_streaming": 30.0}
 """…but never less than this: short latencies are noisy, and non-streaming responses differ in length."""
 MIN_CONNECT_TIMEOUT_S = 3.0
 """A live replica takes a request within milliseconds; this allows for a busy machine."""
+TOKENS_FACTOR = 2.0
+"""A completion of the most tokens that a request allows may take this many times its expected time."""
 MIN_OBSERVATIONS = 20
 """Responses before the learnt timeout replaces the configured one."""
 
@@ -52,6 +54,8 @@ class LatencyEstimate:
             "non_streaming": RunningMean(),
         }
         self._connects = RunningMean()
+        self._tokens = RunningMean()
+        """Seconds of a non-streaming response for each of its tokens."""
 
     @property
     def ttft_ms(self) -> float | None:
@@ -59,23 +63,43 @@ class LatencyEstimate:
         mean = self._responses["streaming"]
         return mean.mean_s * 1000 if mean.count else None
 
-    def observe(self, form: ResponseForm, seconds: float, connected_s: float = 0.0) -> None:
+    def observe(
+        self,
+        form: ResponseForm,
+        seconds: float,
+        connected_s: float = 0.0,
+        completion_tokens: float | None = None,
+    ) -> None:
         """Learn from a response.
 
         Args:
             form: the form of the response.
             seconds: time to its first byte where it streams, to its end where it does not.
             connected_s: time until a replica took the request.
+            completion_tokens: tokens of one completion of a non-streaming response, where they are known.
         """
         self._responses[form].observe(seconds)
         self._connects.observe(connected_s)
+        if completion_tokens:
+            self._tokens.observe(seconds / completion_tokens)
 
-    def attempt_timeout_s(self, form: ResponseForm, configured_s: float) -> float:
-        """Time that an attempt gets before the next expert of the ranking is tried."""
+    def attempt_timeout_s(
+        self, form: ResponseForm, configured_s: float, most_tokens: int | None = 0
+    ) -> float:
+        """Time that an attempt gets before the next expert of the ranking is tried.
+
+        Args:
+            form: the form of the response.
+            configured_s: the time until enough responses were observed.
+            most_tokens: the most tokens of the completion, where the whole response has to come in this
+                time; 0 where it does not, `None` where they are unbounded.
+        """
         mean = self._responses[form]
-        if mean.count < MIN_OBSERVATIONS:
+        if mean.count < MIN_OBSERVATIONS or most_tokens is None:
             return configured_s
-        return min(configured_s, max(MIN_TIMEOUT_S[form], mean.timeout_s))
+        usual_s = min(configured_s, max(MIN_TIMEOUT_S[form], mean.timeout_s))
+        token_s = self._tokens.mean_s + 2 * self._tokens.deviation_s
+        return max(usual_s, TOKENS_FACTOR * most_tokens * token_s)
 
     def connect_timeout_s(self) -> float:
         """Time that a replica gets to take a request before the next expert of the ranking is tried."""

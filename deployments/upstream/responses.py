@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from deployments.contracts.endpoints import DONE_LINE
+from deployments.contracts.endpoints import DONE_LINE, Endpoint
 from deployments.contracts.errors import (
     ApiError,
     BadRequest,
@@ -24,10 +24,12 @@ from deployments.contracts.errors import (
     TooLarge,
 )
 from deployments.contracts.protocols import ResponseStream
-from deployments.contracts.sse import end_of_events, error_in, first_event
+from deployments.contracts.sse import end_of_events, error_in, first_event, reported_usage
 
 MAX_ERROR_BYTES = 64 * 1024
 """An expert's error body is read this far, no further."""
+ERROR_BODY_S = 5.0
+"""…and for no longer than this: its status is known."""
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 """A non-streaming response is held in memory: a longer one is invalid."""
 MAX_EVENT_BYTES = 1024 * 1024
@@ -58,7 +60,7 @@ async def error_of(name: str, stream: ResponseStream, limit_s: float) -> ExpertE
     body = stream.head.body
     try:
         if not stream.head.complete:
-            async with asyncio.timeout(max(limit_s, 0.0)):
+            async with asyncio.timeout(min(max(limit_s, 0.0), ERROR_BODY_S)):
                 async for chunk in stream.rest:
                     body += chunk
                     if len(body) > MAX_ERROR_BYTES:
@@ -74,18 +76,22 @@ async def error_of(name: str, stream: ResponseStream, limit_s: float) -> ExpertE
 
 
 async def read_complete(
-    name: str, stream: ResponseStream, limit_s: float, *, binary: bytes | None = None
-) -> None:
+    name: str, stream: ResponseStream, limit_s: float, endpoint: Endpoint, silence_s: float | None = None
+) -> int | None:
     """Read a non-streaming response, so that another expert can replace an incomplete or invalid one.
 
     Args:
         name: the expert's.
         stream: the response; its head gets the whole body.
         limit_s: time until its end.
-        binary: content type of a response that is valid although it is not JSON.
+        endpoint: what it responds to.
+        silence_s: the longest time between two pieces of it; `None` for no bound.
+
+    Returns:
+        Its completion tokens, where it reports them.
 
     Raises:
-        ExpertTimeout: it did not end within `limit_s`.
+        ExpertTimeout: it did not end within `limit_s`, or stalled.
         ExpertUnavailable: the expert went away.
         ExpertBroken: it is not a JSON object, or one without content.
         ExpertOverloaded, ApiError: it contains an error of that kind.
@@ -94,8 +100,14 @@ async def read_complete(
     size = len(stream.head.body)
     try:
         if not stream.head.complete:
-            async with asyncio.timeout(max(limit_s, 0.0)):
+            loop = asyncio.get_running_loop()
+            ends = loop.time() + max(limit_s, 0.0)
+            async with asyncio.timeout_at(ends) as limit:
+                if silence_s is not None:
+                    limit.reschedule(min(ends, loop.time() + silence_s))
                 async for chunk in stream.rest:
+                    if silence_s is not None:
+                        limit.reschedule(min(ends, loop.time() + silence_s))
                     pieces.append(chunk)
                     size += len(chunk)
                     if size > MAX_RESPONSE_BYTES:
@@ -106,8 +118,9 @@ async def read_complete(
         await stream.aclose()
     body = b"".join(pieces)
     stream.head = replace(stream.head, body=body, complete=True)
-    if body and binary is not None and binary in dict(stream.head.headers).get(b"content-type", b""):
-        return
+    binary, content_type = endpoint.binary, dict(stream.head.headers).get(b"content-type", b"")
+    if body and binary is not None and binary in content_type:
+        return None
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -117,6 +130,8 @@ async def read_complete(
     _check_error(name, value)
     if all(value.get(field) is None for field in CONTENT):
         raise ExpertBroken(name, f"responded 200 with none of the fields {', '.join(CONTENT)}")
+    usage = reported_usage(value, endpoint.usage_in)
+    return None if usage is None else usage[1]
 
 
 async def read_first_event(name: str, stream: ResponseStream, limit_s: float) -> None:

@@ -22,7 +22,8 @@ from deployments.contracts.errors import (
     ExpertUnavailable,
     ExpertUnreachable,
 )
-from deployments.contracts.messages import Headers
+from deployments.contracts.heartbeats import Progress
+from deployments.contracts.messages import HEARTBEATS, Head, Headers
 from deployments.contracts.protocols import ExpertClient, ResponseStream
 from deployments.upstream.http_client import RemoteExpert
 
@@ -57,21 +58,24 @@ class ServeExpert:
         body: bytes,
         timeout_s: float,
         connect_s: float | None = None,
+        progress: Progress | None = None,
     ) -> ResponseStream:
         """Send a request and wait for the first body bytes; see `ExpertClient.open`."""
         started = time.monotonic()
         handle = await self._resolve(timeout_s)
-        response = handle.remote(method, path, tuple(headers), body)
+        sent = (*headers, HEARTBEATS) if progress is not None else tuple(headers)
+        response = handle.remote(method, path, sent, body)
         absence: type[ExpertUnavailable] = ExpertUnreachable
         try:
             await self._connect(response, timeout_s, connect_s)
             absence = ExpertUnavailable
             connected_s = time.monotonic() - started
-            head = await within(timeout_s - connected_s, anext(response))
+            head = await _head(response, timeout_s - connected_s, progress)
         except BaseException as error:
             response.cancel()
             if isinstance(error, TimeoutError):
-                raise ExpertTimeout(self.model, f"no first byte within {timeout_s:.1f} s") from error
+                waited_s = time.monotonic() - started
+                raise ExpertTimeout(self.model, f"no first byte within {waited_s:.1f} s") from error
             if isinstance(error, asyncio.CancelledError) and not own_task_is_cancelled():
                 raise absence(self.model, "the replica dropped the request") from error
             if isinstance(error, ExpertError):
@@ -79,7 +83,13 @@ class ServeExpert:
             if isinstance(error, Exception):
                 raise _unavailable(self.model, error, absence) from error
             raise
-        return ResponseStream(head, self._rest(response), connected_s)
+        rest = self._rest(response)
+        if not head.complete:
+            await anext(rest)
+        return ResponseStream(head, rest, connected_s)
+
+    async def retire(self) -> None:
+        """Nothing to release: Serve keeps a deployment's connections for all handles of the process."""
 
     async def _connect(self, response: Any, timeout_s: float, connect_s: float | None) -> None:
         """Wait until a replica has taken the request.
@@ -100,6 +110,7 @@ class ServeExpert:
     async def _rest(self, response: Any) -> AsyncGenerator[bytes, None]:
         done = False
         try:
+            yield b""  # for the call above: only a generator that has begun runs its end when it is closed
             async for part in response:
                 yield part
             done = True
@@ -136,6 +147,23 @@ class ServeExpert:
                 # On the event loop: a handle belongs to the loop that it is configured on.
                 self._handle = handle.options(method_name="http", stream=True, **PICKLED)
         return self._handle
+
+
+async def _head(response: Any, timeout_s: float, progress: Progress | None) -> Head:
+    """Wait for the head of a response; heartbeats before it are noted, and end a silence.
+
+    Raises:
+        TimeoutError: it did not come in time, or there was silence for longer than `progress` allows.
+    """
+    ends = time.monotonic() + timeout_s
+    while True:
+        wait_s = ends - time.monotonic()
+        if progress is not None:
+            progress.note()
+            wait_s = wait_s if progress.limit_s is None else min(wait_s, progress.limit_s)
+        part = await within(wait_s, anext(response))
+        if isinstance(part, Head):
+            return part
 
 
 def expert_client(name: str, target: ExpertTarget) -> ExpertClient:

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from deployments.contracts.errors import ExpertError
+from deployments.contracts.heartbeats import Progress
 from deployments.contracts.messages import NO_TRACE, Head, Headers, RouterResponse
 from deployments.contracts.protocols import ResponseStream
 from router.core import Decision, ExpertView, RouteRequest
@@ -35,6 +36,7 @@ class FakeExpert:
         self.headers = headers
         self.asked: list[tuple[str, str, dict[bytes, bytes], bytes]] = []
         self.closed = 0
+        self.retired = False
         self.observe: Callable[[], None] = lambda: None
         """Called with each request, before its response."""
 
@@ -46,6 +48,7 @@ class FakeExpert:
         body: bytes,
         timeout_s: float,
         connect_s: float | None = None,
+        progress: Progress | None = None,
     ) -> ResponseStream:
         self.asked.append((method, path, dict(headers), body))
         self.observe()
@@ -59,6 +62,9 @@ class FakeExpert:
         return ResponseStream(
             Head(self.status, tuple(self.headers), first, complete=len(parts) == 1), self._rest(parts[1:])
         )
+
+    async def retire(self) -> None:
+        self.retired = True
 
     async def _rest(self, parts: list[Any]) -> AsyncGenerator[bytes, None]:
         try:

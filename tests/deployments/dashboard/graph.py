@@ -14,6 +14,7 @@ import uvicorn
 
 from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.errors import ExpertUnavailable
+from deployments.contracts.heartbeats import Progress
 from deployments.contracts.messages import Head, Headers, PolicyView, RouterResponse, RouterState
 from deployments.contracts.protocols import ResponseStream
 from deployments.ingress.access import Access
@@ -54,11 +55,15 @@ class ScriptedExpert:
         body: bytes,
         timeout_s: float,
         connect_s: float | None = None,
+        progress: Progress | None = None,
     ) -> ResponseStream:
         if self.away:
             raise ExpertUnavailable(self.model, "it is away")
         self.bodies.append(body)
         return ResponseStream(Head(200, EVENTS, event(self.model, ""), complete=False), self._rest())
+
+    async def retire(self) -> None:
+        """Nothing to release."""
 
     async def _rest(self) -> AsyncGenerator[bytes, None]:
         for field, thought in self.thoughts:

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from deployments.contracts.messages import Head
+from deployments.contracts.messages import HEARTBEATS, Head
 from deployments.simulated.args import Behaviour, Failure, SimulatedArgs
 from deployments.simulated.deployment import SimulatedExpert
 
@@ -336,3 +336,29 @@ def test_it_loads_neither_vllm_nor_ray_nor_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+async def test_steps_advance_while_a_request_is_worked_at_and_not_while_it_hangs() -> None:
+    clock = Time()
+    simulated = expert(clock, ttft_ms=1000)
+    hanging = asyncio.create_task(read(ask(simulated, simulate={"code": {"failures": [{"mode": "hang"}]}})))
+    await clock.run(until=100.5)
+    idle = [simulated._engine.steps() for _ in range(3)]
+    working = asyncio.create_task(read(ask(simulated)))
+    await clock.run(until=101.0)
+    busy = [simulated._engine.steps() for _ in range(3)]
+    await clock.run(until=103.0)
+
+    assert len(set(idle)) == 1
+    assert len(set(busy)) == 3
+    assert working.done()
+    hanging.cancel()
+    await asyncio.gather(hanging, return_exceptions=True)
+
+
+async def test_a_caller_that_wants_heartbeats_gets_the_same_response() -> None:
+    body = orjson.dumps({"model": "code", "messages": [{"role": "user", "content": "hello"}]})
+    head, _ = await read(expert().http("POST", CHAT, (HEARTBEATS,), body))
+
+    assert head.status == 200
+    assert head.complete

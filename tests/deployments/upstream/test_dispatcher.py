@@ -1,7 +1,7 @@
 """Which experts are called, in which order, for how long, and the error when none responds."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -24,6 +24,8 @@ from deployments.contracts.errors import (
     TooMany,
     Unavailable,
 )
+from deployments.contracts.heartbeats import Progress
+from deployments.contracts.protocols import ResponseStream
 from deployments.contracts.requests import InferenceRequest, parse
 from deployments.upstream.attempts import OpenedResponse
 from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN
@@ -36,8 +38,9 @@ from tests.deployments.fakes import EVENTS, JSON, Clock, FakeExpert, answer, eve
 DONE = b"data: [DONE]\n\n"
 
 
-def a_request(*, stream: bool = False, text: str = "hi") -> InferenceRequest:
+def a_request(*, stream: bool = False, text: str = "hi", max_tokens: int | None = None) -> InferenceRequest:
     body = {"model": "auto", "messages": [{"role": "user", "content": text}], "stream": stream}
+    body["max_tokens"] = max_tokens
     return parse("/v1/chat/completions", orjson.dumps(body), max_messages=8)
 
 
@@ -45,13 +48,25 @@ class Field:
     """Experts in a registry, and a dispatcher over them."""
 
     def __init__(
-        self, *experts: FakeExpert, slots: int | None = None, max_queued: int = 4, cold: bool = False
+        self,
+        *experts: FakeExpert,
+        slots: int | None = None,
+        max_queued: int = 4,
+        cold: bool = False,
+        elsewhere: bool = False,
+        clock: Clock | None = None,
     ) -> None:
-        self.clock = Clock()
+        self.clock = Clock() if clock is None else clock
         self.fakes = {expert.model: expert for expert in experts}
         config = IngressConfig.model_validate(
             {
-                "experts": {name: {"app": name, "max_in_flight": slots} for name in self.fakes},
+                "experts": {
+                    name: {
+                        "url" if elsewhere else "app": f"http://{name}/v1" if elsewhere else name,
+                        "max_in_flight": slots,
+                    }
+                    for name in self.fakes
+                },
                 "limits": {"max_queued": max_queued, "max_queue_wait_s": 60, "first_token_timeout_s": 120},
             }
         )
@@ -66,6 +81,7 @@ class Field:
         *,
         stream: bool = False,
         text: str = "hi",
+        max_tokens: int | None = None,
         fallback: bool = True,
         seconds: float = 30.0,
         **options: Any,
@@ -73,7 +89,8 @@ class Field:
         ranking = tuple(self.fakes)
         order = CallOrder(ranking, "routed", fallback, Decision(ranking, {}, "0123456789ab"))
         deadline = Deadline(seconds, self.clock)
-        return await self.dispatcher.open(a_request(stream=stream, text=text), order, (), deadline, **options)
+        request = a_request(stream=stream, text=text, max_tokens=max_tokens)
+        return await self.dispatcher.open(request, order, (), deadline, **options)
 
     def held(self) -> Mapping[str, int]:
         return {name: expert.slots.held for name, expert in self.experts.items()}
@@ -362,20 +379,80 @@ async def test_a_clients_own_short_deadline_does_not_open_a_breaker() -> None:
     assert field.experts["a"].breaker.state == "closed"
 
 
-async def test_an_expert_slower_than_it_was_ever_seen_to_be_opens_its_breaker() -> None:
-    class Slow(FakeExpert):
-        async def open(self, *args: Any) -> Any:
-            *_, timeout_s, _ = args
-            field.clock.now += timeout_s
-            raise ExpertTimeout("a", "late")
+class Slow(FakeExpert):
+    """An expert whose next response takes so many seconds, during which it may send heartbeats."""
 
-    field = Field(Slow("a"), FakeExpert("b"))
-    for _ in range(MIN_OBSERVATIONS):
-        field.experts["a"].latency.observe("non_streaming", 0.1)
+    def __init__(self, name: str, clock: Clock, seconds: int, *, beats: bool) -> None:
+        super().__init__(name)
+        self.clock, self.seconds, self.beats = clock, seconds, beats
+        self.each_second: Callable[[], None] = lambda: None
+
+    async def open(self, *args: Any, **options: Any) -> ResponseStream:
+        timeout_s, progress = args[4], args[6] or Progress(None, self.clock)
+        limit_s = timeout_s if progress.limit_s is None else progress.limit_s
+        for second in range(1, self.seconds + 1):
+            self.clock.now += 1
+            self.each_second()
+            if self.beats:
+                progress.note()
+            if second >= timeout_s or progress.silent_s() >= limit_s:
+                raise ExpertTimeout(self.model, "late")
+        return await super().open(*args, **options)
+
+
+def slow_experts(names: str, *, beats: bool, elsewhere: bool = False) -> Field:
+    """Experts that usually respond in half a second, and now take a minute."""
+    clock = Clock()
+    experts = [Slow(name, clock, 60, beats=beats) for name in names]
+    field = Field(*experts, clock=clock, elsewhere=elsewhere)
+    for expert in field.experts.values():
+        for _ in range(MIN_OBSERVATIONS):
+            expert.latency.observe("non_streaming", 0.5, completion_tokens=10)
+    return field
+
+
+async def test_a_long_answer_is_waited_for_while_the_engine_works() -> None:
+    field = slow_experts("abcd", beats=True)
+    for number in range(FAILURES_TO_OPEN):
+        opened = await field.open(seconds=600, text=str(number))
+        assert [(attempt.expert, attempt.outcome) for attempt in opened.attempts] == [("a", "answered")]
+
+    assert {expert.breaker.state for expert in field.experts.values()} == {"closed"}
+
+
+async def test_a_silent_engine_gives_way_and_opens_its_breaker() -> None:
+    field = slow_experts("ab", beats=False)
     for number in range(FAILURES_TO_OPEN):
         assert (await field.open(seconds=600, text=str(number))).expert == "b"
 
-    assert field.experts["a"].breaker.state == "open"
+    assert field.experts["a"].breaker.state != "closed"
+
+
+async def test_a_deadline_during_progress_is_no_failure() -> None:
+    field = slow_experts("ab", beats=True)
+    for number in range(FAILURES_TO_OPEN):
+        with pytest.raises(DeadlineExceeded):
+            await field.open(seconds=40, text=str(number))
+
+    assert field.experts["a"].breaker.state == "closed"
+
+
+@pytest.mark.parametrize(("max_tokens", "outcome"), [(2000, "answered"), (10, "timeout"), (None, "answered")])
+async def test_at_a_url_the_timeout_grows_with_max_tokens(max_tokens: int | None, outcome: str) -> None:
+    field = slow_experts("abc", beats=False, elsewhere=True)
+    opened = await field.open(seconds=600, max_tokens=max_tokens)
+
+    assert opened.attempts[0].outcome == outcome
+
+
+async def test_a_timeout_while_others_are_answered_is_no_failure() -> None:
+    field = slow_experts("ab", beats=False)
+    expert = field.experts["a"]
+    field.fakes["a"].each_second = expert.breaker.record_success  # type: ignore[attr-defined]
+    for number in range(FAILURES_TO_OPEN):
+        assert (await field.open(seconds=600, text=str(number))).expert == "b"
+
+    assert expert.breaker.state == "closed"
 
 
 async def test_a_full_expert_gives_way_to_the_next() -> None:

@@ -1,6 +1,9 @@
 """Experts of this cluster: which failures of a handle mean absence, overload or a timeout."""
 
 import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from functools import cached_property
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +16,8 @@ from deployments.contracts.errors import (
     ExpertUnavailable,
     ExpertUnreachable,
 )
+from deployments.contracts.heartbeats import Progress
+from deployments.contracts.messages import HEARTBEAT, HEARTBEATS, Head
 from deployments.upstream.http_client import RemoteExpert
 from deployments.upstream.serve_client import ServeExpert, _unavailable, expert_client
 
@@ -71,6 +76,87 @@ async def test_without_a_limit_to_connect_it_is_a_timeout() -> None:
 
     assert isinstance(error, ExpertTimeout)
     assert call.cancelled
+
+
+class Replies:
+    """A call on a handle whose replica sends the given parts; `None` is one that never comes."""
+
+    def __init__(self, *parts: Head | bytes | None) -> None:
+        self.parts = parts
+        self.cancelled = False
+
+    async def _fetch_future_result_async(self) -> None:
+        """A replica takes it at once."""
+
+    def __aiter__(self) -> AsyncIterator[Head | bytes]:
+        return self._iterator
+
+    def __anext__(self) -> Awaitable[Head | bytes]:
+        return anext(self._iterator)
+
+    @cached_property
+    def _iterator(self) -> AsyncGenerator[Head | bytes, None]:
+        return self._parts()
+
+    async def _parts(self) -> AsyncGenerator[Head | bytes, None]:
+        for part in self.parts:
+            if part is None:
+                await asyncio.Event().wait()
+            else:
+                yield part
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def expert_that_replies(call: Replies) -> tuple[ServeExpert, list[tuple[object, ...]]]:
+    calls = []
+
+    def remote(*args: object) -> Replies:
+        calls.append(args)
+        return call
+
+    expert = ServeExpert("a", "expert-a")
+    expert._handle = SimpleNamespace(remote=remote)
+    return expert, calls
+
+
+async def test_heartbeats_are_noted_and_are_no_response() -> None:
+    ticks = itertools.count()
+    progress = Progress(5, lambda: next(ticks))
+    head = Head(200, (), b"{}", complete=True)
+    expert, calls = expert_that_replies(Replies(HEARTBEAT, HEARTBEAT, head))
+    stream = await expert.open("POST", CHAT, (), b"{}", 5, None, progress)
+
+    assert stream.head == head
+    assert calls[0][2] == (HEARTBEATS,)
+    assert progress.silent_s() == 1
+
+
+async def test_silence_for_too_long_is_a_timeout() -> None:
+    call = Replies(HEARTBEAT, None)
+    expert, _ = expert_that_replies(call)
+
+    with pytest.raises(ExpertTimeout):
+        await expert.open("POST", CHAT, (), b"{}", 5, None, Progress(0.01))
+    assert call.cancelled
+
+
+async def test_a_call_without_progress_wants_no_heartbeats() -> None:
+    expert, calls = expert_that_replies(Replies(Head(200, (), b"x", complete=False), b"y"))
+    stream = await expert.open("POST", CHAT, (), b"{}", 5)
+
+    assert calls[0][2] == ()
+    assert [chunk async for chunk in stream.rest] == [b"y"]
+
+
+@pytest.mark.parametrize("complete", [True, False])
+async def test_a_stream_closed_unread_ends_the_call(complete: bool) -> None:
+    call = Replies(Head(200, (), b"x", complete=complete), b"y")
+    expert, _ = expert_that_replies(call)
+    await (await expert.open("POST", CHAT, (), b"{}", 5)).aclose()
+
+    assert call.cancelled != complete
 
 
 class Handle:
