@@ -1,11 +1,13 @@
 """Run an ASGI app in process: bytes in, bytes out.
 
 Knows nothing of Ray, vLLM or OpenAI. The first body bytes leave at once; bytes that arrive while
-the consumer is busy leave in one piece, so the size of a chunk follows the load.
+the consumer is busy leave in one piece, so the size of a chunk follows the load. An app that is far
+ahead of its consumer waits for it.
 """
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -19,6 +21,8 @@ ASGIApp = Callable[
 
 DISCONNECT_GRACE_S = 1.0
 """Time that an app has to end after `http.disconnect` before it is cancelled."""
+MAX_WAITING_BYTES = 1024 * 1024
+"""Body bytes that wait for the consumer; the app's next message waits until they are taken."""
 
 
 async def call(
@@ -40,7 +44,7 @@ async def call(
         RuntimeError: the app ended without a response.
         Exception: the app's own error.
     """
-    sent: asyncio.Queue[Message | None] = asyncio.Queue()
+    sent = _Messages()
     left = asyncio.Event()
     received = False
 
@@ -56,21 +60,21 @@ async def call(
         try:
             await app(_scope(method, path, headers, body, state), receive, sent.put)
         finally:
-            sent.put_nowait(None)
+            sent.end()
 
     task = asyncio.create_task(run())
     try:
         start = await _next(sent, task)
-        first = await _next(sent, task)
-        pieces, more = _drain(sent, first)
+        pieces, more = sent.drain(await _next(sent, task))
         yield Head(start["status"], tuple(start.get("headers", ())), b"".join(pieces), complete=not more)
         while more:
-            pieces, more = _drain(sent, await _next(sent, task))
+            pieces, more = sent.drain(await _next(sent, task))
             if chunk := b"".join(pieces):
                 yield chunk
         await task
     finally:
         left.set()
+        sent.discard()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({task}, timeout=DISCONNECT_GRACE_S)
         if not task.done():
@@ -81,26 +85,71 @@ async def call(
             task.exception()  # retrieved: it was raised above, or came after the response was complete
 
 
-async def _next(sent: "asyncio.Queue[Message | None]", task: "asyncio.Task[None]") -> Message:
+class _Messages:
+    """Messages of an app on their way to the consumer, bounded by the bytes of their bodies."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Message] = deque()
+        self._bytes = 0
+        self._ended = False
+        self._discards = False
+        self._arrived = asyncio.Event()
+        self._taken = asyncio.Event()
+
+    async def put(self, message: Message) -> None:
+        """Add a message; waits while too many bytes wait. After the consumer left it has no effect."""
+        while self._bytes >= MAX_WAITING_BYTES and not self._discards:
+            self._taken.clear()
+            await self._taken.wait()
+        if self._discards:
+            await asyncio.sleep(0)  # an app that never waits is to be cancelled here
+            return
+        self._waiting.append(message)
+        self._bytes += len(message.get("body", b""))
+        self._arrived.set()
+
+    def end(self) -> None:
+        """The app sends no further message."""
+        self._ended = True
+        self._arrived.set()
+
+    def discard(self) -> None:
+        """The consumer left."""
+        self._discards = True
+        self._taken.set()
+
+    async def get(self) -> Message | None:
+        """Return the next message; `None` after the last one."""
+        while not self._waiting:
+            if self._ended:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._take()
+
+    def drain(self, first: Message) -> tuple[list[bytes], bool]:
+        """Return the bodies of `first` and of all that wait behind it; whether more are to come."""
+        pieces = [first.get("body", b"")]
+        more = first.get("more_body", False)
+        while more and self._waiting:
+            message = self._take()
+            pieces.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        return pieces, more
+
+    def _take(self) -> Message:
+        message = self._waiting.popleft()
+        self._bytes -= len(message.get("body", b""))
+        self._taken.set()
+        return message
+
+
+async def _next(sent: _Messages, task: "asyncio.Task[None]") -> Message:
     message = await sent.get()
     if message is None:
         await task  # raises the app's own error
         raise RuntimeError("the app ended before its response was complete")
     return message
-
-
-def _drain(sent: "asyncio.Queue[Message | None]", first: Message) -> tuple[list[bytes], bool]:
-    """Return the bodies of the first message and of all that wait behind it; whether more are to come."""
-    pieces = [first.get("body", b"")]
-    more = first.get("more_body", False)
-    while more and not sent.empty():
-        message = sent.get_nowait()
-        if message is None:
-            sent.put_nowait(None)  # the app ended early: the next read raises its error
-            break
-        pieces.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return pieces, more
 
 
 def _scope(

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from deployments.contracts.messages import Head
-from deployments.expert.asgi import call
+from deployments.expert.asgi import DISCONNECT_GRACE_S, MAX_WAITING_BYTES, call
 
 left = asyncio.Event()
 
@@ -64,10 +64,25 @@ async def fails(request: Request) -> Response:
     raise ValueError("inside")
 
 
+written = 0
+
+
+async def fast(request: Request) -> Response:
+    """Far ahead of whatever reads it."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        global written
+        for written in range(1000):  # noqa: B007 - the test reads it
+            yield b"x" * 10_000
+
+    return StreamingResponse(parts())
+
+
 APP = Starlette(
     routes=[
         Route("/echo", echo, methods=["POST"]),
         Route("/slow", slow),
+        Route("/fast", fast),
         Route("/whole", whole),
         Route("/deaf", deaf),
         Route("/fails", fails),
@@ -95,6 +110,30 @@ async def test_chunks_that_gathered_leave_together() -> None:
 
     assert isinstance(gathered, bytes)
     assert gathered.count(b";") > 3
+
+
+async def test_an_app_waits_for_a_consumer_that_does_not_read() -> None:
+    answer = call(APP, "GET", "/fast", (), b"")
+    head = await anext(answer)
+    assert isinstance(head, Head)
+    for _ in range(2000):
+        await asyncio.sleep(0)
+    ahead = written
+    rest = b"".join([part async for part in answer if isinstance(part, bytes)])
+
+    assert 10_000 * ahead <= len(head.body) + MAX_WAITING_BYTES + 20_000
+    assert len(head.body + rest) == 10_000_000
+
+
+async def test_leaving_frees_an_app_that_waits_for_its_consumer() -> None:
+    answer = call(APP, "GET", "/fast", (), b"")
+    await anext(answer)
+    for _ in range(2000):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(DISCONNECT_GRACE_S):
+        await answer.aclose()
+
+    assert written < 999
 
 
 async def test_leaving_cancels_the_app() -> None:
