@@ -238,7 +238,9 @@ class Limits(Settings):
     max_messages: Annotated[int, Field(ge=1)] = 2048
     """A conversation with more messages is rejected with 400."""
     first_token_timeout_s: Seconds = 120.0
-    """Time to the first byte before the next expert is called, until enough responses were measured."""
+    """Silence of an expert before the next one is called, until enough of its responses were measured."""
+    stream_idle_timeout_s: Seconds = 60.0
+    """A stream in which the expert sends nothing for so long ends in an error event."""
 
 
 class KeysSettings(Settings):

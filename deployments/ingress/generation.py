@@ -107,6 +107,7 @@ class Generation:
             response_headers,
             endpoint=endpoint,
             left_s=deadline.left_s,
+            idle_s=self._registry.config.limits.stream_idle_timeout_s,
             finished=finished,
             hides_usage=account.request is not None and account.request.hides_usage,
         )

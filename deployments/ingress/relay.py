@@ -1,7 +1,7 @@
 """Relay an expert's response to the client: bytes untouched, the ingress' headers added.
 
-A stream that breaks off after its first byte, or exceeds the request's deadline, ends in one error
-event and `[DONE]`: there is no second attempt then. Knows ASGI and server-sent events.
+A stream that breaks off or stalls after its first byte, or exceeds the request's deadline, ends in one
+error event and `[DONE]`: there is no second attempt then. Knows ASGI and server-sent events.
 """
 
 import asyncio
@@ -28,11 +28,20 @@ logger = logging.getLogger("ray.serve")
 
 MOST_HELD_BYTES = 1024 * 1024
 """An unfinished event longer than this is forwarded as it comes."""
+PIECE_BYTES = 64 * 1024
+"""A longer body is sent in pieces of this size, each once the client has read most of those before."""
+MIN_SEND_S = 10.0
+"""Time that a client has to read a non-streaming response, however little the deadline leaves."""
+END_S = 1.0
+"""Time that a stream's connection has to end after its last event, which lets it be used again."""
+BREAK_OFF_S = 5.0
+"""Time that a client has to read the event by which a stream breaks off."""
 FORWARDED = frozenset({b"cache-control", b"metadata", b"openai-processing-ms", b"openai-version"})
 """Headers of an expert that reach the client: they describe its response and steer no client."""
 CONTENT_TYPES = frozenset({b"application/json", b"application/octet-stream", b"text/event-stream"})
 """Content types of the API's responses."""
 INTERRUPTED = ("the expert broke off its response", ErrorCode.STREAM_INTERRUPTED)
+STALLED = ("the expert sent nothing for too long", ErrorCode.STREAM_INTERRUPTED)
 OUT_OF_TIME = ("the request's deadline passed before the response ended", ErrorCode.DEADLINE_EXCEEDED)
 
 
@@ -40,7 +49,8 @@ class Relay(Response):
     """An expert's 2xx response on its way to the client.
 
     Args:
-        left_s: seconds that are left for a stream to end.
+        left_s: seconds that are left for the response to end.
+        idle_s: the longest silence of the expert within a stream.
         finished: is called once with what was seen, however the response ends.
         hides_usage: whether a stream's usage is for the accounting alone.
     """
@@ -52,12 +62,14 @@ class Relay(Response):
         *,
         endpoint: Endpoint,
         left_s: Callable[[], float],
+        idle_s: float,
         finished: Callable[[StreamObserver], None],
         hides_usage: bool = False,
     ) -> None:
         self._hides_usage = hides_usage
         self._stream = stream
         self._left_s = left_s
+        self._idle_s = idle_s
         self._endpoint = endpoint
         self._finished = finished
         self.status_code = stream.head.status
@@ -83,11 +95,12 @@ class Relay(Response):
             await send({"type": "http.response.start", "status": head.status, "headers": headers})
             if complete:
                 observer.tail = head.body  # before it is sent: the client may leave meanwhile
-                await send({"type": "http.response.body", "body": head.body})
-                observer.outcome = "complete"
+                await self._send_whole(send, observer, head.body)
             else:
                 await self._relay_stream(send, observer)
         finally:
+            if observer.streamed and observer.ended and observer.outcome == "disconnected":
+                observer.outcome = "complete"  # the client left with the last event
             try:
                 await self._stream.aclose()
             except ExpertError:
@@ -95,20 +108,42 @@ class Relay(Response):
             finally:
                 self._finished(observer)
 
+    async def _send_whole(self, send: Send, observer: StreamObserver, body: bytes) -> None:
+        """Send a body no faster than the client reads it: its slots are held until then."""
+        try:
+            async with asyncio.timeout(max(MIN_SEND_S, self._left_s())):
+                for end in range(PIECE_BYTES, len(body), PIECE_BYTES):
+                    piece = body[end - PIECE_BYTES : end]
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                rest = body[(max(len(body), 1) - 1) // PIECE_BYTES * PIECE_BYTES :]
+                await send({"type": "http.response.body", "body": rest, "more_body": False})
+        except TimeoutError:
+            logger.info("a client did not read its response in time")
+            return
+        observer.outcome = "complete"
+
     async def _relay_stream(self, send: Send, observer: StreamObserver) -> None:
         """Send whole events only, so that one that breaks off midway never reaches the client."""
         pending = bytearray()
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._left_s()
         try:
-            async with asyncio.timeout(self._left_s()):
-                await self._send_events(send, observer, pending, self._stream.head.body)
-                async for chunk in self._stream.rest:
+            async with asyncio.timeout_at(ends) as limit:
+                chunk: bytes | None = self._stream.head.body
+                while chunk is not None:
                     await self._send_events(send, observer, pending, chunk)
+                    silence_s = END_S if observer.ended else self._idle_s
+                    limit.reschedule(min(ends, loop.time() + silence_s))
+                    chunk = await anext(self._stream.rest, None)
+                    limit.reschedule(ends)
         except ExpertError:
-            await _break_off(send, observer, INTERRUPTED)
-            return
+            if not observer.ended:
+                await _break_off(send, observer, INTERRUPTED)
+                return
         except TimeoutError:
             if not observer.ended:
-                await _break_off(send, observer, OUT_OF_TIME)
+                stalled = (limit.when() or ends) < ends
+                await _break_off(send, observer, STALLED if stalled else OUT_OF_TIME)
                 return
         held = bytes(pending)
         if held.strip() == DONE.strip():
@@ -144,11 +179,15 @@ class Relay(Response):
 async def _break_off(send: Send, observer: StreamObserver, why: tuple[str, ErrorCode]) -> None:
     """Send an error event and end properly: after the first byte there is no second attempt."""
     observer.outcome = "broken"
-    observer.failed = observer.failed or why is INTERRUPTED
+    observer.failed = observer.failed or why is not OUT_OF_TIME
     message, code = why
     error = envelope(f"{message}; what came before this event is incomplete", "server_error", code)
     body = b"data: " + orjson.dumps(error) + b"\n\n" + DONE
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    try:
+        async with asyncio.timeout(BREAK_OFF_S):
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+    except TimeoutError:
+        logger.info("a client did not read the end of its stream in time")
 
 
 def _content_type(headers: Headers) -> bytes:

@@ -8,14 +8,14 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import Message
+from starlette.types import Message, Send
 
 from deployments.contracts.endpoints import ENDPOINTS, Kind
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.contracts.messages import Head
 from deployments.contracts.protocols import ResponseStream
 from deployments.contracts.sse import DONE, StreamObserver
-from deployments.ingress.relay import Relay
+from deployments.ingress.relay import PIECE_BYTES, Relay
 from tests.deployments.fakes import EVENTS, JSON, event
 
 Pieces = Sequence[bytes | Exception]
@@ -29,9 +29,12 @@ async def relay(
     headers: Sequence[tuple[bytes, bytes]] = EVENTS,
     whole: bool = False,
     left_s: float = 60.0,
+    idle_s: float = 60.0,
+    send: Send | None = None,
+    observers: list[StreamObserver] | None = None,
 ) -> tuple[list[Message], StreamObserver]:
     sent: list[Message] = []
-    told: list[StreamObserver] = []
+    told: list[StreamObserver] = [] if observers is None else observers
 
     async def rest() -> AsyncGenerator[bytes, None]:
         for piece in pieces[1:]:
@@ -41,7 +44,7 @@ async def relay(
                 await asyncio.Event().wait()
             yield piece
 
-    async def send(message: Message) -> None:
+    async def keep(message: Message) -> None:
         sent.append(message)
 
     async def receive() -> Message:
@@ -51,9 +54,14 @@ async def relay(
     assert isinstance(first, bytes)
     stream = ResponseStream(Head(200, tuple(headers), first, complete=whole), rest())
     answer = Relay(
-        stream, {"x-router-expert": "a"}, endpoint=BY_KIND[kind], left_s=lambda: left_s, finished=told.append
+        stream,
+        {"x-router-expert": "a"},
+        endpoint=BY_KIND[kind],
+        left_s=lambda: left_s,
+        idle_s=idle_s,
+        finished=told.append,
     )
-    await answer({}, receive, send)
+    await answer({}, receive, keep if send is None else send)
     return sent, told[0]
 
 
@@ -167,6 +175,117 @@ async def test_a_stream_that_outlasts_the_deadline_says_so_and_ends_properly() -
     assert orjson.loads(error.removeprefix(b"data: "))["error"]["code"] == "deadline_exceeded"
     assert (done, rest) == (b"data: [DONE]", b"")
     assert told.outcome == "broken"
+
+
+async def test_a_stream_that_stalls_breaks_off_and_counts_as_a_failure() -> None:
+    sent, seen = await relay("chat", event("a", "x"), NEVER, idle_s=0.01)
+    late, in_time = await relay("chat", event("a", "x"), NEVER, left_s=0.01, idle_s=60)
+
+    assert b"stream_interrupted" in body(sent)
+    assert body(sent).endswith(DONE)
+    assert (seen.outcome, seen.failed) == ("broken", True)
+    assert b"deadline_exceeded" in body(late)
+    assert not in_time.failed
+
+
+async def test_a_client_that_reads_slowly_is_no_stall_of_the_expert() -> None:
+    ticks: list[Message] = []
+
+    async def send(message: Message) -> None:
+        await asyncio.sleep(0.01)
+        ticks.append(message)
+
+    _, seen = await relay("chat", event("a", "x"), event("a", "y"), DONE, idle_s=0.005, send=send)
+
+    assert seen.outcome == "complete"
+
+
+async def test_a_stream_is_closed_after_its_last_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.ingress.relay.END_S", 0.01)
+    sent, seen = await relay("chat", event("a", "x"), DONE, NEVER)
+
+    assert body(sent) == event("a", "x") + DONE
+    assert sent[-1]["more_body"] is False
+    assert seen.outcome == "complete"
+
+
+async def test_an_expert_that_fails_after_the_last_event_did_not_fail() -> None:
+    sent, seen = await relay("chat", event("a", "x"), DONE, ExpertUnavailable("a", "gone"))
+
+    assert body(sent) == event("a", "x") + DONE
+    assert (seen.outcome, seen.failed) == ("complete", False)
+
+
+async def test_a_client_that_leaves_with_the_last_event_got_all_of_it() -> None:
+    async def send(message: Message) -> None:
+        if DONE in message.get("body", b""):
+            raise ConnectionResetError
+
+    seen: list[StreamObserver] = []
+    with pytest.raises(ConnectionResetError):
+        await relay("chat", event("a", "x"), DONE, send=send, observers=seen)
+
+    assert seen[0].outcome == "complete"
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES])
+async def test_a_long_body_leaves_in_pieces(size: int) -> None:
+    sent, seen = await relay("chat", b"x" * size, whole=True, headers=JSON)
+    *pieces, last = sent[1:]
+
+    assert len(body(sent)) == size
+    assert all(len(message["body"]) <= PIECE_BYTES for message in sent[1:])
+    assert all(piece["more_body"] for piece in pieces)
+    assert not last["more_body"]
+    assert seen.outcome == "complete"
+
+
+async def test_a_body_that_is_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.ingress.relay.MIN_SEND_S", 0.01)
+    seen: list[StreamObserver] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    await relay("chat", b"{}", whole=True, headers=JSON, left_s=0, send=send, observers=seen)
+
+    assert seen[0].outcome == "disconnected"
+
+
+async def test_the_end_of_a_stream_that_is_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.ingress.relay.BREAK_OFF_S", 0.01)
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    seen: list[StreamObserver] = []
+    await relay("chat", event("a", "x"), NEVER, left_s=0.01, send=send, observers=seen)
+
+    assert seen[0].outcome == "broken"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"error": null, "choices": [{"delta": {"content": "a\xe2\x80\xa8b\xc2\x85"}}]}',
+        b'{"choices": null, "usage": null}',
+        b'{"choices": [null, "x", {"delta": null, "text": null}], "usage": []}',
+        b'{"choices": {"0": {}}, "usage": "none"}',
+        b'{"usage": {"prompt_tokens": null, "completion_tokens": "5"}}',
+        b"[1, null]",
+        b"null",
+        b'"text"',
+    ],
+)
+@pytest.mark.parametrize("kind", ["chat", "completions", "responses", "messages"])
+async def test_odd_values_in_a_stream_pass_byte_for_byte(kind: Kind, odd: bytes) -> None:
+    data = b"data: " + odd + b"\n\n"
+    sent, seen = await relay(kind, event("a", "x"), data, DONE)
+
+    assert body(sent) == event("a", "x") + data + DONE
+    assert (seen.outcome, seen.failed) == ("complete", False)
 
 
 async def test_a_stream_that_comes_in_one_piece_is_a_stream() -> None:
