@@ -48,6 +48,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_EXPERT = "unknown_expert"
     TOO_MANY_MESSAGES = "too_many_messages"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+    CONTENT_POLICY_VIOLATION = "content_policy_violation"
     NO_ELIGIBLE_EXPERT = "no_eligible_expert"
     UNSUPPORTED_WITH_AUTO = "unsupported_with_auto"
     NOT_SUPPORTED_BY_EXPERT = "not_supported_by_expert"

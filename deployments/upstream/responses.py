@@ -5,7 +5,7 @@ Knows JSON and server-sent events; nothing of Ray or of HTTP clients.
 """
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -49,6 +49,15 @@ STATUS_OF_TYPE = {
     "overloaded_error": 503,
 }
 """Type of an error in a body → the status that it would have had alone: vLLM's, OpenAI's, Anthropic's."""
+OVERLOADED = frozenset({409, 425, 429, 503, 529})
+"""Statuses by which an expert that works postpones a request: load, a lock, or Anthropic's overload."""
+OF_THE_ACCOUNT = frozenset({401, 402, 403})
+"""Statuses that reject our account with a provider, not the request."""
+NO_CREDIT = "credit balance is too low"
+"""Anthropic's 400 for an account without credit."""
+REJECTED_CONTENT = frozenset({"content_filter", "content_policy_violation"})
+"""Codes of an error by which a provider rejects the content, as another might not: Azure's and OpenAI's."""
+LONGEST_RETRY_S = 3600
 MAX_BLANK_BYTES = 256
 """The first field of a stream is looked for within these."""
 FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -216,7 +225,7 @@ def _status_in(error: Any) -> int | None:
 def _retry_after_s(stream: ResponseStream) -> float | None:
     for header, value in stream.head.headers:
         if header.lower() == b"retry-after" and value.isdigit():
-            return float(value)
+            return float(min(int(value[:9]), LONGEST_RETRY_S))
     return None
 
 
@@ -226,26 +235,31 @@ def from_expert(expert: str, status: int, body: bytes) -> ApiError | ExpertError
     vLLM's envelope has integer codes, and some responses have none at all: the message stays, the code
     becomes one of ours.
     """
-    if status in {429, 503}:
+    if status in OVERLOADED:
         return ExpertOverloaded(expert, f"responded {status}")
+    error = _read_error(body)
     if status == 501:
-        message, param = _read_message(body)
-        return BadRequest(message or "this expert does not do that", ErrorCode.NOT_SUPPORTED_BY_EXPERT, param)
-    if status < 400 or status >= 500 or status in {401, 403, 407, 408}:
+        message = error.message or "this expert does not do that"
+        return BadRequest(message, ErrorCode.NOT_SUPPORTED_BY_EXPERT, error.param)
+    if status < 400 or status >= 500 or status in OF_THE_ACCOUNT | {407, 408}:
         # A redirect, a fault, or our own credentials rejected: nothing that the client could fix.
         return ExpertBroken(expert, f"responded {status}")
-    message, param = _read_message(body)
-    message = message or f"the expert rejected the request with status {status}"
+    if status == 400 and NO_CREDIT in error.message:
+        return ExpertBroken(expert, "the provider's account has no credit")
+    message = error.message or f"the expert rejected the request with status {status}"
     error_class = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}.get(status, BadRequest)
     code = None
-    if error_class is BadRequest and is_context_error(message):
+    if status == 451 or error.code in REJECTED_CONTENT:
+        code = ErrorCode.CONTENT_POLICY_VIOLATION
+    elif error_class is BadRequest and is_context_error(message):
         code = ErrorCode.CONTEXT_LENGTH_EXCEEDED
-    return error_class(message, code, param)
+    return error_class(message, code, error.param)
 
 
 def fits_elsewhere(error: ApiError) -> bool:
     """Whether an expert's error means that *it* cannot serve the request, while another might."""
     return error.status in {404, 405, 413} or error.code in {
+        ErrorCode.CONTENT_POLICY_VIOLATION,
         ErrorCode.CONTEXT_LENGTH_EXCEEDED,
         ErrorCode.NOT_SUPPORTED_BY_EXPERT,
     }
@@ -257,14 +271,27 @@ def is_context_error(message: str) -> bool:
     return "context length" in text or "max_model_len" in text or "maximum model length" in text
 
 
-def _read_message(body: bytes) -> tuple[str, str | None]:
+@dataclass(frozen=True, slots=True)
+class _Error:
+    """What an error body says, as far as it can be read."""
+
+    message: str = ""
+    code: str | None = None
+    param: str | None = None
+
+
+def _read_error(body: bytes) -> _Error:
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return "", None
-    error = data.get("error", data) if isinstance(data, dict) else data
-    if isinstance(error, dict):
-        message = error.get("message") or error.get("detail") or ""
-        param = error.get("param")
-        return str(message)[:4000], param if isinstance(param, str) else None
-    return str(error)[:4000], None
+        return _Error()
+    error = (data.get("error") or data) if isinstance(data, dict) else data
+    if not isinstance(error, dict):
+        return _Error("" if error is None else str(error)[:4000])
+    message = error.get("message") or error.get("detail") or ""
+    code, param = error.get("code"), error.get("param")
+    return _Error(
+        str(message)[:4000],
+        code if isinstance(code, str) else None,
+        param if isinstance(param, str) else None,
+    )

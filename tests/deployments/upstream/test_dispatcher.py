@@ -165,7 +165,8 @@ async def test_a_long_first_event_is_searched_once(filler: bytes, monkeypatch: p
 @pytest.mark.parametrize(
     ("status", "asked_next"),
     [(500, True), (502, True), (429, True), (503, True), (401, True), (403, True), (302, True), (408, True),
-     (404, True), (413, True), (501, True), (400, False), (422, False)],
+     (404, True), (413, True), (501, True), (402, True), (409, True), (425, True), (451, True), (529, True),
+     (400, False), (422, False)],
 )  # fmt: skip
 async def test_which_errors_of_an_expert_are_tried_elsewhere(status: int, asked_next: bool) -> None:
     field = Field(FakeExpert("a", b'{"error": {"message": "no", "code": 1}}', status=status), FakeExpert("b"))
@@ -210,6 +211,55 @@ async def test_an_overloaded_experts_own_time_to_come_back_is_handed_on() -> Non
     with pytest.raises(Unavailable) as caught:
         await field.open()
     assert caught.value.retry_after_s == 17
+
+
+@pytest.mark.parametrize("value", [b"9" * 400, b"-1", b"soon", b"\xb2", b""])
+async def test_an_odd_retry_after_is_bounded_or_ignored(value: bytes) -> None:
+    headers = (*JSON, (b"retry-after", value))
+    field = Field(FakeExpert("a", b"{}", status=429, headers=headers))
+
+    with pytest.raises(Unavailable) as caught:
+        await field.open()
+    assert 1 <= (caught.value.retry_after_s or 0) <= 3600
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "outcome"),
+    [
+        (402, {"error": {"message": "pay", "code": "insufficient_quota"}}, "broken"),
+        (400, {"error": {"message": "Your credit balance is too low to access the API."}}, "broken"),
+        (409, {"error": None, "detail": "locked"}, "overloaded"),
+        (529, {"type": "error", "error": {"type": "overloaded_error"}}, "overloaded"),
+        (451, {}, "ineligible"),
+        (400, {"error": {"message": "filtered", "code": "content_filter"}}, "ineligible"),
+        (400, {"error": {"message": "rejected", "code": "content_policy_violation"}}, "ineligible"),
+    ],
+)
+async def test_what_only_one_provider_rejects_is_tried_elsewhere(
+    status: int, body: dict[str, Any], outcome: str
+) -> None:
+    field = Field(FakeExpert("a", orjson.dumps(body), status=status), FakeExpert("b"))
+    opened = await field.open()
+
+    assert [attempt.outcome for attempt in opened.attempts] == [outcome, "answered"]
+
+
+async def test_content_that_all_providers_reject_is_the_clients_error() -> None:
+    body = orjson.dumps({"error": {"message": "filtered", "code": "content_filter"}})
+    field = Field(*(FakeExpert(name, body, status=400) for name in "abc"))
+    for number in range(FAILURES_TO_OPEN):
+        with pytest.raises(BadRequest, match="filtered") as caught:
+            await field.open(text=str(number))
+        assert caught.value.code == "content_policy_violation"
+
+    assert {expert.breaker.state for expert in field.experts.values()} == {"closed"}
+
+
+async def test_a_null_error_is_no_message() -> None:
+    field = Field(FakeExpert("a", b'{"error": null}', status=400))
+
+    with pytest.raises(BadRequest, match="rejected the request with status 400"):
+        await field.open()
 
 
 async def test_a_retrying_client_gets_fewer_attempts() -> None:
