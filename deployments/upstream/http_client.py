@@ -12,6 +12,7 @@ import httpx
 
 from deployments.config import ExpertTarget
 from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable, ExpertUnreachable
+from deployments.contracts.heartbeats import Progress
 from deployments.contracts.messages import Head, Headers
 from deployments.contracts.protocols import ResponseStream
 from deployments.settings import resolve
@@ -34,16 +35,10 @@ class RemoteExpert:
         self._target = target
         url = str(target.url).rstrip("/")
         self._root = url.removesuffix("/v1")
-        # Redirects are not followed, proxies of the environment not used: only the configured host is
-        # ever called.
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            transport=transport,
-            follow_redirects=False,
-            trust_env=False,
-            timeout=httpx.Timeout(None),
-            limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
-        )
+        self._url, self._transport = url, transport
+        self._client = self._connections()
+        self._open_responses = 0
+        self._retired = False
 
     async def open(
         self,
@@ -53,21 +48,50 @@ class RemoteExpert:
         body: bytes,
         timeout_s: float,
         connect_s: float | None = None,
+        progress: Progress | None = None,
     ) -> ResponseStream:
-        """Send a request and wait for the first body bytes; see `ExpertClient.open`."""
+        """Send a request and wait for the first body bytes; see `ExpertClient.open`. It has no heartbeats."""
+        if self._client.is_closed:  # retired, but a request that began before knows this client
+            self._client = self._connections()
+        self._open_responses += 1
+        opened = False
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._open(method, path, headers, body, connect_s)
+                stream = await self._open(method, path, headers, body, connect_s)
+            opened = True
+            return stream
         except TimeoutError as error:
             raise ExpertTimeout(self._name, f"no first byte within {timeout_s:.1f} s") from error
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise ExpertUnreachable(self._name, type(error).__name__) from error
         except (httpx.HTTPError, OSError) as error:
             raise ExpertUnavailable(self._name, type(error).__name__) from error
+        finally:
+            if not opened:
+                await self._response_ended()
 
-    async def aclose(self) -> None:
-        """Close its connections; it takes no further request."""
-        await self._client.aclose()
+    async def retire(self) -> None:
+        """Close the connections once the last response has ended."""
+        self._retired = True
+        self._open_responses += 1
+        await self._response_ended()
+
+    def _connections(self) -> httpx.AsyncClient:
+        # Redirects are not followed, proxies of the environment not used: only the configured host is
+        # ever called.
+        return httpx.AsyncClient(
+            base_url=self._url,
+            transport=self._transport,
+            follow_redirects=False,
+            trust_env=False,
+            timeout=httpx.Timeout(None),
+            limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
+        )
+
+    async def _response_ended(self) -> None:
+        self._open_responses -= 1
+        if self._retired and not self._open_responses:
+            await self._client.aclose()
 
     async def _open(
         self, method: str, path: str, headers: Headers, body: bytes, connect_s: float | None
@@ -93,18 +117,22 @@ class RemoteExpert:
             raise
         received = tuple((name.lower(), value) for name, value in response.headers.raw)
         head = Head(response.status_code, received, first, complete=False)
-        return ResponseStream(head, self._rest(response, chunks))
+        rest = self._rest(response, chunks)
+        await anext(rest)
+        return ResponseStream(head, rest)
 
     async def _rest(
         self, response: httpx.Response, chunks: AsyncIterator[bytes]
     ) -> AsyncGenerator[bytes, None]:
         try:
+            yield b""  # for the call above: only a generator that has begun runs its end when it is closed
             async for chunk in chunks:
                 yield chunk
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             raise ExpertUnavailable(self._name, type(error).__name__) from error
         finally:
             await response.aclose()
+            await self._response_ended()
 
     def _key(self) -> str | None:
         """The key, read at each request so that a rotated secret needs no restart."""

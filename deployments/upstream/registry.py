@@ -84,6 +84,7 @@ class ExpertRegistry:
         self._client_for = client_for
         self._clock = clock
         self._scaling_up: dict[str, asyncio.Task[None]] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self.config = config
         self.policy: PolicyView | None = None
         self.router_error: str | None = "the router has not responded yet"
@@ -94,7 +95,14 @@ class ExpertRegistry:
     def reconfigure(self, config: IngressConfig) -> None:
         """Put a configuration into effect; what was learnt of an expert is kept while its name stays."""
         self.config = config
+        before = {id(expert.client): expert.client for expert in self.experts.values()}
         self.experts = {name: self._expert(name, target, config) for name, target in config.experts.items()}
+        for expert in self.experts.values():
+            before.pop(id(expert.client), None)
+        for client in before.values():
+            task = asyncio.create_task(client.retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
 
     def update_router(self, state: RouterState) -> None:
         """Take over the state that a router replica reported."""

@@ -195,7 +195,7 @@ class Server:
         return f"http://127.0.0.1:{port}/v1"
 
     async def stop(self) -> None:
-        await self.client.aclose()
+        await self.client.retire()
         self.server.should_exit = self.server.force_exit = True
         assert self.task is not None
         await self.task
@@ -223,6 +223,20 @@ async def test_a_connection_that_breaks_midway_is_unavailable(server: Server) ->
 
     with pytest.raises(ExpertUnavailable):
         await everything(stream)
+
+
+async def test_a_retired_client_closes_after_its_last_response(server: Server) -> None:
+    expert = await server.expert()
+    first, second = [await expert.open("POST", CHAT, (), b"{}", 5) for _ in range(2)]
+    await expert.retire()
+    await everything(first)
+    assert not expert._client.is_closed
+    await second.aclose()
+
+    assert expert._client.is_closed
+    # A request that began with the configuration before may come to it still.
+    assert await everything(await expert.open("POST", CHAT, (), b"{}", 5)) == b"data: 1\n\ndata: [DONE]\n\n"
+    assert expert._client.is_closed
 
 
 async def test_giving_a_stream_up_closes_the_connection(server: Server) -> None:
