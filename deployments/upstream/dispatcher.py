@@ -32,6 +32,7 @@ from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.latency import ResponseForm
 from deployments.upstream.registry import Expert, ExpertRegistry
 from deployments.upstream.responses import error_of, fits_elsewhere, read_complete, read_first_event
+from deployments.upstream.retry_budget import RetryBudget
 
 MAX_FAILURES = 2
 """Experts that may accept a request and fail: a request that kills engines shall not meet them all."""
@@ -56,6 +57,9 @@ class Dispatcher:
         self._registry = registry
         self._clock = clock
         self._observe = observe
+        self._retries = RetryBudget(
+            lambda: sum(expert.slots.held for expert in registry.experts.values()), clock
+        )
 
     async def open(
         self,
@@ -87,9 +91,17 @@ class Dispatcher:
         candidates = [experts[name] for name in ranking if name in experts]
         attempts = [] if failed is None else failed
         call = _Call(request, order, headers, deadline, candidates, max_attempts, attempts)
+        try:
+            return await self._open(call)
+        finally:
+            if call.is_retry:
+                self._retries.release()
+
+    async def _open(self, call: "_Call") -> OpenedResponse:
+        candidates, priority = call.candidates, call.request.routing.priority
         full: list[Expert] = []
         for position, expert in enumerate(candidates):
-            if call.is_over():
+            if not await self._may_go_on(call):
                 break
             if not expert.breaker.available():
                 continue
@@ -100,8 +112,8 @@ class Dispatcher:
             if (opened := await self._call_within_slot(expert, call, alone=alone)) is not None:
                 return opened
         # Every available expert is full or failed: wait for a slot at any that is full.
-        while full and not call.is_over():
-            slot = await acquire_within(deadline, [expert.slots for expert in full], request.routing.priority)
+        while full and await self._may_go_on(call):
+            slot = await acquire_within(call.deadline, [expert.slots for expert in full], priority)
             expert = next(expert for expert in full if expert.slots is slot)
             full.remove(expert)
             if not expert.breaker.available():  # it failed in the meantime
@@ -110,6 +122,13 @@ class Dispatcher:
             if (opened := await self._call_within_slot(expert, call, alone=not full)) is not None:
                 return opened
         raise _no_response(call)
+
+    async def _may_go_on(self, call: "_Call") -> bool:
+        """Whether another expert may be called; after a failure once the retry budget has capacity."""
+        if call.failures and not call.is_over() and not call.is_retry:
+            call.is_retry = await self._retries.acquire(call.deadline, call.request.routing.priority)
+            return call.is_retry and not call.is_over()
+        return not call.is_over()
 
     async def _call_within_slot(self, expert: Expert, call: "_Call", *, alone: bool) -> OpenedResponse | None:
         """Call one expert of which a slot is held; `None` if the next may be called."""
@@ -240,6 +259,8 @@ class _Call:
     """Identifies the body of the current attempt."""
     failures: int = 0
     """Attempts that failed after a replica accepted the request."""
+    is_retry: bool = False
+    """Whether it is counted in the budget of retries."""
     last_error: ExpertError | ApiError | None = None
 
     def is_over(self) -> bool:
