@@ -239,7 +239,7 @@ class Limits(Settings):
     """A conversation with more messages is rejected with 400."""
     first_token_timeout_s: Seconds = 120.0
     """Silence of an expert before the next one is called, until enough of its responses were measured."""
-    stream_idle_timeout_s: Seconds = 60.0
+    stream_idle_timeout_s: Seconds = 120.0
     """A stream in which the expert sends nothing for so long ends in an error event."""
 
 
