@@ -114,6 +114,16 @@ def test_an_engine_is_still_started_by_the_method_that_is_overridden() -> None:
     assert inspect.getsource(engine).count("self._start_async_llm_engine(") == 1
 
 
+def test_each_step_is_still_reported_to_every_logger() -> None:
+    """`expert/engine.py` appends one to count them."""
+    manager = resolve("vllm.v1.metrics.loggers:StatLoggerManager")
+    engine = resolve("vllm.v1.engine.async_llm:AsyncLLM")
+
+    assert "for stat_logger in self.stat_loggers:" in inspect.getsource(manager.record)
+    assert "self.logger_manager = StatLoggerManager(" in inspect.getsource(engine.__init__)
+    assert "logger_ref[0].record(" in inspect.getsource(engine._run_output_handler)
+
+
 def test_a_callback_still_decides_on_the_download() -> None:
     base = resolve("ray.llm._internal.common.callbacks.base:CallbackBase")
     context = resolve("ray.llm._internal.common.callbacks.base:CallbackCtx")
