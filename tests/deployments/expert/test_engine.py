@@ -108,10 +108,20 @@ def test_an_engine_in_one_process_runs_its_worker_in_the_core() -> None:
     from deployments.expert.engine import OneProcessEngine
 
     started: list[Any] = []
+    client = SimpleNamespace(logger_manager=SimpleNamespace(stat_loggers=[]))
+
+    def start(_: VLLMEngine, *asked: Any) -> Any:
+        started.append(asked)
+        return client
+
     config = SimpleNamespace(parallel_config=SimpleNamespace(distributed_executor_backend="mp"))
+    engine = OneProcessEngine.__new__(OneProcessEngine)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VLLMEngine, "_start_async_llm_engine", lambda _, *asked: started.append(asked))
-        OneProcessEngine.__new__(OneProcessEngine)._start_async_llm_engine("args", config, "group")
+        patch.setattr(VLLMEngine, "_start_async_llm_engine", start)
+        found = engine._start_async_llm_engine("args", config, "group")
 
     assert started == [("args", config, "group")]
     assert Executor.get_class(config) is UniProcExecutor
+    assert found is client
+    client.logger_manager.stat_loggers[0].record(None, None, mm_cache_stats=None, engine_idx=0)
+    assert engine.counter.steps == 1
