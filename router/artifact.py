@@ -23,7 +23,10 @@ from router.files import new_folder_atomically, require_absent
 
 FORMAT = "to-router-policy"
 SCHEMA_VERSION = 2
-"""1: no kind of encoder; all were transformers."""
+SCHEMA_VERSION = 3
+"""1: no kind of encoder; all were transformers. 2: no plans."""
+WITHOUT_PLANS = 2
+"""Schema of a policy without plans: older builds read it."""
 MANIFEST, WEIGHTS, CARD = "manifest.json", "router.safetensors", "CARD.md"
 MOST_MANIFEST_BYTES = MOST_CARD_BYTES = 4 << 20
 MOST_BYTES = 2 << 30
@@ -40,6 +43,7 @@ class Artifact:
     facts: dict[str, Any]
     arrays: dict[str, FloatArray]
     card: str
+    schema_version: int = WITHOUT_PLANS
 
 
 def save(folder: Path, artifact: Artifact) -> str:
@@ -57,7 +61,7 @@ def save(folder: Path, artifact: Artifact) -> str:
     files = {WEIGHTS: save_tensors(arrays), CARD: artifact.card.encode("utf-8")}
     facts = {
         "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": artifact.schema_version,
         **artifact.facts,
         "files": {name: {"sha256": _sha256(data), "size": len(data)} for name, data in files.items()},
     }

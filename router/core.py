@@ -78,6 +78,12 @@ class RouteRequest:
     """The caller's bound on the answer, in tokens."""
     ttft_ms: Mapping[str, float] = field(default_factory=dict)
     """Expert → expected time to first token as the caller sees it now, in milliseconds."""
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    """Expert → expected time to the end of its answer as the caller sees it now, in milliseconds."""
+    plans: bool = False
+    """Whether the caller can carry out plans; without it only experts are ranked."""
+    max_hold_ms: float | None = None
+    """The longest time that the caller may hold an answer back; longer plans are excluded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +105,29 @@ class ExpertView:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanView:
+    """One plan in a decision: what is predicted of it as a candidate, and what it consists of."""
+
+    view: ExpertView
+    """Its score, and cost and time composed from its members'."""
+    ask: tuple[str, ...]
+    """The experts that are called at once."""
+    samples: int
+    """Answers of the one member, where above 1."""
+    otherwise: str
+    """The expert whose answer is final where the members' is rejected."""
+    p_accept: float
+    """Predicted probability that the members' answer is accepted."""
+    hold_ms: float | None
+    """Expected time until that is known; `None` where unknown."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
-    """A policy's decision: the ranking of the eligible experts, best first, and a view of each expert."""
+    """A policy's decision: the ranking of the eligible candidates, best first, and a view of each."""
 
     ranking: tuple[str, ...]
-    """Eligible experts only, best first; empty where none is eligible."""
+    """Eligible experts, and plans where the request allows them, best first; empty where none is eligible."""
     experts: Mapping[str, ExpertView]
     """The whole pool."""
     policy_id: str
@@ -113,10 +137,12 @@ class Decision:
     """The preferences in effect: the request's over the policy's default."""
     required_score: float | None = None
     """The score that `min_quality` requires; `None` without `min_quality`."""
+    plans: Mapping[str, PlanView] = field(default_factory=dict)
+    """Every plan of the policy."""
 
     @property
-    def expert(self) -> str:
-        """The first choice.
+    def candidate(self) -> str:
+        """The first choice, an expert or a plan.
 
         Raises:
             NoEligibleExpertError: no expert is eligible.
@@ -124,6 +150,19 @@ class Decision:
         if not self.ranking:
             raise NoEligibleExpertError(self.exclusions)
         return self.ranking[0]
+
+    @property
+    def expert(self) -> str:
+        """The expert that most probably writes the response.
+
+        Raises:
+            NoEligibleExpertError: no expert is eligible.
+        """
+        first = self.candidate
+        if first not in self.plans:
+            return first
+        plan = self.plans[first]
+        return plan.ask[0] if plan.p_accept >= 0.5 else plan.otherwise
 
     @property
     def exclusions(self) -> dict[str, str]:

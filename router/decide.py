@@ -4,12 +4,12 @@ Pure numpy. Knows nothing of encoders, methods or requests in flight, so that se
 and the cost–quality curve all decide in the same way, and every user interface gives the same reasons.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from router.core import BoolArray, Decision, ExpertView, FloatArray, IntArray, Preferences
+from router.core import BoolArray, Decision, ExpertView, FloatArray, IntArray, PlanView, Preferences
 
 ROUNDING = 1e-12
 """A score this little under the bar of `min_quality` reaches it: 0.9 × 0.7 is not quite 0.63."""
@@ -17,12 +17,12 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Rankings:
-    """Experts of each row, best first, and what they were ranked by."""
+    """Candidates of each row, best first, and what they were ranked by."""
 
-    order: IntArray  # [n, experts] columns; the eligible ones come first
+    order: IntArray  # [n, candidates] columns; the eligible ones come first
     eligible: IntArray  # [n] how many of them are eligible
-    penalty: FloatArray  # [n, experts] cost_weight × relative cost
-    utility: FloatArray  # [n, experts] score − penalty
+    penalty: FloatArray  # [n, candidates] cost_weight × relative cost
+    utility: FloatArray  # [n, candidates] score − penalty
     required: FloatArray  # [n] score that `min_quality` requires; NaN without it
 
     @property
@@ -41,24 +41,27 @@ def decide(
     *,
     preferences: Sequence[Preferences] | Preferences,
     eligible: BoolArray | None = None,
+    experts: int | None = None,
 ) -> Rankings:
-    """Rank the pool for each row.
+    """Rank the candidates for each row.
 
-    With `cost_weight` (0 by default) by utility: score − cost_weight × cost / (most expensive eligible
-    cost of the row); ties go to the cheaper expert, then to the one listed first in the pool. With
-    `min_quality` the experts whose score reaches that fraction of the row's best eligible score,
+    With `cost_weight` (0 by default) by utility: score − cost_weight × cost / (cost of the row's most
+    expensive eligible expert); ties go to the cheaper candidate, then to the one listed first. With
+    `min_quality` the candidates whose score reaches that fraction of the row's best eligible score,
     cheapest first (ties: higher score, then pool order), then the others by score. Ineligible experts
     are left out, not moved to the end.
 
     Args:
-        scores: [n, experts] in [0, 1].
-        costs: [n, experts] US$; NaN counts as the row's most expensive, `None` as no cost at all.
+        scores: [n, candidates] in [0, 1].
+        costs: [n, candidates] US$; NaN counts as the row's most expensive, `None` as no cost at all.
         preferences: one for all rows, or one for each.
-        eligible: [n, experts]; `None` for all.
+        eligible: [n, candidates]; `None` for all.
+        experts: the first columns, to which relative costs refer; the others are plans, which may cost
+            more than the most expensive expert. `None` for all columns.
     """
     n, width = scores.shape
     allowed = np.ones((n, width), dtype=bool) if eligible is None else eligible
-    relative = _relative(costs, allowed)
+    relative = _relative(costs, allowed, width if experts is None else experts)
     each = [preferences] * n if isinstance(preferences, Preferences) else preferences
     weight = np.array([item.cost_weight or 0.0 for item in each], dtype=np.float64)
     floor = np.array([np.nan if item.min_quality is None else item.min_quality for item in each])
@@ -94,20 +97,25 @@ def as_decisions(
     preferences: Sequence[Preferences],
     policy_id: str,
     unfamiliar: Sequence[bool] | BoolArray,
+    plans: Callable[[int, str, ExpertView], PlanView] | None = None,
+    experts: int | None = None,
 ) -> list[Decision]:
     """The rows of `rankings` as values that travel.
 
     Args:
         rankings: of these scores and costs.
-        scores: [n, experts] in [0, 1].
-        costs: [n, experts] US$; NaN where unknown.
-        waits: [n, experts] milliseconds; NaN where unknown.
-        names: the experts, in the order of the columns.
-        exclusions: for each row, ineligible expert → reason.
+        scores: [n, candidates] in [0, 1].
+        costs: [n, candidates] US$; NaN where unknown.
+        waits: [n, candidates] milliseconds; NaN where unknown.
+        names: the candidates, in the order of the columns.
+        exclusions: for each row, ineligible candidate → reason.
         preferences: in effect for each row.
         policy_id: of the policy that scored.
         unfamiliar: [n] whether scores are the pool's means.
+        plans: row, name and view of a plan → the plan's view; needed where there are plans.
+        experts: the first columns; the others are plans. `None` for all.
     """
+    width = len(names) if experts is None else experts
     known_costs = np.full(scores.shape, np.nan) if costs is None else costs
     table = zip(
         scores.tolist(),
@@ -118,33 +126,33 @@ def as_decisions(
         exclusions,
         strict=True,
     )
-    return [
-        Decision(
-            ranking=tuple(names[column] for column in rankings.row(row)),
-            experts={
-                name: ExpertView(
-                    score,
-                    _known(cost),
-                    _known(wait),
-                    name not in excluded,
-                    excluded.get(name),
-                    utility,
-                    penalty,
-                )
-                for name, score, cost, wait, utility, penalty in zip(names, *columns, strict=True)
-            },
-            policy_id=policy_id,
-            unfamiliar=bool(unfamiliar[row]),
-            preferences=preferences[row],
-            required_score=_known(float(rankings.required[row])),
+    decisions = []
+    for row, (*columns, excluded) in enumerate(table):
+        views = {
+            name: ExpertView(
+                score, _known(cost), _known(wait), name not in excluded, excluded.get(name), utility, penalty
+            )
+            for name, score, cost, wait, utility, penalty in zip(names, *columns, strict=True)
+        }
+        others = {} if plans is None else {name: plans(row, name, views.pop(name)) for name in names[width:]}
+        decisions.append(
+            Decision(
+                ranking=tuple(names[column] for column in rankings.row(row)),
+                experts=views,
+                policy_id=policy_id,
+                unfamiliar=bool(unfamiliar[row]),
+                preferences=preferences[row],
+                required_score=_known(float(rankings.required[row])),
+                plans=others,
+            )
         )
-        for row, (*columns, excluded) in enumerate(table)
-    ]
+    return decisions
 
 
 def reasons(decision: Decision) -> dict[str, str]:
-    """Expert → one sentence: why it comes first, why it comes later, or why it is excluded."""
-    return {name: _reason(decision, name, view) for name, view in decision.experts.items()}
+    """Candidate → one sentence: why it comes first, why it comes later, or why it is excluded."""
+    views = {**decision.experts, **{name: plan.view for name, plan in decision.plans.items()}}
+    return {name: _reason(decision, name, view) for name, view in views.items()}
 
 
 def _reason(decision: Decision, name: str, view: ExpertView) -> str:
@@ -168,11 +176,12 @@ def _known(value: float) -> float | None:
     return value if value == value else None
 
 
-def _relative(costs: FloatArray | None, allowed: BoolArray) -> FloatArray:
-    """Costs as fractions of each row's most expensive eligible one, [n, experts]."""
+def _relative(costs: FloatArray | None, allowed: BoolArray, experts: int) -> FloatArray:
+    """Costs as fractions of the cost of each row's most expensive eligible expert, [n, candidates]."""
     if costs is None:
         return np.zeros(allowed.shape)
-    most = np.where(allowed & np.isfinite(costs), costs, 0.0).max(axis=1, keepdims=True)
+    counted = np.where(allowed & np.isfinite(costs), costs, 0.0)[:, :experts]
+    most = counted.max(axis=1, keepdims=True)
     known = np.where(np.isfinite(costs), costs, most)
     relative: FloatArray = np.zeros(known.shape)
     np.divide(known, most, out=relative, where=most > 0)

@@ -4,6 +4,7 @@ RouterError
 ├── InputError                 input from a person cannot be used
 │   ├── OutcomesError          an outcomes file: missing column, quality outside [0, 1], …
 │   ├── PoolError              a candidate pool: duplicate, unknown or missing expert
+│   ├── PlanError              a plan: members, threshold, names
 │   ├── PreferenceError        cost_weight, min_quality, limits
 │   └── MethodError            unknown method, or parameters that it does not accept
 ├── NoEligibleExpertError      no expert is eligible for a query; carries each exclusion's reason
@@ -35,6 +36,10 @@ class OutcomesError(InputError):
 
 class PoolError(InputError):
     """A candidate pool is empty, holds an expert twice, or lacks a named one."""
+
+
+class PlanError(InputError):
+    """A plan is malformed, or does not fit the candidate pool."""
 
 
 class PreferenceError(InputError):

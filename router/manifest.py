@@ -63,6 +63,9 @@ class Manifest(BaseModel):
     cost_model: CostFacts
     calibration: CalibrationFacts | None
     wait_model: WaitFacts | None = None
+    latency_model: WaitFacts | None = None
+    plans: list[dict[str, Any]] | None = None
+    """Plans with the kind of their acceptance models, in column order behind the pool; from schema 3."""
     static_ranking: list[str]
     preferences: dict[str, Number | None]
     data_sha256: str | None

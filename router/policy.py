@@ -18,12 +18,14 @@ from router.core import BoolArray, Decision, FloatArray, Preferences, QueryBatch
 from router.costs import CostModel, Regression
 from router.decide import as_decisions, decide
 from router.encoders import EncoderSpec
-from router.errors import ManifestError, PoolError, WeightsError
+from router.errors import ManifestError, PlanError, PoolError, WeightsError
 from router.experts import CandidatePool, Price
 from router.guard import NoveltyGuard
 from router.manifest import TRAINING_FACTS, Manifest, MethodFacts, read_manifest
 from router.methods.contract import RoutingMethod
 from router.methods.registry import method_class
+from router.plans.composition import Composed
+from router.plans.plan_set import PlanSet
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +34,9 @@ logger = logging.getLogger(__name__)
 class Scores:
     """Predicted quality of a batch."""
 
-    quality: FloatArray  # [n, experts] in [0, 1]
+    quality: FloatArray  # [n, candidates] in [0, 1]
     unfamiliar: BoolArray  # [n] far from all training data: the row holds the pool's means
+    p_accept: FloatArray | None = None  # [n, plans]; `None` without plans
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,36 @@ class Policy:
     calibration: Calibration | None = None
     waits: Regression | None = None
     """Time to the first token in milliseconds, as it was when outcomes were collected."""
+    latencies: Regression | None = None
+    """Time to the end of the answer in milliseconds, likewise; for plans, which hold answers back."""
+    plans: PlanSet | None = None
+    """Candidates made of experts of the pool; `method`, calibration and guard have columns for them too."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Provenance: data hash, seed, best single expert, metrics. Never read for decisions."""
     card: str = ""
     policy_id: str = "unsaved"
 
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The order of the columns of scores: the pool's experts, then the plans."""
+        return self.pool.names + (() if self.plans is None else self.plans.names)
+
+    @property
+    def means(self) -> FloatArray:
+        """Every candidate's mean quality, in the order of `candidates`."""
+        columns = slice(None) if self.plans is None else self.plans.columns(len(self.guard.means))
+        return self.guard.means[columns]
+
     def score(self, queries: QueryBatch) -> Scores:
-        """Predicted quality of every expert, calibrated, with the guard applied."""
+        """Predicted quality of every candidate, calibrated, with the guard applied."""
         raw = self.method.score(queries)
         quality = raw if self.calibration is None else self.calibration.apply(raw)
         unfamiliar = self.guard.unfamiliar(queries.embeddings)
-        return Scores(np.where(unfamiliar[:, None], self.guard.means, quality), unfamiliar)
+        guarded = np.where(unfamiliar[:, None], self.guard.means, quality)
+        if self.plans is None:
+            return Scores(guarded, unfamiliar)
+        ordered = guarded[:, self.plans.columns(guarded.shape[1])]
+        return Scores(ordered, unfamiliar, self.plans.p_accept(queries, unfamiliar))
 
     def expected_costs(self, queries: QueryBatch, requests: Sequence[RouteRequest]) -> FloatArray | None:
         """Expected US$ of every expert, [n, experts]; `None` when nothing about cost is known."""
@@ -77,15 +99,23 @@ class Policy:
 
         The caller's current values override the learnt ones.
         """
-        n, names = len(requests), self.pool.names
-        waits = np.full((n, len(names)), np.nan)
-        if self.waits is not None:
-            waits = self.waits.predict(queries.embeddings)
-        for row, request in enumerate(requests):
-            for name, wait_ms in request.ttft_ms.items():
+        return self._times(self.waits, queries, [request.ttft_ms for request in requests])
+
+    def expected_latencies(self, queries: QueryBatch, requests: Sequence[RouteRequest]) -> FloatArray:
+        """Expected milliseconds to the end of the answer, likewise."""
+        return self._times(self.latencies, queries, [request.latency_ms for request in requests])
+
+    def _times(
+        self, model: Regression | None, queries: QueryBatch, current: Sequence[Mapping[str, float]]
+    ) -> FloatArray:
+        times = np.full((len(current), len(self.pool)), np.nan)
+        if model is not None:
+            times = model.predict(queries.embeddings)
+        for row, known in enumerate(current):
+            for name, time_ms in known.items():
                 if name in self.pool:
-                    waits[row, self.pool.column(name)] = wait_ms
-        return waits
+                    times[row, self.pool.column(name)] = time_ms
+        return times
 
     def decide(self, queries: QueryBatch, requests: Sequence[RouteRequest]) -> list[Decision]:
         """A decision for each request, its ranking empty where no expert is eligible.
@@ -95,25 +125,46 @@ class Policy:
         scores = self.score(queries)
         costs, waits = self.expected_costs(queries, requests), self.expected_waits(queries, requests)
         wanted = [request.preferences.over(self.preferences) for request in requests]
+        composed = None
+        if self.plans is not None and scores.p_accept is not None:
+            composed = Composed.of(
+                self.plans,
+                scores.p_accept,
+                costs,
+                waits,
+                self.expected_latencies(queries, requests),
+                self.pool.names,
+            )
+            costs = None if costs is None else np.hstack([costs, composed.costs])
+            waits = np.hstack([waits, composed.waits])
         known = np.full(waits.shape, np.nan) if costs is None else costs
         reasons = [
             self._reasons(request, said, known[row], waits[row])
             for row, (request, said) in enumerate(zip(requests, wanted, strict=True))
         ]
-        eligible = np.array([[name not in why for name in self.pool.names] for why in reasons], dtype=bool)
+        if composed is not None:
+            for why, request, holds in zip(reasons, requests, composed.holds, strict=True):
+                composed.plans.exclude(why, request, holds)
+        eligible = np.array([[name not in why for name in self.candidates] for why in reasons], dtype=bool)
         rankings = decide(
-            scores.quality, costs, preferences=wanted, eligible=eligible.reshape(-1, len(self.pool))
+            scores.quality,
+            costs,
+            preferences=wanted,
+            eligible=eligible.reshape(-1, len(self.candidates)),
+            experts=len(self.pool),
         )
         return as_decisions(
             rankings,
             scores.quality,
             costs,
             waits,
-            names=self.pool.names,
+            names=self.candidates,
             exclusions=reasons,
             preferences=wanted,
             policy_id=self.policy_id,
             unfamiliar=scores.unfamiliar,
+            plans=None if composed is None else composed.view,
+            experts=len(self.pool),
         )
 
     def with_overrides(
@@ -170,18 +221,38 @@ class Policy:
             "cost_model": self.costs.facts().model_dump(mode="json"),
             "calibration": None if self.calibration is None else self.calibration.to_json(),
             "wait_model": None if self.waits is None else {"kind": "log_ridge", "unit": "ms"},
+            **self._facts_of_plans(),
             "static_ranking": list(self.static_ranking),
             "preferences": asdict(self.preferences),
             **{name: facts_of_training.pop(name, None) for name in TRAINING_FACTS},
             "training": facts_of_training,
         }
         parts = {"method": self.method.arrays(), "cost": self.costs.arrays(), "guard": self.guard.arrays()}
-        for name, part in (("calibration", self.calibration), ("wait", self.waits)):
+        for name, part in self._optional().items():
             if part is not None:
                 parts[name] = part.arrays()
         arrays = {f"{part}/{name}": value for part, found in parts.items() for name, value in found.items()}
-        policy_id = artifact.save(folder, artifact.Artifact(facts, arrays, card))
+        version = artifact.SCHEMA_VERSION if self.plans is not None else artifact.WITHOUT_PLANS
+        policy_id = artifact.save(folder, artifact.Artifact(facts, arrays, card, version))
         return replace(self, card=card, policy_id=policy_id)
+
+    def _facts_of_plans(self) -> dict[str, Any]:
+        """Facts that only a policy with plans has: without them the manifest is as it was before plans."""
+        if self.plans is None:
+            return {}
+        return {
+            "latency_model": None if self.latencies is None else {"kind": "log_ridge", "unit": "ms"},
+            "plans": self.plans.to_json(),
+        }
+
+    def _optional(self) -> dict[str, Calibration | Regression | PlanSet | None]:
+        """Parts that not every policy has, by the prefix of their arrays."""
+        return {
+            "calibration": self.calibration,
+            "wait": self.waits,
+            "latency": self.latencies if self.plans is not None else None,
+            "plans": self.plans,
+        }
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -194,7 +265,7 @@ class Policy:
         stored, policy_id = artifact.load(folder)
         try:
             policy = cls._restored(read_manifest(stored.facts), stored, policy_id)
-        except PoolError as error:
+        except (PoolError, PlanError) as error:
             raise ManifestError(f"{folder}: {error}") from error
         except (ManifestError, WeightsError) as error:
             raise type(error)(f"{folder}: {error}") from error
@@ -205,7 +276,9 @@ class Policy:
     def _restored(cls, facts: Manifest, stored: artifact.Artifact, policy_id: str) -> Self:
         arrays = stored.arrays
         calibrated, waits = facts.calibration is not None, facts.wait_model is not None
-        known = ["method", "cost", "guard", *["calibration"] * calibrated, *["wait"] * waits]
+        planned, latencies = bool(facts.plans), facts.latency_model is not None
+        present = {"calibration": calibrated, "wait": waits, "latency": latencies, "plans": planned}
+        known = ["method", "cost", "guard", *(name for name, there in present.items() if there)]
         if unknown := sorted(name for name in arrays if name.split("/")[0] not in known):
             raise WeightsError(f"a stored array {unknown[0]!r} belongs to no part of the policy")
         return cls(
@@ -218,6 +291,10 @@ class Policy:
             preferences=Preferences(**facts.preferences),
             calibration=Calibration.restore(_part(arrays, "calibration")) if calibrated else None,
             waits=Regression.restore(_part(arrays, "wait")) if waits else None,
+            latencies=Regression.restore(_part(arrays, "latency")) if latencies else None,
+            plans=PlanSet.restore(facts.plans, _part(arrays, "plans"), [expert.name for expert in facts.pool])
+            if facts.plans
+            else None,
             training={**facts.training, **{name: getattr(facts, name) for name in TRAINING_FACTS}},
             card=stored.card,
             policy_id=policy_id,
@@ -228,11 +305,12 @@ class Policy:
         rows = np.eye(
             2, self.encoder.dimension, dtype=np.float32
         )  # one far from all training queries, one maybe near
-        blank, width = QueryBatch(("", "a"), rows), len(self.pool)
+        blank, width, experts = QueryBatch(("", "a"), rows), len(self.candidates), len(self.pool)
         try:
             quality = self.method.score(blank)
             quality = quality if self.calibration is None else self.calibration.apply(quality)
             self.score(blank)
+            self.decide(blank, [RouteRequest("", plans=True)] * 2)
             costs = self.expected_costs(blank, [RouteRequest("")] * 2)
             waits = self.expected_waits(blank, [RouteRequest("")] * 2)
         except (ValueError, IndexError, TypeError) as error:
@@ -240,34 +318,32 @@ class Policy:
                 f"{folder}: stored arrays do not fit each other or the encoder: {error}"
             ) from error
         if quality.shape != (2, width) or not np.isfinite(quality).all():
-            raise WeightsError(f"{folder}: scores have shape {list(quality.shape)}, the pool {width} experts")
-        if self.guard.means.shape != (width,) or len(self.costs.prices) != width:
             raise WeightsError(
-                f"{folder}: guard and cost model must hold one value for each of {width} experts"
+                f"{folder}: scores have shape {list(quality.shape)}, the pool {width} candidates"
             )
-        if waits.shape != (2, width) or (costs is not None and costs.shape != (2, width)):
-            raise WeightsError(f"{folder}: costs and waits must hold one value for each of {width} experts")
+        if self.guard.means.shape != (width,) or len(self.costs.prices) != experts:
+            raise WeightsError(
+                f"{folder}: guard and cost model must hold one value for each of {width} candidates"
+            )
+        if waits.shape != (2, experts) or (costs is not None and costs.shape != (2, experts)):
+            raise WeightsError(f"{folder}: costs and waits must hold one value for each of {experts} experts")
 
     def _reasons(
         self, request: RouteRequest, wanted: Preferences, costs: FloatArray, waits: FloatArray
     ) -> dict[str, str]:
-        """Expert → why it is not eligible: the caller's word first, then cost and wait.
+        """Candidate → why it is not eligible: the caller's word first, then cost and wait.
 
         What is unknown exceeds no limit.
         """
         reasons = {name: why for name, why in request.excluded.items() if name in self.pool}
-        if wanted.max_cost_usd is not None:
-            for column in np.flatnonzero(costs > wanted.max_cost_usd):
-                reasons.setdefault(
-                    self.pool.names[column],
-                    f"expected cost {costs[column]:.3g} US$ is above max_cost_usd {wanted.max_cost_usd:.3g}",
-                )
-        if wanted.max_ttft_ms is not None:
-            for column in np.flatnonzero(waits > wanted.max_ttft_ms):
-                reasons.setdefault(
-                    self.pool.names[column],
-                    f"expected wait {waits[column]:.0f} ms is above max_ttft_ms {wanted.max_ttft_ms:.0f}",
-                )
+        limits = (
+            (wanted.max_cost_usd, costs, "expected cost {:.3g} US$ is above max_cost_usd {:.3g}"),
+            (wanted.max_ttft_ms, waits, "expected wait {:.0f} ms is above max_ttft_ms {:.0f}"),
+        )
+        for most, values, words in limits:
+            if most is not None:
+                for column in np.flatnonzero(values > most):
+                    reasons.setdefault(self.candidates[column], words.format(values[column], most))
         return reasons
 
 

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from router.core import FloatArray
 from router.data.dataset import Dataset, load_dataset, load_pool
 from router.encoders import Encoder, EncoderSpec, load_encoder
 from router.errors import InputError
 from router.experts import CandidatePool
+from router.plans.plan import Plan, load_plans
 
 LONGEST_SEED = 18
 """Digits."""
@@ -147,6 +148,17 @@ def recipes_of(file: Path | None) -> dict[str, dict[str, Any]]:
                 f"{file}: {name} must hold an object of parameters, found {type(params).__name__}"
             )
     return {name: dict(params or {}) for name, params in recipes.items()}
+
+
+def plans_of(text: str) -> tuple[Plan, ...] | Literal["auto", "none"]:
+    """The value of `--plans`: `auto`, `none`, or the plans of a file.
+
+    Raises:
+        PlanError: the file cannot be read, or holds something else.
+    """
+    if text == "auto":
+        return "auto"
+    return "none" if text == "none" else load_plans(Path(text))
 
 
 def show_step(line: str) -> None:

@@ -22,6 +22,14 @@ def add_commands(commands: Any) -> None:
     collect.add_argument(
         "--temperature", type=not_negative, default=0.0, help="sampling temperature; default: 0"
     )
+    collect.add_argument(
+        "--samples", type=count, default=1, help="answers of each expert to each query, for vote plans"
+    )
+    collect.add_argument(
+        "--logprobs",
+        action="store_true",
+        help="record each token's log-probability, for plans that read them",
+    )
     collect.add_argument("--concurrency", type=count, default=8, help="requests in flight")
     collect.add_argument("--timeout-s", type=seconds, default=120.0, help="deadline of one request")
     collect.add_argument("--key-env", default="TO_ROUTER_API_KEY", help="environment variable with the key")
@@ -50,7 +58,7 @@ def _collect(options: argparse.Namespace) -> int:
 
     experts = names(options.experts, "--experts")
     queries = read_queries(options.queries)
-    with progress(len(queries) * len(experts), "collect") as advance:
+    with progress(len(queries) * len(experts) * options.samples, "collect") as advance:
         done = asyncio.run(
             collect(
                 options.endpoint,
@@ -60,6 +68,8 @@ def _collect(options: argparse.Namespace) -> int:
                 api_key=os.environ.get(options.key_env),
                 max_tokens=options.max_tokens,
                 temperature=options.temperature,
+                samples=options.samples,
+                logprobs=options.logprobs,
                 concurrency=options.concurrency,
                 timeout_s=options.timeout_s,
                 progress=advance,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from router.cli.inputs import not_negative, share
-from router.core import Decision, Preferences, QueryBatch, RouteRequest
+from router.core import Decision, ExpertView, Preferences, QueryBatch, RouteRequest
 from router.decide import reasons
 from router.encoders import load_encoder
 from router.errors import EncoderError
@@ -29,7 +29,8 @@ def add_commands(commands: Any) -> None:
     trade.add_argument("--cost-weight", type=not_negative, help="weight of cost; 0 is best quality")
     trade.add_argument("--min-quality", type=share, help="fraction of the best score that is enough")
     route.add_argument("--max-cost-usd", type=not_negative, help="exclude experts with higher expected cost")
-    route.add_argument("--exclude", default="", help="experts to exclude, separated by commas")
+    route.add_argument("--exclude", default="", help="experts and plans to exclude, separated by commas")
+    route.add_argument("--plans", choices=("on", "off"), default="on", help="whether plans may be chosen")
     route.add_argument(
         "--json",
         action="store_true",
@@ -68,14 +69,16 @@ def _route(options: argparse.Namespace) -> int:
     )
     excluded = [name for name in options.exclude.split(",") if name]
     for name in excluded:
-        policy.pool.column(name)
+        if name not in policy.candidates:
+            policy.pool.column(name)
     encoder = load_encoder(options.encoder or policy.encoder, device="cpu")
     if encoder.spec.sha256 != policy.encoder.sha256:
         raise EncoderError(
             f"the policy was trained with encoder {policy.encoder.id} ({policy.encoder.sha256[:12]}), "
             f"--encoder is {encoder.spec.id} ({encoder.spec.sha256[:12]})"
         )
-    request = RouteRequest(text, preferences, excluded=dict.fromkeys(excluded, "named in --exclude"))
+    out = dict.fromkeys(excluded, "named in --exclude")
+    request = RouteRequest(text, preferences, excluded=out, plans=options.plans == "on")
     (decision,) = policy.decide(QueryBatch((text,), encoder.encode([text])), [request])
     text = json.dumps(_as_json(decision), indent=2) if options.json else _as_text(decision)
     print(text)
@@ -90,26 +93,37 @@ def _as_json(decision: Decision) -> dict[str, Any]:
         "policy": decision.policy_id,
         "reason": "routed",
         "unfamiliar": decision.unfamiliar,
-        "experts": {
+        "experts": {name: _view_as_json(view, sentences[name]) for name, view in decision.experts.items()},
+        "plans": {
             name: {
-                "score": view.score,
-                "cost_usd": view.cost_usd,
-                "ttft_ms": view.ttft_ms,
-                "eligible": view.eligible,
-                "excluded_because": view.excluded_because,
-                "utility": view.utility,
-                "reason": sentences[name],
+                **_view_as_json(plan.view, sentences[name]),
+                "ask": list(plan.ask),
+                "samples": plan.samples,
+                "else": plan.otherwise,
+                "p_accept": plan.p_accept,
             }
-            for name, view in decision.experts.items()
+            for name, plan in decision.plans.items()
         },
     }
 
 
+def _view_as_json(view: ExpertView, reason: str) -> dict[str, Any]:
+    return {
+        "score": view.score,
+        "cost_usd": view.cost_usd,
+        "ttft_ms": view.ttft_ms,
+        "eligible": view.eligible,
+        "excluded_because": view.excluded_because,
+        "utility": view.utility,
+        "reason": reason,
+    }
+
+
 def _as_text(decision: Decision) -> str:
-    lines = [decision.expert]
+    lines = [decision.candidate]
     sentences = reasons(decision)
     for name in decision.ranking:
-        view = decision.experts[name]
+        view = decision.plans[name].view if name in decision.plans else decision.experts[name]
         cost = "cost unknown" if view.cost_usd is None else f"{view.cost_usd:.3g} US$"
         lines.append(f"  {name}: score {view.score:.3f}, {cost}; {sentences[name]}")
     lines += [f"  {name}: {sentences[name]}" for name in decision.exclusions]

@@ -16,6 +16,7 @@ from router.cli.inputs import (
     mapping_of,
     names,
     outcomes_of,
+    plans_of,
     recipes_of,
     share,
     show_step,
@@ -34,6 +35,12 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--recipe", type=Path, help="YAML or JSON with the method's parameters")
     train.add_argument(
         "--split", help="train on this split only; left out, on `train` where there is one, else on all"
+    )
+    train.add_argument(
+        "--plans",
+        default="auto",
+        help="`auto` keeps the few plans whose gain is certain, where responses are recorded; `none`; or a "
+        "YAML file of plans",
     )
     train.add_argument("--out", required=True, type=Path, help="the policy folder to make")
     train.add_argument("--json", action="store_true", help="print policy_id and metrics")
@@ -61,6 +68,9 @@ def add_commands(commands: Any) -> None:
         help="compare within this split only; left out, within `train` where there is one, else on all: "
         "a method chosen on test queries would look too good on them",
     )
+    compare.add_argument(
+        "--plans", default="none", help="as for `train`; left out, methods are compared without plans"
+    )
     compare.add_argument("--out", required=True, type=Path, help="folder for the table and the plot")
     compare.add_argument("--json", action="store_true", help="print comparison.json")
     compare.set_defaults(run=_compare)
@@ -79,7 +89,7 @@ def _train(options: argparse.Namespace) -> int:
     from router.training.train import check_trainable, train
 
     require_absent(options.out)  # before long work, not after it
-    params = mapping_of(options.recipe)
+    params, plans = mapping_of(options.recipe), plans_of(options.plans)
     dataset = _part_to_train_on(_of_experts(options), options.split)
     check_trainable(dataset, method=options.method, params=params)
     encoder = encoder_of(options.encoder)
@@ -90,6 +100,7 @@ def _train(options: argparse.Namespace) -> int:
         method=options.method,
         params=params,
         seed=options.seed,
+        plans=plans,
         notify=show_step,
     )
     policy = policy.save(options.out, card(policy))
@@ -130,9 +141,12 @@ def _compare(options: argparse.Namespace) -> int:
         "test_fraction": options.test_fraction,
         "params": params,
     }
+    plans = plans_of(options.plans)
     check_comparable(dataset, **arguments)
     encoder = encoder_of(options.encoder)
-    found = compare(dataset, embed(encoder, dataset.texts), encoder.spec, **arguments, notify=show_step)
+    found = compare(
+        dataset, embed(encoder, dataset.texts), encoder.spec, **arguments, plans=plans, notify=show_step
+    )
     write_comparison(options.out, found)
     print(as_json(found) if options.json else as_markdown(found))
     return 0
@@ -188,10 +202,11 @@ def _print_policy(options: argparse.Namespace, policy: Policy) -> None:
             "policy_id": policy.policy_id,
             "method": policy.method.name,
             "experts": list(policy.pool.names),
+            "plans": [] if policy.plans is None else list(policy.plans.names),
             "preferences": {"cost_weight": policy.preferences.cost_weight},
             "metrics": policy.training.get("metrics"),
         }
         print(json.dumps(facts, indent=2))
     else:
-        experts = ", ".join(policy.pool.names)
+        experts = ", ".join(policy.candidates)
         print(f"{options.out}: policy {policy.policy_id} ({policy.method.name}) over {experts}")

@@ -5,6 +5,7 @@ answer is read, and nothing raises but an event that is no JSON object. Pure: te
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,9 @@ class ChatEvent:
     usage: dict[str, int] = field(default_factory=dict)
     """`prompt_tokens` and `completion_tokens`, as far as they are whole numbers from 0."""
     error: str | None = None
+    logprobs: tuple[float, ...] = ()
+    """One for each token of the event, as far as they are finite numbers."""
+    finish_reason: str | None = None
 
 
 def read_event(data: str) -> ChatEvent:
@@ -46,6 +50,11 @@ def read_event(data: str) -> ChatEvent:
         ),
         usage=_usage(event.get("usage")),
         error=_error(event.get("error")),
+        logprobs=tuple(_logprobs(event)),
+        finish_reason=next(
+            (reason for choice in _choices(event) if isinstance(reason := choice.get("finish_reason"), str)),
+            None,
+        ),
     )
 
 
@@ -58,12 +67,27 @@ def text_of(content: Any) -> str:
     return ""
 
 
-def _deltas(event: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _choices(event: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     choices = event.get("choices")
     for choice in choices if isinstance(choices, list) else ():
-        delta = choice.get("delta") if isinstance(choice, dict) else None
-        if isinstance(delta, dict):
+        if isinstance(choice, dict):
+            yield choice
+
+
+def _deltas(event: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for choice in _choices(event):
+        if isinstance(delta := choice.get("delta"), dict):
             yield delta
+
+
+def _logprobs(event: Mapping[str, Any]) -> Iterator[float]:
+    for choice in _choices(event):
+        holder = choice.get("logprobs")
+        content = holder.get("content") if isinstance(holder, dict) else None
+        for token in content if isinstance(content, list) else ():
+            value = token.get("logprob") if isinstance(token, dict) else None
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                yield float(value)
 
 
 def _usage(usage: Any) -> dict[str, int]:

@@ -21,7 +21,7 @@ from httpx_sse import EventSource, SSEError
 from router.collection.chat_events import DONE, ChatEvent, read_event
 from router.collection.endpoint import RETRYABLE, RetryableError, open_client, retry_after_s, with_retries
 from router.data.growing import read_growing
-from router.data.outcomes import Row, read_rows
+from router.data.outcomes import MOST_LOGPROBS, Row, read_rows
 from router.errors import InputError, OutcomesError
 
 CARRIED = ("reference", "task", "split")
@@ -45,6 +45,8 @@ class Sampling:
 
     max_tokens: int
     temperature: float
+    logprobs: bool = False
+    """Whether each token's log-probability is requested."""
 
 
 def read_queries(file: Path, *, repeated: bool = False) -> list[Row]:
@@ -80,6 +82,8 @@ async def collect(
     api_key: str | None = None,
     max_tokens: int = 512,
     temperature: float = 0.0,
+    samples: int = 1,
+    logprobs: bool = False,
     concurrency: int = 8,
     timeout_s: float = 120.0,
     progress: Callable[[int], None] = lambda done: None,
@@ -90,23 +94,33 @@ async def collect(
 
     Raises:
         InputError: the endpoint is no URL, does not respond or lacks an expert; or `out` is a Parquet file,
-            or is not a collection, or holds answers to another query of the same query_id.
+            or is not a collection, or holds answers to another query of the same query_id; or several samples
+            are wanted at temperature 0.
     """
     if out.suffix == ".parquet":
         raise InputError(f"{out}: answers are appended one by one, which Parquet cannot: name a .jsonl file")
+    if samples > 1 and temperature == 0:
+        raise InputError("samples differ only at a temperature above 0: set one, or collect one sample")
     done = _done(out, queries)
-    pairs = [(q, e) for q in queries for e in experts if (q["query_id"], e) not in done]
-    sampling = Sampling(max_tokens, temperature)
+    calls = [
+        (query, expert, sample)
+        for query in queries
+        for expert in experts
+        for sample in range(samples)
+        if (query["query_id"], expert, sample) not in done
+    ]
+    total = len(queries) * len(experts) * samples
+    sampling = Sampling(max_tokens, temperature, logprobs)
     failed: list[str] = []
-    waiting = iter(pairs)
+    waiting = iter(calls)
     async with open_client(endpoint, api_key=api_key, timeout_s=timeout_s, transport=transport) as client:
         await _check_experts(client, experts)
         out.parent.mkdir(parents=True, exist_ok=True)
-        progress(len(queries) * len(experts) - len(pairs))
+        progress(total - len(calls))
         with out.open("a", encoding="utf-8", errors="replace") as file:
 
             async def work() -> None:
-                for query, expert in waiting:  # one iterator: each pair is taken once
+                for query, expert, sample in waiting:  # one iterator: each call is made once
                     try:
                         row = await with_retries(
                             partial(_answer, client, query, expert, sampling), sleep=sleep
@@ -114,11 +128,11 @@ async def collect(
                     except (httpx.HTTPError, OutcomesError, RetryableError) as error:
                         failed.append(f"{query['query_id']} {expert}: {error or type(error).__name__}")
                     else:
-                        _append(file, row)
+                        _append(file, {**row, "sample": sample} if samples > 1 else row)
                     progress(1)
 
             await asyncio.gather(*(work() for _ in range(max(1, concurrency))))
-    return Collected(len(pairs) - len(failed), len(queries) * len(experts) - len(pairs), tuple(failed))
+    return Collected(len(calls) - len(failed), total - len(calls), tuple(failed))
 
 
 async def _answer(client: httpx.AsyncClient, query: Row, expert: str, sampling: Sampling) -> Row:
@@ -130,23 +144,32 @@ async def _answer(client: httpx.AsyncClient, query: Row, expert: str, sampling: 
         "temperature": sampling.temperature,
         "stream": True,
         "stream_options": {"include_usage": True},
+        **({"logprobs": True} if sampling.logprobs else {}),
     }
     started = time.perf_counter()
-    text, first = "", None
+    text, first, reason = "", None, None
     usage: dict[str, int] = {}
+    certain: list[float] = []
     async with client.stream("POST", "/chat/completions", json=body) as response:
         if response.status_code != 200:
             body_text = (await response.aread()).decode("utf-8", "replace")
-            reason = f"status {response.status_code}: {body_text[:200]}"
+            why = f"status {response.status_code}: {body_text[:200]}"
             if response.status_code in RETRYABLE:
-                raise RetryableError(reason, retry_after_s(response))
-            raise OutcomesError(reason)
+                raise RetryableError(why, retry_after_s(response))
+            raise OutcomesError(why)
         async for event in _events(response):
             usage = event.usage or usage
+            reason = event.finish_reason or reason
+            certain += event.logprobs
             if event.text and first is None:
                 first = time.perf_counter() - started
             text += event.text
-    return _row(query, expert, text, usage, first, time.perf_counter() - started)
+    row = _row(query, expert, text, usage, first, time.perf_counter() - started)
+    if reason is not None:
+        row["finish_reason"] = reason
+    if certain:
+        row["token_logprobs"] = [round(value, 5) for value in certain[:MOST_LOGPROBS]]
+    return row
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[ChatEvent]:
@@ -202,10 +225,10 @@ async def _check_experts(client: httpx.AsyncClient, experts: Sequence[str]) -> N
         raise InputError(f"the endpoint has no expert {unknown[0]!r}; it has {', '.join(known)}")
 
 
-def _done(out: Path, queries: Sequence[Row]) -> set[tuple[str, str]]:
-    """Pairs of an earlier run; an incomplete last line is removed from the file."""
-    kept = read_growing(out, _pair_and_text, begins=b'{"query_id": "', what="a collection")
-    texts = {query_id: text for (query_id, _), text in kept}
+def _done(out: Path, queries: Sequence[Row]) -> set[tuple[str, str, int]]:
+    """Calls of an earlier run; an incomplete last line is removed from the file."""
+    kept = read_growing(out, _call_and_text, begins=b'{"query_id": "', what="a collection")
+    texts = {query_id: text for (query_id, _, _), text in kept}
     for query in queries:
         name, now = query["query_id"], query["query"]
         if (before := texts.get(name, now)) != now:
@@ -213,14 +236,14 @@ def _done(out: Path, queries: Sequence[Row]) -> set[tuple[str, str]]:
                 f"{out} holds answers to another query of query_id {name!r}: there {before!r:.60}, "
                 f"now {now!r:.60}. Give the new query an id of its own, or name another file"
             )
-    return {pair for pair, _ in kept}
+    return {call for call, _ in kept}
 
 
-def _pair_and_text(row: Row) -> tuple[tuple[str, str], str]:
+def _call_and_text(row: Row) -> tuple[tuple[str, str, int], str]:
     pair, text = (row["query_id"], row["expert"]), row["query"]
     if not all(isinstance(part, str) for part in (*pair, text)):
         raise TypeError("query_id, expert and query must be texts")
-    return pair, text
+    return (*pair, int(row.get("sample") or 0)), text
 
 
 def _append(file: TextIO, row: Row) -> None:

@@ -2,18 +2,22 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from router.core import FloatArray, IntArray
 from router.data.outcomes import Row, read_outcomes
 from router.errors import OutcomesError, PoolError
 from router.experts import CandidatePool, ExpertProfile
 
+ObjectArray = NDArray[np.object_]
+WRITTEN = ("response", "finish_reason", "token_logprobs")
+"""Columns that replaying a plan reads, as objects."""
 MEASURED = ("quality", "prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "ttft_s", "nll")
 
 
@@ -28,6 +32,10 @@ class Dataset:
     """Column → [n, experts]; only columns that hold something."""
     tasks: tuple[str, ...] | None
     splits: tuple[str, ...] | None
+    written: Mapping[str, ObjectArray] = field(default_factory=dict)
+    """Column of `WRITTEN` → [n, experts], `None` where missing; only columns that hold something."""
+    samples: tuple["Dataset", ...] = ()
+    """The same queries and experts with their second, third, … answers; NaN where there is none."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -60,25 +68,26 @@ class Dataset:
 
     def take(self, rows: IntArray) -> Self:
         """A copy with only these queries, in this order."""
-        return type(self)(
-            self.pool,
-            tuple(self.query_ids[int(i)] for i in rows),
-            tuple(self.texts[int(i)] for i in rows),
-            {name: values[rows] for name, values in self.measured.items()},
-            None if self.tasks is None else tuple(self.tasks[int(i)] for i in rows),
-            None if self.splits is None else tuple(self.splits[int(i)] for i in rows),
+        return replace(
+            self,
+            query_ids=tuple(self.query_ids[int(i)] for i in rows),
+            texts=tuple(self.texts[int(i)] for i in rows),
+            measured={name: values[rows] for name, values in self.measured.items()},
+            tasks=None if self.tasks is None else tuple(self.tasks[int(i)] for i in rows),
+            splits=None if self.splits is None else tuple(self.splits[int(i)] for i in rows),
+            written={name: values[rows] for name, values in self.written.items()},
+            samples=tuple(sample.take(rows) for sample in self.samples),
         )
 
     def only(self, experts: Sequence[str]) -> Self:
         """The same queries with these experts only, in that order."""
         columns = [self.pool.column(name) for name in experts]
-        return type(self)(
-            CandidatePool([self.pool[name] for name in experts]),
-            self.query_ids,
-            self.texts,
-            {name: values[:, columns] for name, values in self.measured.items()},
-            self.tasks,
-            self.splits,
+        return replace(
+            self,
+            pool=CandidatePool([self.pool[name] for name in experts]),
+            measured={name: values[:, columns] for name, values in self.measured.items()},
+            written={name: values[:, columns] for name, values in self.written.items()},
+            samples=tuple(sample.only(experts) for sample in self.samples),
         )
 
     def complete(self) -> IntArray:
@@ -127,29 +136,55 @@ def to_dataset(rows: Sequence[Row], *, pool: CandidatePool | None = None, where:
     for row in rows:
         if row["expert"] in pool:
             index.setdefault(row["query_id"], len(index))
-    shape = (len(index), len(pool))
-    measured = {
-        name: np.full(shape, np.nan) for name in MEASURED if any(r.get(name) is not None for r in rows)
-    }
     texts, tasks, splits = [""] * len(index), [""] * len(index), [""] * len(index)
+    by_sample: dict[int, list[Row]] = {}
     for row in rows:
-        if row["expert"] not in pool:
-            continue
+        if row["expert"] in pool:
+            at = index[row["query_id"]]
+            texts[at] = row["query"]
+            tasks[at] = row.get("task") or tasks[at]
+            splits[at] = row.get("split") or splits[at]
+            by_sample.setdefault(row.get("sample") or 0, []).append(row)
+    tables = [
+        Dataset(
+            pool,
+            tuple(index),
+            tuple(texts),
+            _measured(by_sample[number], index, pool),
+            tuple(tasks) if any(tasks) else None,
+            tuple(splits) if any(splits) else None,
+            _written(by_sample[number], index, pool),
+        )
+        for number in sorted(by_sample)
+    ]
+    return replace(tables[0], samples=tuple(tables[1:]))
+
+
+def _measured(rows: Sequence[Row], index: Mapping[str, int], pool: CandidatePool) -> dict[str, FloatArray]:
+    found = {
+        name: np.full((len(index), len(pool)), np.nan)
+        for name in MEASURED
+        if any(row.get(name) is not None for row in rows)
+    }
+    for row in rows:
         at = index[row["query_id"]], pool.column(row["expert"])
-        for name, values in measured.items():
+        for name, values in found.items():
             if row.get(name) is not None:
                 values[at] = row[name]
-        texts[at[0]] = row["query"]
-        tasks[at[0]] = row.get("task") or tasks[at[0]]
-        splits[at[0]] = row.get("split") or splits[at[0]]
-    return Dataset(
-        pool,
-        tuple(index),
-        tuple(texts),
-        measured,
-        tuple(tasks) if any(tasks) else None,
-        tuple(splits) if any(splits) else None,
-    )
+    return found
+
+
+def _written(rows: Sequence[Row], index: Mapping[str, int], pool: CandidatePool) -> dict[str, ObjectArray]:
+    found: dict[str, ObjectArray] = {
+        name: np.full((len(index), len(pool)), None, dtype=object)
+        for name in WRITTEN
+        if any(row.get(name) is not None for row in rows)
+    }
+    for row in rows:
+        at = index[row["query_id"]], pool.column(row["expert"])
+        for name, values in found.items():
+            values[at] = row.get(name)
+    return found
 
 
 def load_pool(file: Path) -> CandidatePool:

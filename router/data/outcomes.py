@@ -1,4 +1,4 @@
-"""The outcomes file: one row for each (query, expert), Parquet or JSONL; reading, checks, writing.
+"""The outcomes file: one row for each (query, expert) and sample, Parquet or JSONL; reading, checks, writing.
 
 Errors name the file, the row and the value. Knows nothing of embeddings or methods.
 """
@@ -26,7 +26,13 @@ NUMBERS = {
     "ttft_s": pa.float64(),
     "nll": pa.float64(),
 }
-TEXTS = ("response", "reference", "task", "split")
+OTHERS = {"sample": pa.int64(), "token_logprobs": pa.list_(pa.float32())}
+"""Columns with checks of their own."""
+TEXTS = ("response", "reference", "task", "split", "finish_reason")
+MOST_SAMPLE = 63
+"""Highest number of a sample."""
+MOST_LOGPROBS = 4096
+"""Log-probabilities of one response: its first tokens'."""
 NOT_NEGATIVE = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "ttft_s")
 Row = dict[str, Any]
 
@@ -56,7 +62,7 @@ def read_outcomes(file: Path) -> list[Row]:
 
     Raises:
         OutcomesError: a column is missing, a value has the wrong type or range, or two rows of one
-            (query, expert) disagree.
+            (query, expert, sample) disagree.
     """
     return checked(read_rows(file), str(file))
 
@@ -77,16 +83,16 @@ def checked(rows: Sequence[Row], where: str) -> list[Row]:
         raise OutcomesError(
             f"{where} lacks the column {missing[0]!r}{hint} (found {', '.join(sorted(columns))})"
         )
-    kept: dict[tuple[str, str], Row] = {}
+    kept: dict[tuple[str, str, int], Row] = {}
     texts: dict[str, str] = {}
     for number, row in enumerate(rows, start=1):
         _check_row(row, f"{where}, row {number}")
-        key = (row["query_id"], row["expert"])
+        key = (row["query_id"], row["expert"], row.get("sample") or 0)
         if key in kept:
             if kept[key] != row:
                 raise OutcomesError(
                     f"{where}, row {number}: query {key[0]!r} has two different outcomes of expert "
-                    f"{key[1]!r}; keep one of them"
+                    f"{key[1]!r}; keep one of them, or number them by `sample`"
                 )
             continue
         if texts.setdefault(row["query_id"], row["query"]) != row["query"]:
@@ -121,7 +127,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {}
     for name in names:
-        kind = NUMBERS.get(name) or (pa.string() if name in (*KEYS, *TEXTS) else None)
+        kind = NUMBERS.get(name) or OTHERS.get(name) or (pa.string() if name in (*KEYS, *TEXTS) else None)
         try:
             columns[name] = pa.array([row.get(name) for row in rows], type=kind)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
@@ -172,3 +178,32 @@ def _check_row(row: Row, where: str) -> None:
     for name in TEXTS:
         if row.get(name) is not None and not isinstance(row[name], str):
             raise OutcomesError(f"{where}: {name} must be a text, found {shortened(row[name])}")
+    _check_sample(row, where)
+    _check_logprobs(row, where)
+
+
+def _check_sample(row: Row, where: str) -> None:
+    sample = row.get("sample")
+    if isinstance(sample, float) and math.isnan(sample):
+        row["sample"] = None
+    elif sample is not None and (
+        not isinstance(sample, int) or isinstance(sample, bool) or not 0 <= sample <= MOST_SAMPLE
+    ):
+        raise OutcomesError(
+            f"{where}: sample must be a whole number from 0 to {MOST_SAMPLE}, found {shortened(sample)}"
+        )
+
+
+def _check_logprobs(row: Row, where: str) -> None:
+    values = row.get("token_logprobs")
+    if values is None:
+        return
+    numbers = isinstance(values, list) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
+        for value in values
+    )
+    if not numbers or len(values) > MOST_LOGPROBS:
+        raise OutcomesError(
+            f"{where}: token_logprobs must be a list of at most {MOST_LOGPROBS} finite numbers, "
+            f"found {shortened(values)}"
+        )

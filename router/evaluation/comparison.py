@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from router.evaluation import plots
 from router.evaluation.evaluate import judge, report
 from router.evaluation.report import as_json
 from router.files import completed_files
+from router.plans.plan import Plan
 from router.training.train import check_trainable, train
 
 COLUMNS = {
@@ -41,6 +42,7 @@ def compare(
     seeds: Iterable[int],
     test_fraction: float = 0.3,
     params: Mapping[str, Mapping[str, Any]] | None = None,
+    plans: Sequence[Plan] | Literal["auto", "none"] = "none",
     notify: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Train and evaluate every method on every split; everything is chosen on the training part.
@@ -67,6 +69,7 @@ def compare(
                 method=name,
                 params=given.get(name),
                 seed=seed,
+                plans=plans,
             )
             figures = report(judge(policy, dataset.take(outside), embeddings[outside]))
             _note(found, name, _figures(figures))

@@ -4,7 +4,8 @@ Every choice goes through `Policy.score`, its expected costs and `decide`; quali
 were measured. The baselines are random, every expert alone, best single, zero router and oracle.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from router.data.dataset import Dataset
 from router.decide import decide
 from router.errors import OutcomesError
 from router.evaluation import metrics
+from router.evaluation.plan_outcomes import PlanOutcomes
 from router.methods.hull import area
+from router.plans.composition import composed_costs
 from router.policy import Policy
 from router.training.preference import COST_WEIGHTS
 
@@ -25,21 +28,43 @@ class EvaluatedPolicy:
 
     policy: Policy
     dataset: Dataset  # complete rows only, of known cost where any is; the policy's pool in its order
-    scores: FloatArray  # [n, experts]
-    expected: FloatArray | None  # [n, experts] US$
+    scores: FloatArray  # [n, candidates]
+    expected: FloatArray | None  # [n, candidates] US$
     unfamiliar: BoolArray  # [n]
     dropped: int
     """Queries left out because an expert's outcome or cost is missing."""
+    plans: PlanOutcomes | None = None
+    """`None` where the policy has none, or the outcomes hold no responses to replay them on."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The candidates in column order: experts, then plans."""
+        return self.policy.candidates if self.plans is not None else self.policy.pool.names
+
+    @cached_property
     def quality(self) -> FloatArray:
-        return self.dataset.quality
+        """Measured quality, [n, candidates]."""
+        own = self.dataset.quality
+        return own if self.plans is None else np.hstack([own, self.plans.quality])
+
+    @cached_property
+    def paid(self) -> FloatArray | None:
+        """Measured cost, [n, candidates]; `None` where no query has every expert's."""
+        costs = self.dataset.costs_usd
+        if costs is None or not np.isfinite(costs).all():
+            return None
+        if self.plans is None or self.plans.costs_usd is None:
+            return costs
+        return np.hstack([costs, self.plans.costs_usd])
 
     @property
-    def paid(self) -> FloatArray | None:
-        """Measured cost, [n, experts]; `None` where no query has every expert's."""
-        costs = self.dataset.costs_usd
-        return None if costs is None or not np.isfinite(costs).all() else costs
+    def of_experts(self) -> "EvaluatedPolicy":
+        """The same without the plans: the baselines are over experts only."""
+        if self.plans is None:
+            return self
+        width = len(self.policy.pool)
+        expected = None if self.expected is None else self.expected[:, :width]
+        return replace(self, scores=self.scores[:, :width], expected=expected, plans=None)
 
     @property
     def best_single(self) -> int:
@@ -49,7 +74,8 @@ class EvaluatedPolicy:
 
     def choices(self, preferences: Preferences) -> IntArray:
         """The chosen column of each query, [n]."""
-        return decide(self.scores, self.expected, preferences=preferences).best
+        experts = len(self.policy.pool)
+        return decide(self.scores, self.expected, preferences=preferences, experts=experts).best
 
     def outcome(self, chosen: IntArray) -> tuple[FloatArray, FloatArray | None]:
         """Measured quality and cost of the chosen experts, [n] each."""
@@ -61,7 +87,8 @@ def judge(policy: Policy, dataset: Dataset, embeddings: FloatArray) -> Evaluated
     """Score a data set with a policy.
 
     Queries that lack an expert's outcome are left out; so are those that lack an expert's cost where
-    others have all costs. Where none has all, cost counts as unknown.
+    others have all costs. Where none has all, cost counts as unknown. Plans are replayed on responses;
+    without any, the policy is judged without its plans.
 
     Raises:
         PoolError: the outcomes lack an expert of the policy.
@@ -77,9 +104,24 @@ def judge(policy: Policy, dataset: Dataset, embeddings: FloatArray) -> Evaluated
     kept = ordered.take(rows)
     batch = QueryBatch(kept.texts, embeddings[rows])
     scores = policy.score(batch)
+    plans = None
+    if policy.plans is not None:
+        plans = PlanOutcomes.of(policy.plans, kept, scores.quality)
+    if plans is not None:
+        whole = np.flatnonzero(np.isfinite(plans.quality).all(axis=1))
+        if not len(whole):
+            plans = None
+        elif len(whole) < len(rows):
+            return judge(policy, dataset.take(rows[whole]), embeddings[rows[whole]])
     expected = policy.expected_costs(batch, [RouteRequest(text) for text in kept.texts])
+    quality = scores.quality
+    if plans is None:
+        quality = quality[:, : len(policy.pool)]
+    elif expected is not None and scores.p_accept is not None:
+        spent = composed_costs(plans.plans, scores.p_accept, expected, policy.pool.names)
+        expected = np.hstack([expected, spent])
     return EvaluatedPolicy(
-        policy, kept, scores.quality, expected, scores.unfamiliar, len(dataset) - len(rows)
+        policy, kept, quality, expected, scores.unfamiliar, len(dataset) - len(rows), plans
     )
 
 
@@ -91,14 +133,22 @@ def report(judged: EvaluatedPolicy) -> dict[str, Any]:
     alone = quality[:, best]
     top, _ = judged.outcome(judged.choices(Preferences(cost_weight=0.0)))
     points = curve(judged, judged.scores)
-    names = judged.policy.pool.names
+    names, alone_only = judged.names, judged.of_experts
+    accepted: dict[str, dict[str, float | None]] = {}
+    if judged.plans is not None:
+        each = zip(judged.plans.plans, judged.plans.replayed, strict=True)
+        accepted = {plan.name: {"plan": True, **outcome.figures()} for plan, outcome in each}
     return {
         "n_queries": len(quality),
         "n_dropped": judged.dropped,
         "policy_id": judged.policy.policy_id,
         "method": judged.policy.method.name,
         "experts": {
-            name: {"quality": _mean(quality[:, column]), "cost_usd": _mean(_column(paid, column))}
+            name: {
+                "quality": _mean(quality[:, column]),
+                "cost_usd": _mean(_column(paid, column)),
+                **accepted.get(name, {}),
+            }
             for column, name in enumerate(names)
         },
         "best_single": {
@@ -107,10 +157,10 @@ def report(judged: EvaluatedPolicy) -> dict[str, Any]:
             "cost_usd": _mean(_column(paid, best)),
         },
         "random": {
-            "quality": _mean(quality.mean(axis=1)),
-            "cost_usd": _mean(None if paid is None else paid.mean(axis=1)),
+            "quality": _mean(alone_only.quality.mean(axis=1)),
+            "cost_usd": _mean(None if alone_only.paid is None else alone_only.paid.mean(axis=1)),
         },
-        "oracle": _oracle(quality, paid),
+        "oracle": _oracle(alone_only.quality, alone_only.paid),
         "policy": {
             "quality": _mean(picked),
             "cost_usd": _mean(cost),
@@ -147,10 +197,15 @@ def report(judged: EvaluatedPolicy) -> dict[str, Any]:
 
 
 def curve(judged: EvaluatedPolicy, scores: FloatArray) -> list[dict[str, Any]]:
-    """Measured quality and cost at every cost weight, for scores [n, experts] of any origin."""
+    """Measured quality and cost at every cost weight, for scores [n, candidates] of any origin."""
     points = []
     for weight in COST_WEIGHTS if judged.expected is not None else (0.0,):
-        ranked = decide(scores, judged.expected, preferences=Preferences(cost_weight=weight))
+        ranked = decide(
+            scores,
+            judged.expected,
+            preferences=Preferences(cost_weight=weight),
+            experts=len(judged.policy.pool),
+        )
         picked, cost = judged.outcome(ranked.best)
         points.append({"cost_weight": weight, "quality": _mean(picked), "cost_usd": _mean(cost)})
     return points
@@ -159,7 +214,8 @@ def curve(judged: EvaluatedPolicy, scores: FloatArray) -> list[dict[str, Any]]:
 def _areas(judged: EvaluatedPolicy, points: list[dict[str, Any]]) -> dict[str, float | None]:
     if judged.paid is None or judged.expected is None:
         return {"aiq": None, "zero_router_aiq": None}
-    single_cost, single_quality = judged.paid.mean(axis=0), judged.quality.mean(axis=0)
+    experts = len(judged.policy.pool)
+    single_cost, single_quality = judged.paid.mean(axis=0)[:experts], judged.quality.mean(axis=0)[:experts]
     low, high = float(single_cost.min()), float(single_cost.max())
     if low == high:  # no range of costs to take a mean over
         return {"aiq": None, "zero_router_aiq": None}
@@ -225,7 +281,7 @@ def _oracle(quality: FloatArray, paid: FloatArray | None) -> dict[str, float | N
 
 def _winners(judged: EvaluatedPolicy, chosen: IntArray) -> dict[str, Any]:
     """Task → its queries, the share on which each expert is among the best, and the share sent to it."""
-    names = judged.policy.pool.names
+    names = judged.names
     tasks = np.array(judged.dataset.tasks or ("all",) * len(chosen))
     best = judged.quality >= judged.quality.max(axis=1, keepdims=True)
     return {
@@ -247,8 +303,10 @@ def _task_known(judged: EvaluatedPolicy) -> dict[str, Any] | None:
     means, tasks = judged.policy.training.get("task_means"), judged.dataset.tasks
     if tasks is None or not means:
         return None
-    scores = np.array([means.get(task, judged.policy.guard.means) for task in tasks])
-    return {**_at_best(judged, scores), "aiq": _areas(judged, curve(judged, scores))["aiq"]}
+    experts = judged.of_experts
+    fallback = judged.policy.means[: len(judged.policy.pool)]
+    scores = np.array([means.get(task, fallback) for task in tasks])
+    return {**_at_best(experts, scores), "aiq": _areas(experts, curve(experts, scores))["aiq"]}
 
 
 def _at_best(judged: EvaluatedPolicy, scores: FloatArray) -> dict[str, float | None]:
@@ -261,7 +319,7 @@ def _paper(judged: EvaluatedPolicy, chosen: IntArray) -> dict[str, dict[str, flo
     """The paper's further figures, where the outcomes hold them: latencies, NLL, tokens, throughput."""
     each = np.arange(len(chosen))
     found: dict[str, dict[str, float | None]] = {}
-    measured = judged.dataset.measured
+    measured = judged.dataset.measured if judged.plans is None else judged.plans.measured(judged.dataset)
     latency, tokens = measured.get("latency_s"), measured.get("completion_tokens")
     for name in ("latency_s", "ttft_s", "nll", "completion_tokens"):
         if name in measured:
@@ -269,7 +327,7 @@ def _paper(judged: EvaluatedPolicy, chosen: IntArray) -> dict[str, dict[str, flo
             found[name] = {
                 "policy": _mean(values[each, chosen]),
                 "best_single": _mean(values[:, judged.best_single]),
-                "random": _mean(values.mean(axis=1)),
+                "random": _mean(values[:, : len(judged.policy.pool)].mean(axis=1)),
             }
     if latency is not None and tokens is not None:
         found["tokens_per_s"] = {
@@ -277,7 +335,10 @@ def _paper(judged: EvaluatedPolicy, chosen: IntArray) -> dict[str, dict[str, flo
             "best_single": float(
                 np.nansum(tokens[:, judged.best_single]) / np.nansum(latency[:, judged.best_single])
             ),
-            "random": float(np.nansum(tokens) / np.nansum(latency)),
+            "random": float(
+                np.nansum(tokens[:, : len(judged.policy.pool)])
+                / np.nansum(latency[:, : len(judged.policy.pool)])
+            ),
         }
     return found
 

@@ -31,7 +31,7 @@ def plot_curves(file: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
         _plot_bars(file, reports)
         return
     figure, axes = _new_figure(7.4, 4.8)
-    experts = figures["experts"]
+    experts = {name: one for name, one in figures["experts"].items() if not one.get("plan")}
     cost = np.array([1000 * expert["cost_usd"] for expert in experts.values()])
     quality = np.array([expert["quality"] for expert in experts.values()])
     x, y = hull(cost, quality)
@@ -70,7 +70,7 @@ def plot_reliability(file: Path, judged: EvaluatedPolicy) -> None:
     """Predicted against measured quality, a line for each expert; the diagonal is perfect."""
     figure, axes = _new_figure(5.0, 4.8)
     axes.plot([0, 1], [0, 1], color=PALE, linewidth=1)
-    names = judged.policy.pool.names
+    names = judged.names
     for column, name in enumerate(names):
         found = metrics.reliability(judged.scores[:, column], judged.quality[:, column])
         bins = [one for one in found if one[2] >= FEW]  # the mean of fewer is noise
@@ -97,7 +97,7 @@ def plot_traffic(file: Path, figures: Mapping[str, Any]) -> None:
 
 def plot_winners(file: Path, judged: EvaluatedPolicy) -> None:
     """For each task, the share of its queries that each expert gets."""
-    names = judged.policy.pool.names
+    names = judged.names
     chosen = judged.choices(judged.policy.preferences)
     tasks = np.array(judged.dataset.tasks or ("all",) * len(chosen))
     rows = sorted(set(tasks.tolist()), key=lambda task: -int((tasks == task).sum()))[:40]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from router.core import FloatArray, QueryBatch
+from router.costs import Regression
 from router.data.dataset import Dataset
 from router.errors import OutcomesError, PoolError
 from router.experts import CandidatePool
@@ -49,7 +50,7 @@ def add_expert(policy: Policy, probes: Dataset, embeddings: FloatArray, *, name:
     batch = QueryBatch(measured.texts, points)
     quality = measured.quality[:, column]
     method, mean = _grown(policy, batch, quality, _of_the_others(policy, measured))
-    means = np.append(policy.guard.means, mean)
+    means = np.append(policy.means[: len(policy.pool)], mean)
     names = (*policy.pool.names, name)
     return replace(
         policy,
@@ -64,15 +65,11 @@ def add_expert(policy: Policy, probes: Dataset, embeddings: FloatArray, *, name:
                 for measure in ("prompt_tokens", "completion_tokens", "cost_usd")
             },
         ),
-        guard=replace(policy.guard, means=means),
+        guard=replace(policy.guard, means=np.append(policy.guard.means, mean)),
         static_ranking=tuple(names[at] for at in np.argsort(-means, kind="stable")),
         calibration=None if policy.calibration is None else policy.calibration.with_expert(),
-        waits=None
-        if policy.waits is None
-        else policy.waits.with_column(
-            points,
-            None if "ttft_s" not in measured.measured else 1000 * measured.measured["ttft_s"][:, column],
-        ),
+        waits=_times(policy.waits, points, measured, "ttft_s", column),
+        latencies=_times(policy.latencies, points, measured, "latency_s", column),
         card="",
         training=_facts(policy, measured, quality, name=name, mean=mean, means=means),
         policy_id="unsaved",
@@ -91,12 +88,25 @@ def _grown(
 
 
 def _of_the_others(policy: Policy, probes: Dataset) -> FloatArray:
-    """Measured quality of the policy's own experts on the probes, [n, experts]; NaN where unknown."""
-    found = np.full((len(probes), len(policy.pool)), np.nan)
-    for at, name in enumerate(policy.pool.names):
+    """Measured quality of the policy's experts on the probes, in the method's columns; NaN where unknown."""
+    width = len(policy.guard.means)
+    found = np.full((len(probes), width), np.nan)
+    columns = list(range(width)) if policy.plans is None else policy.plans.columns(width)
+    for column, name in zip(columns, policy.pool.names, strict=False):
         if name in probes.pool:
-            found[:, at] = probes.quality[:, probes.pool.column(name)]
+            found[:, column] = probes.quality[:, probes.pool.column(name)]
     return found
+
+
+def _times(
+    model: Regression | None, points: FloatArray, probes: Dataset, name: str, column: int
+) -> Regression | None:
+    """A model of times with the new expert's."""
+    if model is None:
+        return None
+    return model.with_column(
+        points, None if name not in probes.measured else 1000 * probes.measured[name][:, column]
+    )
 
 
 def _facts(

@@ -51,6 +51,7 @@ def card(policy: Policy, notes: Sequence[str] = ()) -> str:
         price = "unknown" if expert.price is None else f"{expert.price.input:g} / {expert.price.output:g}"
         mean = f"{means[expert.name]:.4f}" if expert.name in means else "unknown"
         lines.append(f"| {expert.name} | {mean} | {price} |")
+    lines += _plans(policy)
     lines += [
         "",
         "## Use",
@@ -66,3 +67,26 @@ def card(policy: Policy, notes: Sequence[str] = ()) -> str:
         "- No query text is stored in this folder.",
     ]
     return "\n".join([*lines, *notes]) + "\n"
+
+
+def _plans(policy: Policy) -> list[str]:
+    """The plans, with what they gave on the training queries."""
+    if policy.plans is None:
+        return []
+    facts = (policy.training.get("metrics") or {}).get("plans", {})
+    lines = [
+        "",
+        "## Plans",
+        "",
+        f"Kept {facts.get('kept')} of {facts.get('tried')} that were tried.",
+        "",
+        "| plan | members | accepts at | else | acceptance rate | precision | quality |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for plan in policy.plans.plans:
+        figures = facts.get("plans", {}).get(plan.name, {})
+        cells = [figures.get(name) for name in ("acceptance_rate", "precision", "quality")]
+        shown = " | ".join("–" if value is None else f"{value:.3f}" for value in cells)
+        members = ", ".join(plan.ask) + (f" × {plan.samples}" if plan.is_vote else "")
+        lines.append(f"| {plan.name} | {members} | {plan.at_least:g} | {plan.otherwise} | {shown} |")
+    return lines

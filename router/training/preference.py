@@ -1,11 +1,12 @@
 """Choose the cost weights that a policy records: they must hold on queries that the scores did not see."""
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
-from router.core import FloatArray, IntArray, Preferences
-from router.data.dataset import Dataset
+from router.core import BoolArray, FloatArray, IntArray, Preferences
 from router.decide import decide
 
 LEAST_QUERIES = 20
@@ -52,8 +53,27 @@ class PreferenceChoice:
     safe weight saves anything: then the best single expert itself is the choice."""
 
 
+class Outcomes(Protocol):
+    """Measured outcomes of the candidates, such as a data set's of its experts."""
+
+    @property
+    def quality(self) -> FloatArray: ...
+
+    @property
+    def costs_usd(self) -> FloatArray | None: ...
+
+    def complete(self) -> IntArray: ...
+
+
 def choose_preference(
-    scores: FloatArray, expected: FloatArray | None, dataset: Dataset, *, best: int
+    scores: FloatArray,
+    expected: FloatArray | None,
+    outcomes: Outcomes,
+    *,
+    best: int,
+    experts: int | None = None,
+    eligible: BoolArray | None = None,
+    certainty: float = CONFIDENCE_Z,
 ) -> PreferenceChoice:
     """Cost weights that hold out of sample, chosen by a lower confidence bound.
 
@@ -61,16 +81,22 @@ def choose_preference(
     with costs of fewer than 20 complete queries, the default is weight 0.
 
     Args:
-        scores: [n, experts], each row by a method that never saw it.
-        expected: [n, experts] US$, as the policy will expect them.
-        dataset: the measured outcomes.
+        scores: [n, candidates], each row by a method that never saw it.
+        expected: [n, candidates] US$, as the policy will expect them.
+        outcomes: measured.
         best: column of the best single expert.
+        experts: the first columns; the others are plans. `None` for all.
+        eligible: [n, candidates]; `None` for all.
+        certainty: standard errors that make up the `margin`.
     """
-    rows, costs = _priced(dataset, expected), dataset.costs_usd
+    rows, costs = _priced(outcomes, expected), outcomes.costs_usd
+    trial = partial(
+        _trial, scores=scores, outcomes=outcomes, best=best, experts=experts, eligible=eligible, z=certainty
+    )
     if costs is None or len(rows) < LEAST_QUERIES or not costs[rows, best].mean() > 0:
-        tried = [_trial(0.0, scores, None, dataset, dataset.complete(), best)]
+        tried = [trial(0.0, expected=None, rows=outcomes.complete())]
     else:
-        tried = [_trial(weight, scores, expected, dataset, rows, best) for weight in COST_WEIGHTS]
+        tried = [trial(weight, expected=expected, rows=rows) for weight in COST_WEIGHTS]
     safe = [one for one in tried if one.margin >= 0] if len(tried) > 1 else []
     near = [one for one in safe if one.loss <= one.tolerated]
     return PreferenceChoice(
@@ -80,9 +106,9 @@ def choose_preference(
     )
 
 
-def _priced(dataset: Dataset, expected: FloatArray | None) -> IntArray:
-    """Complete rows in which every expert's cost is known, both the measured and the expected one."""
-    rows, costs = dataset.complete(), dataset.costs_usd
+def _priced(outcomes: Outcomes, expected: FloatArray | None) -> IntArray:
+    """Complete rows in which every candidate's cost is known, both the measured and the expected one."""
+    rows, costs = outcomes.complete(), outcomes.costs_usd
     if costs is None or expected is None:
         return rows[:0]
     return rows[np.isfinite(costs[rows] + expected[rows]).all(axis=1)]
@@ -90,27 +116,36 @@ def _priced(dataset: Dataset, expected: FloatArray | None) -> IntArray:
 
 def _trial(
     weight: float,
+    *,
     scores: FloatArray,
     expected: FloatArray | None,
-    dataset: Dataset,
+    outcomes: Outcomes,
     rows: IntArray,
     best: int,
+    experts: int | None,
+    eligible: BoolArray | None,
+    z: float,
 ) -> PreferenceTrial:
     if not len(rows):
         return PreferenceTrial(weight, 0.0, 0.0, 0.0, 0.0, 0.0)
-    quality, each = dataset.quality[rows], np.arange(len(rows))
+    quality, each = outcomes.quality[rows], np.arange(len(rows))
     costs = None if expected is None else expected[rows]
-    chosen = decide(scores[rows], costs, preferences=Preferences(cost_weight=weight)).best
-    at_zero = decide(scores[rows], costs, preferences=Preferences(cost_weight=0.0)).best
+    allowed = None if eligible is None else eligible[rows]
+    chosen, at_zero = (
+        decide(
+            scores[rows], costs, preferences=Preferences(cost_weight=one), eligible=allowed, experts=experts
+        ).best
+        for one in (weight, 0.0)
+    )
     gain = quality[each, chosen] - quality[:, best]
     loss = quality[each, at_zero] - quality[each, chosen]
-    paid = None if dataset.costs_usd is None else dataset.costs_usd[rows]
+    paid = None if outcomes.costs_usd is None else outcomes.costs_usd[rows]
     known = paid is not None and bool(np.isfinite(paid).all())
     alone = 0.0 if paid is None or not known else float(paid[:, best].mean())
     return PreferenceTrial(
         cost_weight=float(weight),
         gain=float(gain.mean()),
-        margin=float(gain.mean() - CONFIDENCE_Z * _standard_error(gain)),
+        margin=float(gain.mean() - z * _standard_error(gain)),
         loss=float(loss.mean()),
         tolerated=min(_standard_error(loss), MOST_LOSS),
         saved=0.0 if paid is None or alone <= 0 else 1 - float(paid[each, chosen].mean()) / alone,

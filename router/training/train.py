@@ -5,29 +5,28 @@ never saw it. The method of the policy is then fitted on all data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
-from router.calibration import Calibration
-from router.core import FloatArray, IntArray, Preferences, QueryBatch, TrainingSet
+from router.core import FloatArray, Preferences, QueryBatch, TrainingSet
 from router.costs import CostModel, Regression
 from router.data.dataset import Dataset, same_query
 from router.encoders import EncoderSpec
 from router.errors import OutcomesError
 from router.guard import NoveltyGuard
 from router.methods.clusters import MOST_TASKS
-from router.methods.contract import CrosswiseMethod, RoutingMethod
 from router.methods.registry import make
 from router.methods.shrink import PRIOR_STRENGTH, global_means
+from router.plans.plan import Plan
 from router.policy import Policy
+from router.training.fitting import FOLDS, fit_calibrated, fold_of
+from router.training.planned import Fit, Material, with_plans
 from router.training.preference import LEAST_QUERIES, choose_preference
 
-FOLDS = 5
 LEAST_OF_EXPERT = 5
 """Different queries with an outcome of an expert that training needs: fewer may all be in one fold."""
-CALIBRATE_FROM = 200
-"""Queries from which isotonic curves gain more than their noise costs."""
 
 
 def train(
@@ -38,6 +37,7 @@ def train(
     method: str,
     params: Mapping[str, Any] | None = None,
     seed: int = 0,
+    plans: Sequence[Plan] | Literal["auto", "none"] = "none",
     notify: Callable[[str], None] = lambda line: None,
 ) -> Policy:
     """Train a policy on all queries of `dataset`.
@@ -49,23 +49,41 @@ def train(
         method: a registered name.
         params: the method's constructor arguments.
         seed: of folds and method.
+        plans: `auto` keeps those whose gain on these outcomes is certain enough, `none` has none; given
+            ones are all kept.
         notify: called with a line for each step, for a command line.
 
     Raises:
         OutcomesError: fewer than 20 different queries, of all or of an expert, or fewer than two experts.
         MethodError: unknown method or parameters.
+        PlanError: given plans do not fit the experts, or the outcomes hold no responses to replay them on.
     """
+    policy, material, fit = train_experts(
+        dataset, embeddings, encoder, method=method, params=params, seed=seed, notify=notify
+    )
+    if plans == "none":
+        return policy
+    return with_plans(policy, material, plans, fit=fit, notify=notify)
+
+
+def train_experts(
+    dataset: Dataset,
+    embeddings: FloatArray,
+    encoder: EncoderSpec,
+    *,
+    method: str,
+    params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    notify: Callable[[str], None] = lambda line: None,
+) -> tuple[Policy, Material, Fit]:
+    """A policy without plans, and what `with_plans` needs to add some; arguments and errors as `train`."""
     check_trainable(dataset, method=method, params=params)
     batch = QueryBatch(dataset.texts, embeddings)
     training = TrainingSet(batch, dataset.quality, dataset.costs_usd, dataset.tasks)
 
     folds = fold_of(dataset.texts, seed=seed)
     notify(f"fitting {method} on {len(dataset)} queries, and scoring them out of fold ({FOLDS} folds)")
-    fitted, scores = _fit(training, folds, method=method, params=params, seed=seed)
-    if isinstance(fitted, CrosswiseMethod):  # its blend is calibrated by the least squares that made it
-        calibration, calibrated = None, scores
-    else:
-        calibration, calibrated = _calibrate(scores, dataset.quality, folds)
+    fitted, calibration, scores = fit_calibrated(training, folds, method=method, params=params, seed=seed)
     costs = CostModel.fit(
         dataset.pool,
         dataset.texts,
@@ -79,7 +97,7 @@ def train(
     guard = NoveltyGuard.fit(embeddings, means, seed=seed)
     expected = costs.predict(embeddings, dataset.texts)
     best = int(np.argmax(means))
-    chosen = choose_preference(calibrated, expected, dataset, best=best)
+    chosen = choose_preference(scores, expected, dataset, best=best)
     facts = {
         "data_sha256": dataset.sha256,
         "seed": seed,
@@ -96,7 +114,7 @@ def train(
         "equal_quality_cost_weight": chosen.equal_quality and chosen.equal_quality.cost_weight,
         "task_means": _task_means(dataset, means),
     }
-    return Policy(
+    policy = Policy(
         pool=dataset.pool,
         encoder=encoder,
         method=fitted,
@@ -108,6 +126,8 @@ def train(
         waits=None if waits_s is None else Regression.fit(embeddings, 1000 * waits_s),
         training=facts,
     )
+    material = Material(dataset, batch, folds, scores, expected, chosen)
+    return policy, material, partial(fit_calibrated, folds=folds, method=method, params=params, seed=seed)
 
 
 def check_trainable(dataset: Dataset, *, method: str, params: Mapping[str, Any] | None = None) -> None:
@@ -135,46 +155,6 @@ def _check_count(queries: Sequence[str], least: int, suffix: str) -> None:
             f"training needs outcomes{suffix} on at least {least} different queries, found {found}"
             + hint * (found < len(queries))
         )
-
-
-def fold_of(texts: tuple[str, ...], *, seed: int, folds: int = FOLDS) -> IntArray:
-    """A fold for each query, [n]; identical queries share theirs."""
-    normal = [same_query(text) for text in texts]
-    distinct = sorted(set(normal))
-    order = np.random.default_rng(seed).permutation(len(distinct))
-    fold = {text: int(order[place] % folds) for place, text in enumerate(distinct)}
-    return np.array([fold[text] for text in normal])
-
-
-def _fit(
-    training: TrainingSet, folds: IntArray, *, method: str, params: Mapping[str, Any] | None, seed: int
-) -> tuple[RoutingMethod, FloatArray]:
-    """The method fitted on everything, and out-of-fold scores, [n, experts].
-
-    A method that cross-validates anyway returns its own; the others are fitted once per fold.
-    """
-    whole = make(method, params)
-    if isinstance(whole, CrosswiseMethod):
-        return whole, whole.fit_crosswise(training, folds, seed=seed)
-    scores = np.empty(training.quality.shape)
-    for fold in np.unique(folds):
-        inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        fitted = make(method, params).fit(training.take(inside), seed=seed)
-        scores[outside] = fitted.score(training.queries.take(outside))
-    return whole.fit(training, seed=seed), scores
-
-
-def _calibrate(
-    scores: FloatArray, quality: FloatArray, folds: IntArray
-) -> tuple[Calibration | None, FloatArray]:
-    """The calibration of the policy, and each score calibrated by one that did not see it."""
-    if len(scores) < CALIBRATE_FROM:
-        return None, scores
-    apart = np.empty_like(scores)
-    for half in (0, 1):
-        held = folds % 2 == half
-        apart[held] = Calibration.fit(scores[~held], quality[~held]).apply(scores[held])
-    return Calibration.fit(scores, quality), apart
 
 
 def _task_means(dataset: Dataset, means: FloatArray) -> dict[str, list[float]] | None:

@@ -269,3 +269,29 @@ async def test_a_list_of_models_with_odd_ids_is_read(tmp_path: Path) -> None:
     models = httpx.MockTransport(lambda request: httpx.Response(200, json={"data": [{"id": 7}]}))
     with pytest.raises(InputError, match="no expert 'a'; it has 7"):
         await collect("http://test/v1", QUERIES, ["a"], tmp_path / "o.jsonl", transport=models)
+
+
+async def test_samples_and_log_probabilities_are_recorded(tmp_path: Path) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        bodies.append(body)
+        certain = {"content": [{"token": "x", "logprob": -0.25}, {"token": "y", "logprob": float("-1e400")}]}
+        event = {"choices": [{"delta": {"content": "x"}, "logprobs": certain, "finish_reason": "stop"}]}
+        return sse(f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n")
+
+    out, endpoint = tmp_path / "o.jsonl", Endpoint(answer)
+    wanted: dict[str, Any] = {"samples": 2, "temperature": 0.7, "logprobs": True}
+    done = await collected(endpoint, out, queries=QUERIES[:1], **wanted)
+    again = await collected(endpoint, out, queries=QUERIES[:1], **{**wanted, "samples": 3})
+
+    assert (done.collected, again.collected, again.kept_from_before) == (4, 2, 4)
+    assert all(body["logprobs"] is True for body in bodies)
+    rows = read_rows(out)
+    assert sorted((row["expert"], row["sample"]) for row in rows) == [(e, s) for e in "ab" for s in range(3)]
+    assert all(row["token_logprobs"] == [-0.25] and row["finish_reason"] == "stop" for row in rows)
+
+
+async def test_samples_need_a_temperature(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="temperature above 0"):
+        await collected(Endpoint(lambda body: stream("a")), tmp_path / "o.jsonl", samples=2)

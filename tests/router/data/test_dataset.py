@@ -32,6 +32,19 @@ def test_what_was_not_measured_is_nan_and_its_row_incomplete() -> None:
     assert found.complete().tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
 
 
+def test_further_samples_are_tables_of_the_same_queries() -> None:
+    made = [{**row, "sample": 0, "response": "one"} for row in rows(10)]
+    made += [{**row, "sample": 1, "response": "two", "quality": 0.5} for row in rows(10)[:6]]
+
+    found = to_dataset(made).take(np.array([1, 7])).only(["large", "sums"])
+
+    (second,) = found.samples
+    assert found.written["response"].tolist() == [["one", "one"], ["one", "one"]]
+    assert second.written["response"].tolist() == [["two", "two"], [None, None]]
+    assert second.texts == found.texts
+    np.testing.assert_array_equal(second.quality, [[0.5, 0.5], [np.nan, np.nan]])
+
+
 def test_an_expert_without_any_outcome_is_named() -> None:
     with pytest.raises(PoolError, match="holds no outcome of nobody; it holds sums, words, large"):
         to_dataset(rows(5), pool=CandidatePool.of("sums", "nobody"))

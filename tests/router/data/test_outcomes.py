@@ -19,7 +19,8 @@ def written(file: Path, made: list[dict[str, Any]]) -> Path:
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
 def test_what_is_written_is_read(tmp_path: Path, ending: str) -> None:
-    made = [{**row, "cost_usd": 1e-6, "response": "é 文"} for row in rows(10)]
+    more = {"response": "é 文", "sample": 0, "token_logprobs": [-0.5, 0.0], "finish_reason": "stop"}
+    made = [{**row, "cost_usd": 1e-6, **more} for row in rows(10)]
     write_rows(tmp_path / f"o.{ending}", made)
 
     assert read_outcomes(tmp_path / f"o.{ending}") == made
@@ -53,6 +54,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "nll": ({"nll": float("inf")}, "nll must be a finite number, found inf"),
     "huge": ({"prompt_tokens": 10**400}, "prompt_tokens must be a finite number of at least 0, found 1000"),
     "task": ({"task": 5}, "task must be a text, found 5"),
+    "sample": ({"sample": -1}, "sample must be a whole number from 0 to 63, found -1"),
+    "logprobs": ({"token_logprobs": [0.1, "x"]}, "token_logprobs must be a list of at most 4096 finite"),
+    "certain": ({"token_logprobs": [float("-inf")]}, "token_logprobs must be a list"),
+    "finish": ({"finish_reason": 1}, "finish_reason must be a text, found 1"),
 }
 
 

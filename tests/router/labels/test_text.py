@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from router import labels
+from router.answers import last_number
 from router.errors import InputError, OutcomesError
-from router.labels.text import last_number
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from router.decide import decide
 from router.encoders import EncoderSpec
 from router.errors import MethodError, OutcomesError
 from router.guard import NoveltyGuard
+from router.training.fitting import fold_of
 from router.training.preference import COST_WEIGHTS, MOST_LOSS, choose_preference
-from router.training.train import check_trainable, fold_of, train
+from router.training.train import check_trainable, train
 from tests.router.data_sets import POOL, dataset, embeddings, rows
 
 SPEC = EncoderSpec("test", "0" * 64, 16, 128)

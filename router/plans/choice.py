@@ -1,0 +1,184 @@
+"""Enumerate plans over a pool, and choose the few whose gain on recorded outcomes is certain enough.
+
+A plan is compared with the cost–quality front of the experts and of the plans chosen before it: at its mean
+cost, query by query. It is kept by the lower bound of that paired gain; where none is above 0, none is kept.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from router.core import FloatArray, IntArray
+from router.plans.acceptance import AcceptanceModel
+from router.plans.plan import Plan
+from router.plans.replay import Evidence, Recording, Replayed
+
+THRESHOLDS = (0.7,)
+"""Probabilities to be right from which enumerated plans accept."""
+MOST_KEPT = 6
+CERTAINTY_Z = 1.0
+"""Standard errors by which a plan's gain must be above 0."""
+LEAST_ACCEPTED = 0.05
+"""Share of the queries on which a plan must accept, and on which it must reject."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One plan on recorded outcomes, each row judged by an acceptance model that did not see it."""
+
+    plan: Plan
+    outcome: Replayed
+
+
+class Trials:
+    """Plans replayed on a recording, by acceptance models that are fitted across folds.
+
+    Args:
+        recording: of the training queries.
+        scores: [n, experts] by methods that did not see the row.
+        folds: [n].
+    """
+
+    def __init__(self, recording: Recording, scores: FloatArray, folds: IntArray) -> None:
+        self._recording, self._scores, self._folds = recording, scores, folds
+        self._found: dict[object, tuple[Evidence, FloatArray]] = {}
+
+    def enumerate(self) -> list[Plan]:
+        """Every plan that is tried."""
+        return list(enumerated(self._recording))
+
+    def of(self, plan: Plan) -> Tried:
+        """A plan's outcomes."""
+        evidence, p_right = self._judged(plan)
+        return Tried(plan, self._recording.replay(plan, evidence, p_right))
+
+    def model(self, plan: Plan) -> AcceptanceModel:
+        """The plan's acceptance model, fitted on all rows."""
+        evidence, _ = self._judged(plan)
+        rows = np.flatnonzero(evidence.known)
+        return AcceptanceModel.fit_features(evidence.table[rows], evidence.quality[rows])
+
+    def _judged(self, plan: Plan) -> tuple[Evidence, FloatArray]:
+        if plan.evidence_key not in self._found:
+            evidence = self._recording.evidence(plan, self._scores)
+            p_right = np.full(len(evidence.known), np.nan)
+            for fold in np.unique(self._folds):
+                inside = np.flatnonzero((self._folds != fold) & evidence.known)
+                outside = np.flatnonzero((self._folds == fold) & evidence.known)
+                if len(inside) and len(outside):
+                    model = AcceptanceModel.fit_features(evidence.table[inside], evidence.quality[inside])
+                    p_right[outside] = model.p_right_features(evidence.table[outside])
+            self._found[plan.evidence_key] = (evidence, p_right)
+        return self._found[plan.evidence_key]
+
+
+def enumerated(recording: Recording) -> Iterator[Plan]:
+    """Pairs of experts, votes where samples are recorded, checks where log-probabilities are.
+
+    The `else` expert is on average at least as good as every member: another could only save what a
+    cheaper plan saves too.
+    """
+    quality = recording.outcomes.quality
+    means = dict(zip(recording.outcomes.pool.names, np.nanmean(quality, axis=0).tolist(), strict=True))
+    names = sorted(means, key=lambda name: (means[name], name))
+    asked: list[tuple[tuple[str, ...], int]] = [(pair, 1) for pair in combinations(names, 2)]
+    asked += [((name,), count) for name in names if (count := recording.samples_of(name)) > 1]
+    if recording.has_logprobs:
+        asked += [((name,), 1) for name in names]
+    for members, samples in asked:
+        # The accepted answer is the first member's: the better one's, where they differ.
+        ask = tuple(sorted(members, key=lambda name: -means[name]))
+        for other in names:
+            if other in ask or means[other] < means[ask[0]]:
+                continue
+            for at_least in THRESHOLDS:
+                kind = "vote" if samples > 1 else "agree" if len(ask) > 1 else "check"
+                name = f"{kind}-{'-'.join(ask)}-else-{other}-{round(100 * at_least)}"
+                yield Plan(name, ask, other, at_least, samples)
+
+
+def choose(
+    tried: Sequence[Tried], quality: FloatArray, costs_usd: FloatArray | None, rows: IntArray
+) -> list[Plan]:
+    """The plans to keep, by these rows alone.
+
+    Args:
+        tried: the plans.
+        quality: [n, experts] measured.
+        costs_usd: [n, experts] measured; `None` where unknown: then quality alone counts.
+        rows: those that may decide.
+    """
+    paid = np.zeros(quality.shape) if costs_usd is None else costs_usd
+    known = rows[np.isfinite(quality[rows] + paid[rows]).all(axis=1)]
+    options = [one for one in tried if _is_an_option(one, known)]
+    front = _Front(quality[known], paid[known])
+    kept: list[Plan] = []
+    while options and len(kept) < MOST_KEPT:
+        columns = [(one, *_columns(one, known)) for one in options]
+        bounds = [front.lower_bound(gained, spent) for _, gained, spent in columns]
+        best = int(np.argmax(bounds))
+        if bounds[best] <= 0:
+            break
+        one, gained, spent = columns[best]
+        front = front.with_column(gained, spent)
+        kept.append(one.plan)
+        options = [other for other in options if other is not one]
+    return kept
+
+
+def gain_bounds(tried: Sequence[Tried], quality: FloatArray, costs_usd: FloatArray | None) -> list[float]:
+    """The lower bound of each plan's gain over the experts' front; minus infinity where it is no option."""
+    paid = np.zeros(quality.shape) if costs_usd is None else costs_usd
+    known = np.flatnonzero(np.isfinite(quality + paid).all(axis=1))
+    front = _Front(quality[known], paid[known])
+    return [
+        front.lower_bound(*_columns(one, known)) if _is_an_option(one, known) else -np.inf for one in tried
+    ]
+
+
+def _is_an_option(one: Tried, rows: IntArray) -> bool:
+    accepted = one.outcome.accepted[rows]
+    if not len(rows) or not np.isfinite(one.outcome.quality[rows]).all():
+        return False
+    return LEAST_ACCEPTED <= float(accepted.mean()) <= 1 - LEAST_ACCEPTED
+
+
+def _columns(one: Tried, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+    cost = one.outcome.cost_usd
+    return one.outcome.quality[rows], np.zeros(len(rows)) if cost is None else cost[rows]
+
+
+class _Front:
+    """The candidates on the non-decreasing convex hull of mean cost and quality."""
+
+    def __init__(self, quality: FloatArray, costs: FloatArray) -> None:
+        self._quality, self._costs = quality, costs
+        means, spent = quality.mean(axis=0), costs.mean(axis=0)
+        kept: list[int] = []
+        for column in np.lexsort((-means, spent)):
+            if kept and means[column] <= means[kept[-1]]:
+                continue
+            while len(kept) > 1 and _under(spent[kept[-2:]], means[kept[-2:]], spent[column], means[column]):
+                kept.pop()
+            kept.append(int(column))
+        self._at, self._spent = kept, spent[kept]
+
+    def with_column(self, quality: FloatArray, costs: FloatArray) -> "_Front":
+        return _Front(np.column_stack([self._quality, quality]), np.column_stack([self._costs, costs]))
+
+    def lower_bound(self, quality: FloatArray, costs: FloatArray) -> float:
+        """Lower bound of the gain [n] over the front at the same mean cost, by paired differences."""
+        share = np.interp(costs.mean(), self._spent, np.arange(len(self._at), dtype=float))
+        low = int(share)
+        high = min(low + 1, len(self._at) - 1)
+        mixed = self._quality[:, self._at[low]] * (1 - (share - low))
+        mixed = mixed + self._quality[:, self._at[high]] * (share - low)
+        gain = quality - mixed
+        return float(gain.mean() - CERTAINTY_Z * gain.std() / np.sqrt(len(gain)))
+
+
+def _under(x: FloatArray, y: FloatArray, then_x: float, then_y: float) -> bool:
+    """Whether the second of two points lies on or under the line from the first to a third."""
+    return bool((y[1] - y[0]) * (then_x - x[0]) <= (then_y - y[0]) * (x[1] - x[0]))
