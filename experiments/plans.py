@@ -261,7 +261,8 @@ def _by_query(parts: Sequence[Part], value: Callable[[Part], FloatArray]) -> Flo
     for part in parts:
         np.add.at(total, part["rows"].astype(int), value(part))
         seen[part["rows"].astype(int)] = True
-    return total[seen]
+    sums: FloatArray = total[seen]
+    return sums
 
 
 def _weights(n: int) -> FloatArray:

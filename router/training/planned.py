@@ -232,7 +232,8 @@ def _gain(material: Material, joint: _Joint, eligible: BoolArray) -> tuple[float
                 after_cost, after, before_cost, before, strict=True
             )
         ]
-        return (top + np.array(areas)) / 2
+        both: FloatArray = (top + np.array(areas)) / 2
+        return both
 
     n = len(rows)
     rng = np.random.default_rng(0)
