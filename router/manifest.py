@@ -68,14 +68,17 @@ class Manifest(BaseModel):
     """Plans with the kind of their acceptance models, in column order behind the pool; from schema 3."""
     static_ranking: list[str]
     preferences: dict[str, Number | None]
+    preferences_without_plans: dict[str, Number | None] | None = None
     data_sha256: str | None
     seed: StrictInt | None
     metrics: dict[str, Any] | None
     training: dict[str, Any]
 
-    @field_validator("preferences")
+    @field_validator("preferences", "preferences_without_plans")
     @classmethod
-    def _are_preferences(cls, value: dict[str, float | None]) -> dict[str, float | None]:
+    def _are_preferences(cls, value: dict[str, float | None] | None) -> dict[str, float | None] | None:
+        if value is None:
+            return None
         known = [item.name for item in fields(Preferences)]
         if unknown := sorted(value.keys() - set(known)):
             raise ValueError(f"{unknown[0]!r} is no preference; known: {', '.join(known)}")

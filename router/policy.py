@@ -58,6 +58,8 @@ class Policy:
     """Time to the end of the answer in milliseconds, likewise; for plans, which hold answers back."""
     plans: PlanSet | None = None
     """Candidates made of experts of the pool; `method`, calibration and guard have columns for them too."""
+    preferences_without_plans: Preferences | None = None
+    """The default preference of requests that allow no plan; `None` without plans."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Provenance: data hash, seed, best single expert, metrics. Never read for decisions."""
     card: str = ""
@@ -124,7 +126,7 @@ class Policy:
         """
         scores = self.score(queries)
         costs, waits = self.expected_costs(queries, requests), self.expected_waits(queries, requests)
-        wanted = [request.preferences.over(self.preferences) for request in requests]
+        wanted = [request.preferences.over(self._default(request)) for request in requests]
         composed = None
         if self.plans is not None and scores.p_accept is not None:
             composed = Composed.of(
@@ -167,6 +169,11 @@ class Policy:
             experts=len(self.pool),
         )
 
+    def _default(self, request: RouteRequest) -> Preferences:
+        """The default preference: one that plans make safe may cost quality where none may be chosen."""
+        plain = self.preferences_without_plans
+        return self.preferences if request.plans or plain is None else plain
+
     def with_overrides(
         self, *, prices: Mapping[str, Price] | None = None, preferences: Preferences | None = None
     ) -> Self:
@@ -199,6 +206,9 @@ class Policy:
             pool=pool,
             costs=self.costs.with_prices(pool, prices),
             preferences=self.preferences if preferences is None else preferences.over(self.preferences),
+            preferences_without_plans=self.preferences_without_plans
+            if preferences is None or self.preferences_without_plans is None
+            else preferences.over(self.preferences_without_plans),
         )
 
     def save(self, folder: Path, card: str) -> Self:
@@ -243,6 +253,9 @@ class Policy:
         return {
             "latency_model": None if self.latencies is None else {"kind": "log_ridge", "unit": "ms"},
             "plans": self.plans.to_json(),
+            "preferences_without_plans": None
+            if self.preferences_without_plans is None
+            else asdict(self.preferences_without_plans),
         }
 
     def _optional(self) -> dict[str, Calibration | Regression | PlanSet | None]:
@@ -295,6 +308,9 @@ class Policy:
             plans=PlanSet.restore(facts.plans, _part(arrays, "plans"), [expert.name for expert in facts.pool])
             if facts.plans
             else None,
+            preferences_without_plans=None
+            if facts.preferences_without_plans is None
+            else Preferences(**facts.preferences_without_plans),
             training={**facts.training, **{name: getattr(facts, name) for name in TRAINING_FACTS}},
             card=stored.card,
             policy_id=policy_id,

@@ -17,8 +17,8 @@ from router.plans.replay import Evidence, Recording, Replayed
 
 THRESHOLDS = (0.7,)
 """Probabilities to be right from which enumerated plans accept."""
-MOST_KEPT = 6
-CERTAINTY_Z = 1.0
+MOST_KEPT = 8
+CERTAINTY_Z = 0.5
 """Standard errors by which a plan's gain must be above 0."""
 LEAST_ACCEPTED = 0.05
 """Share of the queries on which a plan must accept, and on which it must reject."""

@@ -275,6 +275,7 @@ def _joined(
             policy.pool.names,
         ),
         preferences=Preferences(cost_weight=preferences.default.cost_weight),
+        preferences_without_plans=policy.preferences,
         training={
             **policy.training,
             "metrics": metrics,

@@ -73,6 +73,11 @@ def test_callers_that_carry_out_no_plan_get_experts_only(policy: Policy) -> None
     assert set(decision.ranking) == set(POOL.names)
     (plan,) = decision.plans.values()
     assert plan.view.excluded_because == "plans are off for this request"
+    assert decision.preferences == policy.preferences_without_plans
+    assert decided(policy).preferences == policy.preferences
+    assert decided(
+        policy.with_overrides(preferences=Preferences(cost_weight=9.0)), plans=False
+    ).preferences == (Preferences(cost_weight=9.0))
 
 
 @pytest.mark.parametrize(
@@ -130,6 +135,7 @@ def test_a_saved_policy_decides_with_its_plans_as_before(policy: Policy, tmp_pat
     assert loaded.plans is not None
     assert policy.plans is not None
     assert loaded.plans.plans == policy.plans.plans
+    assert decided(loaded, plans=False).preferences == policy.preferences_without_plans
 
 
 def test_an_acceptance_model_of_another_build_is_named(policy: Policy, tmp_path: Path) -> None:
