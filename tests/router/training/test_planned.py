@@ -62,6 +62,7 @@ def test_a_plan_is_ranked_with_its_members_costs(policy: Policy) -> None:
     assert plan.view.cost_usd == pytest.approx(
         costs["small"] + costs["code"] + (1 - plan.p_accept) * costs["large"]
     )
+    assert plan.hold_ms is not None
     assert plan.hold_ms == pytest.approx(300, rel=0.05)
     assert plan.view.ttft_ms == pytest.approx(plan.hold_ms + (1 - plan.p_accept) * 100, rel=0.05)
     assert decision.expert in {plan.ask[0], "large"}
