@@ -57,7 +57,7 @@ class RouterArgs(Settings):
     """Processor threads of the encoder per replica."""
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Queries encoded and scored in one pass at most; of more than eight that wait, half go first."""
-    batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 3.0
+    batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """How long a batch waits to fill; 0: a batch is what arrived while the last one was scored."""
     num_cpus: Annotated[float, Field(ge=0)] = 0.0
     """Processors that Ray reserves for a replica."""

@@ -10,6 +10,7 @@ tokens, none twice, and with one repeated query.
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -45,9 +46,9 @@ class Router:
     async def reconfigure(self, user_config: Any) -> None:
         """Do nothing: there is no configuration."""
 
-    async def decide(self, request: RouteRequest, trace: Any = None) -> RouterResponse:
-        """Return the constant."""
-        return RouterResponse(DECISION)
+    async def decide(self, requests: Sequence[RouteRequest], traces: Any = ()) -> list[RouterResponse]:
+        """Return the constant for each."""
+        return [RouterResponse(DECISION) for _ in requests]
 
     async def exposition(self) -> tuple[str, bytes]:
         """Return no metrics."""

@@ -117,7 +117,7 @@ async def _repeated(router: Router) -> list[float]:
 
 
 async def _decide(router: Router, query: str) -> None:
-    response = await router.decide(RouteRequest(query, prompt_tokens=30, max_tokens=32))
+    (response,) = await router.decide([RouteRequest(query, prompt_tokens=30, max_tokens=32)])
     if response.decision is None:
         raise RuntimeError(f"no decision: {response.no_policy}")
 

@@ -3,11 +3,14 @@
 Plain frozen values that every process can read: imports neither Ray nor vLLM.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import copyreg
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from types import MappingProxyType
+from typing import Any
 
-from router.core import Decision, Preferences
+from router.core import Decision, ExpertView, Preferences, RouteRequest
 from router.experts import Price
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -66,3 +69,17 @@ class Head:
     body: bytes
     complete: bool
     """No further body follows."""
+
+
+def _as_call(kind: type[Any]) -> Callable[[Any], tuple[type[Any], tuple[Any, ...]]]:
+    """How a value is pickled: as a call of its class.
+
+    Frozen dataclasses with slots are pickled as a state that Python code reads and sets field by field,
+    which takes several times as long.
+    """
+    values = attrgetter(*(one.name for one in fields(kind)))
+    return lambda value: (kind, values(value))
+
+
+for _kind in (Preferences, RouteRequest, ExpertView, Decision, RouterResponse):
+    copyreg.pickle(_kind, _as_call(_kind))

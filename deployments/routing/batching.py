@@ -1,4 +1,4 @@
-"""Join requests that arrive at the same time into batches: one pass serves many.
+"""Join calls that arrive at the same time into batches: one pass serves many.
 
 A plain class over asyncio; imports no Ray. Serve's own `@serve.batch` reads the method's signature at
 every call and scores for callers that have left; this does neither.
@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 TOGETHER = 8
@@ -16,6 +17,17 @@ stages behind this one without work until it is over, and then this one without 
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class _Call(Generic[Request, Result]):
+    """The requests of one caller, which returns to it as a whole."""
+
+    requests: Sequence[Request]
+    future: "asyncio.Future[list[Result]]"
+    taken: int = 0
+    """Requests that are in a batch already."""
+    results: list[Result] = field(default_factory=list)
 
 
 class Batcher(Generic[Request, Result]):
@@ -41,38 +53,40 @@ class Batcher(Generic[Request, Result]):
         self._process = process
         self._max_size = max_size
         self._wait_s = wait_s
-        self._waiting: deque[tuple[Request, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[_Call[Request, Result]] = deque()
         self._full = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return len(self._waiting)
+        return sum(len(call.requests) - call.taken for call in self._waiting)
 
     @property
     def batch_age_s(self) -> float:
         """How long the batch in process has taken so far; 0 where there is none."""
         return 0.0 if self._begun_at is None else self._clock() - self._begun_at
 
-    async def submit(self, request: Request) -> Result:
-        """Return the result of a request once its batch has been processed.
+    async def submit(self, requests: Sequence[Request]) -> list[Result]:
+        """Return the results of some requests, in their order, once all of them have been processed.
 
         Raises:
-            Exception: the error of the batch; it fails as a whole.
+            Exception: the error of a batch with one of them; it fails as a whole.
         """
-        # While a batch hangs nothing else takes out the requests whose callers have left; they leave in
-        # the order of their arrival.
-        while self._waiting and self._waiting[0][1].done():
+        if not requests:
+            return []
+        # While a batch hangs nothing else takes out the calls whose callers have left; they leave in the
+        # order of their arrival.
+        while self._waiting and self._waiting[0].future.done():
             self._waiting.popleft()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((request, future))
-        if len(self._waiting) >= self._max_size:
+        call: _Call[Request, Result] = _Call(requests, loop.create_future())
+        self._waiting.append(call)
+        if self.waiting >= self._max_size:
             self._full.set()
         if self._worker is None:
             self._worker = loop.create_task(self._work())
-        return await future
+        return await call.future
 
     async def _work(self) -> None:
         try:
@@ -84,7 +98,7 @@ class Batcher(Generic[Request, Result]):
 
     async def _gather(self) -> None:
         """Wait for a batch to fill, if there is a wait at all."""
-        if self._wait_s > 0 and len(self._waiting) < self._max_size:
+        if self._wait_s > 0 and self.waiting < self._max_size:
             self._full.clear()
             try:
                 async with asyncio.timeout(self._wait_s):
@@ -92,23 +106,42 @@ class Batcher(Generic[Request, Result]):
             except TimeoutError:
                 return
 
+    def _next_batch(self) -> list[tuple[_Call[Request, Result], Sequence[Request]]]:
+        """Take the head of the queue, without the calls whose callers have left meanwhile.
+
+        A call returns as a whole, so it is divided only where it exceeds a batch.
+        """
+        enough = max(TOGETHER, -(-self.waiting // 2))
+        batch: list[tuple[_Call[Request, Result], Sequence[Request]]] = []
+        size = 0
+        while self._waiting and size < min(enough, self._max_size):
+            call = self._waiting[0]
+            part = () if call.future.done() else call.requests[call.taken :][: self._max_size - size]
+            call.taken += len(part)
+            size += len(part)
+            if part:
+                batch.append((call, part))
+            if call.future.done() or call.taken == len(call.requests):
+                self._waiting.popleft()
+        return batch
+
     async def _process_batch(self) -> None:
-        """Process the head of the queue, without the requests whose callers have left meanwhile."""
-        size = min(self._max_size, max(TOGETHER, -(-len(self._waiting) // 2)))
-        head = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
-        batch = [(request, future) for request, future in head if not future.done()]
+        batch = self._next_batch()
         if not batch:
             return
         self._begun_at = self._clock()
         try:
-            results = await self._process([request for request, _ in batch])
+            results = await self._process([request for _, part in batch for request in part])
         except Exception as error:  # noqa: BLE001 - each caller of the batch gets it
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+            for call, _ in batch:
+                if not call.future.done():
+                    call.future.set_exception(error)
             return
         finally:
             self._begun_at = None
-        for (_, future), result in zip(batch, results, strict=True):
-            if not future.done():
-                future.set_result(result)
+        begin = 0
+        for call, part in batch:
+            call.results.extend(results[begin : begin + len(part)])
+            begin += len(part)
+            if len(call.results) == len(call.requests) and not call.future.done():
+                call.future.set_result(call.results)

@@ -7,22 +7,22 @@ in effect and a bounded cache of embeddings, so any replica can decide on any qu
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from deployments.config import RouterArgs, RouterConfig
-from deployments.contracts.messages import NO_TRACE, RouterResponse, RouterState, TraceContext
+from deployments.contracts.messages import RouterResponse, RouterState, TraceContext
 from deployments.last_good import LastGood
 from deployments.observability import metrics, tracing
 from deployments.replica import replica_name, replica_path
 from deployments.routing.batching import Batcher
+from deployments.routing.loop_budget import LoopBudget
 from deployments.routing.served_policy import ServedPolicy, load, load_saved
 from deployments.settings import resolve
-from router.core import RouteRequest
+from router.core import Decision, RouteRequest
 from router.errors import RouterError
 from router.validation import explain
 
@@ -32,21 +32,13 @@ BATCH_TIMEOUT_S = 10.0
 """A batch that takes longer hangs: one takes milliseconds, seconds on a busy processor."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Queued:
-    """A request in the queue."""
-
-    request: RouteRequest
-    at: float
-    """Time of arrival, by the monotonic clock."""
-
-
 class Router:
     """Scores and decides with the policy that `user_config` names.
 
     Args:
         args: shape of the deployment.
         last_good: keeps the last valid configuration and its policy.
+        on_loop: which batches are short enough for the event loop.
         clock: monotonic seconds.
     """
 
@@ -55,6 +47,7 @@ class Router:
         args: RouterArgs,
         *,
         last_good: LastGood | None = None,
+        on_loop: LoopBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._args = args
@@ -64,6 +57,7 @@ class Router:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="router")
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy-loader")
         self._tracer = tracing.tracer("to-router-router")
+        self._on_loop = LoopBudget() if on_loop is None else on_loop
         self._batches = Batcher(
             self._decide_batch, max_size=args.max_batch_size, wait_s=args.batch_wait_ms / 1000, clock=clock
         )
@@ -97,17 +91,24 @@ class Router:
                 self._loader, self._last_good.save, user_config, (policy, resolve(self._served.folder))
             )
 
-    async def decide(self, request: RouteRequest, trace: TraceContext = NO_TRACE) -> RouterResponse:
-        """Decide on one request; the reason for no decision is a value too, never an exception.
+    async def decide(
+        self, requests: Sequence[RouteRequest], traces: Sequence[TraceContext] = ()
+    ) -> list[RouterResponse]:
+        """Decide on requests, in their order; the reason for no decision is a value too, never an exception.
 
         An exception inside a batch would fail every request of that batch.
+
+        Args:
+            requests: the requests of one call.
+            traces: the trace contexts of those that have one.
         """
-        span = self._tracer.begin("router decide", trace)
+        spans = [self._tracer.begin("router decide", trace) for trace in traces]
+        arrival = time.monotonic()
         try:
-            response: RouterResponse = await self._batches.submit(_Queued(request, time.monotonic()))
+            return await self._batches.submit([(request, arrival) for request in requests])
         finally:
-            span.end()
-        return response
+            for span in spans:
+                span.end()
 
     async def exposition(self) -> tuple[str, bytes]:
         """Return this replica's name and metrics."""
@@ -134,15 +135,29 @@ class Router:
         age_s = self._batches.batch_age_s
         return f"a batch has taken {age_s:.0f} s so far" if age_s > BATCH_TIMEOUT_S else None
 
-    async def _decide_batch(self, queued: list[_Queued]) -> list[RouterResponse]:
+    async def _decide_batch(self, queued: list[tuple[RouteRequest, float]]) -> list[RouterResponse]:
         served, now = self._served, time.monotonic()
-        for one in queued:
-            metrics.router_seconds.labels("queue").observe(now - one.at)
-        requests = [one.request for one in queued]
+        queue_seconds = metrics.router_seconds.labels("queue")
+        for _, arrival in queued:
+            queue_seconds.observe(now - arrival)
+        requests = [request for request, _ in queued]
         if served is None:
             return [RouterResponse(None, self._error or "no policy") for _ in requests]
-        loop = asyncio.get_running_loop()
-        decisions = await loop.run_in_executor(self._worker, served.decide, requests)
+        metrics.router_batch.observe(len(requests))
+        decisions: list[Decision] = []
+        while requests:
+            lengths = [len(request.query) for request in requests]
+            count = self._on_loop.fits(lengths)
+            if count:
+                began = time.perf_counter()
+                decisions += served.decide(requests[:count])
+                self._on_loop.measured(lengths[:count], time.perf_counter() - began)
+                await asyncio.sleep(0)
+            else:
+                count = len(requests)
+                loop = asyncio.get_running_loop()
+                decisions += await loop.run_in_executor(self._worker, served.decide, requests)
+            requests = requests[count:]
         return [RouterResponse(decision) for decision in decisions]
 
     async def _reject(self, why: str) -> None:

@@ -30,12 +30,11 @@ class ServedPolicy:
     encoder: Encoder
     folder: str
     embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
-    """Of recent queries, by this encoder; only the thread that decides uses it."""
+    """Of recent queries, by this encoder; one batch at a time uses it."""
 
     def decide(self, requests: Sequence[RouteRequest]) -> list[Decision]:
         """Encode, score and decide a batch; one decision per request, in their order."""
         texts = tuple(request.query for request in requests)
-        metrics.router_batch.observe(len(requests))
         with metrics.router_seconds.labels("encode").time():
             batch = QueryBatch(texts, self._encode(texts))
         with metrics.router_seconds.labels("score").time():

@@ -92,5 +92,5 @@ async def test_the_constant_routers_always_decide_the_same() -> None:
 
     assert response.decision is ingress_alone.DECISION
     router = constant_router.Router.__new__(constant_router.Router)
-    assert (await router.decide(request)).decision is constant_router.DECISION
+    assert [one.decision for one in await router.decide([request])] == [constant_router.DECISION]
     assert constant_router.DECISION.ranking == constant_router.NAMES

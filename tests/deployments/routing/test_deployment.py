@@ -9,6 +9,7 @@ import pytest
 from deployments.config import RouterArgs
 from deployments.last_good import LastGood
 from deployments.routing.deployment import BATCH_TIMEOUT_S, Router
+from deployments.routing.loop_budget import LoopBudget
 from router.core import Decision, RouteRequest
 from router.encoders import DEFAULT, Encoder, load_encoder
 from router.encoders.source import find
@@ -40,13 +41,13 @@ def policy(encoder: Encoder, folder: Path, method: str = "knn", n: int = 120) ->
 
 
 async def decision(router: Router, query: str, **options: object) -> Decision:
-    response = await router.decide(RouteRequest(query, **options))  # type: ignore[arg-type]
+    (response,) = await router.decide([RouteRequest(query, **options)])  # type: ignore[arg-type]
     assert response.decision is not None, response.no_policy
     return response.decision
 
 
 async def test_without_a_policy_the_response_has_the_reason(router: Router) -> None:
-    response = await router.decide(RouteRequest(SUM))
+    (response,) = await router.decide([RouteRequest(SUM)])
 
     assert response.decision is None
     assert "names none" in response.no_policy
@@ -60,8 +61,8 @@ async def test_a_batch_has_a_decision_for_each_even_without_an_expert(
     await router.reconfigure({"policy": str(tmp_path / "policy")})
     none_eligible = RouteRequest(SUM, excluded=dict.fromkeys(saved.pool.names, "not today"))
 
-    first, second, third = await asyncio.gather(
-        decision(router, SUM), decision(router, SPELL), router.decide(none_eligible)
+    first, second, (third,) = await asyncio.gather(
+        decision(router, SUM), decision(router, SPELL), router.decide([none_eligible])
     )
 
     assert (first.expert, second.expert) == ("sums", "words")
@@ -69,6 +70,18 @@ async def test_a_batch_has_a_decision_for_each_even_without_an_expert(
     assert third.decision is not None
     assert third.decision.ranking == ()
     assert third.decision.exclusions == none_eligible.excluded
+
+
+async def test_a_call_of_many_has_their_decisions_in_order(
+    router: Router, saved: Policy, tmp_path: Path
+) -> None:
+    await router.reconfigure({"policy": str(tmp_path / "policy")})
+    queries = [SUM, SPELL] * 20
+
+    responses = await router.decide([RouteRequest(query) for query in queries])
+
+    experts = [response.decision.expert for response in responses if response.decision is not None]
+    assert experts == ["sums", "words"] * 20
 
 
 async def test_a_bad_folder_is_rejected_and_the_old_policy_stays(
@@ -141,8 +154,9 @@ async def test_a_damaged_copy_leaves_the_router_without_policy(saved: Policy, tm
 async def test_a_router_whose_batch_hangs_is_unhealthy_and_not_ready(
     saved: Policy, tmp_path: Path, hang: threading.Event
 ) -> None:
-    clock = Clock()
-    router = Router(RouterArgs(device="cpu", batch_wait_ms=0), clock=clock)
+    clock, on_loop = Clock(), LoopBudget()
+    on_loop.measured([len(SUM)], 1.0)
+    router = Router(RouterArgs(device="cpu", batch_wait_ms=0), on_loop=on_loop, clock=clock)
     await router.reconfigure({"policy": str(tmp_path / "policy")})
     router._worker.submit(hang.wait)
     waiting = asyncio.create_task(decision(router, SUM))
