@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -54,13 +55,19 @@ CLIENT_S = 2
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[tuple[int, int]]:
     """Ports of a running HAProxy and of the server behind it."""
+    with running(tmp_path) as ports:
+        yield ports
+
+
+@contextlib.contextmanager
+def running(tmp_path: Path, **variables: str) -> Iterator[tuple[int, int]]:
     front, back = free_port(), free_port()
     config = tmp_path / "haproxy.cfg"
     errors = tmp_path / "500.http"
     errors.write_text(PLAIN, encoding="utf-8")
     text = CONFIG.format(front=front, back=back, client_s=CLIENT_S, errors=errors)
     config.write_text(text, encoding="utf-8")
-    env = environment(8000, tmp_path, fast=True)
+    env = environment(8000, tmp_path, fast=True) | variables
     process = subprocess.Popen([str(HAPROXY), "-db", "-f", str(config)], env=env)
     try:
         until_open(front)
@@ -187,6 +194,25 @@ def test_no_replica_and_no_application_are_errors_of_the_api(proxy: tuple[int, i
 
     assert_unavailable(httpx.get(f"http://127.0.0.1:{front}/v1/models", timeout=20), "unavailable")
     assert_unavailable(httpx.get(f"http://127.0.0.1:{front}/gone", timeout=20), "starting")
+
+
+def test_an_address_has_no_more_connections_than_the_setting_allows(tmp_path: Path) -> None:
+    def is_rejected(port: int) -> bool:
+        try:
+            connection = held.enter_context(
+                closing(socket.create_connection(("127.0.0.1", port), timeout=10))
+            )
+            return connection.recv(1) == b""  # the others get an error after a while: they send nothing
+        except ConnectionResetError:
+            return True
+
+    limit = {"TO_ROUTER_CONNECTIONS_PER_ADDRESS": "2"}
+    with (
+        running(tmp_path, **limit) as (front, _),
+        contextlib.ExitStack() as held,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        assert sorted(pool.map(is_rejected, [front] * 3)) == [False, False, True]
 
 
 def assert_unavailable(response: httpx.Response, code: str) -> None:
