@@ -4,18 +4,21 @@ Imports no Ray. Every failure before the first byte is an `ExpertError`, and eve
 """
 
 import asyncio
-import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import httpx
 
 from deployments.config import ExpertTarget
+from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable, ExpertUnreachable
 from deployments.contracts.heartbeats import Progress
 from deployments.contracts.messages import Head, Headers
 from deployments.contracts.protocols import ResponseStream
 from deployments.settings import resolve
+
+KEY_TIMEOUT_S = 1.0
+"""A key file is small: a longer read hangs."""
 
 
 class RemoteExpert:
@@ -25,14 +28,22 @@ class RemoteExpert:
         name: the expert's name in the configuration.
         target: its URL, model and key.
         transport: replaces the network in tests.
+        read_key: returns the key in a file; blocks.
     """
 
     def __init__(
-        self, name: str, target: ExpertTarget, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        name: str,
+        target: ExpertTarget,
+        transport: httpx.AsyncBaseTransport | None = None,
+        read_key: Callable[[str], str] | None = None,
     ) -> None:
         self._name = name
         self.model = target.model or name
         self._target = target
+        self._read_key = _read_key if read_key is None else read_key
+        self._files = BlockingCalls(f"key-of-{name}")
+        self._last_key: str | None = None
         url = str(target.url).rstrip("/")
         self._root = url.removesuffix("/v1")
         self._url, self._transport = url, transport
@@ -97,7 +108,7 @@ class RemoteExpert:
         self, method: str, path: str, headers: Headers, body: bytes, connect_s: float | None
     ) -> ResponseStream:
         sent = [(name, value) for name, value in headers if name != b"authorization"]
-        if key := self._key():
+        if key := await self._key():
             sent.append((b"authorization", f"Bearer {key}".encode()))
         # A configured url ends in /v1, as in the openai client's base_url; /tokenize is beside it.
         beside = not path.startswith("/v1/")
@@ -134,10 +145,21 @@ class RemoteExpert:
             await response.aclose()
             await self._response_ended()
 
-    def _key(self) -> str | None:
-        """The key, read at each request so that a rotated secret needs no restart."""
-        if self._target.key_file:
-            with contextlib.suppress(OSError):
-                return resolve(self._target.key_file).read_text(encoding="utf-8").strip()
-            raise ExpertUnreachable(self._name, f"key_file {self._target.key_file} cannot be read")
-        return os.environ.get(self._target.key_env) if self._target.key_env else None
+    async def _key(self) -> str | None:
+        """The key, read at each request so that a rotated secret needs no restart.
+
+        Off the event loop: the file may be on a mount that hangs. The last key is used meanwhile.
+        """
+        file = self._target.key_file
+        if file is None:
+            return os.environ.get(self._target.key_env) if self._target.key_env else None
+        try:
+            self._last_key = await self._files.run(self._read_key, file, timeout_s=KEY_TIMEOUT_S)
+        except (OSError, UnicodeDecodeError) as error:
+            if not isinstance(error, TimeoutError) or self._last_key is None:
+                raise ExpertUnreachable(self._name, f"key_file {file} cannot be read") from error
+        return self._last_key
+
+
+def _read_key(file: str) -> str:
+    return resolve(file).read_text(encoding="utf-8").strip()

@@ -1,6 +1,7 @@
 """Experts at a URL: one configured host, its own key, bytes as they come, every failure an `ExpertError`."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from starlette.routing import Route
 from deployments.config import ExpertTarget
 from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable, ExpertUnreachable
 from deployments.contracts.protocols import ResponseStream
+from deployments.upstream import http_client
 from deployments.upstream.http_client import RemoteExpert
 
 URL = "http://expert.example/v1"
@@ -70,6 +72,31 @@ async def test_a_key_file_is_read_at_every_request(tmp_path: Path) -> None:
     assert keys == ["Bearer one", "Bearer two"]
     with pytest.raises(ExpertUnavailable, match="key_file"):
         await expert.open("POST", CHAT, (), b"{}", 5)
+
+
+async def test_while_a_key_file_hangs_the_last_key_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    released, sent, read = threading.Event(), [], []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers["authorization"])
+        return httpx.Response(200, content=b"{}")
+
+    def read_key(file: str) -> str:
+        if read:
+            released.wait(5)
+        read.append(file)
+        return "first"
+
+    monkeypatch.setattr(http_client, "KEY_TIMEOUT_S", 0.2)
+    target = ExpertTarget.model_validate({"url": URL, "key_file": "key"})
+    expert = RemoteExpert("cloud", target, httpx.MockTransport(handler), read_key)
+    try:
+        for _ in range(2):
+            await everything(await expert.open("POST", CHAT, (), b"{}", 5))
+    finally:
+        released.set()
+
+    assert sent == ["Bearer first"] * 2
 
 
 async def test_a_key_files_relative_path_begins_at_the_projects_root(
