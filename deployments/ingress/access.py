@@ -53,12 +53,14 @@ class Access:
         """
         return None if self._keys is None else self._keys.authenticate(request.headers.raw)
 
-    async def reserve(self, caller: Caller | None, tokens: int, usd: float) -> Reservation:
-        """Reserve what a request may use at most.
+    async def reserve(
+        self, caller: Caller | None, tokens: int, usd: float, completion_usd: float = 0.0
+    ) -> Reservation:
+        """Reserve what a request may use at most, of which a part is for completions.
 
         Raises:
             TooMany: a limit of the key is reached.
         """
         if caller is None or self._ledger is None:
             return Reservation(None, None, 0.0)
-        return await self._ledger.reserve(caller, tokens, usd)
+        return await self._ledger.reserve(caller, tokens, usd, completion_usd)

@@ -61,6 +61,8 @@ class Ledger:
         self._in_flight: dict[str, dict[str, int]] = {}
         self._seen_at: dict[str, float] = {}
         self._last: dict[str, _LastCall] = {}
+        self._completion_usd: dict[str, Mapping[str, float]] = {}
+        self._given_back: dict[str, Mapping[str, float]] = {}
 
     def update_in_flight(self, replica: str, in_flight: Mapping[str, int]) -> None:
         """Take over a replica's own count of requests in flight: it replaces the sum kept here."""
@@ -68,9 +70,11 @@ class Ledger:
         self._seen_at[replica] = now
         self._in_flight[replica] = dict(in_flight)
         for lost in [name for name, at in self._seen_at.items() if now - at > REPLICA_LOST_S]:
+            self._give_back(lost)
             del self._seen_at[lost], self._in_flight[lost]
         for gone in [name for name, last in self._last.items() if now - last.at_s > DAY_S]:
             del self._last[gone]
+            self._given_back.pop(gone, None)
 
     def sync(self, call: SyncRequest) -> SyncResponse:
         """Count a replica's usage, then decide on its requests, in order.
@@ -81,6 +85,9 @@ class Ledger:
         if call.number <= last.number:
             return SyncResponse((), {})
         self.update_in_flight(call.replica, call.in_flight)
+        self._completion_usd[call.replica] = call.completion_usd
+        for key, usd in self._given_back.pop(call.replica, {}).items():
+            self.add(UsageChange(key, self._clock(), 0, 0, usd))  # it was away, not lost: it will settle
         # The clocks of two machines differ: usage counts for the time that it has here.
         ahead_s = 0.0 if call.sent_at_s is None else call.sent_at_s - self._clock()
         if call.confirmed < last.number:
@@ -149,6 +156,20 @@ class Ledger:
         held = sum(counts.get(key, 0) for counts in self._in_flight.values())
         return Totals(account.requests, max(0, account.tokens), account.usd, held)
 
+    def _give_back(self, replica: str) -> None:
+        """Give back what a lost replica reserved for completions: the experts ended them when it went.
+
+        Prompts stay charged, and so does what it reported. Without this, the most that its requests could
+        have cost would count until the day ends.
+        """
+        usd = dict(self._completion_usd.pop(replica, {}))
+        last = self._last.get(replica, _LastCall())
+        for request in last.granted:
+            usd[request.key] = usd.get(request.key, 0.0) + request.completion_usd
+        for key, amount in usd.items():
+            self.add(UsageChange(key, last.at_s, 0, 0, -amount))
+        self._given_back[replica] = usd
+
     def prune(self) -> None:
         """Forget the keys without any use in their windows."""
         for key in [key for key in self._accounts if self._is_idle(key)]:
@@ -159,11 +180,11 @@ class Ledger:
         return not account.minute and not account.usd
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all counts as JSON values; replicas report their requests in flight again with each call."""
+        """Return all counts as JSON values, to be written before the next change: they are not copied."""
         return {
             "version": 1,
             "accounts": {
-                key: {"minute": [list(bucket) for bucket in a.minute], "day": a.day, "usd": a.usd}
+                key: {"minute": list(a.minute), "day": a.day, "usd": a.usd}
                 for key, a in self._accounts.items()
             },
             "in_flight": {replica: dict(counts) for replica, counts in self._in_flight.items()},

@@ -9,7 +9,7 @@ calls are numbered and the ledger counts each once. Knows no Ray: the transport 
 import asyncio
 import contextlib
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -85,6 +85,7 @@ class LedgerClient:
         self._own = Ledger(self._clock)
         self._others: dict[str, Totals] = {}
         self._in_flight: Counter[str] = Counter()
+        self._completion_usd: defaultdict[str, float] = defaultdict(float)
         self._pending: list[_Pending] = []
         self._usage: list[UsageChange] = []
         self._number = self._confirmed = 0
@@ -95,20 +96,23 @@ class LedgerClient:
         self.away = False
         """Whether the last call to the common ledger failed."""
 
-    async def reserve(self, caller: Caller, tokens: int, usd: float) -> Reservation:
+    async def reserve(
+        self, caller: Caller, tokens: int, usd: float, completion_usd: float = 0.0
+    ) -> Reservation:
         """Admit a request.
 
         Args:
             caller: the request's key and its limits.
             tokens: the most tokens that it can use.
             usd: the most that it can cost.
+            completion_usd: the part of it for completions.
 
         Raises:
             TooMany: one of the key's limits is reached.
         """
         if not caller.limits.any:
             return Reservation(None, None, 0.0)
-        request = ReserveRequest(caller.id, caller.limits, tokens, usd)
+        request = ReserveRequest(caller.id, caller.limits, tokens, usd, completion_usd)
         if self.away:
             verdict = self._decide_alone(request)
         else:
@@ -129,7 +133,7 @@ class LedgerClient:
         change = UsageChange(request.key, at_s, 0, tokens - request.tokens, usd - request.usd)
         self._own.add(change)
         self._usage.append(change)
-        self._in_flight[request.key] -= 1
+        self._end(request)
         self._kick()
 
     def start(self) -> None:
@@ -192,6 +196,7 @@ class LedgerClient:
             self._confirmed,
             unconfirmed,
             self._clock(),
+            {key: self._completion_usd[key] for key in in_flight},
         )
         try:
             response = await self._transport.sync(call, CALL_TIMEOUT_S)
@@ -217,7 +222,7 @@ class LedgerClient:
             if verdict.code is None:
                 request = item.request
                 self._own.add(UsageChange(request.key, self._clock(), 1, request.tokens, request.usd))
-                self._in_flight[request.key] += 1
+                self._begin(request)
             self._resolve(item, verdict)
         for key, totals in response.totals.items():
             self._others[key] = totals.beyond(self._own_totals(key))
@@ -249,9 +254,19 @@ class LedgerClient:
         verdict = self._own.reserve("", request, others + in_flight)
         self._own.end_request("", request.key)  # in flight is counted here, not there
         if verdict.code is None:
-            self._in_flight[request.key] += 1
+            self._begin(request)
             self._usage.append(UsageChange(request.key, self._clock(), 1, request.tokens, request.usd))
         return verdict
+
+    def _begin(self, request: ReserveRequest) -> None:
+        self._in_flight[request.key] += 1
+        self._completion_usd[request.key] += request.completion_usd
+
+    def _end(self, request: ReserveRequest) -> None:
+        self._in_flight[request.key] -= 1
+        self._completion_usd[request.key] -= request.completion_usd
+        if self._in_flight[request.key] <= 0:
+            del self._completion_usd[request.key]  # sums of fractions do not end at zero
 
     def _own_totals(self, key: str) -> Totals:
         own = self._own.totals(key)

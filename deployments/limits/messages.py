@@ -4,7 +4,7 @@ Plain frozen values, pickled between processes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deployments.limits.keys import KeyLimits
 
@@ -17,6 +17,8 @@ class ReserveRequest:
     limits: KeyLimits
     tokens: int
     usd: float
+    completion_usd: float = 0.0
+    """The part of `usd` for completions: it is not spent where the replica is lost midway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class SyncRequest:
     """Usage of an earlier call whose response did not arrive."""
     sent_at_s: float | None = None
     """The replica's clock at this call: the times of its usage are by that clock."""
+    completion_usd: Mapping[str, float] = field(default_factory=dict)
+    """What the requests `in_flight` of each key have reserved for completions."""
 
 
 @dataclass(frozen=True, slots=True)

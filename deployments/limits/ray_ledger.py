@@ -9,10 +9,12 @@ import contextlib
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
 import ray
 import ray.exceptions
 
@@ -24,11 +26,13 @@ from router.files import write_atomically
 
 logger = logging.getLogger("ray.serve")
 
-NAME = "to-router-ledger-3"
+NAME = "to-router-ledger-4"
 """Raised whenever the pickled messages change: an actor of an earlier version outlives a deploy, and cannot
 read them. Its counts reach the new actor through the file."""
 NAMESPACE = "to-router"
 SNAPSHOT_S = 0.5
+MOST_OF_LOOP = 0.05
+"""Share of the event loop's time that snapshots may take: with thousands of busy keys they are fewer."""
 
 
 class LedgerActor:
@@ -70,20 +74,23 @@ class LedgerActor:
                 self._path.replace(kept)
 
     async def _keep_saving(self) -> None:
+        pause_s = SNAPSHOT_S
         while True:
-            await asyncio.sleep(SNAPSHOT_S)
+            await asyncio.sleep(pause_s)
             if self._changed:
                 self._changed = False
+                began = time.perf_counter()
                 self._ledger.prune()
-                counts = self._ledger.snapshot()
+                counts = orjson.dumps(self._ledger.snapshot())
+                pause_s = max(SNAPSHOT_S, (time.perf_counter() - began) / MOST_OF_LOOP)
                 try:
                     await asyncio.to_thread(_save, self._path, counts)
                 except OSError as error:
                     logger.error("ledger snapshot %s not written: %s", self._path, error)
 
 
-def _save(path: Path, counts: Mapping[str, Any]) -> None:
-    write_atomically(path, json.dumps(counts), durable=True)
+def _save(path: Path, counts: bytes) -> None:
+    write_atomically(path, counts, durable=True)
 
 
 class LedgerHandle:

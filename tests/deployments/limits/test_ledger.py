@@ -168,6 +168,47 @@ def test_grants_of_a_call_with_a_lost_response_are_taken_back() -> None:
     assert (ledger.totals(KEY).requests, ledger.totals(KEY).usd) == (1, 0.5)
 
 
+def lost_replica() -> tuple[Ledger, Clock]:
+    """A ledger, and its clock, after a replica was lost with one request of a dollar that is half prompt."""
+    clock = Clock()
+    ledger = Ledger(clock)
+    request = ReserveRequest(KEY, KeyLimits(usd_per_day=1.0), 10, 1.0, 0.5)
+    ledger.sync(SyncRequest("a", {}, requests=(request,), number=1))
+    clock.now += 1
+    ledger.sync(SyncRequest("a", {KEY: 1}, number=2, confirmed=1, completion_usd={KEY: 0.5}))
+    clock.now += REPLICA_LOST_S + 1
+    ledger.sync(SyncRequest("b", {}, number=1))
+    return ledger, clock
+
+
+def test_a_lost_replicas_completions_are_given_back_and_its_prompts_are_not() -> None:
+    ledger, _ = lost_replica()
+
+    assert ledger.totals(KEY).usd == 0.5
+
+
+def test_a_replica_that_was_away_is_charged_again_and_settles_as_usual() -> None:
+    ledger, _ = lost_replica()
+    ledger.sync(SyncRequest("a", {KEY: 1}, number=3, confirmed=2, completion_usd={KEY: 0.5}))
+    before = ledger.totals(KEY).usd
+    settled = UsageChange(KEY, 1012.0, 0, -5, -0.3)
+    ledger.sync(SyncRequest("a", {}, (settled,), number=4, confirmed=3))
+
+    assert before == 1.0
+    assert ledger.totals(KEY).usd == pytest.approx(0.7)
+
+
+def test_a_request_granted_in_a_lost_replicas_last_call_is_given_back_too() -> None:
+    clock = Clock()
+    ledger = Ledger(clock)
+    request = ReserveRequest(KEY, KeyLimits(usd_per_day=1.0), 10, 1.0, 0.75)
+    ledger.sync(SyncRequest("a", {}, requests=(request,), number=1))
+    clock.now += REPLICA_LOST_S + 1
+    ledger.sync(SyncRequest("b", {}, number=1))
+
+    assert ledger.totals(KEY).usd == 0.25
+
+
 def test_a_restored_ledger_knows_which_calls_it_counted() -> None:
     spent = (UsageChange(KEY, 1000.0, 1, 10, 1.0),)
     ledger = Ledger(Clock())
