@@ -5,6 +5,7 @@ Knows JSON and server-sent events; nothing of Ray or of HTTP clients.
 """
 
 import asyncio
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +35,7 @@ MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 """A non-streaming response is held in memory: a longer one is invalid."""
 MAX_EVENT_BYTES = 1024 * 1024
 """The first event of a stream must end within this."""
-CONTENT = ("choices", "data", "output", "content", "tokens")
+CONTENT = ("choices", "data", "output", "content", "tokens", "input_tokens")
 """Fields of which a non-streaming response has at least one, by its endpoint."""
 STATUS_OF_TYPE = {
     "BadRequestError": 400,
@@ -58,6 +59,9 @@ NO_CREDIT = "credit balance is too low"
 REJECTED_CONTENT = frozenset({"content_filter", "content_policy_violation"})
 """Codes of an error by which a provider rejects the content, as another might not: Azure's and OpenAI's."""
 LONGEST_RETRY_S = 3600
+HIDDEN_STATUS = re.compile(r"ChatCompletionStreamResponse\b[\s\S]*?'code': (4\d\d)\}\}")
+"""In vLLM's streams of `/v1/messages`: their converter fails at an error in the chat stream, and reports its
+own failure, in whose text the status remains."""
 MAX_BLANK_BYTES = 256
 """The first field of a stream is looked for within these."""
 FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -207,6 +211,8 @@ def _check_error(name: str, data: Any) -> None:
     status = _status_in(error)
     if status is None:
         raise ExpertBroken(name, "responded 200 with an error")
+    if error.get("type") == "internal_error":
+        error = {"message": "the expert rejected a parameter of the request"}
     raise from_expert(name, status, orjson.dumps({"error": error}))
 
 
@@ -219,6 +225,8 @@ def _status_in(error: Any) -> int | None:
         if isinstance(number, int) and 400 <= number < 600:
             return number
     kind = error.get("type")
+    if kind == "internal_error" and (status := HIDDEN_STATUS.search(str(error.get("message")))):
+        return int(status[1])
     return STATUS_OF_TYPE.get(kind) if isinstance(kind, str) else None
 
 
