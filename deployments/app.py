@@ -13,14 +13,15 @@ from ray import serve
 from starlette.middleware import Middleware
 
 from deployments.config import EXPERT_DEPLOYMENT, AppArgs, ExpertArgs
+from deployments.ingress.body_budget import BodyBudget
 from deployments.ingress.middleware import ServeBoundaryMiddleware
 from deployments.placement import actor_options
 from deployments.replica import served_object
 from deployments.simulated.args import SimulatedArgs
 from deployments.simulated.placement import simulated_options
 
-DEFAULT_MAX_BODY_BYTES = 1024 * 1024 * 1024
-"""In a proxy, which has no ingress in its process: the largest value of `max_body_mib`."""
+BODIES_IN_PROXY = BodyBudget(limit=256 * 1024 * 1024, max_body_bytes=1024 * 1024 * 1024, max_wait_s=30.0)
+"""In a proxy, which has no ingress in its process: bodies up to the largest value of `max_body_mib`."""
 
 
 def middlewares() -> list[Middleware]:
@@ -28,12 +29,12 @@ def middlewares() -> list[Middleware]:
 
     Serve imports it from here, as cluster/transport.env says: a name that outlives moves of files.
     """
-    return [Middleware(ServeBoundaryMiddleware, max_body_bytes=_max_body_bytes)]
+    return [Middleware(ServeBoundaryMiddleware, bodies=_bodies)]
 
 
-def _max_body_bytes() -> int:
-    bound: int = getattr(served_object(), "max_body_bytes", DEFAULT_MAX_BODY_BYTES)
-    return bound
+def _bodies() -> BodyBudget:
+    bodies: BodyBudget = getattr(served_object(), "bodies", BODIES_IN_PROXY)
+    return bodies
 
 
 def build_app(args: AppArgs) -> Any:

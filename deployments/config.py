@@ -74,8 +74,8 @@ class IngressArgs(Settings):
 
     max_body_mib: Annotated[float, Field(gt=0, le=1024)] = 16
     """A larger request body is rejected with 413."""
-    max_bodies_mib: Annotated[float, Field(gt=0)] = 256
-    """Bodies of all requests in flight at one replica; one that does not fit is rejected with 503."""
+    max_bodies_mib: Annotated[float, Field(gt=0)] = 64
+    """Bodies of all requests of a replica that await their response; one that does not fit waits unread."""
     router_deadline_ms: Annotated[float, Field(gt=0, le=60_000)] = 150
     """After it the policy's static ranking is used, and `x-router-reason` says so."""
     request_timeout_s: Seconds = 600
@@ -328,6 +328,8 @@ class IngressConfig(Settings):
     """Fields that are dangerous at an engine; default: requests with one of them are rejected with 400."""
     query: QuerySettings = QuerySettings()
     """What of a conversation a policy reads."""
+    cache_isolation: Literal["key", "none"] = "key"
+    """With `keys`: whether the prefixes that this cluster's engines cache are shared within a key only."""
     cors: CorsSettings | None = None
     """Browsers of other origins; default: none may call."""
     log: LogSettings | None = None

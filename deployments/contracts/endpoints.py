@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["chat", "completions", "responses", "messages", "embeddings", "tokenize"]
+Kind = Literal["chat", "completions", "responses", "messages", "count_tokens", "embeddings", "tokenize"]
 Form = Literal["messages", "input", "prompts", "prompt"]
 """How a body contains its query; `contracts.requests` has a reader for each.
 
@@ -47,6 +47,10 @@ class Endpoint:
     """Whether a stream reports its usage only where `stream_options.include_usage` is set."""
     needs: frozenset[str] = frozenset()
     """Capabilities that an expert must have for it."""
+    cache_salt: bool = False
+    """Whether engines read a salt of their prefix cache from the body."""
+    summary: str = ""
+    """What it does, where its kind does not say it."""
 
 
 ENDPOINTS: Mapping[str, Endpoint] = {
@@ -63,6 +67,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             bounds=("max_completion_tokens", "max_tokens"),
             copies=("n",),
             usage_option=True,
+            cache_salt=True,
         ),
         Endpoint(
             "/v1/completions",
@@ -74,6 +79,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             bounds=("max_tokens",),
             copies=("n", "best_of"),
             usage_option=True,
+            cache_salt=True,
         ),
         Endpoint(
             "/v1/responses",
@@ -90,6 +96,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             ),
             usage_in="response",
             bounds=("max_output_tokens",),
+            cache_salt=True,
         ),
         Endpoint(
             "/v1/messages",
@@ -101,6 +108,16 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             last_lines=(b"event: message_stop", b"event: error", DONE_LINE),
             usage_in="message",
             bounds=("max_tokens",),
+            cache_salt=True,
+        ),
+        # Anthropic's clients count before they send.
+        Endpoint(
+            "/v1/messages/count_tokens",
+            "count_tokens",
+            "messages",
+            "messages",
+            system_field="system",
+            summary="Tokens of a body of `/v1/messages`; for `auto` the largest count of all experts",
         ),
         # vLLM's `encoding_format: bytes`.
         Endpoint(
@@ -110,6 +127,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             "prompts",
             binary=b"application/octet-stream",
             needs=frozenset({"embeddings"}),
+            cache_salt=True,
         ),
         Endpoint("/tokenize", "tokenize", "prompt", "prompt"),
     )

@@ -25,12 +25,15 @@ errors survive the trip between processes.
 """
 
 import math
+import random
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
 import orjson
 
+RETRY_JITTER = 0.25
+"""Retry-After is up to this share longer than the wait that it stands for, at random."""
 LONGEST_WAIT_OF_CLIENTS_S = 120.0
 """The openai client does not wait longer than this for a retry: it would retry at once."""
 
@@ -234,8 +237,10 @@ def error_response(error: ApiError) -> ErrorResponse:
     headers: list[tuple[str, str]] = []
     if error.status in {429, 503} or error.retry_after_s is not None:
         wait_s = 1.0 if error.retry_after_s is None else error.retry_after_s
-        headers.append(("retry-after", str(max(1, math.ceil(wait_s)))))
-        headers.append(("retry-after-ms", str(max(1, math.ceil(wait_s * 1000)))))
+        # Clients that were rejected together would return together.
+        later_s = min(wait_s * (1.0 + RETRY_JITTER * random.random()), max(wait_s, LONGEST_WAIT_OF_CLIENTS_S))
+        headers.append(("retry-after", str(max(1, math.ceil(wait_s), math.floor(later_s)))))
+        headers.append(("retry-after-ms", str(max(1, math.ceil(later_s * 1000)))))
     if error.status == 504 or (error.retry_after_s or 0.0) > LONGEST_WAIT_OF_CLIENTS_S:
         headers.append(("x-should-retry", "false"))
     if error.status == 401:

@@ -5,7 +5,7 @@ unchanged. Knows the shapes of OpenAI's and Anthropic's endpoints; imports neith
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -25,6 +25,8 @@ from deployments.contracts.token_bounds import (
 )
 from deployments.contracts.validation import json_object, wrong_type
 
+OURS = frozenset({"model", "cache_salt"})
+"""Fields that each expert gets with a value of its own."""
 TOKENS_PER_MESSAGE = 4
 """Role and separators of a chat template."""
 
@@ -66,8 +68,14 @@ class InferenceRequest:
     forbidden: tuple[str, ...]
     """Its fields that only an expert whose configuration allows them may get."""
     routing: RoutingOptions
-    body: Mapping[str, Any]
-    """The whole body without `routing`; `model` is replaced when it is forwarded."""
+    hides_usage: bool
+    """Whether the expert reports usage for the accounting alone: the client did not request it."""
+    stored_by_expert: str | None
+    """Its field that refers to something which one expert stored; `None` where it has none."""
+    cache_salt: str | None
+    """The client's own, for experts whose configuration allows it."""
+    fields: bytes
+    """Its body to forward, but for `model`: bytes take less memory than the values read from them."""
 
     @property
     def kind(self) -> Kind:
@@ -92,31 +100,22 @@ class InferenceRequest:
         each = ASSUMED_COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
         return each * self.sequences
 
-    @property
-    def hides_usage(self) -> bool:
-        """Whether the expert reports usage for the accounting alone: the client did not request it."""
-        options = self.body.get("stream_options")
-        return (
-            self.stream
-            and self.endpoint.usage_option
-            and (options is None or isinstance(options, dict))
-            and not (options or {}).get("include_usage")
-        )
+    def body_for(self, model: str, cache_salt: str | None = None) -> bytes:
+        """The body to forward.
 
-    def body_for(self, model: str) -> bytes:
-        """The body to forward to an expert that knows itself as `model`, with a request for usage.
-
-        Raises:
-            BadRequest: it is nested too deeply to be written again.
+        Args:
+            model: how the expert knows itself.
+            cache_salt: a salt of ours; the client's own is appended to it.
         """
-        # The API reads null as left out; engines reject it for some parameters.
-        body = {name: value for name, value in self.body.items() if value is not None} | {"model": model}
-        if self.hides_usage:
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        try:
-            return orjson.dumps(body)
-        except orjson.JSONEncodeError as error:
-            raise BadRequest(f"the body cannot be forwarded: {error}", ErrorCode.INVALID_JSON) from error
+        ours = {"model": model}
+        if salt := (cache_salt or "") + (self.cache_salt or ""):
+            ours["cache_salt"] = salt
+        head = orjson.dumps(ours)
+        return head if self.fields == b"{}" else head[:-1] + b"," + self.fields[1:]
+
+    def without_body(self) -> "InferenceRequest":
+        """The request once an expert has responded, and nothing of its body is needed."""
+        return replace(self, fields=b"{}")
 
 
 def parse(
@@ -184,10 +183,15 @@ def read(
         raise wrong_type("stream", "true or false", stream)
     _check_usage_option(body)
     routing = parse_routing(body.pop("routing", None))
+    cache_salt = body.get("cache_salt")
+    if cache_salt is not None and not isinstance(cache_salt, str):
+        raise wrong_type("cache_salt", "a string", cache_salt)
     turns = list(READERS[endpoint.form](endpoint, body, max_messages))
     query = read_query(turns, harness_tags)
     prompts = _prompt_lengths(endpoint, body)
     lengths = prompts or [_tokens(turns)]
+    streams = bool(stream) and endpoint.streams
+    hides_usage = streams and endpoint.usage_option and _leaves_out_usage(body)
     return InferenceRequest(
         endpoint=endpoint,
         model=model,
@@ -198,12 +202,46 @@ def read(
         max_tokens=max_tokens(endpoint, body),
         sequences=len(lengths) * copies(endpoint, body),
         other_prompt_tokens=other_prompt_tokens(body, _media_in(endpoint, body)),
-        stream=bool(stream) and endpoint.streams,
+        stream=streams,
         needs=_needs(endpoint, body),
         forbidden=forbidden_fields(body),
         routing=routing,
-        body=body,
+        hides_usage=hides_usage,
+        stored_by_expert=_stored_by_expert(endpoint, body),
+        cache_salt=cache_salt,
+        fields=_fields(body, with_usage=hides_usage),
     )
+
+
+def _stored_by_expert(endpoint: Endpoint, body: Mapping[str, Any]) -> str | None:
+    if body.get("previous_response_id") is not None:
+        return "previous_response_id"
+    items = body.get("input") if endpoint.form == "input" else None
+    references = isinstance(items, list) and any(
+        isinstance(item, dict) and item.get("type") == "item_reference" for item in items
+    )
+    return "input" if references else None
+
+
+def _leaves_out_usage(body: Mapping[str, Any]) -> bool:
+    options = body.get("stream_options")
+    return options is None or (isinstance(options, dict) and not options.get("include_usage"))
+
+
+def _fields(body: Mapping[str, Any], *, with_usage: bool) -> bytes:
+    """A body without the fields that `body_for` sets, with a request for usage where the accounting needs it.
+
+    Raises:
+        BadRequest: it is nested too deeply to be written again.
+    """
+    # The API reads null as left out; engines reject it for some parameters.
+    fields = {name: value for name, value in body.items() if value is not None and name not in OURS}
+    if with_usage:
+        fields["stream_options"] = {**(fields.get("stream_options") or {}), "include_usage": True}
+    try:
+        return orjson.dumps(fields)
+    except orjson.JSONEncodeError as error:
+        raise BadRequest(f"the body cannot be forwarded: {error}", ErrorCode.INVALID_JSON) from error
 
 
 def _check_usage_option(body: Mapping[str, Any]) -> None:

@@ -24,7 +24,8 @@ IN_PROMPT = ("tools", "functions", "response_format", "structured_outputs", "tex
 
 def tokens_of(text: str) -> int:
     """Estimated tokens of a text."""
-    return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    return -(-size // BYTES_PER_TOKEN)
 
 
 def max_tokens(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:

@@ -19,7 +19,7 @@ from deployments.dashboard.snapshot import MetricsSnapshots
 from deployments.ingress import health, models
 from deployments.ingress.access import Access
 from deployments.ingress.accounting import Accounting
-from deployments.ingress.body import BodyBudget
+from deployments.ingress.body_budget import BodyBudget
 from deployments.ingress.browsers import BrowserGuard
 from deployments.ingress.cors import Cors
 from deployments.ingress.error_handlers import HANDLERS
@@ -47,6 +47,7 @@ class Api:
         router: decides for `auto` and presets.
         client_for: makes the client of an expert from its name and target.
         access: keys and their limits, which may change while requests run.
+        bodies: the bytes of all bodies in flight in this process; by default as `args` has them.
         records: gets each decision and rating.
         recent: responses that ratings are accepted for.
         ask_others: finds responses of other replicas; `None` where there are none.
@@ -63,6 +64,7 @@ class Api:
         *,
         client_for: Callable[[str, ExpertTarget], ExpertClient],
         access: Access | None = None,
+        bodies: BodyBudget | None = None,
         records: RecordSink | None = None,
         recent: RecentAnswers | None = None,
         ask_others: AskOthers | None = None,
@@ -85,7 +87,9 @@ class Api:
         accounting = Accounting(
             self.registry, records, recent, NoTracer() if tracer is None else tracer, clock
         )
-        self.bodies = BodyBudget(args.max_bodies_bytes)
+        if bodies is None:
+            bodies = BodyBudget(args.max_bodies_bytes, args.max_body_bytes, args.upload_timeout_s)
+        self.bodies = bodies
         limited = LimitedEndpoints(
             args, queue=self.queue, accounting=accounting, access=self._access, bodies=self.bodies
         )

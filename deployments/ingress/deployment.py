@@ -1,6 +1,7 @@
 """Serve deployment of the ingress: builds the API at the first configuration, and follows later ones."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from deployments.config import IngressArgs, IngressConfig, LogSettings
 from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.ingress.access import Access
 from deployments.ingress.api import Api
+from deployments.ingress.body_budget import BodyBudget
 from deployments.ingress.configuration import ConfigRejectedError, last_config, may_replace, validated
 from deployments.ingress.configured_keys import ConfiguredKeys
 from deployments.last_good import LastGood
@@ -68,6 +70,8 @@ class Ingress:
         applications: Callable[[], Mapping[str, Any]] = applications,
     ) -> None:
         self._args = args
+        self.bodies = BodyBudget(args.max_bodies_bytes, args.max_body_bytes, args.upload_timeout_s)
+        """Also of the middleware around Serve's HTTP server in this process."""
         self._router = RouterClient(router)
         self._last_good = LastGood(replica_path) if last_good is None else last_good
         self._files = BlockingCalls("files")
@@ -80,11 +84,6 @@ class Ingress:
         # Serve builds the app before it passes user_config: until then there is no API.
         self._api: Api | None = None
         self._tasks: list[asyncio.Task[None]] = []
-
-    @property
-    def max_body_bytes(self) -> int:
-        """The largest request body, for the middleware around Serve's HTTP server in this process."""
-        return self._args.max_body_bytes
 
     async def reconfigure(self, user_config: Any) -> None:
         """Put a new `user_config` into effect; an invalid one is rejected, and the last valid one stays.
@@ -138,12 +137,16 @@ class Ingress:
             self._router,
             client_for=expert_client,
             access=self._access,
+            bodies=self.bodies,
             records=self._log,
             recent=self._recent,
             ask_others=self._replicas.recall,
             gather_metrics=self._replicas.metrics,
             tracer=tracing.tracer("to-router-ingress"),
         )
+        # What lives as long as the replica is no work for the collector, which large bodies call often.
+        gc.collect()
+        gc.freeze()
         discovery = Discovery(self._api.registry, self._router.describe, self._applications)
         self._tasks = [asyncio.create_task(discovery.run()), asyncio.create_task(self._keys.watch())]
         return self._api

@@ -6,6 +6,9 @@
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -22,19 +25,24 @@ from deployments.contracts.sse import StreamObserver
 from deployments.ingress import headers
 from deployments.ingress.access import Access
 from deployments.ingress.accounting import Account, Accounting
-from deployments.ingress.body import BodyBudget, read_body
+from deployments.ingress.body import read_body
+from deployments.ingress.body_budget import BodyBudget, HeldBytes
 from deployments.ingress.limited import LimitedEndpoints
+from deployments.ingress.parsing import BodyParser
 from deployments.ingress.relay import Relay
 from deployments.ingress.request_ids import client_request_id, request_id
 from deployments.ingress.resolution import resolve_model
+from deployments.ingress.token_counts import largest_count
 from deployments.limits.admission import AdmissionQueue, acquire_within
-from deployments.limits.keys import Caller
+from deployments.limits.keys import Caller, key_id
 from deployments.limits.ledger_client import Reservation
 from deployments.observability import metrics
 from deployments.upstream.attempts import OpenedResponse
 from deployments.upstream.dispatcher import Dispatcher
 from deployments.upstream.registry import ExpertRegistry
 
+SALT_PREFIX = "#key:"
+"""No name of an expert or an adapter begins so."""
 MAX_ATTEMPTS = {0: None, 1: 2}
 """Maximum attempts by client retry count; 1 if not listed, `None` for the whole ranking."""
 
@@ -78,6 +86,7 @@ class Generation:
         self._access = access
         self._limited = limited
         self._bodies = bodies
+        self._parser = BodyParser(args.request_timeout_s)
         self._clock = clock
 
     async def generate(self, request: Request) -> Response:
@@ -117,18 +126,11 @@ class Generation:
     ) -> tuple[OpenedResponse, Reservation, Deadline]:
         """From a request to the first byte of a response; `undo` releases what is held on the way."""
         account.caller = caller = self._access.caller(request)
-        self._queue.reject_early()
-        held = self._bodies.hold()
+        owner = key_id(caller)
+        self._queue.reject_early(owner)
+        held = self._bodies.hold(account.request_id)
         undo.callback(held.release)
-        raw = await read_body(request, self._args.max_body_bytes, self._args.upload_timeout_s, held)
-        with account.stage("parse"):
-            config = self._registry.config
-            account.request = parsed = parse(
-                request.url.path,
-                raw,
-                max_messages=config.limits.max_messages,
-                harness_tags=config.query.harness_tags,
-            )
+        account.request = parsed = await self._read(request, account, held)
         whole = self._deadline(parsed.routing.timeout_s, account.started)
         # The client's own read timeout is the longest silence that it bears: it ends with the first byte.
         seconds = parsed.routing.timeout_s or headers.read_timeout_s(request)
@@ -136,34 +138,52 @@ class Generation:
         reservation = await self._reserve(caller, parsed)
         undo.callback(_settle, reservation, account)
         with account.stage("admit"):
-            await acquire_within(deadline, (self._queue,), parsed.routing.priority)
-        undo.callback(self._queue.release, self._queue.occupy(parsed.sequences))
+            await acquire_within(deadline, (self._queue,), parsed.routing.priority, owner)
+        undo.callback(self._queue.release, self._queue.occupy(parsed.sequences, owner), owner)
         with account.stage("route"):
             account.order = order = await self._resolve(parsed, caller, account.span.context)
         for name in order.scale_up:
             self._registry.scale_up(name)
         dispatched = self._clock()
-        opened = await self._dispatcher.open(
+        dispatch = partial(
+            self._dispatcher.open,
             parsed,
-            order,
-            headers.forwarded(request, account.request_id, account.span.context),
-            deadline,
+            headers=headers.forwarded(request, account.request_id, account.span.context),
+            deadline=deadline,
             max_attempts=MAX_ATTEMPTS.get(headers.retries(request), 1),
             failed=account.failed_attempts,
+            cache_salt=self._cache_salt(caller),
+            owner=owner,
         )
-        undo.callback(opened.slot.release, opened.slots_held)
+        if parsed.kind == "count_tokens" and order.reason != "named":
+            warm = [name for name in order.ranking if not self._registry.experts[name].state.is_cold]
+            opened = await largest_count(
+                lambda name: dispatch(replace(order, ranking=(name,), fallback=False)),
+                warm or order.ranking,
+                lambda unused: unused.slot.release(unused.slots_held, owner),
+            )
+            account.order = replace(order, ranking=(opened.expert,))
+        else:
+            opened = await dispatch(order)
+        account.request = parsed.without_body()
+        held.release()
+        undo.callback(opened.slot.release, opened.slots_held, owner)
         account.responded(opened, dispatched)
         return opened, reservation, whole
+
+    async def _read(self, request: Request, account: Account, held: HeldBytes) -> InferenceRequest:
+        """Read a body and what routing needs of it; the bytes themselves are dropped."""
+        raw = await read_body(request, self._args.max_body_bytes, self._args.upload_timeout_s, held)
+        read = partial(parse, request.url.path, **self._bounds())
+        with account.stage("parse"):
+            return await self._parser.parse(read, raw)
 
     async def route(self, request: Request) -> Response:
         """Return the decision for a body without acting on it."""
         return await self._limited.serve(request, "route", self._args.max_body_bytes, self._route)
 
     async def _route(self, raw: bytes, account: Account) -> Response:
-        config = self._registry.config
-        parsed = parse_for_any_endpoint(
-            raw, max_messages=config.limits.max_messages, harness_tags=config.query.harness_tags
-        )
+        parsed = await self._parser.parse(partial(parse_for_any_endpoint, **self._bounds()), raw)
         order = await self._resolve(parsed, account.caller, account.span.context)
         sentences = order.sentences()
         experts = {
@@ -188,12 +208,18 @@ class Generation:
         }
         return JSONResponse(body)
 
+    def _bounds(self) -> dict[str, Any]:
+        """What the configuration in effect says of reading a body."""
+        config = self._registry.config
+        return {"max_messages": config.limits.max_messages, "harness_tags": config.query.harness_tags}
+
     async def _reserve(self, caller: Caller | None, parsed: InferenceRequest) -> Reservation:
         prompt, completion = parsed.most_prompt_tokens, parsed.most_completion_tokens
         policy = self._registry.policy
         prices = () if policy is None or caller is None else policy.prices.values()
         usd = max((price.cost_usd(prompt, completion) for price in prices), default=0.0)
-        return await self._access.reserve(caller, prompt + completion, usd)
+        prompt_usd = max((price.cost_usd(prompt, 0) for price in prices), default=0.0)
+        return await self._access.reserve(caller, prompt + completion, usd, max(0.0, usd - prompt_usd))
 
     async def _resolve(
         self, parsed: InferenceRequest, caller: Caller | None, trace: TraceContext
@@ -238,6 +264,11 @@ class Generation:
             )
         experts = self._registry.experts if caller.experts is None else caller.experts
         return {name for name in experts if name in policy.prices}
+
+    def _cache_salt(self, caller: Caller | None) -> str | None:
+        """What separates a key in prefix caches: by the time, a client could guess the prompts of others."""
+        isolated = caller is not None and self._registry.config.cache_isolation == "key"
+        return f"{SALT_PREFIX}{key_id(caller)}:" if isolated else None
 
     def _deadline(self, seconds: float | None, started: float) -> Deadline:
         limit_s = self._args.request_timeout_s

@@ -11,9 +11,11 @@ from deployments.contracts.deadlines import Deadline
 from deployments.ingress import headers
 from deployments.ingress.access import Access
 from deployments.ingress.accounting import Account, Accounting
-from deployments.ingress.body import BodyBudget, read_body
+from deployments.ingress.body import read_body
+from deployments.ingress.body_budget import BodyBudget
 from deployments.ingress.request_ids import client_request_id, request_id
 from deployments.limits.admission import AdmissionQueue, acquire_within
+from deployments.limits.keys import key_id
 
 Handler = Callable[[bytes, Account], Awaitable[Response]]
 """Makes the response from a body and the request's account, which has the caller."""
@@ -53,15 +55,15 @@ class LimitedEndpoints:
         )
         with account.closed_on_error(), ExitStack() as held:
             account.caller = caller = self._access.caller(request)
-            self._queue.reject_early()
-            bytes_ = self._bodies.hold()
+            self._queue.reject_early(key_id(caller))
+            bytes_ = self._bodies.hold(account.request_id)
             held.callback(bytes_.release)
             body = await read_body(request, max_bytes, self._args.upload_timeout_s, bytes_)
             reservation = await self._access.reserve(caller, 0, 0.0)
             held.callback(reservation.settle, 0, 0.0)
             deadline = Deadline(self._args.request_timeout_s, self._accounting.clock, account.started)
-            await acquire_within(deadline, (self._queue,), "interactive")
-            held.callback(self._queue.release)
+            await acquire_within(deadline, (self._queue,), "interactive", key_id(caller))
+            held.callback(self._queue.release, 1, key_id(caller))
             response = await handler(body, account)
         account.completed(response.status_code)
         response.headers["x-request-id"] = account.request_id

@@ -22,6 +22,8 @@ from deployments.contracts.errors import (
     Unavailable,
     error_response,
 )
+from deployments.ingress.body_budget import BodyBudget, HeldBytes
+from deployments.ingress.http10 import without_chunks
 from deployments.ingress.request_ids import CLIENT_HEADER, CLIENTS, new_request_id
 
 logger = logging.getLogger("ray.serve")
@@ -55,13 +57,12 @@ class ServeBoundaryMiddleware:
 
     Args:
         app: Serve's server.
-        max_body_bytes: returns the largest body that the ingress accepts; Serve itself queues a body
-            without any bound.
+        bodies: returns the budget for bodies of this process; Serve itself queues a body without any bound.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: Callable[[], int]) -> None:
+    def __init__(self, app: ASGIApp, bodies: Callable[[], BodyBudget]) -> None:
         self._app = app
-        self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -71,10 +72,13 @@ class ServeBoundaryMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        send = without_chunks(scope, send)
         sent = scope["headers"]
         headers, request_id = cleaned(sent)
         scope = {**scope, "headers": headers}
-        reply = _Reply(send, request_id)
+        bodies = self._bodies()
+        held = HeldBytes(bodies, request_id)
+        reply = _Reply(send, request_id, held)
         too_large = (
             len(sent) > MOST_HEADERS
             or sum(len(name) + len(value) for name, value in sent) > MOST_HEADER_BYTES
@@ -83,16 +87,18 @@ class ServeBoundaryMiddleware:
             why = f"at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes together are accepted"
             await reply.reject(BadRequest(why, ErrorCode.HEADERS_TOO_LARGE))
             return
-        if scope["path"].startswith(SERVES_OWN):
-            await self._app(scope, _Bounded(receive, 0), send)
-            return
+        own = scope["path"].startswith(SERVES_OWN)
+        body = _Bounded(receive, 0 if own else bodies.max_body_bytes, held, reply)
+        bodies.register(held)
         try:
-            await self._app(scope, _Bounded(receive, self._max_body_bytes()), reply)
+            await self._app(scope, body, send if own else reply)
         except Exception as error:
-            if reply.started:
+            if own or reply.started:
                 raise
             logger.exception("unforeseen error around request %s", request_id, exc_info=error)
             await reply.reject(ApiError(f"internal error; request id {request_id}"))
+        finally:
+            held.release()
 
 
 def cleaned(headers: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], str]:
@@ -121,12 +127,15 @@ def cleaned(headers: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes
 class _Bounded:
     """Passes a body up to its limit and a little beyond, so that the ingress sees that it is too long.
 
-    The rest is dropped as it comes and takes no memory.
+    The rest is dropped as it comes and takes no memory. While the bodies in flight leave no space, it does
+    not read from the client.
     """
 
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
+    def __init__(self, receive: Receive, max_bytes: int, held: HeldBytes, reply: "_Reply") -> None:
         self._receive = receive
         self._max_bytes = max_bytes
+        self._held = held
+        self._reply = reply
         self._passed = 0
 
     async def __call__(self) -> Message:
@@ -135,22 +144,32 @@ class _Bounded:
             if self._passed > self._max_bytes + SPARE_BYTES:
                 return {**message, "body": b""}
             self._passed += len(message.get("body", b""))
+            try:
+                await self._held.grow(self._passed)
+            except Unavailable as error:
+                await self._reply.reject(error)
+                return {"type": "http.disconnect"}
         return message
 
 
 class _Reply:
     """Passes a response on; an error of Serve's own, in plain text, is held and rewritten."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, body: HeldBytes) -> None:
         self._send = send
         self._request_id = request_id
+        self._body = body
         self._held: Message | None = None
         self._text = b""
         self.started = False
+        self._rejected = False
 
     async def __call__(self, message: Message) -> None:
+        if self._rejected:
+            return
         if message["type"] == "http.response.start":
             self.started = True
+            self._body.release()  # a response that begins needs the request's body no more
             if _is_serves_own(message):
                 self._held = message
                 return
@@ -165,8 +184,10 @@ class _Reply:
             await self.reject(error)
 
     async def reject(self, error: ApiError) -> None:
-        """Respond with an error."""
-        self.started = True
+        """Respond with an error; what the app still sends is dropped."""
+        if self.started and self._held is None:
+            return
+        self.started = self._rejected = True
         response: ErrorResponse = error_response(error)
         headers: list[tuple[bytes, bytes]] = [
             (b"content-type", b"application/json"),

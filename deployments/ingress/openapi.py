@@ -70,8 +70,9 @@ def _generate(endpoint: Endpoint, summary: str | None = None) -> dict[str, Any]:
         "required": ["model", endpoint.query_field],
         "additionalProperties": True,
     }
+    usual = f"{endpoint.kind.capitalize()}, by the best expert for the query"
     return {
-        "summary": summary or f"{endpoint.kind.capitalize()}, by the best expert for the query",
+        "summary": summary or endpoint.summary or usual,
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": _responses("The expert's response"),
     }

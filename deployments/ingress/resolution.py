@@ -52,8 +52,8 @@ async def resolve_model(
     Raises:
         NotFound: the model is no expert, no preset and not `auto`.
         NotAllowed: the key may not use the named expert.
-        BadRequest: no expert is eligible, the named one takes no images or not a field of the request, or
-            a list names an unknown expert.
+        BadRequest: no expert is eligible, the named one takes no images or not a field of the request, a
+            list names an unknown expert, or the request refers to what another expert stored.
         Unavailable: no eligible expert is available now, or the named one is still starting.
     """
     check_lists(registry, request)
@@ -67,11 +67,11 @@ async def resolve_model(
             ErrorCode.MODEL_NOT_FOUND,
             "model",
         )
-    if request.body.get("previous_response_id") is not None:
+    if (field := request.stored_by_expert) is not None:
         raise BadRequest(
-            "previous_response_id needs the expert with the stored response: name it in model",
+            f"{field} refers to a stored response, which one expert has: name it in model",
             ErrorCode.UNSUPPORTED_WITH_AUTO,
-            "previous_response_id",
+            field,
         )
     reasons = exclusions(registry, request, away, allowed)
     if not registry.experts.keys() - reasons.keys():
@@ -125,6 +125,13 @@ def _named(
             f"the expert {request.model!r} takes text only: its capabilities lack vision",
             ErrorCode.NO_ELIGIBLE_EXPERT,
             "model",
+        )
+    if request.stored_by_expert == "input" and registry.experts[request.model].target.app is not None:
+        # Its engine resolves no reference to an item, and would fail.
+        raise BadRequest(
+            f"the expert {request.model!r} stores no items: send them in place of item_reference",
+            ErrorCode.NOT_SUPPORTED_BY_EXPERT,
+            "input",
         )
     fallback = request.routing.fallback is True
     ranking: tuple[str, ...] = (request.model,)

@@ -1,18 +1,20 @@
-"""A bounded number of slots, and a bounded queue for them: interactive before batch, early rejection.
+"""A bounded number of slots, and a bounded queue for them: interactive before batch, fair between keys.
 
 Pure asyncio with a clock passed in; knows neither HTTP nor experts. A slot is held until its release;
 a cancelled request leaves the queue at once. Memory is bounded by `slots + max_queued`.
 """
 
 import asyncio
+import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from deployments.contracts.deadlines import Deadline
 from deployments.contracts.errors import ApiError, DeadlineExceeded, ErrorCode, TooMany, Unavailable
+from deployments.limits.fair_queue import FairQueue
 
 Priority = Literal["interactive", "batch"]
 
@@ -23,21 +25,24 @@ RATE_WINDOW = 128
 SHORTEST_RETRY_S = 0.5
 LONGEST_RETRY_S = 60.0
 """Retry-After stays within the waits that clients respect."""
+_numbers = itertools.count()
 
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
+    owner: str
+    number: int
     priority: Priority
     granted: "asyncio.Future[AdmissionQueue]"
     """The queue that granted a slot; a request can wait in several."""
 
 
-@dataclass(slots=True)
 class _Queues:
-    interactive: "deque[_Waiter]" = field(default_factory=deque)
-    batch: "deque[_Waiter]" = field(default_factory=deque)
+    def __init__(self, held: Mapping[str, int]) -> None:
+        self.interactive: FairQueue[_Waiter] = FairQueue(held)
+        self.batch: FairQueue[_Waiter] = FairQueue(held)
 
-    def of(self, priority: Priority) -> "deque[_Waiter]":
+    def of(self, priority: Priority) -> FairQueue[_Waiter]:
         return self.interactive if priority == "interactive" else self.batch
 
     def __len__(self) -> int:
@@ -107,7 +112,8 @@ class AdmissionQueue:
     ) -> None:
         self._full_code = full_code
         self.what = what
-        self._queues = _Queues()
+        self._held_by: Counter[str] = Counter()
+        self._queues = _Queues(self._held_by)
         self._rate = DrainRate(clock)
         self._held = 0
         self.resize(slots, max_queued=max_queued, max_wait_s=max_wait_s)
@@ -132,31 +138,32 @@ class AdmissionQueue:
         self._slots, self._max_queued, self.max_wait_s = slots, max_queued, max_wait_s
         self._rate.update(self._held, slots)
 
-    def reject_early(self) -> None:
-        """Reject a request of unknown priority if not even an interactive one could wait.
+    def reject_early(self, owner: str = "") -> None:
+        """Reject a request of unknown priority if not even an interactive one of its owner could wait.
 
         Raises:
             TooMany: the queue is full.
         """
-        if self._held >= self._slots and len(self._queues) >= self._max_queued and not self._queues.batch:
+        queues = self._queues
+        full = self._held >= self._slots and len(queues) >= self._max_queued
+        if full and not queues.batch and not queues.interactive.displaces(owner):
             raise self.full()
 
-    def try_acquire(self) -> bool:
+    def try_acquire(self, owner: str = "") -> bool:
         """Acquire a slot if one is free and no request waits for it."""
         if self._held >= self._slots or len(self._queues):
             return False
-        self._held += 1
-        self._rate.update(self._held, self._slots)
+        self._hold(owner, 1)
         return True
 
-    async def acquire(self, priority: Priority, max_wait_s: float) -> None:
+    async def acquire(self, priority: Priority, max_wait_s: float, owner: str = "") -> None:
         """Acquire a slot, waiting for one if need be; the caller must `release` it.
 
         Arguments and errors are those of `acquire_any`.
         """
-        await acquire_any((self,), priority, max_wait_s)
+        await acquire_any((self,), priority, max_wait_s, owner)
 
-    def occupy(self, sequences: int) -> int:
+    def occupy(self, sequences: int, owner: str = "") -> int:
         """Hold as many slots as a request has sequences, once it has acquired one.
 
         It is admitted as soon as one is free, so that a large request does not starve; those after it
@@ -166,18 +173,23 @@ class AdmissionQueue:
             The slots that it holds now, at most all, for its `release`.
         """
         count = max(1, min(sequences, self._slots))
-        self._held += count - 1
-        self._rate.update(self._held, self._slots)
+        self._hold(owner, count - 1)
         return count
 
-    def release(self, count: int = 1) -> None:
+    def release(self, count: int = 1, owner: str = "") -> None:
         """Release the slots of a request; the next requests in the queue get them."""
         self._rate.record_release()
-        self._held -= count
+        self._hold(owner, -count)
         while self._held < self._slots and (waiter := self._next()) is not None:
             if not waiter.granted.done():
-                self._held += 1
+                self._hold(waiter.owner, 1)
                 waiter.granted.set_result(self)
+
+    def _hold(self, owner: str, count: int) -> None:
+        self._held += count
+        self._held_by[owner] += count
+        if self._held_by[owner] <= 0:
+            del self._held_by[owner]
         self._rate.update(self._held, self._slots)
 
     def retry_after_s(self) -> float:
@@ -187,32 +199,43 @@ class AdmissionQueue:
         return min(LONGEST_RETRY_S, max(SHORTEST_RETRY_S, wait_s))
 
     def enqueue(self, waiter: _Waiter) -> bool:
-        """Join the queue, if it has capacity; an interactive request displaces the last batch one."""
-        batch, full = self._queues.batch, len(self._queues) >= self._max_queued
-        if full and (waiter.priority == "batch" or not batch):
-            return False
-        if full and not (displaced := batch.pop()).granted.done():
-            displaced.granted.set_exception(self.full())
-        self._queues.of(waiter.priority).append(waiter)
+        """Join the queue, if it has capacity.
+
+        In a full one, an interactive request displaces the last batch one, and each request one of its kind
+        where another owner has more of them.
+        """
+        queues = self._queues
+        if len(queues) >= self._max_queued:
+            if waiter.priority == "interactive" and queues.batch:
+                displaced = queues.batch.displace()
+            elif queues.of(waiter.priority).displaces(waiter.owner):
+                displaced = queues.of(waiter.priority).displace()
+            else:
+                return False
+            if not displaced.granted.done():
+                displaced.granted.set_exception(self.full())
+        queues.of(waiter.priority).append(waiter)
         return True
 
     def dequeue(self, waiter: _Waiter) -> None:
         """Leave the queue, if in it."""
-        if waiter in (queue := self._queues.of(waiter.priority)):
-            queue.remove(waiter)
+        self._queues.of(waiter.priority).remove(waiter)
 
-    def ahead_of(self, priority: Priority) -> int:
-        """Return the number of waiting requests that would be admitted before a new one."""
-        return len(self._queues if priority == "batch" else self._queues.interactive)
+    def ahead_of(self, priority: Priority, owner: str = "") -> int:
+        """Return about how many waiting requests would be admitted before a new one."""
+        queues = self._queues
+        if priority == "interactive":
+            return queues.interactive.ahead_of(owner)
+        return len(queues.interactive) + queues.batch.ahead_of(owner)
 
     def _next(self) -> _Waiter | None:
         batch_due = self._interactive_in_a_row >= INTERACTIVE_PER_BATCH or not self._queues.interactive
         if self._queues.batch and batch_due:
             self._interactive_in_a_row = 0
-            return self._queues.batch.popleft()
+            return self._queues.batch.next()
         if self._queues.interactive:
             self._interactive_in_a_row += 1
-            return self._queues.interactive.popleft()
+            return self._queues.interactive.next()
         return None
 
     def full(self) -> ApiError:
@@ -226,7 +249,7 @@ class AdmissionQueue:
 
 
 async def acquire_any(
-    queues: Sequence[AdmissionQueue], priority: Priority, max_wait_s: float
+    queues: Sequence[AdmissionQueue], priority: Priority, max_wait_s: float, owner: str = ""
 ) -> AdmissionQueue:
     """Acquire a slot of the first of several queues that has one, waiting for it if need be.
 
@@ -234,6 +257,7 @@ async def acquire_any(
         queues: the queues; the first with a free slot counts.
         priority: the request's priority.
         max_wait_s: time left until the request's deadline.
+        owner: the id of the request's key; the others of a key do not delay it.
 
     Returns:
         The queue of the slot; the caller must `release` it.
@@ -243,12 +267,12 @@ async def acquire_any(
         Unavailable: no slot came free in time.
     """
     for queue in queues:
-        if queue.try_acquire():
+        if queue.try_acquire(owner):
             return queue
     wait_s = min(max_wait_s, max(queue.max_wait_s for queue in queues))
-    if _is_futile(queues, priority, wait_s):
+    if _is_futile(queues, priority, wait_s, owner):
         raise queues[0].full()
-    waiter = _Waiter(priority, asyncio.get_running_loop().create_future())
+    waiter = _Waiter(owner, next(_numbers), priority, asyncio.get_running_loop().create_future())
     if not [queue for queue in queues if queue.enqueue(waiter)]:
         raise queues[0].full()
     try:
@@ -256,7 +280,7 @@ async def acquire_any(
             return await waiter.granted
     except BaseException as error:
         if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
-            waiter.granted.result().release()  # granted while leaving: the next request gets it
+            waiter.granted.result().release(1, owner)  # granted while leaving: the next request gets it
         if isinstance(error, TimeoutError):
             raise Unavailable(
                 f"no slot came free within {wait_s:.3g} s: {_named(queues)} overloaded",
@@ -271,7 +295,7 @@ async def acquire_any(
 
 
 async def acquire_within(
-    deadline: Deadline, queues: Sequence[AdmissionQueue], priority: Priority
+    deadline: Deadline, queues: Sequence[AdmissionQueue], priority: Priority, owner: str = ""
 ) -> AdmissionQueue:
     """Acquire a slot as `acquire_any` does, within a request's deadline.
 
@@ -279,7 +303,7 @@ async def acquire_within(
         DeadlineExceeded: no slot came free within the deadline.
     """
     try:
-        return await acquire_any(queues, priority, deadline.left_s())
+        return await acquire_any(queues, priority, deadline.left_s(), owner)
     except Unavailable as error:
         if deadline.left_s() <= 0:
             why = f"no slot came free within the deadline of {deadline.seconds:g} s"
@@ -287,14 +311,14 @@ async def acquire_within(
         raise
 
 
-def _is_futile(queues: Sequence[AdmissionQueue], priority: Priority, wait_s: float) -> bool:
+def _is_futile(queues: Sequence[AdmissionQueue], priority: Priority, wait_s: float, owner: str) -> bool:
     """Whether requests that wait already will take all the slots that come free in that time."""
     rates = [queue.drain_per_s() for queue in queues]
     known = [rate for rate in rates if rate is not None]
     if len(known) < len(rates) or not all(queue.queued for queue in queues):
         return False
     # A request that waits for several slots is in each queue: the longest counts, not the sum.
-    ahead = max(queue.ahead_of(priority) for queue in queues)
+    ahead = max(queue.ahead_of(priority, owner) for queue in queues)
     return (ahead + 1) / sum(known) > wait_s
 
 

@@ -34,6 +34,7 @@ logger = logging.getLogger("ray.serve")
 PLAIN = ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),)
 STEER = "simulate"
 """The body field that changes the behaviour for one request: expert name, or `*`, to settings."""
+STEER_FIELD = orjson.dumps(STEER)
 MAX_MESSAGES = 100_000
 
 
@@ -183,7 +184,7 @@ class SimulatedExpert:
 
     def _steered(self, request: InferenceRequest) -> Behaviour:
         """Return the behaviour in effect, with the changes for this expert that the request contains."""
-        steering = request.body.get(STEER)
+        steering = orjson.loads(request.fields).get(STEER) if STEER_FIELD in request.fields else None
         if steering is None:
             return self._behaviour
         if not isinstance(steering, dict):

@@ -137,13 +137,12 @@ class SimulatedEngine:
         text = request.query if behaviour.echo else behaviour.text
         words = bodies.words_of(self._name, text, behaviour.tokens)
         cut = request.max_tokens is not None and request.max_tokens < len(words)
-        options = request.body.get("stream_options")
         return bodies.Script(
             model=self._name,
             words=words[: request.max_tokens] if cut else words,
             prompt_tokens=request.prompt_tokens,
             finish="length" if cut else "stop",
-            include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+            include_usage=request.endpoint.usage_option and not request.hides_usage,
         )
 
 
@@ -153,7 +152,9 @@ def _small_response(request: InferenceRequest, name: str) -> bytes:
     if request.kind == "tokenize":
         tokens = list(range(request.prompt_tokens))
         return orjson.dumps({"count": len(tokens), "tokens": tokens, "simulated": True})
-    inputs = request.body.get("input")
+    if request.kind == "count_tokens":
+        return orjson.dumps({"input_tokens": request.prompt_tokens, "simulated": True})
+    inputs = orjson.loads(request.fields).get("input")
     texts = inputs if isinstance(inputs, list) and all(isinstance(text, str) for text in inputs) else [inputs]
     data = []
     for index, text in enumerate(texts):

@@ -70,6 +70,8 @@ class Dispatcher:
         *,
         max_attempts: int | None = None,
         failed: list[Attempt] | None = None,
+        cache_salt: str | None = None,
+        owner: str = "",
     ) -> OpenedResponse:
         """Open the first 2xx response that the experts of a ranking give.
 
@@ -80,6 +82,8 @@ class Dispatcher:
             deadline: the request's deadline, until its first byte.
             max_attempts: experts that may be called; `None` for all of the ranking.
             failed: gets each attempt that ended without a response to relay, however this call ends.
+            cache_salt: separates the request in the prefix caches of this cluster's engines.
+            owner: the id of the request's key, to which the queues for slots are fair.
 
         Raises:
             ApiError: an expert rejected the request itself (its 4xx, in our envelope), or none
@@ -91,6 +95,7 @@ class Dispatcher:
         candidates = [experts[name] for name in ranking if name in experts]
         attempts = [] if failed is None else failed
         call = _Call(request, order, headers, deadline, candidates, max_attempts, attempts)
+        call.cache_salt, call.owner = cache_salt, owner
         try:
             return await self._open(call)
         finally:
@@ -105,7 +110,7 @@ class Dispatcher:
                 break
             if not expert.breaker.available():
                 continue
-            if not expert.slots.try_acquire():
+            if not expert.slots.try_acquire(call.owner):
                 full.append(expert)
                 continue
             alone = position == len(candidates) - 1 and not full
@@ -113,11 +118,13 @@ class Dispatcher:
                 return opened
         # Every available expert is full or failed: wait for a slot at any that is full.
         while full and await self._may_go_on(call):
-            slot = await acquire_within(call.deadline, [expert.slots for expert in full], priority)
+            slot = await acquire_within(
+                call.deadline, [expert.slots for expert in full], priority, call.owner
+            )
             expert = next(expert for expert in full if expert.slots is slot)
             full.remove(expert)
             if not expert.breaker.available():  # it failed in the meantime
-                slot.release()
+                slot.release(1, call.owner)
                 continue
             if (opened := await self._call_within_slot(expert, call, alone=not full)) is not None:
                 return opened
@@ -133,7 +140,7 @@ class Dispatcher:
     async def _call_within_slot(self, expert: Expert, call: "_Call", *, alone: bool) -> OpenedResponse | None:
         """Call one expert of which a slot is held; `None` if the next may be called."""
         started = self._clock()
-        slots_held = expert.slots.occupy(call.request.sequences)
+        slots_held = expert.slots.occupy(call.request.sequences, call.owner)
         call.began = False
         unhurried = alone or call.is_last_attempt() or expert.state.is_cold
         # Nothing follows the last failure, but the next expert may follow one that cannot be reached.
@@ -164,7 +171,7 @@ class Dispatcher:
             )
         finally:
             if opened is None:
-                expert.slots.release(slots_held)
+                expert.slots.release(slots_held, call.owner)
         return opened
 
     def _patience(self, expert: Expert, call: "_Call", *, patient: bool) -> "_Patience":
@@ -188,7 +195,7 @@ class Dispatcher:
         limit_s, progress = patience.timeout_s, patience.progress
         started = self._clock()
         completion_tokens = None
-        body = request.body_for(expert.client.model)
+        body = request.body_for(expert.client.model, call.salt_for(expert))
         call.fingerprint = hash(body)
         expert.breaker.record_start()
         try:
@@ -262,6 +269,13 @@ class _Call:
     is_retry: bool = False
     """Whether it is counted in the budget of retries."""
     last_error: ExpertError | ApiError | None = None
+    cache_salt: str | None = None
+    owner: str = ""
+
+    def salt_for(self, expert: Expert) -> str | None:
+        """The salt, for an engine of this cluster that reads one."""
+        reads_it = self.request.endpoint.cache_salt and expert.target.app is not None
+        return self.cache_salt if reads_it else None
 
     def is_over(self) -> bool:
         spent = self.failures == MAX_FAILURES or len(self.attempts) == self.max_attempts

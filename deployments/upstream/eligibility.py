@@ -8,6 +8,8 @@ from deployments.contracts.forbidden_fields import FORBIDDEN_FIELDS
 from deployments.contracts.requests import InferenceRequest
 from deployments.upstream.registry import ExpertRegistry
 
+FAR_OVER = 1.5
+"""An estimated length excludes an expert beyond so many of its windows: the engine itself counts exactly."""
 CONTEXT = "context window"
 """How a reason begins when an expert is excluded for the request's length alone."""
 FORBIDDEN = "forbidden fields:"
@@ -15,6 +17,11 @@ FORBIDDEN = "forbidden fields:"
 NOT_HERE = "not configured at the ingress"
 """The reason for an expert that only the policy knows."""
 BREAKER_OPEN = "circuit breaker open"
+NOT_LISTED = "not in routing.experts"
+EXCLUDED = "in routing.exclude"
+NOT_ALLOWED = "not allowed for this key"
+CHOSEN = frozenset({NOT_LISTED, EXCLUDED, NOT_ALLOWED})
+"""Reasons that the caller or its key chose: they are no property of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +96,16 @@ def exclusions(
     reasons: dict[str, str] = {}
     for name, expert in registry.experts.items():
         if request.routing.experts is not None and name not in request.routing.experts:
-            reasons[name] = "not in routing.experts"
+            reasons[name] = NOT_LISTED
         elif name in request.routing.exclude:
-            reasons[name] = "in routing.exclude"
+            reasons[name] = EXCLUDED
         elif permitted is not None and name not in permitted:
-            reasons[name] = "not allowed for this key"
+            reasons[name] = NOT_ALLOWED
         elif missing := sorted(request.needs - expert.target.capabilities):
             reasons[name] = f"cannot do: {', '.join(missing)}"
         elif denied := forbidden_at(registry, request, name):
             reasons[name] = f"{FORBIDDEN} {', '.join(denied)}"
-        elif (window := context_window(registry, name)) and (length := _length(request)) > window:
+        elif (window := context_window(registry, name)) and (length := _length(request)) > FAR_OVER * window:
             reasons[name] = f"{CONTEXT} of {window} tokens is too small for about {length}"
         elif name in unavailable:
             reasons[name] = unavailable[name]
@@ -139,7 +146,8 @@ def none_left(reasons: Mapping[str, str], unavailable: Mapping[str, str]) -> Bad
     if any(reasons.get(name) == why for name, why in unavailable.items()):
         # An expert that could respond is away for now: that is worth a retry, unlike the rest.
         return Unavailable(f"no expert is available now ({details})", ErrorCode.NO_EXPERT_AVAILABLE)
-    if reasons and all(reason.startswith(CONTEXT) for reason in reasons.values()):
+    left = [reason for reason in reasons.values() if reason not in CHOSEN]
+    if left and all(reason.startswith(CONTEXT) for reason in left):
         return BadRequest(
             f"the request is longer than the maximum context length of every expert ({details})",
             ErrorCode.CONTEXT_LENGTH_EXCEEDED,

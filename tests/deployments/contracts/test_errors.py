@@ -48,5 +48,21 @@ def test_every_error_is_the_openai_envelope(error: type[ApiError]) -> None:
 def test_a_rejection_for_load_says_when_to_retry() -> None:
     headers = dict(error_response(TooMany("why", retry_after_s=0.25)).headers)
 
-    assert headers == {"retry-after": "1", "retry-after-ms": "250"}
+    assert headers["retry-after"] == "1"
+    assert 250 <= int(headers["retry-after-ms"]) <= 313
     assert dict(error_response(TooMany("why", retry_after_s=500.0)).headers)["x-should-retry"] == "false"
+
+
+def test_clients_that_were_rejected_together_do_not_return_together() -> None:
+    waits = [dict(error_response(TooMany("full", None, None, 40.0)).headers) for _ in range(200)]
+    seconds = {int(headers["retry-after"]) for headers in waits}
+
+    assert len(seconds) > 5
+    assert min(seconds) >= 40
+    assert max(seconds) <= 50
+
+
+def test_a_wait_stays_within_what_clients_bear() -> None:
+    waits = [dict(error_response(TooMany("full", None, None, 119.0)).headers) for _ in range(50)]
+
+    assert max(int(headers["retry-after-ms"]) for headers in waits) <= 120_000

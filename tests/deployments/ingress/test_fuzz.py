@@ -145,7 +145,7 @@ def like_serve(app: ASGIApp) -> ASGIApp:
 
 def attack(path: str, body: bytes, headers: list[tuple[bytes, bytes]], method: str = "POST") -> None:
     harness = IngressHarness()
-    app = ServeBoundaryMiddleware(like_serve(harness.app), lambda: 1024 * 1024)
+    app = ServeBoundaryMiddleware(like_serve(harness.app), lambda: harness.api.bodies)
     status, answered, told = asyncio.run(exchange(app, path, body, headers, method))
 
     assert status != 500
@@ -154,6 +154,7 @@ def attack(path: str, body: bytes, headers: list[tuple[bytes, bytes]], method: s
         assert answered[b"x-request-id"]
         assert orjson.loads(told)["error"].keys() == ENVELOPE
         assert isinstance(orjson.loads(told)["error"]["code"], str)
+    assert harness.api.bodies.held == 0
     assert harness.api.queue.held == harness.api.queue.queued == 0
     assert {expert.slots.held for expert in harness.api.registry.experts.values()} == {0}
 

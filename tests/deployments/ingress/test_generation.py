@@ -259,7 +259,7 @@ async def test_a_named_expert_on_its_way_up_is_503_starting_at_once(
 
     assert (response.status_code, response.json()["error"]["code"]) == (503, "expert_starting")
     assert why in response.json()["error"]["message"]
-    assert response.headers["retry-after"] == "10"
+    assert 10 <= int(response.headers["retry-after"]) <= 12
     assert harness.experts["small"].asked == []
     named = {"model": "small", "routing": {"fallback": True}}
     instead = (await harness.ask(**named)).headers

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments import app
 from deployments.config import IngressArgs
 from deployments.ingress import middleware
+from deployments.ingress.body_budget import BodyBudget, HeldBytes
 from deployments.ingress.deployment import Ingress
 from deployments.ingress.middleware import MOST_HEADERS, ServeBoundaryMiddleware, cleaned
 
@@ -42,11 +43,15 @@ class Inner:
         await send({"type": "http.response.body", "body": self.body[5:]})
 
 
+def budget(max_body_bytes: int, limit: int = 2**30, max_wait_s: float = 1.0) -> BodyBudget:
+    return BodyBudget(limit, max_body_bytes, max_wait_s)
+
+
 async def ask(
     inner: ASGIApp, path: str = "/v1/models", bound: int = 1024 * 1024, **options: Any
 ) -> httpx.Response:
     transport = httpx.ASGITransport(
-        app=ServeBoundaryMiddleware(inner, lambda: bound), raise_app_exceptions=False
+        app=ServeBoundaryMiddleware(inner, lambda: budget(bound)), raise_app_exceptions=False
     )
     async with httpx.AsyncClient(transport=transport, base_url="http://serve") as client:
         return await client.post(path, **options)
@@ -115,7 +120,7 @@ async def test_serves_plain_text_becomes_the_envelope(status: int, becomes: int,
     assert "Path" not in response.text
     assert response.headers["x-request-id"]
     if becomes in {429, 503}:
-        assert response.headers["retry-after"] == "7"
+        assert response.headers["retry-after"] in {"7", "8"}
 
 
 async def test_our_own_answers_pass_untouched() -> None:
@@ -161,7 +166,7 @@ async def test_a_websocket_is_closed_before_serve_reads_it() -> None:
     headers = [(b"x-request-id", b"\xff\xfe")]
     scope = {"type": "websocket", "path": "/v1/responses", "headers": headers}
     inner = Inner()
-    await ServeBoundaryMiddleware(inner, lambda: 1000)(scope, receive, send)
+    await ServeBoundaryMiddleware(inner, lambda: budget(1000))(scope, receive, send)
 
     assert sent == [{"type": "websocket.close", "code": 1008}]
     assert inner.seen == {}
@@ -198,7 +203,7 @@ async def test_a_body_beyond_the_bound_takes_no_memory_below(monkeypatch: pytest
     async def send(message: Message) -> None:
         sent.append(message)
 
-    bounded = ServeBoundaryMiddleware(inner, lambda: 1000)
+    bounded = ServeBoundaryMiddleware(inner, lambda: budget(1000))
     await bounded({"type": "http", "path": "/", "headers": []}, pieces.get, send)
 
     assert 1000 < inner.received <= 1600
@@ -220,7 +225,7 @@ async def test_a_stream_passes_piece_by_piece() -> None:
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}
 
-    outermost = ServeBoundaryMiddleware(app, lambda: 1000)
+    outermost = ServeBoundaryMiddleware(app, lambda: budget(1000))
     await outermost({"type": "http", "path": "/", "headers": []}, receive, send)
 
     assert [message.get("body") for message in sent] == [None, b"a", b"b", b""]
@@ -233,13 +238,53 @@ def test_serve_takes_what_the_callback_returns() -> None:
 
 
 def test_the_bound_is_that_of_the_ingress_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    bound = app.middlewares()[0].kwargs["max_body_bytes"]
+    bodies = app.middlewares()[0].kwargs["bodies"]
     handle = SimpleNamespace(options=lambda **_: None)
     ingress = Ingress(IngressArgs(max_body_mib=2), handle)
 
-    assert bound() == app.DEFAULT_MAX_BODY_BYTES  # a proxy: there is no replica here
+    assert bodies() is app.BODIES_IN_PROXY  # there is no replica here
     monkeypatch.setattr(app, "served_object", lambda: ingress)
-    assert bound() == 2 * 1024 * 1024
+    assert bodies() is ingress.bodies
+    assert bodies().max_body_bytes == 2 * 1024 * 1024
+
+
+async def test_a_body_that_does_not_fit_in_time_is_503_and_gives_its_bytes_back() -> None:
+    bodies = budget(10**6, limit=100_000, max_wait_s=0.01)
+    other = HeldBytes(bodies, "other")
+    await other.grow(90_000)
+    exceeding = HeldBytes(bodies, "exceeding")
+    await exceeding.grow(90_000)  # one body may
+    inner = Inner()
+    transport = httpx.ASGITransport(app=ServeBoundaryMiddleware(inner, lambda: bodies))
+    async with httpx.AsyncClient(transport=transport, base_url="http://serve") as client:
+        response = await client.post("/v1/models", content=bytes(80_000))
+
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "bodies_in_flight")
+    assert inner.received == 0
+    assert bodies.held == 180_000
+    exceeding.release()
+    other.release()
+    assert bodies.held == 0
+
+
+async def test_the_ingress_counts_the_same_bytes_until_the_response_begins() -> None:
+    bodies = budget(10**6)
+    seen: list[int] = []
+
+    async def ingress(scope: Scope, receive: Receive, send: Send) -> None:
+        message = await receive()
+        held = bodies.hold(dict(scope["headers"])[b"x-request-id"].decode())
+        await held.grow(len(message["body"]))
+        seen.append(bodies.held)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        seen.append(bodies.held)
+        await send({"type": "http.response.body", "body": b""})
+
+    transport = httpx.ASGITransport(app=ServeBoundaryMiddleware(ingress, lambda: bodies))
+    async with httpx.AsyncClient(transport=transport, base_url="http://serve") as client:
+        await client.post("/v1/models", content=bytes(500))
+
+    assert seen == [500, 0]
 
 
 def test_every_error_is_json() -> None:
