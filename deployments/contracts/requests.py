@@ -111,7 +111,7 @@ class InferenceRequest:
         if salt := (cache_salt or "") + (self.cache_salt or ""):
             ours["cache_salt"] = salt
         head = orjson.dumps(ours)
-        return head if self.fields == b"{}" else head[:-1] + b"," + self.fields[1:]
+        return head if self.fields == b"{}" else b"".join((head[:-1], b",", memoryview(self.fields)[1:]))
 
     def without_body(self) -> "InferenceRequest":
         """The request once an expert has responded, and nothing of its body is needed."""

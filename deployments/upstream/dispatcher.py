@@ -34,6 +34,8 @@ from deployments.upstream.registry import Expert, ExpertRegistry
 from deployments.upstream.responses import error_of, fits_elsewhere, read_complete, read_first_event
 from deployments.upstream.retry_budget import RetryBudget
 
+FINGERPRINTED_BYTES = 64 * 1024
+"""Of each end of a body: requests that share both ends and their length count as one."""
 MAX_FAILURES = 2
 """Experts that may accept a request and fail: a request that kills engines shall not meet them all."""
 
@@ -196,7 +198,7 @@ class Dispatcher:
         started = self._clock()
         completion_tokens = None
         body = request.body_for(expert.client.model, call.salt_for(expert))
-        call.fingerprint = hash(body)
+        call.fingerprint = hash((len(body), body[:FINGERPRINTED_BYTES], body[-FINGERPRINTED_BYTES:]))
         expert.breaker.record_start()
         try:
             heartbeats = progress if patience.beats else None
