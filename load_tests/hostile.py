@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import http
 import http.client
 import json
 import multiprocessing
@@ -38,6 +39,15 @@ SMALLEST_WINDOW = 4096
 PROBE_TIMEOUT_S = 60.0
 LONG_TOKENS = 50_000
 """Of a response that no socket's buffers hold: ten megabytes as a stream."""
+
+
+@dataclass
+class Ordinary:
+    """Requests of the ordinary path, one after the other."""
+
+    seconds: list[float] = field(default_factory=list)
+    failed: int = 0
+    """Responses with another status than 200."""
 
 
 @dataclass
@@ -78,8 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
         "clients": options.clients,
         "statuses": dict(observed.statuses),
         "path": options.path,
-        "idle_ms": spread(idle),
-        "under_ms": spread(under),
+        "idle_ms": spread(idle.seconds),
+        "under_ms": spread(under.seconds),
+        "failed": idle.failed + under.failed,
         "memory_mb": {
             part: {"before": before[part], "most": observed.largest_mb[part], "after": _resident_mb(pids)}
             for part, pids in parts.items()
@@ -108,7 +119,7 @@ def missed_by(
     most_growth: float | None,
 ) -> list[str]:
     """Return one line for each limit that was exceeded."""
-    lines = []
+    lines = [f"{report['failed']} requests of {report['path']} failed"] if report["failed"] else []
     idle, under = report["idle_ms"], report["under_ms"]
     added_ms = under["p99"] - idle["p99"]
     if most_added_ms is not None and added_ms > most_added_ms:
@@ -124,8 +135,8 @@ def missed_by(
 
 
 @contextmanager
-def probing(options: argparse.Namespace) -> Iterator[list[float]]:
-    """Times of the ordinary path in seconds, complete when the block has ended."""
+def probing(options: argparse.Namespace) -> Iterator[Ordinary]:
+    """Measure the ordinary path; the figures are complete when the block has ended."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     stop = context.Event()
@@ -133,14 +144,15 @@ def probing(options: argparse.Namespace) -> Iterator[list[float]]:
         target=_probe, args=(options.url, options.path, options.model, options.key, stop, sender)
     )
     process.start()
-    seconds: list[float] = []
+    ordinary = Ordinary()
     receiver.recv()  # it has begun
     try:
-        yield seconds
+        yield ordinary
     finally:
         stop.set()
         if receiver.poll(2 * PROBE_TIMEOUT_S):
-            seconds.extend(receiver.recv())
+            measured, ordinary.failed = receiver.recv()
+            ordinary.seconds.extend(measured)
         process.join(10)
         process.kill()
 
@@ -151,10 +163,13 @@ def _probe(url: str, path: str, model: str, key: str, stop: Event, sender: Any) 
     headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=PROBE_TIMEOUT_S)
     seconds: list[float] = []
+    failed = 0
     for number in range(1_000_000):
         began = time.perf_counter()
         connection.request("GET" if body is None else "POST", path, body, headers)
-        connection.getresponse().read()
+        response = connection.getresponse()
+        response.read()
+        failed += response.status != http.HTTPStatus.OK
         seconds.append(time.perf_counter() - began)
         if number == 0:
             seconds.clear()
@@ -162,7 +177,7 @@ def _probe(url: str, path: str, model: str, key: str, stop: Event, sender: Any) 
         if stop.is_set() and seconds:
             break
         time.sleep(0.005)
-    sender.send(seconds)
+    sender.send((seconds, failed))
 
 
 async def attack(options: argparse.Namespace, parts: dict[str, list[int]]) -> Observed:

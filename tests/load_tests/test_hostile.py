@@ -12,6 +12,7 @@ from load_tests.hostile import CASES, missed_by
 def report(idle: float, under: float, most_mb: float) -> dict[str, Any]:
     return {
         "path": "/health",
+        "failed": 0,
         "idle_ms": {"p50": idle, "p99": idle},
         "under_ms": {"p50": under, "p99": under},
         "memory_mb": {":Ingress": {"before": 100.0, "most": most_mb, "after": 100.0}},
@@ -23,9 +24,11 @@ def test_limits_that_hold_say_nothing() -> None:
 
 
 def test_each_limit_that_was_exceeded_is_reported() -> None:
-    missed = missed_by(report(10, 120, 350), most_added_ms=100, most_ratio=2, most_growth=200)
+    failing = report(10, 120, 350) | {"failed": 3}
+    missed = missed_by(failing, most_added_ms=100, most_ratio=2, most_growth=200)
 
     assert missed == [
+        "3 requests of /health failed",
         "p99 of /health rose by 110 ms, the limit is 100",
         "the median of /health rose 12.00 times, the limit is 2",
         ":Ingress grew by 250 MB, the limit is 200",
