@@ -241,6 +241,8 @@ class Limits(Settings):
     """Silence of an expert before the next one is called, until enough of its responses were measured."""
     stream_idle_timeout_s: Seconds = 120.0
     """A stream in which the expert sends nothing for so long ends in an error event."""
+    max_hold_s: Seconds = 10.0
+    """Time that a plan may hold an answer back; a plan with a longer expected hold is excluded."""
 
 
 class KeysSettings(Settings):

@@ -37,6 +37,10 @@ class Answer:
     error: str | None = None
     first_s: float = 0.0
     total_s: float = 0.0
+    plan: str | None = None
+    """The plan that was carried out; `None` where an expert was chosen."""
+    accepted: bool = False
+    """Whether the plan accepted its members' answer."""
 
 
 class ChatClient:
@@ -97,6 +101,8 @@ class ChatClient:
                 headers.get("x-router-expert", body["model"]),
                 int(headers.get("x-router-attempts", "1")),
                 headers.get("x-router-reason", "named"),
+                plan=headers.get("x-router-plan"),
+                accepted=headers.get("x-router-accepted") == "true",
             )
             for event in _events(response):
                 answer.first_s = answer.first_s or time.monotonic() - began

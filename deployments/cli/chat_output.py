@@ -50,7 +50,12 @@ class ChatOutput:
         lines = [f"— {answer.expert} · {numbers(answer, cost_usd)}"]
         if answer.reason == "fallback_router":
             lines.append("  the router gave no decision in time: the policy's static ranking was used")
-        if answer.attempts > 1:
+        if answer.plan is not None:
+            plan = decision["plans"].get(answer.plan, {})
+            asked = " and ".join(plan.get("ask", ()))
+            verdict = "accepted" if answer.accepted else f"not accepted: {plan.get('else')} was called"
+            lines.append(f"  plan {answer.plan}: {asked} answered, {verdict}")
+        elif answer.attempts > 1:
             failed = [name for name in decision["ranking"] if name != answer.expert][: answer.attempts - 1]
             lines.append(f"  {answer.attempts} experts were tried: {', '.join(failed)} gave no answer")
         lines += table(decision, answer.expert)

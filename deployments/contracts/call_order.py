@@ -9,6 +9,8 @@ from typing import Literal
 
 from router.core import Decision, ExpertView
 from router.decide import reasons as reasons_of_decision
+from router.plans.acceptance import AcceptanceModel
+from router.plans.plan import Plan
 
 Reason = Literal["routed", "named", "fallback_router", "fallback_expert"]
 """Why an expert responds, the value of `x-router-reason`."""
@@ -16,6 +18,24 @@ StaticCause = Literal["timeout", "no_replica", "no_policy"]
 """Why the static ranking replaces a decision of the router."""
 STARTING_RETRY_S = 10.0
 """Retry-After for an expert that has no replica yet: an engine starts in tens of seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanToCarryOut:
+    """A plan that a decision chose, with what its acceptance needs."""
+
+    plan: Plan
+    model: AcceptanceModel
+    """Of the policy that decided."""
+    scores: Mapping[str, float | None]
+    """Expert → its score for this query."""
+    p_accept: float
+    """Predicted probability that the members' answer is accepted."""
+
+    @property
+    def reads_logprobs(self) -> bool:
+        """Whether log-probabilities must be requested; of a vote also to count each sample's tokens."""
+        return self.model.needs_logprobs or self.plan.hold_tokens is not None or self.plan.is_vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +54,8 @@ class CallOrder:
     """Why the static ranking is used; `None` where it is not."""
     named: str | None = None
     """The expert that the request named; it comes after the others while it has no replica."""
+    plan: PlanToCarryOut | None = None
+    """The plan that comes first; the ranking is for when it cannot be carried out."""
 
     @property
     def policy_id(self) -> str | None:
@@ -47,6 +69,8 @@ class CallOrder:
 
     def reason_for(self, expert: str) -> Reason:
         """Why this expert responds."""
+        if self.plan is not None and expert in self.plan.plan.experts:
+            return self.reason
         return self.reason if expert == (self.named or self.ranking[0]) else "fallback_expert"
 
     def sentences(self) -> dict[str, str]:

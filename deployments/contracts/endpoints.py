@@ -51,6 +51,8 @@ class Endpoint:
     """Whether engines read a salt of their prefix cache from the body."""
     summary: str = ""
     """What it does, where its kind does not say it."""
+    evidence: frozenset[str] = frozenset()
+    """What plans can read of its answers: `text`, `logprobs`, and `samples` (one request for several)."""
 
 
 ENDPOINTS: Mapping[str, Endpoint] = {
@@ -68,6 +70,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             copies=("n",),
             usage_option=True,
             cache_salt=True,
+            evidence=frozenset({"text", "logprobs", "samples"}),
         ),
         Endpoint(
             "/v1/completions",
@@ -80,6 +83,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             copies=("n", "best_of"),
             usage_option=True,
             cache_salt=True,
+            evidence=frozenset({"text", "logprobs", "samples"}),
         ),
         Endpoint(
             "/v1/responses",
@@ -97,6 +101,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             usage_in="response",
             bounds=("max_output_tokens",),
             cache_salt=True,
+            evidence=frozenset({"text"}),
         ),
         Endpoint(
             "/v1/messages",
@@ -109,6 +114,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             usage_in="message",
             bounds=("max_tokens",),
             cache_salt=True,
+            evidence=frozenset({"text"}),
         ),
         # Anthropic's clients count before they send.
         Endpoint(

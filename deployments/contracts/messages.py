@@ -12,6 +12,8 @@ from typing import Any
 
 from router.core import Decision, ExpertView, Preferences, RouteRequest
 from router.experts import Price
+from router.plans.acceptance import AcceptanceModel
+from router.plans.plan import Plan
 
 Headers = Sequence[tuple[bytes, bytes]]
 """HTTP headers as ASGI has them: lower-case names, raw values."""
@@ -35,6 +37,14 @@ class RouterResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedPlan:
+    """A plan of the policy, and the model that its answers are accepted by."""
+
+    plan: Plan
+    model: AcceptanceModel
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyView:
     """What the ingress knows of the policy in effect."""
 
@@ -49,6 +59,8 @@ class PolicyView:
     """The expert that was best alone on the training data; `None` where the policy does not say."""
     preferences: Preferences | None = None
     """Preferences of a request without any."""
+    plans: Mapping[str, ServedPlan] = field(default_factory=dict)
+    """Name → plan."""
 
 
 @dataclass(frozen=True, slots=True)

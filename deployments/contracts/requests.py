@@ -14,6 +14,7 @@ from deployments.contracts.endpoints import ENDPOINTS, Endpoint, Form, Kind
 from deployments.contracts.errors import BadRequest, ErrorCode
 from deployments.contracts.forbidden_fields import forbidden_fields
 from deployments.contracts.harness_blocks import HARNESS_TAGS
+from deployments.contracts.plan_facts import PlanFacts
 from deployments.contracts.query import read_query
 from deployments.contracts.routing_options import RoutingOptions, parse_routing
 from deployments.contracts.token_bounds import (
@@ -74,6 +75,7 @@ class InferenceRequest:
     """Its field that refers to something which one expert stored; `None` where it has none."""
     cache_salt: str | None
     """The client's own, for experts whose configuration allows it."""
+    for_plans: PlanFacts
     fields: bytes
     """Its body to forward, but for `model`: bytes take less memory than the values read from them."""
 
@@ -112,6 +114,15 @@ class InferenceRequest:
             ours["cache_salt"] = salt
         head = orjson.dumps(ours)
         return head if self.fields == b"{}" else b"".join((head[:-1], b",", memoryview(self.fields)[1:]))
+
+    def with_fields(self, **changes: Any) -> "InferenceRequest":
+        """The request with fields of its body replaced."""
+        return replace(self, fields=orjson.dumps({**self.read_fields(), **changes}))
+
+    def read_fields(self) -> dict[str, Any]:
+        """Its body again, but for `model`; large ones take milliseconds."""
+        fields: dict[str, Any] = orjson.loads(self.fields)
+        return fields
 
     def without_body(self) -> "InferenceRequest":
         """The request once an expert has responded, and nothing of its body is needed."""
@@ -209,6 +220,7 @@ def read(
         hides_usage=hides_usage,
         stored_by_expert=_stored_by_expert(endpoint, body),
         cache_salt=cache_salt,
+        for_plans=PlanFacts.of(body),
         fields=_fields(body, with_usage=hides_usage),
     )
 

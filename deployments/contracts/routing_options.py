@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from deployments.contracts.errors import BadRequest, ErrorCode
+from deployments.contracts.schemas import validator
 from deployments.contracts.validation import bad_request, json_type
 from deployments.settings import Settings
 from router.core import Preferences
@@ -53,6 +54,24 @@ class PreferenceFields(Settings):
         return Preferences(**{name: getattr(self, name) for name in PREFERENCES})
 
 
+class AnswerCheck(Settings):
+    """A check of the caller that an answer must pass before a plan accepts it; one of its fields."""
+
+    model_config = ConfigDict(strict=True)
+
+    regex: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """A regular expression that the answer contains a match of; without lookaround and back references."""
+    json_schema: dict[str, Any] | None = None
+    """A JSON schema that the answer, as JSON, is valid against; without `$ref`."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "AnswerCheck":
+        if (self.regex is None) == (self.json_schema is None):
+            raise ValueError("give one of regex and json_schema")
+        validator(self.json_schema or {"type": "string", "pattern": self.regex})
+        return self
+
+
 class RoutingOptions(PreferenceFields):
     """What a request may say of its routing."""
 
@@ -68,6 +87,12 @@ class RoutingOptions(PreferenceFields):
     """Whether another expert may be tried; default: true for `auto` and presets, false for a named expert."""
     priority: Literal["interactive", "batch"] = "interactive"
     """Order in the queue: `interactive` before `batch`."""
+    plans: bool | None = None
+    """Whether a plan, which may call several experts, may respond; default: true for `auto` and presets."""
+    max_calls: Annotated[int, Field(ge=1)] | None = None
+    """Excludes plans that may call experts more often than this; each sample of a vote counts."""
+    check: AnswerCheck | None = None
+    """What an answer must look like before a plan accepts it."""
 
 
 DEFAULT = RoutingOptions()

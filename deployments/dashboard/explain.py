@@ -8,13 +8,13 @@ from typing import Any
 
 
 def table(decision: Mapping[str, Any], expert: str | None) -> list[str]:
-    """Lines with each expert's predicted quality as a bar, cost, wait and reason.
+    """Lines with each candidate's predicted quality as a bar, cost, wait and reason.
 
     Args:
         decision: the body that `/v1/route` returned.
         expert: the one that the answer came from; `None` marks the first of the ranking.
     """
-    views = decision["experts"]
+    views = {**decision["experts"], **{name: _plan(view) for name, view in decision.get("plans", {}).items()}}
     ranking = [name for name in decision["ranking"] if name in views]
     names = [*ranking, *(name for name in views if name not in ranking)]
     width = max(map(len, names), default=0)
@@ -29,6 +29,16 @@ def table(decision: Mapping[str, Any], expert: str | None) -> list[str]:
         cost = dollars(view["cost_usd"])
         lines.append(f"{mark} {name:<{width}}  {bar} {quality}  {cost:>12}  {wait:>8}  {view['reason']}")
     return lines
+
+
+def _plan(view: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A plan's view, its reason with the steps."""
+    times = f" {view['samples']} times" if view["samples"] > 1 else ""
+    steps = (
+        f"calls {' and '.join(view['ask'])}{times}, accepts {view['p_accept']:.0%} of such answers, "
+        f"else {view['else']}"
+    )
+    return {**view, "reason": f"{view['reason']}; {steps}"}
 
 
 def dollars(value: float | None) -> str:

@@ -54,13 +54,26 @@ class Access:
         return None if self._keys is None else self._keys.authenticate(request.headers.raw)
 
     async def reserve(
-        self, caller: Caller | None, tokens: int, usd: float, completion_usd: float = 0.0
+        self,
+        caller: Caller | None,
+        tokens: int,
+        usd: float,
+        completion_usd: float = 0.0,
+        *,
+        admitted: bool = False,
     ) -> Reservation:
         """Reserve what a request may use at most, of which a part is for completions.
+
+        Args:
+            caller: the request's key.
+            tokens: the most tokens.
+            usd: the most that it can cost.
+            completion_usd: the part of it for completions.
+            admitted: whether the request itself is admitted already.
 
         Raises:
             TooMany: a limit of the key is reached.
         """
         if caller is None or self._ledger is None:
             return Reservation(None, None, 0.0)
-        return await self._ledger.reserve(caller, tokens, usd, completion_usd)
+        return await self._ledger.reserve(caller, tokens, usd, completion_usd, admitted=admitted)

@@ -23,7 +23,7 @@ from deployments.ingress import charges
 from deployments.ingress.charges import Charge
 from deployments.limits.keys import Caller, key_id
 from deployments.observability import metrics
-from deployments.observability.decision_record import AttemptRecord, DecisionRecord, RecordSink
+from deployments.observability.decision_record import AttemptRecord, DecisionRecord, PlanRecord, RecordSink
 from deployments.observability.recent_answers import RecentAnswers
 from deployments.observability.tracing import Span, Tracer
 from deployments.upstream.attempts import Attempt, OpenedResponse
@@ -175,6 +175,10 @@ class Account:
         stages.labels("first_byte").observe(now - self.started)
         form = "stream" if self.request is not None and self.request.stream else "whole"
         metrics.expert_seconds.labels(opened.expert, form).observe(opened.ttft_s)
+        if (plan := opened.plan) is not None:
+            metrics.plans.labels(plan.name, plan.why).inc()
+            if plan.accepted is not None and plan.p_accept is not None:
+                metrics.plans_predicted.labels(plan.name).inc(plan.p_accept)
 
     @contextmanager
     def closed_on_error(self) -> Iterator[None]:
@@ -239,7 +243,10 @@ class Account:
         charge = charges.of_attempts(self.request, self.failed_attempts, prices)
         if observer is None or self._opened is None:
             return charge
-        return charge + charges.of_response(self.request, self._opened.expert, observer, prices)
+        plan, expert = self._opened.plan, self._opened.expert
+        if plan is not None and plan.unreturned_tokens:
+            charge += charges.of_tokens(expert, 0, plan.unreturned_tokens, prices)
+        return charge + charges.of_response(self.request, expert, observer, prices)
 
     def _count_cost(self, expert: str, order: CallOrder, usage: Usage) -> None:
         view = order.views.get(expert)
@@ -327,6 +334,7 @@ class Account:
             excluded={name: view.excluded_because for name, view in views if view.excluded_because},
             unfamiliar=order.decision.unfamiliar,
             preferences=request.routing.model_dump(exclude_none=True, exclude={"experts", "exclude"}),
+            plan=_plan_record(opened),
             attempts=tuple(
                 AttemptRecord(attempt.expert, attempt.outcome, round(attempt.seconds, 6))
                 for attempt in self._attempts
@@ -342,3 +350,11 @@ class Account:
             key=None if self.caller is None else self.caller.id,
             query=request.query,
         )
+
+
+def _plan_record(opened: OpenedResponse | None) -> PlanRecord | None:
+    """What became of the plan, for the record."""
+    plan = None if opened is None else opened.plan
+    if plan is None:
+        return None
+    return PlanRecord(plan.name, plan.accepted, plan.why, plan.p_right, plan.p_accept, plan.signals)

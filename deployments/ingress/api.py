@@ -35,6 +35,7 @@ from deployments.observability.recent_answers import RecentAnswers
 from deployments.observability.tracing import NoTracer, Tracer
 from deployments.upstream.attempts import Attempt
 from deployments.upstream.dispatcher import Dispatcher
+from deployments.upstream.plan_executor import PlanExecutor
 from deployments.upstream.registry import ExpertRegistry
 
 
@@ -93,12 +94,13 @@ class Api:
         limited = LimitedEndpoints(
             args, queue=self.queue, accounting=accounting, access=self._access, bodies=self.bodies
         )
+        dispatcher = Dispatcher(self.registry, clock=clock, observe=_count_attempt)
         generation = Generation(
             args,
             self.registry,
             router,
             queue=self.queue,
-            dispatcher=Dispatcher(self.registry, clock=clock, observe=_count_attempt),
+            executor=PlanExecutor(self.registry, dispatcher, clock=clock),
             accounting=accounting,
             access=self._access,
             limited=limited,

@@ -40,7 +40,9 @@ def of_attempts(
     """The charge for attempts without a response to relay: the prompt, and what may have been completed."""
     charge = Charge()
     for attempt in attempts:
-        if attempt.outcome not in UNCHARGED:
+        if attempt.usage is not None:
+            charge += of_tokens(attempt.expert, *attempt.usage, prices)
+        elif attempt.outcome not in UNCHARGED:
             completion = request.most_completion_tokens if attempt.may_have_completed else 0
             charge += of_tokens(attempt.expert, request.most_prompt_tokens, completion, prices)
     return charge

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from deployments.config import IngressArgs
-from deployments.contracts.call_order import CallOrder
+from deployments.contracts.call_order import CallOrder, PlanToCarryOut
 from deployments.contracts.deadlines import Deadline
 from deployments.contracts.endpoints import ENDPOINTS
-from deployments.contracts.errors import ErrorCode, NotAllowed, Unavailable
+from deployments.contracts.errors import ErrorCode, NotAllowed, TooMany, Unavailable
 from deployments.contracts.messages import TraceContext
 from deployments.contracts.protocols import Decider
 from deployments.contracts.requests import InferenceRequest, parse, parse_for_any_endpoint
@@ -38,7 +38,7 @@ from deployments.limits.keys import Caller, key_id
 from deployments.limits.ledger_client import Reservation
 from deployments.observability import metrics
 from deployments.upstream.attempts import OpenedResponse
-from deployments.upstream.dispatcher import Dispatcher
+from deployments.upstream.plan_executor import PlanExecutor
 from deployments.upstream.registry import ExpertRegistry
 
 SALT_PREFIX = "#key:"
@@ -55,7 +55,7 @@ class Generation:
         registry: the experts.
         router: decides for `auto` and presets.
         queue: admission to this replica.
-        dispatcher: calls the experts.
+        executor: calls the experts.
         accounting: opens an account for each request.
         access: keys and their limits.
         limited: serves `/v1/route`.
@@ -70,7 +70,7 @@ class Generation:
         router: Decider,
         *,
         queue: AdmissionQueue,
-        dispatcher: Dispatcher,
+        executor: PlanExecutor,
         accounting: Accounting,
         access: Access,
         limited: LimitedEndpoints,
@@ -81,7 +81,7 @@ class Generation:
         self._registry = registry
         self._router = router
         self._queue = queue
-        self._dispatcher = dispatcher
+        self._executor = executor
         self._accounting = accounting
         self._access = access
         self._limited = limited
@@ -141,12 +141,20 @@ class Generation:
             await acquire_within(deadline, (self._queue,), parsed.routing.priority, owner)
         undo.callback(self._queue.release, self._queue.occupy(parsed.sequences, owner), owner)
         with account.stage("route"):
-            account.order = order = await self._resolve(parsed, caller, account.span.context)
+            account.order = order = await self._resolve(
+                parsed, caller, account.span.context, carries_out_plans=not headers.retries(request)
+            )
+        if order.plan is not None and caller is not None:
+            extra = await self._reserve_plan(caller, parsed, order.plan)
+            if extra is None:  # the key's remainder allows one answer, not a plan
+                account.order = order = replace(order, plan=None)
+            else:
+                undo.callback(extra.settle, 0, 0.0)
         for name in order.scale_up:
             self._registry.scale_up(name)
         dispatched = self._clock()
         dispatch = partial(
-            self._dispatcher.open,
+            self._executor.open,
             parsed,
             headers=headers.forwarded(request, account.request_id, account.span.context),
             deadline=deadline,
@@ -199,12 +207,31 @@ class Generation:
             for name, expert in self._registry.experts.items()
             if (view := order.views.get(name)) is not None
         }
+        plans = {
+            name: {
+                "score": plan.view.score,
+                "cost_usd": plan.view.cost_usd,
+                "ttft_ms": plan.view.ttft_ms,
+                "eligible": plan.view.eligible,
+                "excluded_because": plan.view.excluded_because,
+                "utility": plan.view.utility,
+                "reason": sentences.get(name),
+                "ask": list(plan.ask),
+                "samples": plan.samples,
+                "else": plan.otherwise,
+                "p_accept": plan.p_accept,
+                "hold_ms": plan.hold_ms,
+            }
+            for name, plan in order.decision.plans.items()
+        }
+        planned = order.plan is not None
         body = {
-            "expert": order.ranking[0],
-            "ranking": list(order.ranking),
+            "expert": order.decision.expert if planned else order.ranking[0],
+            "ranking": list(order.decision.ranking if planned else order.ranking),
             "policy": order.policy_id,
             "reason": order.reason_for(order.ranking[0]),
             "experts": experts,
+            "plans": plans,
         }
         return JSONResponse(body)
 
@@ -221,8 +248,26 @@ class Generation:
         prompt_usd = max((price.cost_usd(prompt, 0) for price in prices), default=0.0)
         return await self._access.reserve(caller, prompt + completion, usd, max(0.0, usd - prompt_usd))
 
+    async def _reserve_plan(
+        self, caller: Caller, parsed: InferenceRequest, planned: PlanToCarryOut
+    ) -> Reservation | None:
+        """What a plan may use beyond one answer; `None` where the key's limits do not allow it."""
+        prompt, completion = parsed.most_prompt_tokens, parsed.most_completion_tokens
+        more = planned.plan.most_answers - 1
+        prices = {} if self._registry.policy is None else self._registry.policy.prices
+        usd = more * max((price.cost_usd(prompt, completion) for price in prices.values()), default=0.0)
+        try:
+            return await self._access.reserve(caller, more * (prompt + completion), usd, admitted=True)
+        except TooMany:
+            return None
+
     async def _resolve(
-        self, parsed: InferenceRequest, caller: Caller | None, trace: TraceContext
+        self,
+        parsed: InferenceRequest,
+        caller: Caller | None,
+        trace: TraceContext,
+        *,
+        carries_out_plans: bool = True,
     ) -> CallOrder:
         try:
             order = await resolve_model(
@@ -233,6 +278,7 @@ class Generation:
                 allowed=None if caller is None else self._allowed(caller, parsed.model),
                 preset=None if caller is None else caller.preset,
                 trace=trace,
+                carries_out_plans=carries_out_plans,
             )
         except Unavailable as error:
             wait_s = error.retry_after_s or self._registry.retry_after_s()

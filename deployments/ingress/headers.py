@@ -56,6 +56,9 @@ def of_response(order: CallOrder, opened: OpenedResponse, id_: str) -> dict[str,
     }
     if order.reason == "named":
         return headers
+    if opened.plan is not None and opened.plan.accepted is not None:
+        headers["x-router-plan"] = opened.plan.name
+        headers["x-router-accepted"] = "true" if opened.plan.accepted else "false"
     if order.policy_id is not None:
         headers["x-router-policy"] = order.policy_id
     view = order.views.get(opened.expert)

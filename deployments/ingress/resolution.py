@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Mapping
 
 from deployments.config import AUTO
-from deployments.contracts.call_order import STARTING_RETRY_S, CallOrder, StaticCause
+from deployments.contracts.call_order import STARTING_RETRY_S, CallOrder, PlanToCarryOut, StaticCause
 from deployments.contracts.errors import BadRequest, ErrorCode, NotAllowed, NotFound, Unavailable
 from deployments.contracts.messages import NO_TRACE, TraceContext
 from deployments.contracts.protocols import Decider
@@ -22,6 +22,7 @@ from deployments.upstream.eligibility import (
     static_ranking,
     unavailable,
 )
+from deployments.upstream.plan_eligibility import allows_plans, plan_exclusions
 from deployments.upstream.registry import ExpertRegistry
 from router.core import Decision, ExpertView, RouteRequest
 
@@ -37,6 +38,7 @@ async def resolve_model(
     allowed: Collection[str] | None = None,
     preset: str | None = None,
     trace: TraceContext = NO_TRACE,
+    carries_out_plans: bool = True,
 ) -> CallOrder:
     """Resolve a request's `model`.
 
@@ -48,6 +50,7 @@ async def resolve_model(
         allowed: the experts that the caller's key may use; `None` for all.
         preset: the preset that `auto` stands for with the caller's key.
         trace: the trace context for the router.
+        carries_out_plans: whether plans are carried out; not for a client's retry.
 
     Raises:
         NotFound: the model is no expert, no preset and not `auto`.
@@ -80,13 +83,17 @@ async def resolve_model(
     preferences = request.routing.as_preferences()
     if settings is not None:
         preferences = preferences.over(settings.as_preferences())
+    plans = carries_out_plans and allows_plans(request, registry)
     route_request = RouteRequest(
         query=request.query,
         preferences=preferences,
-        excluded=reasons,
+        excluded=reasons | (plan_exclusions(request, registry) if plans else {}),
         prompt_tokens=request.tokens_to_query,
         max_tokens=request.max_tokens,
         ttft_ms=registry.ttft_ms(),
+        latency_ms=registry.latency_ms() if plans else {},
+        plans=plans,
+        max_hold_ms=1000 * registry.config.limits.max_hold_s,
     )
     try:
         response = await router.decide(route_request, deadline_s, trace)
@@ -106,7 +113,21 @@ async def resolve_model(
         return _static(request, registry, reasons, "no_policy", why, last)
     ranking, scale_up = _warm_first(here, last)
     fallback = request.routing.fallback is not False
-    return CallOrder(ranking, "routed", fallback, decision, scale_up)
+    plan = _first_plan(decision, registry)
+    return CallOrder(ranking, "routed", fallback, decision, scale_up, plan=plan)
+
+
+def _first_plan(decision: Decision, registry: ExpertRegistry) -> PlanToCarryOut | None:
+    """The plan that a decision ranks first; `None` where it is an expert."""
+    first = decision.ranking[0]
+    if first not in decision.plans:
+        return None
+    served = registry.plan(decision.policy_id, first)
+    if served is None:
+        logger.warning("plan %s of policy %s is not known here", first, decision.policy_id)
+        return None
+    scores = {name: view.score for name, view in decision.experts.items()}
+    return PlanToCarryOut(served.plan, served.model, scores, decision.plans[first].p_accept)
 
 
 def _named(

@@ -118,9 +118,9 @@ class Ledger:
         )
         if rejection is not None:
             return rejection
-        self.add(UsageChange(request.key, self._clock(), 1, request.tokens, request.usd))
+        self.add(UsageChange(request.key, self._clock(), request.requests, request.tokens, request.usd))
         held = self._in_flight.setdefault(replica, {})
-        held[request.key] = held.get(request.key, 0) + 1
+        held[request.key] = held.get(request.key, 0) + request.requests
         self._seen_at.setdefault(replica, self._clock())
         return Verdict()
 
@@ -241,7 +241,7 @@ class Ledger:
         limits = request.limits
         return _Waits(
             requests_s=_free_after_s(
-                account.minute, 1, account.requests + 1, limits.requests_per_minute, now
+                account.minute, 1, account.requests + request.requests, limits.requests_per_minute, now
             ),
             tokens_s=_free_after_s(
                 account.minute, 2, account.tokens + request.tokens, limits.tokens_per_minute, now
@@ -272,10 +272,13 @@ def _free_after_s(
 def _exceeded(request: ReserveRequest, used: Totals, waits: _Waits) -> Verdict | None:
     """Return the rejection by the first limit that the request would exceed; `None` where it fits."""
     limits = request.limits
-    if limits.max_concurrent is not None and used.in_flight + 1 > limits.max_concurrent:
+    if limits.max_concurrent is not None and used.in_flight + request.requests > limits.max_concurrent:
         return Verdict("concurrency_limit_exceeded", f"the key's limit of {limits.max_concurrent} concurrent "
                        "requests is reached", 1.0)  # fmt: skip
-    if limits.requests_per_minute is not None and used.requests + 1 > limits.requests_per_minute:
+    if (
+        limits.requests_per_minute is not None
+        and used.requests + request.requests > limits.requests_per_minute
+    ):
         return Verdict(
             "rate_limit_exceeded",
             f"the key's limit of {limits.requests_per_minute} requests per minute is reached",

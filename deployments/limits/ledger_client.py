@@ -97,22 +97,30 @@ class LedgerClient:
         """Whether the last call to the common ledger failed."""
 
     async def reserve(
-        self, caller: Caller, tokens: int, usd: float, completion_usd: float = 0.0
+        self,
+        caller: Caller,
+        tokens: int,
+        usd: float,
+        completion_usd: float = 0.0,
+        *,
+        admitted: bool = False,
     ) -> Reservation:
-        """Admit a request.
+        """Admit a request, or what an admitted one may use in addition.
 
         Args:
             caller: the request's key and its limits.
             tokens: the most tokens that it can use.
             usd: the most that it can cost.
             completion_usd: the part of it for completions.
+            admitted: whether the request itself is admitted already.
 
         Raises:
             TooMany: one of the key's limits is reached.
         """
         if not caller.limits.any:
             return Reservation(None, None, 0.0)
-        request = ReserveRequest(caller.id, caller.limits, tokens, usd, completion_usd)
+        requests = 0 if admitted else 1
+        request = ReserveRequest(caller.id, caller.limits, tokens, usd, completion_usd, requests)
         if self.away:
             verdict = self._decide_alone(request)
         else:
@@ -221,7 +229,9 @@ class LedgerClient:
         for item, verdict in zip(pending, response.verdicts, strict=True):
             if verdict.code is None:
                 request = item.request
-                self._own.add(UsageChange(request.key, self._clock(), 1, request.tokens, request.usd))
+                self._own.add(
+                    UsageChange(request.key, self._clock(), request.requests, request.tokens, request.usd)
+                )
                 self._begin(request)
             self._resolve(item, verdict)
         for key, totals in response.totals.items():
@@ -252,18 +262,21 @@ class LedgerClient:
         others = self._others.get(request.key, Totals())
         in_flight = Totals(in_flight=max(0, self._in_flight[request.key]))
         verdict = self._own.reserve("", request, others + in_flight)
-        self._own.end_request("", request.key)  # in flight is counted here, not there
+        if request.requests:
+            self._own.end_request("", request.key)  # in flight is counted here, not there
         if verdict.code is None:
             self._begin(request)
-            self._usage.append(UsageChange(request.key, self._clock(), 1, request.tokens, request.usd))
+            self._usage.append(
+                UsageChange(request.key, self._clock(), request.requests, request.tokens, request.usd)
+            )
         return verdict
 
     def _begin(self, request: ReserveRequest) -> None:
-        self._in_flight[request.key] += 1
+        self._in_flight[request.key] += request.requests
         self._completion_usd[request.key] += request.completion_usd
 
     def _end(self, request: ReserveRequest) -> None:
-        self._in_flight[request.key] -= 1
+        self._in_flight[request.key] -= request.requests
         self._completion_usd[request.key] -= request.completion_usd
         if self._in_flight[request.key] <= 0:
             del self._completion_usd[request.key]  # sums of fractions do not end at zero

@@ -19,6 +19,8 @@ class ReserveRequest:
     usd: float
     completion_usd: float = 0.0
     """The part of `usd` for completions: it is not spent where the replica is lost midway."""
+    requests: int = 1
+    """0 where an admitted request may use more than was reserved before, for instance by a plan."""
 
 
 @dataclass(frozen=True, slots=True)

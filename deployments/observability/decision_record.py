@@ -26,6 +26,22 @@ class AttemptRecord:
     seconds: Amount
 
 
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """What became of the plan that the decision chose."""
+
+    name: str
+    accepted: bool | None
+    """`None` where it was not carried out."""
+    result: str
+    p_right: float | None = None
+    """Probability that the members' answer is right; `None` where it was not judged."""
+    p_accept: float | None = None
+    """Probability of acceptance, as predicted before."""
+    signals: Mapping[str, float | None] | None = None
+    """What the answer was judged by."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRecord:
     """One request that was routed or named its expert, and how it ended.
@@ -58,6 +74,8 @@ class DecisionRecord:
     unfamiliar: bool = False
     preferences: Mapping[str, Any] | None = None
     """What the request itself preferred; the preset is its `model`."""
+    plan: PlanRecord | None = None
+    """`None` where the decision chose an expert."""
     attempts: tuple[AttemptRecord, ...] = ()
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None

@@ -64,6 +64,19 @@ expert_seconds = Histogram(
     registry=registry,
 )
 
+plans = Counter(
+    "to_router_plans",
+    "Plans by result: accepted, rejected, overrun, else_failed, full (not carried out).",
+    ["plan", "result"],
+    registry=registry,
+)
+plans_predicted = Counter(
+    "to_router_plans_predicted_accepted",
+    "Predicted acceptances of the plans that were carried out: the sum of their probabilities.",
+    ["plan"],
+    registry=registry,
+)
+
 # --- money and tokens ---
 tokens = Counter(
     "to_router_tokens",

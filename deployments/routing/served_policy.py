@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from deployments.config import RouterArgs, RouterConfig
-from deployments.contracts.messages import PolicyView
+from deployments.contracts.messages import PolicyView, ServedPlan
 from deployments.last_good import SavedConfig
 from deployments.observability import metrics
 from deployments.routing.embedding_cache import EmbeddingCache
@@ -55,6 +55,12 @@ class ServedPolicy:
             folder=self.folder,
             best_single=policy.training.get("best_single"),
             preferences=policy.preferences,
+            plans={}
+            if policy.plans is None
+            else {
+                plan.name: ServedPlan(plan, model)
+                for plan, model in zip(policy.plans.plans, policy.plans.models, strict=True)
+            },
         )
 
     def _encode(self, texts: tuple[str, ...]) -> FloatArray:

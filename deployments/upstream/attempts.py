@@ -1,6 +1,6 @@
 """Results of attempts to call experts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from deployments.contracts.protocols import ResponseStream
@@ -17,11 +17,32 @@ class Attempt:
     seconds: float
     began: bool = False
     """Whether a 2xx response had begun."""
+    usage: tuple[int, int] | None = None
+    """(prompt, completion) tokens of a response that was read to its end and not relayed."""
 
     @property
     def may_have_completed(self) -> bool:
         """Whether the expert may have made completion tokens, though no usage of it is known."""
         return self.began or self.outcome in {"timeout", "cancelled"}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanResult:
+    """What became of a plan."""
+
+    name: str
+    accepted: bool | None
+    """`None` where it was not carried out."""
+    why: str
+    """`accepted`, `rejected`, `overrun` of the hold, `else_failed`; `full` where it was not carried out."""
+    p_right: float | None = None
+    """Probability that the answer at hand is right; `None` where it was not judged."""
+    p_accept: float | None = None
+    """Probability of acceptance, as predicted before."""
+    signals: Mapping[str, float | None] | None = None
+    """What the answer at hand was judged by."""
+    unreturned_tokens: int = 0
+    """Completion tokens of a vote's other samples."""
 
 
 @dataclass(slots=True)
@@ -37,3 +58,5 @@ class OpenedResponse:
     broke: Callable[[], None] = lambda: None
     """Reports to the expert's circuit breaker that the response broke off after its first byte."""
     slots_held: int = 1
+    plan: PlanResult | None = None
+    """What became of the plan, where the decision chose one."""

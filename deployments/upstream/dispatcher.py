@@ -74,6 +74,7 @@ class Dispatcher:
         failed: list[Attempt] | None = None,
         cache_salt: str | None = None,
         owner: str = "",
+        holds_slot: bool = False,
     ) -> OpenedResponse:
         """Open the first 2xx response that the experts of a ranking give.
 
@@ -86,6 +87,8 @@ class Dispatcher:
             failed: gets each attempt that ended without a response to relay, however this call ends.
             cache_salt: separates the request in the prefix caches of this cluster's engines.
             owner: the id of the request's key, to which the queues for slots are fair.
+            holds_slot: whether the caller acquired a slot of the first expert for this call, which
+                releases it unless it returns a response.
 
         Raises:
             ApiError: an expert rejected the request itself (its 4xx, in our envelope), or none
@@ -96,7 +99,9 @@ class Dispatcher:
         ranking = order.ranking if order.fallback else order.ranking[:1]
         candidates = [experts[name] for name in ranking if name in experts]
         attempts = [] if failed is None else failed
-        call = _Call(request, order, headers, deadline, candidates, max_attempts, attempts)
+        call = _Call(
+            request, order, headers, deadline, candidates, max_attempts, attempts, holds_slot=holds_slot
+        )
         call.cache_salt, call.owner = cache_salt, owner
         try:
             return await self._open(call)
@@ -107,12 +112,15 @@ class Dispatcher:
     async def _open(self, call: "_Call") -> OpenedResponse:
         candidates, priority = call.candidates, call.request.routing.priority
         full: list[Expert] = []
+        if call.holds_slot and (call.is_over() or not candidates[0].breaker.available()):
+            candidates[0].slots.release(1, call.owner)
+            call.holds_slot = False
         for position, expert in enumerate(candidates):
             if not await self._may_go_on(call):
                 break
             if not expert.breaker.available():
                 continue
-            if not expert.slots.try_acquire(call.owner):
+            if not (call.holds_slot and position == 0) and not expert.slots.try_acquire(call.owner):
                 full.append(expert)
                 continue
             alone = position == len(candidates) - 1 and not full
@@ -268,6 +276,8 @@ class _Call:
     """Identifies the body of the current attempt."""
     failures: int = 0
     """Attempts that failed after a replica accepted the request."""
+    holds_slot: bool = False
+    """Whether its caller acquired a slot of the first candidate."""
     is_retry: bool = False
     """Whether it is counted in the budget of retries."""
     last_error: ExpertError | ApiError | None = None

@@ -63,6 +63,12 @@ class LatencyEstimate:
         mean = self._responses["streaming"]
         return mean.mean_s * 1000 if mean.count else None
 
+    @property
+    def latency_ms(self) -> float | None:
+        """The usual time to the end of a non-streaming response, in milliseconds; `None` before any."""
+        mean = self._responses["non_streaming"]
+        return mean.mean_s * 1000 if mean.count else None
+
     def observe(
         self,
         form: ResponseForm,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from deployments.config import ExpertTarget, IngressConfig
 from deployments.contracts.errors import ErrorCode, ExpertError
-from deployments.contracts.messages import PolicyView, RouterState
+from deployments.contracts.messages import PolicyView, RouterState, ServedPlan
 from deployments.contracts.protocols import ExpertClient
 from deployments.limits.admission import AdmissionQueue
 from deployments.upstream.circuit_breaker import CircuitBreaker
@@ -87,6 +87,7 @@ class ExpertRegistry:
         self._retiring: set[asyncio.Task[None]] = set()
         self.config = config
         self.policy: PolicyView | None = None
+        self._previous_policy: PolicyView | None = None
         self.router_error: str | None = "the router has not responded yet"
         self.experts: Mapping[str, Expert] = {}
         """Replaced as a whole with each configuration: a request keeps the experts that it began with."""
@@ -107,12 +108,29 @@ class ExpertRegistry:
     def update_router(self, state: RouterState) -> None:
         """Take over the state that a router replica reported."""
         if state.policy is not None:
+            if self.policy is not None and self.policy.policy_id != state.policy.policy_id:
+                self._previous_policy = self.policy
             self.policy = state.policy
         self.router_error = state.error
 
     def lose_router(self, why: str) -> None:
         """Note that the router did not respond; its last policy view stays."""
         self.router_error = why
+
+    def plan(self, policy_id: str | None, name: str) -> ServedPlan | None:
+        """A plan of the policy that decided, be it the present one or the one before it."""
+        policies = (self.policy, self._previous_policy)
+        return next(
+            (policy.plans.get(name) for policy in policies if policy and policy.policy_id == policy_id), None
+        )
+
+    def latency_ms(self) -> dict[str, float]:
+        """Expert → usual time to the end of a non-streaming response, where it is known."""
+        return {
+            name: latency_ms
+            for name, expert in self.experts.items()
+            if (latency_ms := expert.latency.latency_ms) is not None
+        }
 
     def ttft_ms(self) -> dict[str, float]:
         """Expert → usual time to a stream's first byte, where it is known."""

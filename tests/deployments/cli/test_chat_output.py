@@ -39,6 +39,24 @@ def test_numbers_leave_out_what_is_unknown() -> None:
     assert numbers(answer, 0.5) == "first byte 100 ms, total 250 ms · 3 + 2 tokens · $0.5000"
 
 
+@pytest.mark.parametrize(
+    ("accepted", "text"), [(True, "a answered, accepted"), (False, "a answered, not accepted: c was called")]
+)
+def test_a_plan_is_explained(accepted: bool, text: str, out: io.StringIO) -> None:
+    view = {"score": 0.5, "cost_usd": None, "ttft_ms": None, "reason": "first"}
+    plan = {**view, "ask": ["a"], "samples": 1, "else": "c", "p_accept": 0.5}
+    decision = {
+        "expert": "a",
+        "ranking": ["check"],
+        "experts": {"a": view, "c": view},
+        "plans": {"check": plan},
+    }
+
+    ChatOutput(out).explain(decision, Answer("a", 2, "routed", plan="check", accepted=accepted), None)
+
+    assert f"plan check: {text}" in out.getvalue()
+
+
 def test_printable_keeps_letters_of_every_script() -> None:
     assert printable("zürich 日本 🙂 é\n\t") == "zürich 日本 🙂 é\n\t"
     assert printable("\x1b\x9b\u202e\r\x07") == ""

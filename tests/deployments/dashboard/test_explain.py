@@ -30,6 +30,15 @@ def test_table_marks_the_expert_of_the_answer() -> None:
     assert [line[0] for line in table(DECISION, "a")] == [" ", "→", " "]
 
 
+def test_table_shows_the_steps_of_a_plan() -> None:
+    steps = {"ask": ["a", "b"], "samples": 1, "else": "c", "p_accept": 0.7}
+    plan = {**view(0.95, 3.0, "highest predicted quality"), **steps}
+
+    first, *_ = table({**DECISION, "ranking": ["agree", "b", "a"], "plans": {"agree": plan}}, "a")
+
+    assert first.endswith("highest predicted quality; calls a and b, accepts 70% of such answers, else c")
+
+
 def test_table_leaves_out_what_is_unknown() -> None:
     *_, last = table(DECISION, None)
 

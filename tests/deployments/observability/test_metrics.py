@@ -53,5 +53,5 @@ def test_labels_are_bounded() -> None:
 
     assert labels == {
         "answer", "baseline", "cause", "code", "deployment", "direction", "expert", "key", "kind", "outcome",
-        "part", "policy", "reason", "stage", "what",
+        "part", "plan", "policy", "reason", "result", "stage", "what",
     }  # fmt: skip

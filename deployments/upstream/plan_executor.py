@@ -1,0 +1,142 @@
+"""Carry out plans: call the members, judge their answers, return one or call the `else` expert.
+
+No byte leaves before acceptance. Knows nothing of HTTP clients: it returns an opened response, as the
+dispatcher does, which calls each expert for it.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+
+from deployments.contracts.call_order import CallOrder, PlanToCarryOut
+from deployments.contracts.deadlines import Deadline
+from deployments.contracts.errors import ApiError
+from deployments.contracts.messages import Headers
+from deployments.contracts.requests import InferenceRequest
+from deployments.upstream.attempts import Attempt, OpenedResponse, PlanResult
+from deployments.upstream.dispatcher import Dispatcher
+from deployments.upstream.plan_members import PlanMembers, PlanRun
+from deployments.upstream.registry import Expert, ExpertRegistry
+
+
+class PlanExecutor:
+    """Opens responses: by a plan where the call order has one, else through the dispatcher alone.
+
+    Args:
+        registry: the experts.
+        dispatcher: calls them.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        registry: ExpertRegistry,
+        dispatcher: Dispatcher,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._clock = clock
+
+    async def open(
+        self,
+        request: InferenceRequest,
+        order: CallOrder,
+        headers: Headers,
+        deadline: Deadline,
+        *,
+        max_attempts: int | None = None,
+        failed: list[Attempt] | None = None,
+        cache_salt: str | None = None,
+        owner: str = "",
+    ) -> OpenedResponse:
+        """Open a response; arguments and errors are those of `Dispatcher.open`.
+
+        Every call of a member that is not relayed is in `failed` or in the response's attempts, with its
+        tokens where they are known.
+        """
+        attempts = [] if failed is None else failed
+        if order.plan is None:
+            return await self._dispatcher.open(
+                request,
+                order,
+                headers,
+                deadline,
+                max_attempts=max_attempts,
+                failed=attempts,
+                cache_salt=cache_salt,
+                owner=owner,
+            )
+        run = PlanRun(
+            request, order, order.plan, headers, deadline, attempts, self._clock(), cache_salt, owner
+        )
+        members = self._acquire(order.plan, owner)
+        if members is None:
+            return await self._without_plan(run, "full", max_attempts)
+        async with PlanMembers(run, members, self._dispatcher, self._clock) as called:
+            in_time = await called.hold(self._hold_s(deadline))
+            accepted = called.accepted if in_time else called.best_finished()
+            if accepted is not None:
+                why = "accepted" if in_time else "overrun"
+                return called.respond(accepted, why)
+            await called.abort()
+            return await self._otherwise(run, called, in_time=in_time)
+
+    def _acquire(self, planned: PlanToCarryOut, owner: str) -> list[Expert] | None:
+        """A slot at each member, or none at all: a plan never waits in two queues."""
+        experts = self._registry.experts
+        with ExitStack() as undo:
+            for name in planned.plan.ask:
+                expert = experts.get(name)
+                if expert is None or not expert.breaker.available() or not expert.slots.try_acquire(owner):
+                    return None
+                undo.callback(expert.slots.release, 1, owner)
+            undo.pop_all()
+        return [experts[name] for name in planned.plan.ask]
+
+    def _hold_s(self, deadline: Deadline) -> float:
+        return min(deadline.left_s(), self._registry.config.limits.max_hold_s)
+
+    async def _without_plan(self, run: PlanRun, why: str, max_attempts: int | None) -> OpenedResponse:
+        opened = await self._dispatcher.open(
+            run.request,
+            run.order,
+            run.headers,
+            run.deadline,
+            max_attempts=max_attempts,
+            failed=run.attempts,
+            cache_salt=run.cache_salt,
+            owner=run.owner,
+        )
+        return replace(opened, plan=PlanResult(run.planned.plan.name, accepted=None, why=why))
+
+    async def _otherwise(self, run: PlanRun, called: PlanMembers, *, in_time: bool) -> OpenedResponse:
+        """Call the `else` expert, live; where it fails too, a finished answer is better than none."""
+        plan = run.planned.plan
+        finished = called.best_finished()
+        others = () if finished is not None else (n for n in run.order.ranking if n != plan.otherwise)
+        order = replace(run.order, ranking=(plan.otherwise, *others), plan=None)
+        result = called.result("rejected" if in_time else "overrun", accepted=False)
+        before = tuple(run.attempts)
+        own: list[Attempt] = []
+        try:
+            opened = await self._dispatcher.open(
+                run.request,
+                order,
+                run.headers,
+                run.deadline,
+                failed=own,
+                cache_salt=run.cache_salt,
+                owner=run.owner,
+            )
+        except ApiError:
+            if finished is None:
+                raise
+            called.forget(finished)
+            return called.respond(finished, "else_failed")
+        finally:
+            run.attempts += own
+        attempts = (*before, *opened.attempts)
+        return replace(opened, attempts=attempts, plan=result, ttft_s=self._clock() - run.started)
