@@ -49,6 +49,8 @@ class Endpoint:
     """Capabilities that an expert must have for it."""
     cache_salt: bool = False
     """Whether engines read a salt of their prefix cache from the body."""
+    runs_model: bool = True
+    """Whether a request costs tokens; the tokenizer alone costs none."""
     summary: str = ""
     """What it does, where its kind does not say it."""
     evidence: frozenset[str] = frozenset()
@@ -123,6 +125,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             "messages",
             "messages",
             system_field="system",
+            runs_model=False,
             summary="Tokens of a body of `/v1/messages`; for `auto` the largest count of all experts",
         ),
         # vLLM's `encoding_format: bytes`.
@@ -135,7 +138,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             needs=frozenset({"embeddings"}),
             cache_salt=True,
         ),
-        Endpoint("/tokenize", "tokenize", "prompt", "prompt"),
+        Endpoint("/tokenize", "tokenize", "prompt", "prompt", runs_model=False),
     )
 }
 """Path → endpoint."""

@@ -92,7 +92,7 @@ class InferenceRequest:
     @property
     def most_prompt_tokens(self) -> int:
         """Prompt tokens to reserve."""
-        return self.prompt_tokens + self.other_prompt_tokens
+        return self.prompt_tokens + self.other_prompt_tokens if self.endpoint.runs_model else 0
 
     @property
     def most_completion_tokens(self) -> int:

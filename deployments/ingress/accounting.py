@@ -48,6 +48,8 @@ class Usage:
 
 def usage_of(request: InferenceRequest, observer: StreamObserver) -> Usage:
     """Tokens of a response: as the expert reported them, else an estimate and the events counted."""
+    if not request.endpoint.runs_model:
+        return Usage(0, 0, reported=True)
     if (reported := observer.usage()) is not None:
         return Usage(*reported, reported=True)
     return Usage(request.prompt_tokens, observer.tokens_counted(), reported=False)

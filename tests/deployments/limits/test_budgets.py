@@ -99,6 +99,18 @@ async def test_embeddings_reserve_their_prompts_alone(budget: Budget) -> None:
     assert budget.reserved.tokens == 100
 
 
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/messages/count_tokens"])
+async def test_counting_tokens_costs_none(budget: Budget, path: str) -> None:
+    budget.harness.experts["small"].parts = [b'{"input_tokens": 5000, "count": 5000, "tokens": []}']
+    response = await budget.post(path, {"messages": [{"role": "user", "content": "x" * 20_000}]})
+
+    assert response.status_code == 200
+    assert budget.reserved is not None
+    assert (budget.reserved.requests, budget.reserved.tokens) == (1, 0)
+    charged = await budget.charged()
+    assert (charged.requests, charged.tokens, charged.usd) == (1, 0, 0.0)
+
+
 @pytest.mark.parametrize("wrong", ["128", 0, -1, 1.5, True])
 async def test_a_number_of_copies_is_a_whole_number(budget: Budget, wrong: Any) -> None:
     response = await budget.post(CHAT, {"messages": HELLO["messages"], "n": wrong})
