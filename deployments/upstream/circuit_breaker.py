@@ -46,6 +46,10 @@ class CircuitBreaker:
         self._open_s = OPEN_S
         self._probe_at: float | None = None
         self._answered_at: float | None = None
+        self._closed_by: int | None = None
+        """The request whose response closed it last…"""
+        self._open_s_before = OPEN_S
+        """…and for how long it had been open."""
 
     @property
     def state(self) -> BreakerState:
@@ -75,10 +79,15 @@ class CircuitBreaker:
         if self.state == "half_open":
             self._probe_at = self._clock()
 
-    def record_success(self) -> None:
-        """The expert responded."""
+    def record_success(self, request: int | None = None) -> None:
+        """The expert responded, or began to.
+
+        Args:
+            request: as of `record_error`.
+        """
         if self._opened_at is not None:
             self._outcomes.clear()
+            self._closed_by, self._open_s_before = request, self._open_s
         self._answered_at = self._clock()
         self._outcomes.append((self._answered_at, False, None))
         self._opened_at = None
@@ -128,9 +137,15 @@ class CircuitBreaker:
     def record_break(self, request: int) -> None:
         """A response broke off after its first byte, which had counted as a success.
 
+        Where that byte had closed the breaker, it is open again as after any failed probe.
+
         Args:
             request: as of `record_error`.
         """
+        if self.state == "closed" and request == self._closed_by:
+            self._open_s = min(MAX_OPEN_S, self._open_s_before * 2)
+            self._open()
+            return
         for outcome in reversed(self._outcomes):
             if not outcome[1]:
                 self._outcomes.remove(outcome)

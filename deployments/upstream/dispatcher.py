@@ -235,7 +235,7 @@ class Dispatcher:
             else:
                 expert.breaker.record_error(error, timed_out=timed_out, request=call.fingerprint)
             raise
-        expert.breaker.record_success()
+        expert.breaker.record_success(call.fingerprint)
         seconds = self._clock() - started
         expert.latency.observe(_form(request), seconds, stream.connected_s, completion_tokens)
         return stream

@@ -84,6 +84,19 @@ def test_failures_from_before_an_opening_do_not_count_after_it() -> None:
     assert breaker.state == "closed"
 
 
+def test_a_probe_that_breaks_off_after_its_first_byte_is_a_failed_one() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += OPEN_S
+    breaker.record_start()
+    breaker.record_success(7)
+    between = breaker.state
+    breaker.record_break(7)
+
+    assert (between, breaker.state) == ("closed", "open")
+    assert breaker.retry_after_s() == 2 * OPEN_S
+
+
 def test_it_half_opens_for_one_probe_at_a_time() -> None:
     clock = Clock()
     breaker = opened(clock)
