@@ -104,7 +104,12 @@ def configuration(keys: Path, decisions: Path) -> dict[str, Any]:
                 name: {"app": f"expert-{name}", "max_in_flight": SLOTS // 2, "context_window": 8192}
                 for name in EXPERTS
             },
-            "limits": {"first_token_timeout_s": 6, "max_queue_wait_s": 2, "max_in_flight": 256},
+            "limits": {
+                "first_token_timeout_s": 6,
+                "stream_idle_timeout_s": 3,
+                "max_queue_wait_s": 2,
+                "max_in_flight": 256,
+            },
             "keys": {"file": str(keys)},
             "log": {"folder": str(decisions), "queries": True, "max_mib": DISK_MIB * 3 // 4},
         },
