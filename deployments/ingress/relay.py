@@ -6,7 +6,8 @@ error event and `[DONE]`: there is no second attempt then. Knows ASGI and server
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import orjson
 from starlette.responses import Response
@@ -125,25 +126,23 @@ class Relay(Response):
     async def _relay_stream(self, send: Send, observer: StreamObserver) -> None:
         """Send whole events only, so that one that breaks off midway never reaches the client."""
         pending = bytearray()
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + self._left_s()
+        silence = _Silence(self._idle_s)
         try:
-            async with asyncio.timeout_at(ends) as limit:
-                chunk: bytes | None = self._stream.head.body
-                while chunk is not None:
-                    await self._send_events(send, observer, pending, chunk)
-                    silence_s = END_S if observer.ended else self._idle_s
-                    limit.reschedule(min(ends, loop.time() + silence_s))
-                    chunk = await anext(self._stream.rest, None)
-                    limit.reschedule(ends)
+            async with asyncio.timeout(self._left_s()) as limit:
+                with silence.ends(limit):
+                    chunk: bytes | None = self._stream.head.body
+                    while chunk is not None:
+                        await self._send_events(send, observer, pending, chunk)
+                        silence.begin(END_S if observer.ended else self._idle_s)
+                        chunk = await anext(self._stream.rest, None)
+                        silence.end()
         except ExpertError:
             if not observer.ended:
                 await _break_off(send, observer, INTERRUPTED)
                 return
         except TimeoutError:
             if not observer.ended:
-                stalled = (limit.when() or ends) < ends
-                await _break_off(send, observer, STALLED if stalled else OUT_OF_TIME)
+                await _break_off(send, observer, STALLED if silence.was_too_long else OUT_OF_TIME)
                 return
         held = bytes(pending)
         if held.strip() == DONE.strip():
@@ -174,6 +173,50 @@ class Relay(Response):
                 events = without_usage_events(events)
             if events:
                 await send({"type": "http.response.body", "body": events, "more_body": True})
+
+
+class _Silence:
+    """The silence of an expert between two chunks: it ends the scope of a timeout once it is too long.
+
+    One timer looks now and then, because to set one for each chunk would cost more than the chunk.
+    """
+
+    def __init__(self, longest_s: float) -> None:
+        self.was_too_long = False
+        self._loop = asyncio.get_running_loop()
+        self._longest_s = longest_s
+        self._since: float | None = None
+
+    @contextmanager
+    def ends(self, limit: asyncio.Timeout) -> Iterator[None]:
+        """End the scope of `limit` when it is too long."""
+        self._limit = limit
+        self._timer = self._loop.call_later(self._longest_s, self._look)
+        try:
+            yield
+        finally:
+            self._timer.cancel()
+
+    def begin(self, longest_s: float) -> None:
+        """The expert is waited for."""
+        self._since = self._loop.time()
+        if longest_s < self._longest_s:
+            self._longest_s = longest_s
+            self._timer.cancel()
+            self._timer = self._loop.call_later(longest_s, self._look)
+
+    def end(self) -> None:
+        """The expert sent something."""
+        self._since = None
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        silent_s = 0.0 if self._since is None else now - self._since
+        if silent_s >= self._longest_s:
+            self.was_too_long = True
+            self._limit.reschedule(now)
+        else:
+            self._timer = self._loop.call_later(self._longest_s - silent_s, self._look)
 
 
 async def _break_off(send: Send, observer: StreamObserver, why: tuple[str, ErrorCode]) -> None:
