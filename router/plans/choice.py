@@ -20,6 +20,16 @@ THRESHOLDS = (0.7,)
 MOST_KEPT = 8
 CERTAINTY_Z = 0.5
 """Standard errors by which a plan's gain must be above 0."""
+BESIDE = 3
+"""Plans of the highest quality that are kept beside those of the front, where they gain on the experts.
+
+Among near equals the scores choose for each query."""
+SLACK = 0.02
+"""Mean quality by which an `else` expert may be below the lesser member: a third view has its worth."""
+MOST_EXPERTS = 12
+"""Experts of which pairs are made; a larger pool's best."""
+LEAST_KNOWN = 0.95
+"""Share of the queries on which every member's answer must be recorded."""
 LEAST_ACCEPTED = 0.05
 """Share of the queries on which a plan must accept, and on which it must reject."""
 
@@ -30,6 +40,8 @@ class Tried:
 
     plan: Plan
     outcome: Replayed
+    otherwise: int
+    """Column of the `else` expert, whose outcome counts where a member's answer is not recorded."""
 
 
 class Trials:
@@ -52,7 +64,8 @@ class Trials:
     def of(self, plan: Plan) -> Tried:
         """A plan's outcomes."""
         evidence, p_right = self._judged(plan)
-        return Tried(plan, self._recording.replay(plan, evidence, p_right))
+        column = self._recording.outcomes.pool.column(plan.otherwise)
+        return Tried(plan, self._recording.replay(plan, evidence, p_right), column)
 
     def model(self, plan: Plan) -> AcceptanceModel:
         """The plan's acceptance model, fitted on all rows."""
@@ -77,12 +90,11 @@ class Trials:
 def enumerated(recording: Recording) -> Iterator[Plan]:
     """Pairs of experts, votes where samples are recorded, checks where log-probabilities are.
 
-    The `else` expert is on average at least as good as every member: another could only save what a
-    cheaper plan saves too.
+    The `else` expert is on average about as good as the lesser member, or better.
     """
     quality = recording.outcomes.quality
     means = dict(zip(recording.outcomes.pool.names, np.nanmean(quality, axis=0).tolist(), strict=True))
-    names = sorted(means, key=lambda name: (means[name], name))
+    names = sorted(means, key=lambda name: (means[name], name))[-MOST_EXPERTS:]
     asked: list[tuple[tuple[str, ...], int]] = [(pair, 1) for pair in combinations(names, 2)]
     asked += [((name,), count) for name in names if (count := recording.samples_of(name)) > 1]
     if recording.has_logprobs:
@@ -91,7 +103,7 @@ def enumerated(recording: Recording) -> Iterator[Plan]:
         # The accepted answer is the first member's: the better one's, where they differ.
         ask = tuple(sorted(members, key=lambda name: -means[name]))
         for other in names:
-            if other in ask or means[other] < means[ask[0]]:
+            if other in ask or means[other] < means[ask[-1]] - SLACK:
                 continue
             for at_least in THRESHOLDS:
                 kind = "vote" if samples > 1 else "agree" if len(ask) > 1 else "check"
@@ -110,44 +122,45 @@ def choose(
         costs_usd: [n, experts] measured; `None` where unknown: then quality alone counts.
         rows: those that may decide.
     """
-    paid = np.zeros(quality.shape) if costs_usd is None else costs_usd
-    known = rows[np.isfinite(quality[rows] + paid[rows]).all(axis=1)]
-    options = [one for one in tried if _is_an_option(one, known)]
-    front = _Front(quality[known], paid[known])
+    front, options = _measured(tried, quality, costs_usd, rows)
     kept: list[Plan] = []
     while options and len(kept) < MOST_KEPT:
-        columns = [(one, *_columns(one, known)) for one in options]
-        bounds = [front.lower_bound(gained, spent) for _, gained, spent in columns]
-        best = int(np.argmax(bounds))
+        bounds = {plan: front.lower_bound(*columns) for plan, columns in options.items()}
+        best = max(bounds, key=lambda plan: bounds[plan])
         if bounds[best] <= 0:
             break
-        one, gained, spent = columns[best]
-        front = front.with_column(gained, spent)
-        kept.append(one.plan)
-        options = [other for other in options if other is not one]
-    return kept
+        front = front.with_column(*options.pop(best))
+        kept.append(best)
+    experts, _ = _measured((), quality, costs_usd, rows)
+    beside = [plan for plan, columns in options.items() if experts.lower_bound(*columns) > 0]
+    beside.sort(key=lambda plan: -float(options[plan][0].mean()))
+    return kept + beside[:BESIDE]
 
 
 def gain_bounds(tried: Sequence[Tried], quality: FloatArray, costs_usd: FloatArray | None) -> list[float]:
     """The lower bound of each plan's gain over the experts' front; minus infinity where it is no option."""
+    front, options = _measured(tried, quality, costs_usd, np.arange(len(quality)))
+    return [front.lower_bound(*options[one.plan]) if one.plan in options else -np.inf for one in tried]
+
+
+def _measured(
+    tried: Sequence[Tried], quality: FloatArray, costs_usd: FloatArray | None, rows: IntArray
+) -> tuple["_Front", dict[Plan, tuple[FloatArray, FloatArray]]]:
+    """The experts' front, and each plan's quality and cost on the same rows."""
     paid = np.zeros(quality.shape) if costs_usd is None else costs_usd
-    known = np.flatnonzero(np.isfinite(quality + paid).all(axis=1))
-    front = _Front(quality[known], paid[known])
-    return [
-        front.lower_bound(*_columns(one, known)) if _is_an_option(one, known) else -np.inf for one in tried
-    ]
-
-
-def _is_an_option(one: Tried, rows: IntArray) -> bool:
-    accepted = one.outcome.accepted[rows]
-    if not len(rows) or not np.isfinite(one.outcome.quality[rows]).all():
-        return False
-    return LEAST_ACCEPTED <= float(accepted.mean()) <= 1 - LEAST_ACCEPTED
-
-
-def _columns(one: Tried, rows: IntArray) -> tuple[FloatArray, FloatArray]:
-    cost = one.outcome.cost_usd
-    return one.outcome.quality[rows], np.zeros(len(rows)) if cost is None else cost[rows]
+    rows = rows[np.isfinite(quality[rows] + paid[rows]).all(axis=1)]
+    options = {}
+    for one in tried:
+        known = np.isfinite(one.outcome.quality[rows])
+        accepted = one.outcome.accepted[rows][known]
+        if not len(rows) or known.mean() < LEAST_KNOWN:
+            continue
+        if LEAST_ACCEPTED <= float(accepted.mean()) <= 1 - LEAST_ACCEPTED:
+            cost = paid[:, one.otherwise] if one.outcome.cost_usd is None else one.outcome.cost_usd
+            gained = np.where(known, one.outcome.quality[rows], quality[rows, one.otherwise])
+            spent = np.where(known, cost[rows], paid[rows, one.otherwise])
+            options[one.plan] = (gained, np.zeros(len(rows)) if costs_usd is None else spent)
+    return _Front(quality[rows], paid[rows]), options
 
 
 class _Front:

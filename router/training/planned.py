@@ -4,6 +4,7 @@ Choice is nested: on each fold only those plans count that the other folds choos
 default preference and the proof come from queries that did not choose the plan.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from router.methods.contract import RoutingMethod
 from router.methods.hull import area
 from router.methods.linear import LinearRouter
 from router.methods.shrink import global_means
-from router.plans.choice import Trials, Tried, choose
+from router.plans.choice import MOST_KEPT, Trials, Tried, choose
 from router.plans.composition import composed_costs
 from router.plans.plan import Plan, check_plans
 from router.plans.plan_set import RATE_PENALTY, PlanSet
@@ -160,7 +161,11 @@ class _Joint:
 def _chosen(
     options: Sequence[Tried], material: Material, given: tuple[Plan, ...]
 ) -> tuple[tuple[Plan, ...], dict[int, tuple[Plan, ...]]]:
-    """The plans that all rows choose, and for each fold those that the other folds choose."""
+    """The plans to keep, and for each fold those that the other folds choose.
+
+    Kept are the plans that any choice holds, those of most choices first: which of several plans of equal
+    worth a choice takes is chance, and the scores choose among them for each query.
+    """
     folds = [int(fold) for fold in np.unique(material.folds)]
     if given:
         return given, dict.fromkeys(folds, given)
@@ -168,7 +173,10 @@ def _chosen(
     by_fold = {
         fold: tuple(choose(options, quality, costs, np.flatnonzero(material.folds != fold))) for fold in folds
     }
-    return tuple(choose(options, quality, costs, np.arange(len(quality)))), by_fold
+    votes = Counter(choose(options, quality, costs, np.arange(len(quality))))
+    for plans in by_fold.values():
+        votes.update(plans)
+    return tuple(plan for plan, _ in votes.most_common(MOST_KEPT)), by_fold
 
 
 def _eligible(material: Material, chosen: Sequence[Plan], by_fold: dict[int, tuple[Plan, ...]]) -> BoolArray:

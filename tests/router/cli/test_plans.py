@@ -49,3 +49,14 @@ def test_outcomes_without_responses_are_bad_input(tmp_path: Path, capsys: Any) -
 
     assert main(["plans", "--outcomes", str(tmp_path / "o.jsonl")]) == 2
     assert "holds no `response`" in capsys.readouterr().err
+
+
+def test_a_file_without_plans_ends_training_before_any_work(
+    outcomes: Path, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "plans.yaml").write_text("plans: []", encoding="utf-8")
+    wanted = ["--plans", str(tmp_path / "plans.yaml"), "--out", str(tmp_path / "policy")]
+
+    assert main(["train", "--outcomes", str(outcomes), *wanted]) == 2
+    assert "must hold a list `plans`" in capsys.readouterr().err
+    assert not (tmp_path / "policy").exists()
