@@ -51,7 +51,7 @@ def test_plans_whose_gain_is_certain_are_kept() -> None:
     facts = found.training["metrics"]["plans"]
     plan = next(plan for plan in found.plans.plans if plan.otherwise == "large")
     assert set(plan.ask) == {"small", "code"}
-    assert facts["kept"] == len(found.plans) <= facts["tried"] == 3
+    assert facts["kept"] == len(found.plans) <= facts["tried"] <= 3
     assert facts["gain"] > facts["standard_error"]
     assert facts["plans"][plan.name]["precision"] > 0.95
     assert plan.name in card(found)
@@ -169,7 +169,7 @@ def test_where_no_plan_helps_none_is_kept_and_experts_decide_as_without() -> Non
     found, plain = trained(data), trained(data, plans="none")
 
     assert found.plans is None
-    assert found.training["metrics"]["plans"]["tried"] == 3
+    assert found.training["metrics"]["plans"]["tried"] in {1, 2, 3}
     assert decided(found).ranking == decided(plain).ranking
     assert decided(found).experts == decided(plain).experts
 
