@@ -13,8 +13,8 @@ LONGEST_S = 0.002
 CHARACTERS = 200
 """A text of so many characters takes about as long as what is done for each text."""
 REMEMBERED = 5
-"""Times of each size; their median counts, so that a process without a processor for a while does not."""
-PROBE_EVERY = 256
+"""Times of each size; their median counts, so that one long one among them, such as the first, does not."""
+PROBE_EVERY = 64
 """Of so many batches that were too long for the event loop, the first text of one is tried there again."""
 
 
@@ -32,7 +32,10 @@ class LoopBudget:
         self._too_long = 0
 
     def measured(self, lengths: Sequence[int], seconds: float) -> None:
-        """Learn from a batch on the event loop, of texts with these lengths in characters."""
+        """Learn from a batch on the event loop, of texts with these lengths in characters.
+
+        `seconds` are those of a processor: on a busy machine everything takes long.
+        """
         self._seconds.setdefault(_size(lengths), deque(maxlen=REMEMBERED)).append(seconds)
 
     def fits(self, lengths: Sequence[int]) -> int:
