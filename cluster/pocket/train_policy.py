@@ -2,9 +2,9 @@
 
     python -m cluster.pocket.train_policy [--force]
 
-questions → collect (every expert, through the running endpoint) → label → train → evaluate. Nothing
-in the policy is written by hand. It is made again only if an expert, the questions or this recipe
-have changed.
+questions → collect (every expert, through the running endpoint) → label → train → evaluate on held-out
+questions. Nothing in the policy is written by hand. It is made again only if an expert, the questions or
+this recipe have changed.
 """
 
 import argparse
@@ -24,12 +24,15 @@ from cluster.pocket.questions import questions
 LOCAL = ROOT / "cluster" / "local"
 EXPERTS = ("arithmetic", "words", "atlas", "generalist")
 POLICY = LOCAL / "policy"
+REPORT = LOCAL / "policy-report"
+"""The evaluation, where the page of the policy reads it."""
 STAMP = LOCAL / "policy.json"
 """Outside the policy's folder, which holds only files that its manifest lists."""
 PORT = 8137
 MOST_TOKENS = 16
 """Maximum of all pocket experts' answers."""
 SPLIT, DRAWN, DRAWN_SEED = "policy", 1200, 1
+HELD_OUT, HELD_OUT_SEED = 240, 12
 METHOD = "auto"
 RECIPE = {"method": METHOD, "train": {"split": SPLIT, "n": DRAWN, "seed": DRAWN_SEED}, "seed": 0}
 
@@ -45,49 +48,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     work = ROOT / "var" / "policy"
     work.mkdir(parents=True, exist_ok=True)
-    queries = work / "queries.jsonl"
-    drawn = ["--split", SPLIT, "--n", str(DRAWN), "--seed", str(DRAWN_SEED)]
-    if write_questions([*drawn, "--out", str(queries)]):
-        return 1
-    responses, outcomes, policy = work / "responses.jsonl", work / "outcomes.parquet", work / "policy"
-    responses.unlink(missing_ok=True)  # it may hold answers of earlier experts
+    policy, report = work / "policy", work / "report"
+    drawn = {SPLIT: (DRAWN, DRAWN_SEED), "heldout": (HELD_OUT, HELD_OUT_SEED)}
     with serving(ROOT / "serve_config.yaml", port=PORT, log=work / "serve.log") as (url, process):
         if not _experts_ready(url, process):
             print(f"the experts did not start; see {work / 'serve.log'}", file=sys.stderr)
             return 1
-        _run(
-            "collect",
-            "--endpoint",
-            f"{url}/v1",
-            "--queries",
-            queries,
-            "--experts",
-            ",".join(EXPERTS),
-            "--max-tokens",
-            MOST_TOKENS,
-            "--out",
-            responses,
-        )
-    _run("label", "--outcomes", responses, "--quality", "exact", "--out", outcomes)
+        outcomes = {split: _outcomes(url, split, *size, work) for split, size in drawn.items()}
     shutil.rmtree(policy, ignore_errors=True)
-    _run(
-        "train",
-        "--outcomes",
-        outcomes,
-        "--method",
-        METHOD,
-        "--pool",
-        LOCAL / "experts.yaml",
-        "--out",
-        policy,
-    )
-    _run("evaluate", "--policy", policy, "--outcomes", outcomes, "--out", work / "report")
+    of = ("--method", METHOD, "--pool", LOCAL / "experts.yaml")
+    _run("train", "--outcomes", outcomes[SPLIT], *of, "--out", policy)
+    _run("evaluate", "--policy", policy, "--outcomes", outcomes["heldout"], "--out", report)
     _run("verify", policy)
-    shutil.rmtree(POLICY, ignore_errors=True)
-    shutil.copytree(policy, POLICY)
+    for made, place in ((policy, POLICY), (report, REPORT)):
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(made, place, ignore=shutil.ignore_patterns("*.png"))
     STAMP.write_text(json.dumps({"made_from": sources, "recipe": RECIPE}, indent=2) + "\n", encoding="utf-8")
     print(f"made {POLICY.relative_to(ROOT)}")
     return 0
+
+
+def _outcomes(url: str, split: str, n: int, seed: int, work: Path) -> Path:
+    """Send questions of a split to every expert, label the answers, and return the outcomes file."""
+    queries, answers = work / f"{split}-queries.jsonl", work / f"{split}-answers.jsonl"
+    outcomes = work / f"{split}.parquet"
+    if write_questions(["--split", split, "--n", str(n), "--seed", str(seed), "--out", str(queries)]):
+        raise ValueError(f"there are not {n} questions of split {split}")
+    answers.unlink(missing_ok=True)  # it may hold answers of earlier experts
+    sent = ("--endpoint", f"{url}/v1", "--queries", queries, "--max-tokens", MOST_TOKENS)
+    _run("collect", *sent, "--experts", ",".join(EXPERTS), "--out", answers)
+    _run("label", "--outcomes", answers, "--quality", "exact", "--out", outcomes)
+    return outcomes
 
 
 def fingerprint() -> dict[str, str]:

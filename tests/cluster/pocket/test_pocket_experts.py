@@ -21,7 +21,7 @@ from cluster.pocket.expert_folder import (
 from cluster.pocket.questions import KINDS, SPLITS, QuestionError, phrasings, questions
 from cluster.pocket.recipe import RECIPES, conversation, training_batch
 from cluster.pocket.tokenizer import build_tokenizer, chat_template
-from cluster.pocket.train_policy import fingerprint, up_to_date
+from cluster.pocket.train_policy import HELD_OUT, POLICY, REPORT, fingerprint, up_to_date
 from router.policy import Policy
 
 SPECIALISTS = tuple(KINDS)
@@ -139,3 +139,13 @@ def test_the_policy_was_made_from_the_present_experts() -> None:
     assert up_to_date(fingerprint())
     assert tuple(policy.pool.names) == tuple(RECIPES)
     assert outcomes["recipe"]["train"]["split"] == "policy"
+
+
+def test_the_policy_comes_with_its_evaluation() -> None:
+    """The page of the policy shows its curve and its reliability without any further step."""
+    report = json.loads((REPORT / "report.json").read_text(encoding="utf-8"))
+
+    assert report["policy_id"] == Policy.load(POLICY).policy_id
+    assert report["n_queries"] == HELD_OUT
+    assert report["curve"]
+    assert report["calibration"]
