@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.data import Recorded
 from router.evaluation.comparison import as_markdown, compare
+from router.training.encoder_choice import Encoded
 
 METHODS = ("auto", "knn", "clusters", "linear", "lexical", "tasks", "elo", "matrix_factorization", "mlp")
 
@@ -26,8 +27,7 @@ def print_table(outcomes: Recorded, options: argparse.Namespace, title: str) -> 
     fraction = 0.3 if options.train_queries is None else 1 - options.train_queries / count
     result = compare(
         outcomes.dataset,
-        outcomes.embeddings,
-        outcomes.encoder,
+        {"default": [Encoded(outcomes.encoder, outcomes.embeddings)]},
         methods=options.methods.split(","),
         seeds=range(options.splits),
         test_fraction=fraction,

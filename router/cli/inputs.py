@@ -12,9 +12,10 @@ from typing import Any, Literal
 from router.core import FloatArray
 from router.data.dataset import Dataset, load_dataset, load_pool
 from router.encoders import Encoder, EncoderSpec, load_encoder
-from router.errors import InputError
+from router.errors import EncoderError, InputError
 from router.experts import CandidatePool
 from router.plans.plan import Plan, load_plans
+from router.training.encoder_choice import Encoded
 
 LONGEST_SEED = 18
 """Digits."""
@@ -29,13 +30,8 @@ def add_outcomes(command: argparse.ArgumentParser) -> None:
 
 
 def add_choice_of_experts(command: argparse.ArgumentParser) -> None:
-    """The arguments for the experts, the encoder and the seed."""
+    """The arguments for the experts and the seed."""
     command.add_argument("--experts", help="only these experts, separated by commas")
-    command.add_argument(
-        "--encoder",
-        default="default",
-        help="`default`, `static`, a folder, or a hub id; weights are safetensors",
-    )
     command.add_argument("--seed", type=seed, default=0, help="a whole number from 0")
 
 
@@ -114,6 +110,25 @@ def embed(encoder: Encoder, texts: Sequence[str]) -> FloatArray:
 
     with progress(len(texts), "encode") as advance:
         return encode_cached(encoder, texts, progress=advance)
+
+
+def encoders_of(name: str, texts: Sequence[str]) -> list[Encoded]:
+    """The encoders that a name stands for, with their embeddings of the texts.
+
+    `auto` stands for the static encoder and the default transformer, where that is found here; training then
+    chooses.
+    """
+    found: list[Encoded] = []
+    for one in ("static", "default") if name == "auto" else (name,):
+        try:
+            encoder = encoder_of(one)
+        except EncoderError as error:
+            if not found:
+                raise
+            show_step(f"only the static encoder is tried: {error}")
+            continue
+        found.append(Encoded(encoder.spec, embed(encoder, texts)))
+    return found
 
 
 def mapping_of(file: Path | None) -> dict[str, Any]:

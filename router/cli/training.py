@@ -13,6 +13,7 @@ from router.cli.inputs import (
     count,
     embed,
     encoder_of,
+    encoders_of,
     mapping_of,
     names,
     outcomes_of,
@@ -32,6 +33,12 @@ def add_commands(commands: Any) -> None:
     add_outcomes(train)
     add_choice_of_experts(train)
     train.add_argument("--method", default="auto", help="knn, linear, …; the default picks and blends")
+    train.add_argument(
+        "--encoder",
+        default="auto",
+        help="`auto` takes the static one unless out of fold the transformer decides better; `static`; "
+        "`default`, the transformer; a folder or a hub id of either kind, with safetensors",
+    )
     train.add_argument("--recipe", type=Path, help="YAML or JSON with the method's parameters")
     train.add_argument(
         "--split", help="train on this split only; left out, on `train` where there is one, else on all"
@@ -58,6 +65,9 @@ def add_commands(commands: Any) -> None:
     add_outcomes(compare)
     add_choice_of_experts(compare)
     compare.add_argument("--methods", required=True, help="names, separated by commas")
+    compare.add_argument(
+        "--encoders", default="static", help="names as for `train --encoder`, separated by commas"
+    )
     compare.add_argument("--recipes", type=Path, help="YAML or JSON: method → its parameters")
     compare.add_argument(
         "--splits", type=count, default=1, help="how many random splits (seeds seed, seed+1, …)"
@@ -86,17 +96,16 @@ def add_commands(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     from router.training.card import card
-    from router.training.train import check_trainable, train
+    from router.training.encoder_choice import train_choosing
+    from router.training.train import check_trainable
 
     require_absent(options.out)  # before long work, not after it
     params, plans = mapping_of(options.recipe), plans_of(options.plans)
     dataset = _part_to_train_on(_of_experts(options), options.split)
     check_trainable(dataset, method=options.method, params=params)
-    encoder = encoder_of(options.encoder)
-    policy = train(
+    policy = train_choosing(
         dataset,
-        embed(encoder, dataset.texts),
-        encoder.spec,
+        encoders_of(options.encoder, dataset.texts),
         method=options.method,
         params=params,
         seed=options.seed,
@@ -143,10 +152,8 @@ def _compare(options: argparse.Namespace) -> int:
     }
     plans = plans_of(options.plans)
     check_comparable(dataset, **arguments)
-    encoder = encoder_of(options.encoder)
-    found = compare(
-        dataset, embed(encoder, dataset.texts), encoder.spec, **arguments, plans=plans, notify=show_step
-    )
+    encoders = {name: encoders_of(name, dataset.texts) for name in names(options.encoders, "--encoders")}
+    found = compare(dataset, encoders, **arguments, plans=plans, notify=show_step)
     write_comparison(options.out, found)
     print(as_json(found) if options.json else as_markdown(found))
     return 0

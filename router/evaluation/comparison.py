@@ -1,21 +1,21 @@
 """Several methods on the same splits: train and evaluate them, one table with the baselines."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from router.core import FloatArray
 from router.data.dataset import Dataset, split_by_query
-from router.encoders import EncoderSpec
 from router.errors import InputError
 from router.evaluation import plots
 from router.evaluation.evaluate import judge, report
 from router.evaluation.report import as_json
 from router.files import completed_files
 from router.plans.plan import Plan
-from router.training.train import check_trainable, train
+from router.training.encoder_choice import Encoded, train_choosing
+from router.training.train import check_trainable
 
 COLUMNS = {
     "quality": "quality, cost_weight 0",
@@ -35,8 +35,7 @@ Table = dict[str, dict[str, list[float | None]]]
 
 def compare(
     dataset: Dataset,
-    embeddings: FloatArray,
-    encoder: EncoderSpec,
+    encoders: Mapping[str, Sequence[Encoded]],
     *,
     methods: Sequence[str],
     seeds: Iterable[int],
@@ -45,11 +44,22 @@ def compare(
     plans: Sequence[Plan] | Literal["auto", "none"] = "none",
     notify: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Train and evaluate every method on every split; everything is chosen on the training part.
+    """Train and evaluate every method with every encoder on every split; all is chosen on the training part.
+
+    Args:
+        dataset: outcomes.
+        encoders: name → the encoders that training chooses from, with their embeddings of all queries.
+        methods: registered names.
+        seeds: one for each split.
+        test_fraction: share of the queries to test on.
+        params: method → its constructor arguments.
+        plans: as of `train`.
+        notify: called with a line for each result.
 
     Returns:
         `{"splits", "n_test", "baselines": {name: {figure: [a value for each split]}}, "methods": the
-        same, "reports": {method: figures of the last split}}`.
+        same, "reports": {method: figures of the last split}, "encoders": {method: [id for each split]}}`.
+        With several encoders a method's name has its encoder's in brackets.
 
     Raises:
         InputError: as `check_comparable`.
@@ -59,28 +69,38 @@ def compare(
     found: Table = {}
     baselines: Table = {}
     reports: dict[str, Any] = {}
+    taken: dict[str, list[str]] = {}
     for seed in seeds:
         inside, outside = split_by_query(dataset.texts, fraction=test_fraction, seed=seed)
-        for name in methods:
-            policy = train(
+        for method, (label, candidates) in product(methods, encoders.items()):
+            policy = train_choosing(
                 dataset.take(inside),
-                embeddings[inside],
-                encoder,
-                method=name,
-                params=given.get(name),
+                [one.take(inside) for one in candidates],
+                method=method,
+                params=given.get(method),
                 seed=seed,
                 plans=plans,
             )
-            figures = report(judge(policy, dataset.take(outside), embeddings[outside]))
+            (used,) = (one for one in candidates if one.spec == policy.encoder)
+            figures = report(judge(policy, dataset.take(outside), used.embeddings[outside]))
+            name = method if len(encoders) == 1 else f"{method} ({label})"
             _note(found, name, _figures(figures))
             reports[name] = figures
+            taken.setdefault(name, []).append(policy.encoder.id)
             notify(
                 f"split {seed}: {name}: quality {figures['curve'][0]['quality']:.4f}, aiq {figures['aiq']}"
             )
-        for name, row in _baselines(reports[methods[0]]).items():
+        for name, row in _baselines(next(iter(reports.values()))).items():
             _note(baselines, name, row)
-    n_test = reports[methods[0]]["n_queries"]
-    return {"splits": seeds, "n_test": n_test, "baselines": baselines, "methods": found, "reports": reports}
+    n_test = next(iter(reports.values()))["n_queries"]
+    return {
+        "splits": seeds,
+        "n_test": n_test,
+        "baselines": baselines,
+        "methods": found,
+        "reports": reports,
+        "encoders": taken,
+    }
 
 
 def check_comparable(

@@ -79,7 +79,7 @@ def test_training_takes_the_split_named_train(place: Path) -> None:
 
     assert 90 < manifest["training"]["n_queries"] <= 100
     assert manifest["router"]["name"] == "knn"
-    assert manifest["encoder"]["id"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert manifest["encoder"]["id"] == "to-router/static-minilm-l6-v2"
     assert [expert["name"] for expert in manifest["pool"]] == ["sums", "words", "large"]
     assert manifest.keys() >= {
         *("format", "schema_version", "router", "encoder", "pool", "cost_model", "calibration"),

@@ -19,10 +19,17 @@ from router.evaluation.report import as_markdown, write_report
 from router.files import completed_files
 from router.policy import Policy
 from router.training.card import card
+from router.training.encoder_choice import Encoded
 from router.training.train import train
 from tests.router.data_sets import POOL, dataset, embeddings, rows
 
 SPEC = EncoderSpec("test", "0" * 64, 16, 128)
+
+
+def encoders(data: Dataset) -> dict[str, list[Encoded]]:
+    return {"made up": [Encoded(SPEC, embeddings(data.texts))]}
+
+
 FIELDS = {
     *("n_queries", "experts", "best_single", "random", "oracle", "policy", "curve", "aiq"),
     *("zero_router_aiq", "quality_gain", "cost_saved_at_equal_quality", "apgr", "cpt50", "cpt80"),
@@ -249,9 +256,7 @@ def test_when_writing_breaks_off_no_file_appears(tmp_path: Path) -> None:
 def test_a_comparison_has_the_baselines_beside(tmp_path: Path) -> None:
     data = dataset(200)
     told: list[str] = []
-    found = compare(
-        data, embeddings(data.texts), SPEC, methods=["fixed", "knn"], seeds=[0, 1], notify=told.append
-    )
+    found = compare(data, encoders(data), methods=["fixed", "knn"], seeds=[0, 1], notify=told.append)
     write_comparison(tmp_path / "c", found)
     table = compared(found)
 
@@ -268,10 +273,21 @@ def test_a_comparison_has_the_baselines_beside(tmp_path: Path) -> None:
     }
 
 
+def test_a_comparison_names_the_encoder_where_there_are_several() -> None:
+    data = dataset(120)
+    (one,) = encoders(data)["made up"]
+    other = Encoded(replace(SPEC, id="other"), one.embeddings)
+    found = compare(data, {"a": [one], "best": [other, one]}, methods=["knn"], seeds=[0, 1])
+
+    assert set(found["methods"]) == {"knn (a)", "knn (best)"}
+    assert found["methods"]["knn (a)"] == found["methods"]["knn (best)"]
+    assert found["encoders"] == {"knn (a)": ["test", "test"], "knn (best)": ["other", "other"]}
+
+
 def test_a_comparison_of_experts_without_a_gap_is_json(tmp_path: Path) -> None:
     data = dataset(100).only(["words", "large"])
     nothing = replace(data, measured={**data.measured, "quality": np.zeros((100, 2))})
-    found = compare(nothing, embeddings(data.texts), SPEC, methods=["fixed"], seeds=[0])
+    found = compare(nothing, encoders(data), methods=["fixed"], seeds=[0])
     write_comparison(tmp_path / "c", found)
     told = json.loads((tmp_path / "c" / "comparison.json").read_text(), parse_constant=pytest.fail)
 
@@ -281,13 +297,13 @@ def test_a_comparison_of_experts_without_a_gap_is_json(tmp_path: Path) -> None:
 def test_a_comparison_that_cannot_be_made_is_rejected_at_once() -> None:
     data = dataset(60)
     with pytest.raises(MethodError, match="unknown"):
-        compare(data, embeddings(data.texts), SPEC, methods=["knn", "nobodys"], seeds=[0])
+        compare(data, encoders(data), methods=["knn", "nobodys"], seeds=[0])
     with pytest.raises(OutcomesError, match="20 different queries, found 19"):
-        compare(data, embeddings(data.texts), SPEC, methods=["knn"], seeds=[0], test_fraction=0.68)
+        compare(data, encoders(data), methods=["knn"], seeds=[0], test_fraction=0.68)
     for options in ({"methods": []}, {"seeds": []}, {"test_fraction": 0.0}, {"test_fraction": 1.0}):
         given = {"methods": ["knn"], "seeds": [0], **options}
         with pytest.raises(InputError):
-            compare(data, embeddings(data.texts), SPEC, **given)
+            compare(data, encoders(data), **given)
 
 
 def test_a_card_describes_the_policy_to_a_stranger(policy: Policy) -> None:

@@ -11,6 +11,7 @@ from router.errors import MethodError
 from router.evaluation.comparison import compare
 from router.methods.registry import make, names
 from router.policy import Policy
+from router.training.encoder_choice import Encoded
 from router.training.train import train
 from tests.router.data_sets import dataset, embeddings
 from tests.router.methods.users_method import install
@@ -44,7 +45,7 @@ def test_it_works_in_a_comparison_and_in_an_ensemble() -> None:
     data = dataset(200)
     points = embeddings(data.texts)
 
-    found = compare(data, points, SPEC, methods=["spelling", "knn"], seeds=[0])
+    found = compare(data, {"default": [Encoded(SPEC, points)]}, methods=["spelling", "knn"], seeds=[0])
     blend = make("ensemble", {"members": ["spelling", "knn"]})
     policy = train(data, points, SPEC, method="ensemble", params=blend.params)
 
