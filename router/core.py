@@ -6,6 +6,7 @@ Imports nothing of the package except its errors.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Preferences:
     def __post_init__(self) -> None:
         for name in (preference.name for preference in fields(self)):
             value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value >= 0):
+            if value is not None and not (isfinite(value) and value >= 0):
                 raise PreferenceError(f"{name} must be a finite number of at least 0, found {value!r}")
         if self.min_quality is not None and self.min_quality > 1:
             raise PreferenceError(f"min_quality must be in [0, 1], found {self.min_quality!r}")
@@ -49,6 +50,8 @@ class Preferences:
 
         A `cost_weight` that is set also overrides the default's `min_quality`, and the other way round.
         """
+        if self == UNSET:
+            return default
         sets_trade = self.cost_weight is not None or self.min_quality is not None
         trade = self if sets_trade else default
         return Preferences(
@@ -57,6 +60,9 @@ class Preferences:
             max_cost_usd=self.max_cost_usd if self.max_cost_usd is not None else default.max_cost_usd,
             max_ttft_ms=self.max_ttft_ms if self.max_ttft_ms is not None else default.max_ttft_ms,
         )
+
+
+UNSET = Preferences()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,17 +39,12 @@ class StaticEncoder:
 
         Rows have unit length, except those of texts without any known token: they are zeros.
         """
-        encoded = self._tokeniser.ids(texts)
-        ids = np.array([token for row in encoded for token in row], dtype=np.int64)
         out = np.zeros((len(texts), self.spec.dimension), dtype=np.float32)
-        if not len(ids):
-            return out
-        sizes = np.array([len(row) for row in encoded])
-        filled = np.flatnonzero(sizes)
-        entries = self._vectors[self._rows[ids]] * self._weights[ids][:, None]
-        sums = np.add.reduceat(entries, (np.cumsum(sizes) - sizes)[filled], axis=0)
-        norms = np.sqrt(np.einsum("nd,nd->n", sums, sums))
-        out[filled] = sums / np.maximum(norms, 1e-12)[:, None]
+        for row, tokens in enumerate(self._tokeniser.ids(texts)):
+            # A product for each text is faster than sums over the whole batch, and the same in any company.
+            np.matmul(self._weights[tokens], self._vectors[self._rows[tokens]], out=out[row])
+        norms = np.sqrt(np.einsum("nd,nd->n", out, out))
+        out /= np.maximum(norms, 1e-12)[:, None]
         return out
 
 
@@ -69,4 +64,4 @@ def _arrays(source: EncoderSource, tokens: int) -> tuple[FloatArray, IntArray, F
         )
     if not (np.isfinite(vectors).all() and np.isfinite(weights).all()):
         raise EncoderError(f"the encoder in {source.folder} holds a value that is not finite")
-    return vectors if vectors.dtype == np.int8 else vectors.astype(np.float32), rows, weights
+    return vectors.astype(np.float32), rows, weights

@@ -9,6 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from router.core import IntArray
+from router.encoders.word_table import WordTable
 
 CHARACTERS_PER_TOKEN = 64
 """No token of a word-piece vocabulary is longer: what lies beyond the window times this is never read."""
@@ -45,11 +46,22 @@ class Tokeniser:
         self._tokenizer = Tokenizer.from_file(str(file))
         self._tokenizer.enable_truncation(max_length=max_tokens)
         self._tokenizer.no_padding()
+        self._table = None if special_tokens else WordTable.of(self._tokenizer)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of every text, in their order."""
+        texts = [text[: self._characters] for text in texts]
+        if self._table is None:
+            return self._encoded(texts)
+        found = [self._table.ids(text) for text in texts]
+        others = iter(self._encoded([text for text, ids in zip(texts, found, strict=True) if ids is None]))
+        return [next(others) if ids is None else ids[: self._max_tokens] for ids in found]
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
         # Lone surrogates come in through JSON escapes; the tokenizer takes only valid Unicode.
-        clean = [text[: self._characters].encode("utf-8", "replace").decode("utf-8") for text in texts]
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         encoded = self._tokenizer.encode_batch_fast(clean, add_special_tokens=self._special_tokens)
         return [encoding.ids for encoding in encoded]
 

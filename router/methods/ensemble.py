@@ -136,9 +136,7 @@ class EnsembleRouter:
     def _blend(self, scores: FloatArray) -> FloatArray:
         """The weighted scores: [members, n, experts] → [n, experts]."""
         level, contrast = _parts(scores - self.means_)
-        moved = np.tensordot(self.level_, level, axes=1)[:, None] + np.tensordot(
-            self.contrast_, contrast, axes=1
-        )
+        moved = (self.level_ @ level)[:, None] + (self.contrast_[:, None, None] * contrast).sum(axis=0)
         blended = self.means_ + moved
         # An easy query's scores are moved down together: clipped at 1, its experts would look equal.
         above = np.maximum(blended.max(axis=1, keepdims=True) - 1.0, 0.0)

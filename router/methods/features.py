@@ -5,7 +5,7 @@ numpy over the bytes of a whole batch, no loop over words; equal in every proces
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class HashedWords:
 
 def hashed_words(texts: Sequence[str]) -> HashedWords:
     """Words, signs and neighbouring pairs of every text by column; values 1 + log count, as for tf-idf."""
-    parts = [_hashed_words(texts[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)]
+    parts = [_hashed_words(tuple(texts[at : at + CHUNK])) for at in range(0, len(texts), CHUNK)]
     if len(parts) == 1:
         return parts[0]
     sizes = [np.diff(part.starts) for part in parts]
@@ -59,12 +59,12 @@ def hashed_words(texts: Sequence[str]) -> HashedWords:
 
 def surface(texts: Sequence[str]) -> FloatArray:
     """Length, digits, lines, options and the like, [n, 9]; roughly between 0 and 3."""
-    parts = [_surface(texts[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)]
+    parts = [_surface(tuple(texts[at : at + CHUNK])) for at in range(0, len(texts), CHUNK)]
     return np.concatenate(parts) if parts else np.empty((0, 9))
 
 
-def _hashed_words(texts: Sequence[str]) -> HashedWords:
-    batch = _Bytes.of(texts)
+def _hashed_words(texts: tuple[str, ...]) -> HashedWords:
+    batch = _bytes(texts)
     begins, hashes = batch.words()
     sizes = np.diff(np.searchsorted(begins, batch.starts))
     rows = np.repeat(np.arange(len(texts)), sizes)
@@ -77,8 +77,8 @@ def _hashed_words(texts: Sequence[str]) -> HashedWords:
     return HashedWords(starts, keys % WORDS, 1.0 + np.log(counts))
 
 
-def _surface(texts: Sequence[str]) -> FloatArray:
-    batch = _Bytes.of(texts)
+def _surface(texts: tuple[str, ...]) -> FloatArray:
+    batch = _bytes(texts)
     owner = np.repeat(np.arange(len(texts)), np.diff(batch.starts))
     counts = np.bincount(owner * 256 + batch.codes, minlength=256 * len(texts)).reshape(-1, 256)
     totals = (counts @ _COUNTED).astype(np.float64)
@@ -102,21 +102,22 @@ def _surface(texts: Sequence[str]) -> FloatArray:
     return np.stack(columns, axis=1)
 
 
-@dataclass(frozen=True, slots=True)
+@lru_cache(maxsize=1)  # words and surface are read from the same batch, one after the other
+def _bytes(texts: tuple[str, ...]) -> "_Bytes":
+    parts = [text[:READ_CHARACTERS].encode("utf-8", "replace") for text in texts]
+    starts = np.cumsum([0, *(len(part) + 1 for part in parts)])
+    codes = np.frombuffer(b" " + b" ".join(parts) + b" ", dtype=np.uint8)
+    return _Bytes(codes[: starts[-1]], starts)
+
+
+@dataclass(frozen=True)
 class _Bytes:
     """A batch's texts in UTF-8, one after the other, a space before each and one at the end."""
 
     codes: IntArray  # [bytes] uint8
     starts: IntArray  # [n + 1] position of each text's separator
 
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> "_Bytes":
-        parts = [text[:READ_CHARACTERS].encode("utf-8", "replace") for text in texts]
-        starts = np.cumsum([0, *(len(part) + 1 for part in parts)])
-        codes = np.frombuffer(b" " + b" ".join(parts) + b" ", dtype=np.uint8)
-        return cls(codes[: starts[-1]], starts)
-
-    @property
+    @cached_property
     def spaces(self) -> BoolArray:
         return _SPACE[self.codes]
 
