@@ -37,8 +37,8 @@ def arguments(description: str, *, splits: int = 5) -> argparse.ArgumentParser:
     return parser
 
 
-def recorded(folder: Path, name: str) -> Recorded:
-    """Read the outcomes `name`.parquet of a folder, with embeddings by the default encoder, cached on disk.
+def outcomes_of(folder: Path, name: str) -> Dataset:
+    """Read the outcomes `name`.parquet of a folder.
 
     Raises:
         InputError: the folder holds no such file.
@@ -46,7 +46,12 @@ def recorded(folder: Path, name: str) -> Recorded:
     file = folder / f"{name}.parquet"
     if not file.is_file():
         raise InputError(f"{folder} holds no {file.name}: give the folder of recorded outcomes with --data")
-    dataset = load_dataset(file)
+    return load_dataset(file)
+
+
+def recorded(folder: Path, name: str) -> Recorded:
+    """Read outcomes, with embeddings by the default encoder, cached on disk; raises as `outcomes_of`."""
+    dataset = outcomes_of(folder, name)
     encoder = load_encoder("default", threads=os.cpu_count() or 1)
     return Recorded(dataset, encode_cached(encoder, dataset.texts), encoder.spec)
 

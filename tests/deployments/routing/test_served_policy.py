@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,18 @@ def test_each_distinct_query_is_encoded_once_and_decided_in_order(folder: Path) 
 
     assert [[decision.expert for decision in batch] for batch in decisions] == [["sums", "words", "sums"]] * 2
     assert encoder.texts == [SUM, SPELL]
+
+
+def test_static_embeddings_are_not_kept(folder: Path) -> None:
+    loaded = load(RouterConfig(policy=str(folder)), ARGS, None)
+    encoder = Counting(loaded.encoder)
+    encoder.spec = replace(encoder.spec, kind="static")
+    served = ServedPolicy(loaded.policy, encoder, str(folder))
+    for _ in range(2):
+        served.decide([RouteRequest(SUM)])
+
+    assert encoder.texts == [SUM, SUM]
+    assert len(served.embeddings) == 0
 
 
 def test_a_swap_keeps_encoder_and_embeddings(folder: Path) -> None:
