@@ -1,11 +1,13 @@
 """Features of a query's text beside its embedding: hashed words and word pairs, and its surface.
 
-numpy over the bytes of a whole batch, no loop over words; equal in every process (Python's `hash` is not).
+No Python loop over words or characters; equal in every process (Python's `hash` is not).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from math import log1p
 
 import numpy as np
 
@@ -59,12 +61,12 @@ def hashed_words(texts: Sequence[str]) -> HashedWords:
 
 def surface(texts: Sequence[str]) -> FloatArray:
     """Length, digits, lines, options and the like, [n, 9]; roughly between 0 and 3."""
-    parts = [_surface(tuple(texts[at : at + CHUNK])) for at in range(0, len(texts), CHUNK)]
-    return np.concatenate(parts) if parts else np.empty((0, 9))
+    rows = [_surface(text, text[:READ_CHARACTERS]) for text in texts]
+    return np.array(rows, dtype=np.float64).reshape(len(texts), 9)
 
 
 def _hashed_words(texts: tuple[str, ...]) -> HashedWords:
-    batch = _bytes(texts)
+    batch = _Bytes.of(texts)
     begins, hashes = batch.words()
     sizes = np.diff(np.searchsorted(begins, batch.starts))
     rows = np.repeat(np.arange(len(texts)), sizes)
@@ -77,49 +79,42 @@ def _hashed_words(texts: tuple[str, ...]) -> HashedWords:
     return HashedWords(starts, keys % WORDS, 1.0 + np.log(counts))
 
 
-def _surface(texts: tuple[str, ...]) -> FloatArray:
-    batch = _bytes(texts)
-    owner = np.repeat(np.arange(len(texts)), np.diff(batch.starts))
-    counts = np.bincount(owner * 256 + batch.codes, minlength=256 * len(texts)).reshape(-1, 256)
-    totals = (counts @ _COUNTED).astype(np.float64)
-    digits, lines, upper, signs, foreign, question_marks, spaces, inner = totals.T
-    size = np.diff(batch.starts) - 1 - inner  # characters: neither separators nor inner bytes of one
-    spaces = spaces - 1  # the separator
-    words = _per_text(batch.spaces[:-1] & ~batch.spaces[1:], batch.starts, shift=1)
-    some = np.maximum(size, 1)
-    lengths = np.array([len(text) for text in texts], dtype=np.float64)
-    columns = (
-        np.log1p(lengths) / 3,
-        np.log1p(digits) / 2,
-        np.log1p(lines) / 2,
-        np.log1p(_per_text(batch.options(), batch.starts)) / 2,
-        (size - spaces) / np.maximum(words, 1) / 5,
-        3 * upper / some,
-        10 * signs / some,
+def _surface(whole: str, text: str) -> tuple[float, ...]:
+    """The surface of one text; counts are those of the characters that are read."""
+    codes, size = text.encode("utf-8", "replace"), len(text)
+    some = max(size, 1)
+    foreign = 0 if codes.isascii() else size - len(codes.translate(None, _HIGH))
+    words = len(codes.translate(_BLANK).split())
+    return (
+        log1p(len(whole)) / 3,
+        log1p(_count(codes, _DIGITS)) / 2,
+        log1p(codes.count(b"\n")) / 2,
+        log1p(len(_OPTION.findall(codes))) / 2,
+        (size - _count(codes, _SPACES)) / max(words, 1) / 5,
+        3 * _count(codes, _UPPERS) / some,
+        10 * _count(codes, _SIGNS) / some,
         3 * foreign / some,
-        np.log1p(question_marks),
+        log1p(codes.count(b"?")),
     )
-    return np.stack(columns, axis=1)
 
 
-@lru_cache(maxsize=1)  # words and surface are read from the same batch, one after the other
-def _bytes(texts: tuple[str, ...]) -> "_Bytes":
-    parts = [text[:READ_CHARACTERS].encode("utf-8", "replace") for text in texts]
-    starts = np.cumsum([0, *(len(part) + 1 for part in parts)])
-    codes = np.frombuffer(b" " + b" ".join(parts) + b" ", dtype=np.uint8)
-    return _Bytes(codes[: starts[-1]], starts)
+def _count(codes: bytes, wanted: bytes) -> int:
+    return len(codes) - len(codes.translate(None, wanted))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Bytes:
     """A batch's texts in UTF-8, one after the other, a space before each and one at the end."""
 
     codes: IntArray  # [bytes] uint8
     starts: IntArray  # [n + 1] position of each text's separator
 
-    @cached_property
-    def spaces(self) -> BoolArray:
-        return _SPACE[self.codes]
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "_Bytes":
+        parts = [text[:READ_CHARACTERS].encode("utf-8", "replace") for text in texts]
+        starts = np.cumsum([0, *(len(part) + 1 for part in parts)])
+        codes = np.frombuffer(b" " + b" ".join(parts) + b" ", dtype=np.uint8)
+        return cls(codes[: starts[-1]], starts)
 
     def words(self) -> tuple[IntArray, IntArray]:
         """(where each word or sign begins, its hash as uint64)."""
@@ -131,21 +126,6 @@ class _Bytes:
         along = np.zeros(len(self.codes) + 1, dtype=np.uint64)
         np.cumsum(_LOWER[self.codes] * powers[: len(self.codes)], out=along[1:])
         return begins, (along[ends] - along[begins]) * inverse[begins]
-
-    def options(self) -> BoolArray:
-        """Where a line begins with an option's letter: `A.`, `(B)`, `C:`, [bytes]."""
-        codes, found = self.codes, np.zeros(len(self.codes), dtype=bool)
-        letters = np.flatnonzero(_LETTER[codes[:-1]] & _CLOSES[codes[1:]])
-        if not len(letters):
-            return found
-        position = np.arange(len(codes))
-        solid = np.maximum.accumulate(np.where(self.spaces, 0, position))
-        line = np.maximum.accumulate(np.where(codes == ord("\n"), position, 0))
-        start = self.starts[np.searchsorted(self.starts, letters, side="right") - 1]
-        before = letters - 1 - (codes[letters - 1] == ord("("))
-        fresh = np.maximum(line[before], start) >= solid[before]
-        found[letters[fresh]] = True
-        return found
 
 
 @lru_cache(maxsize=4)
@@ -169,36 +149,20 @@ def _sums(entries: FloatArray, starts: IntArray) -> FloatArray:
     return total
 
 
-def _per_text(marks: BoolArray, starts: IntArray, *, shift: int = 0) -> IntArray:
-    """How many marked bytes each text has, [n]; mark `i` is that of byte `i + shift`."""
-    return np.diff(np.searchsorted(np.flatnonzero(marks) + shift, starts))
-
-
-def _is(characters: str | bytes | range) -> BoolArray:
+def _is(characters: bytes | range) -> BoolArray:
     """Whether a byte is one of these, [256]."""
     table = np.zeros(256, dtype=bool)
-    table[list(characters.encode() if isinstance(characters, str) else characters)] = True
+    table[list(characters)] = True
     return table
 
 
-_SPACE = _is(b"\t\n\v\f\r\x1c\x1d\x1e\x1f ")
-_DIGIT, _UPPER = _is("0123456789"), _is(range(ord("A"), ord("Z") + 1))
-_INNER = _is(range(0x80, 0xC0))
-"""Bytes of a character after its first."""
-_LETTER, _CLOSES = _is("ABCDEFGHIJ"), _is(".):")
-_WORD = _DIGIT | _UPPER | _is(range(ord("a"), ord("z") + 1)) | _is("_") | _is(range(0x80, 0x100))
+_DIGITS, _UPPERS, _SIGNS = b"0123456789", bytes(range(ord("A"), ord("Z") + 1)), b"{}[]()=<>+*/^\\$_"
+_SPACES, _HIGH = b"\t\n\v\f\r\x1c\x1d\x1e\x1f ", bytes(range(0x80, 0x100))
+_BLANK = bytes.maketrans(b"\x1c\x1d\x1e\x1f", b"    ")
+"""Spaces that `bytes.split` does not know."""
+_OPTION = re.compile(rb"(?m)^[\t\v\f\r\x1c-\x1f ]*\(?[A-J][.):]")
+"""A line that begins with an option's letter: `A.`, `(B)`, `C:`."""
+_SPACE, _UPPER = _is(_SPACES), _is(_UPPERS)
+_WORD = _is(_DIGITS) | _UPPER | _is(range(ord("a"), ord("z") + 1)) | _is(b"_") | _is(_HIGH)
 _KIND = np.where(_WORD, 1, np.where(_SPACE | _is(range(0x20)) | _is(b"\x7f"), 0, 2)).astype(np.uint8)
 _LOWER = (np.arange(256) + 32 * _UPPER + 1).astype(np.uint64)
-_COUNTED = np.stack(
-    [
-        _DIGIT,
-        _is("\n"),
-        _UPPER,
-        _is("{}[]()=<>+*/^\\$_"),
-        _is(range(0xC0, 0x100)),
-        _is("?"),
-        _SPACE,
-        _INNER,
-    ],
-    axis=1,
-).astype(np.int64)
