@@ -88,7 +88,7 @@ def _rows(
         _, compared = choose([one.scores for one in judged], judged[0].dataset, labels, seed=seed)
         for label, one in zip(labels, compared["tried"], strict=True):
             apart[label].append((one["difference"], one["standard_error"]))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for label in labels:
         values, gains, kinds = zip(*found[label], strict=True)
         difference, error = np.mean(apart[label], axis=0)
