@@ -51,7 +51,7 @@ ITEMS_OF_A_BENCHMARK = (
     "docs/research-log.md",
 )
 ALLOWED_IN = {
-    "question": ITEMS_OF_A_BENCHMARK,
+    "question": (*ITEMS_OF_A_BENCHMARK, "deployments/contracts/message_words.py"),
     "questions": ITEMS_OF_A_BENCHMARK,
     "ask": ("deployments/dashboard", "docs/page.md"),
     "stand": ("router/labels/judge.py",),

@@ -61,9 +61,10 @@ _SMALL_TALK = _words(
 )
 _PLEASANTRIES = _SMALL_TALK | _words(
     """
-    friend everyone team assistant hope hoping well fine doing going day week weekend today advance
-    appreciate appreciated kind kindly regards help helps helping bother lovely pleasure later soon best
-    wishes wish
+    friend friends everyone team assistant hope hopes hoping well fine doing going having day week weekend
+    today advance appreciate appreciated kind kindly regards help helps helping helped bother lovely pleasure
+    later soon best wishes wish wondering wonder something question quick small short favor favour looking
+    forward answer answers reply hearing family weather sunny love glad happy lot bit way
     hoffe geht schönen voraus grüße liebe lieber freundlichen hilfe
     espère allez bien journée avance cordialement
     espero mucho muchas antemano saludos
@@ -73,15 +74,18 @@ _PLEASANTRIES = _SMALL_TALK | _words(
 """Words around a message that say nothing about it."""
 _GREETINGS = frozenset(
     {
-        "how are you", "how do you do", "how is it going", "how's it going", "what's up",
-        "wie geht es dir", "wie geht es ihnen", "wie geht's", "ça va", "comment ça va", "comment vas tu",
+        "how are you", "how do you do", "how is it going", "how it going", "what up", "isn it",
+        "don you think",
+        "wie geht es dir", "wie geht es ihnen", "ça va", "comment ça va", "comment vas tu",
         "comment allez vous", "cómo estás", "cómo está", "qué tal", "come stai", "come va",
     }
 )  # fmt: skip
 _QUESTION = _words("what who where when why how was wer wo wann warum wie qui où quand quién dónde chi dove")
 _VERB = _words("is are was were does did s ist sind war est sont était es son era è sono")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_BOUNDARY = re.compile(r"(?:[,.!?…。，！？]+(?=\s|$)|\n)\s*")
+_CONTRACTED = re.compile(r"['’](?:re|m|s|ve|ll|d|t)$")
+"""As in `you're` and `isn't`."""
+_BOUNDARY = re.compile(r"(?:[,.!?:…。，！？]+(?=\s|$)|\n)\s*")
 """Where a sentence or part of one ends."""
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Scripts without spaces between words."""
@@ -123,9 +127,11 @@ def _is_small_talk(piece: str) -> bool:
     """Whether a sentence, or part of one, is nothing but small talk."""
     if len(piece) > LONGEST_SMALL_TALK:
         return False
-    words = _WORD.findall(piece.lower())
+    words = [_CONTRACTED.sub("", word) for word in _WORD.findall(piece.lower())]
+    if not words:
+        return True
     greeting = max((n for n in range(2, 5) if " ".join(words[:n]) in _GREETINGS), default=0)
     if "?" in piece and not greeting:
         return False
     content = [word for word in words[greeting:] if word not in _FUNCTION_WORDS and word not in _ANAPHORA]
-    return bool(greeting or content) and all(word in _PLEASANTRIES for word in content)
+    return (greeting > 0 or bool(content)) and all(word in _PLEASANTRIES for word in content)

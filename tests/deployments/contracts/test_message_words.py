@@ -60,6 +60,10 @@ def test_pocket_queries_are_self_contained() -> None:
         "Good morning! I hope you are well. What is 17 plus 25? Thank you very much!",
         "How are you doing today? What is 17 plus 25?\nThanks in advance for your help!\nHave a nice day!",
         "Guten Tag, what is 17 plus 25? Vielen Dank!",
+        "Hey, hope you're having a great day! What is 17 plus 25? Thanks so much, have a good one!",
+        "Hello! I was wondering if you could help me with something. What is 17 plus 25? Thanks!! :)",
+        "Hi there. Nice weather today, isn't it? What is 17 plus 25? By the way, I love your answers.",
+        "Hi, how are you? I'm doing fine. Quick question: what is 17 plus 25? Cheers",
     ],
 )
 def test_small_talk_around_a_message_is_left_out(message: str) -> None:
