@@ -1,4 +1,4 @@
-"""Eight experts over real connections, and a request that makes each of them drop its connection."""
+"""Eight experts over real connections, of which all drop a deadly request, or one breaks each stream."""
 
 import asyncio
 import json
@@ -9,10 +9,11 @@ import httpx
 import pytest
 
 from deployments.config import IngressArgs, IngressConfig
+from deployments.contracts.sse import DONE
 from deployments.ingress.api import Api
-from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN
+from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN, OPEN_S
 from deployments.upstream.http_client import RemoteExpert
-from tests.deployments.fakes import FakeRouter, answer
+from tests.deployments.fakes import Clock, FakeRouter, answer, event
 from tests.deployments.harness import CHAT
 
 NAMES = tuple(f"e{number}" for number in range(8))
@@ -23,13 +24,16 @@ class Fleet:
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
+        self.breaking: set[str] = set()
+        """Experts that drop their connection after the first event of a stream."""
+        self.clock = Clock()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
         experts = {name: {"url": f"http://127.0.0.1:{port}/{name}/v1"} for name in NAMES}
         config = IngressConfig.model_validate({"experts": experts})
-        self.api = Api(IngressArgs(), config, FakeRouter(*NAMES), client_for=RemoteExpert)
+        self.api = Api(IngressArgs(), config, FakeRouter(*NAMES), client_for=RemoteExpert, clock=self.clock)
         for expert in self.api.registry.experts.values():
             expert.state.why_not_ready = None
         transport = httpx.ASGITransport(app=self.api.app, raise_app_exceptions=False)
@@ -41,9 +45,9 @@ class Fleet:
             await expert.client.retire()
         self._server.close()
 
-    async def ask(self, text: str) -> httpx.Response:
+    async def ask(self, text: str, *, stream: bool = False) -> httpx.Response:
         messages = [{"role": "user", "content": text}]
-        return await self.http.post(CHAT, json={"model": "auto", "messages": messages})
+        return await self.http.post(CHAT, json={"model": "auto", "messages": messages, "stream": stream})
 
     def states(self) -> set[str]:
         return {expert.breaker.state for expert in self.api.registry.experts.values()}
@@ -58,11 +62,14 @@ class Fleet:
                 self.calls[name] += 1
                 if "death" in body["messages"][0]["content"]:
                     break
-                data = answer(name)
-                writer.write(
-                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-                    b"content-length: %d\r\n\r\n%s" % (len(data), data)
-                )
+                data = event(name, "x") + DONE if body["stream"] else answer(name)
+                kind = b"text/event-stream" if body["stream"] else b"application/json"
+                head = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n"
+                writer.write(head % (kind, len(data)))
+                if body["stream"] and name in self.breaking:
+                    writer.write(event(name, "x"))
+                    break
+                writer.write(data)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -107,3 +114,18 @@ async def test_deaths_among_ordinary_requests_lose_none_of_them(fleet: Fleet, re
     assert statuses[True] == {503: deadly}
     assert fleet.calls.total() <= ordinary + 2 * deadly
     assert fleet.states() == {"closed"}
+
+
+async def test_an_expert_that_breaks_every_stream_is_out_after_five(fleet: Fleet) -> None:
+    fleet.breaking = {"e0"}
+
+    async def interrupted(requests: int) -> int:
+        responses = [await fleet.ask(f"sum {number}", stream=True) for number in range(requests)]
+        assert all(response.text.endswith("data: [DONE]\n\n") for response in responses)
+        return sum("stream_interrupted" in response.text for response in responses)
+
+    assert await interrupted(40) == FAILURES_TO_OPEN
+    fleet.clock.now += OPEN_S
+    assert await interrupted(10) == 1
+    fleet.clock.now += OPEN_S  # after a failed probe it is out for twice as long
+    assert await interrupted(10) == 0
