@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -94,7 +95,7 @@ class CandidatePool:
         """A pool of experts with names only."""
         return cls([ExpertProfile(name) for name in names])
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The experts' names, in column order."""
         return tuple(expert.name for expert in self._experts)

@@ -147,12 +147,13 @@ class Policy:
         if composed is not None:
             for why, request, holds in zip(reasons, requests, composed.holds, strict=True):
                 composed.plans.exclude(why, request, holds)
-        eligible = np.array([[name not in why for name in self.candidates] for why in reasons], dtype=bool)
+        names = self.candidates
+        eligible = np.array([[name not in why for name in names] for why in reasons], dtype=bool)
         rankings = decide(
             scores.quality,
             costs,
             preferences=wanted,
-            eligible=eligible.reshape(-1, len(self.candidates)),
+            eligible=eligible.reshape(-1, len(names)),
             experts=len(self.pool),
         )
         return as_decisions(
@@ -160,7 +161,7 @@ class Policy:
             scores.quality,
             costs,
             waits,
-            names=self.candidates,
+            names=names,
             exclusions=reasons,
             preferences=wanted,
             policy_id=self.policy_id,
