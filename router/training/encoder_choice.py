@@ -1,8 +1,8 @@
 """Choose a policy's encoder: the first one, unless another decides better out of fold.
 
 "Better" is the area under quality over cost (AIQ) of the decisions on queries that the scores did not see, by
-more than the standard error of the paired difference; where no cost is known, their quality. All on training
-data, so that a test set only judges.
+more than the standard error of the paired difference. Where no cost is known it is their quality; of two
+experts the stronger then costs 1 and the other nothing. All on training data, so that a test set only judges.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -113,14 +113,16 @@ def choose(
 
 
 def _priced(dataset: Dataset) -> tuple[IntArray, FloatArray | None]:
-    """Complete rows, and their costs [rows, experts] where every expert's is known."""
+    """Complete rows, and their costs [rows, experts] where every expert's is known, or there are only two."""
     rows, costs = dataset.complete(), dataset.costs_usd
-    if costs is None:
-        return rows, None
-    priced = rows[np.isfinite(costs[rows]).all(axis=1)]
-    if not len(priced) or not costs[priced].mean() > 0:
-        return rows, None
-    return priced, costs[priced]
+    if costs is not None:
+        priced = rows[np.isfinite(costs[rows]).all(axis=1)]
+        if len(priced) and costs[priced].mean() > 0:
+            return priced, costs[priced]
+    if len(dataset.pool) == 2 and len(rows):  # a call of the stronger one costs 1, as in RouteLLM's APGR
+        stronger = int(dataset.quality[rows].mean(axis=0).argmax())
+        return rows, np.tile(np.eye(2)[stronger], (len(rows), 1))
+    return rows, None
 
 
 def _values(

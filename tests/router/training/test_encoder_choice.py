@@ -73,6 +73,15 @@ def test_without_costs_quality_decides(data: Dataset) -> None:
     assert (index, facts["measure"]) == (1, "quality")
 
 
+def test_of_two_experts_without_costs_the_share_of_calls_counts(data: Dataset) -> None:
+    pair = replace(data, measured={"quality": data.quality}).only(["words", "large"])
+    scores = np.tile(pair.quality.mean(axis=0), (len(pair), 1))
+    index, facts = choose([scores, pair.quality], pair, ["a", "b"], seed=0)
+
+    assert (index, facts["measure"]) == (1, "aiq")
+    assert facts["tried"][1]["value"] > facts["tried"][0]["value"]
+
+
 def test_without_a_complete_query_the_first_is_taken(data: Dataset) -> None:
     holes = data.quality.copy()
     holes[np.arange(len(data)), np.arange(len(data)) % 3] = np.nan
