@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from router.data.parquet import read_parquet
 from router.errors import OutcomesError
 from router.files import replaced_atomically
 from router.validation import shortened
@@ -41,17 +42,11 @@ def read_rows(file: Path) -> list[Row]:
     """The rows of a Parquet or JSONL file, unchecked.
 
     Raises:
-        OutcomesError: no such file, neither Parquet nor JSONL, or empty.
+        OutcomesError: no such file, neither Parquet nor JSONL, without plain values, or empty.
     """
     if not file.is_file():
         raise OutcomesError(f"{file}: no such file")
-    if file.suffix == ".parquet":
-        try:
-            rows: list[Row] = pq.read_table(file).to_pylist()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise OutcomesError(f"{file} is not a Parquet file: {error}") from error
-    else:
-        rows = list(_read_jsonl(file))
+    rows = read_parquet(file) if file.suffix == ".parquet" else list(_read_jsonl(file))
     if not rows:
         raise OutcomesError(f"{file} is empty: at least one row is needed")
     return rows
@@ -114,7 +109,7 @@ def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         if file.suffix == ".parquet":
             pq.write_table(_table(written), temporary)
         else:
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in written)
+            lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in written)
             temporary.write_text("".join(lines), encoding="utf-8")
 
 
