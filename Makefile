@@ -8,10 +8,14 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 # Index of torch's CPU build, if the configured one has none.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
-TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints-cpu.txt)
+# Processes of the tests that start no cluster.
+TEST_WORKERS ?= 2
+
+# A file's tests stay in one process, with its fixtures; one thread for each, because processes share the cores.
+UNIT_TESTS := OMP_NUM_THREADS=1 $(PY) -m pytest -m "not e2e and not slow" -n $(TEST_WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-slow lint format experts policy cluster cluster-down load pictures claims clean
+.PHONY: help setup run test test-fast test-slow lint audit format experts policy cluster cluster-down load pictures claims clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t16
@@ -20,10 +24,11 @@ setup: $(VENV)/.installed  ## Install everything, pinned, into .venv (no CUDA)
 
 $(VENV)/.installed: constraints-cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --quiet --no-deps "$(TORCH)" \
-		|| $(PIP) install --quiet --no-deps --index-url $(TORCH_CPU_INDEX) "$(TORCH)"
+	@grep '^torch==' constraints-cpu.txt > $(VENV)/torch.txt
 	@grep -v '^torch==' constraints-cpu.txt > $(VENV)/others.txt
-	$(PIP) install --quiet --no-deps -r $(VENV)/others.txt
+	@$(PIP) install --quiet --no-deps --require-hashes -r $(VENV)/torch.txt \
+		|| $(PIP) install --quiet --no-deps --require-hashes --index-url $(TORCH_CPU_INDEX) -r $(VENV)/torch.txt
+	$(PIP) install --quiet --no-deps --require-hashes -r $(VENV)/others.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -33,11 +38,12 @@ run: setup  ## Serve on 127.0.0.1:$(PORT) with the pocket experts; Ctrl-C stops
 	@$(PY) -m cluster.local.run --config $(CONFIG) --port $(PORT)
 
 test: setup  ## All tests except the slow ones: the library, the graph with fakes, the real application
-	$(PY) -m pytest -m "not slow"
-	$(PY) -m pytest -m "e2e and not slow" tests/e2e --transport plain
+	$(UNIT_TESTS)
+	$(PY) -m pytest -m "e2e and not slow"
+	$(PY) -m pytest -m "e2e and not slow and not any_transport" tests/e2e --transport plain
 
 test-fast: setup  ## Tests that start no cluster
-	$(PY) -m pytest -m "not e2e and not slow"
+	$(UNIT_TESTS)
 
 test-slow: setup  ## Soaks and long fault runs (an hour)
 	$(PY) -m pytest -m slow
@@ -47,6 +53,9 @@ lint: setup  ## Style, types and import contracts
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+audit: setup  ## Compare the lock with the published advisories, where their index responds
+	$(PY) -m tests.audit
 
 format: setup  ## Fix style and imports with ruff
 	$(VENV)/bin/ruff check --fix .

@@ -7,7 +7,8 @@ WORKDIR /app
 COPY constraints-cpu.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv /venv \
-    && /venv/bin/pip install --no-deps --extra-index-url https://download.pytorch.org/whl/cpu -r constraints-cpu.txt
+    && /venv/bin/pip install --no-deps --require-hashes \
+        --extra-index-url https://download.pytorch.org/whl/cpu -r constraints-cpu.txt
 COPY pyproject.toml LICENSE README.md ./
 COPY router router
 COPY deployments deployments
