@@ -23,7 +23,7 @@ from router.core import Preferences
 from router.policy import Policy
 from tests.e2e.conftest import Application
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.any_transport]
 
 HELD_OUT = questions("heldout", n=60, seed=23)
 WITHIN_S = 180.0

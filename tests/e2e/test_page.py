@@ -19,7 +19,7 @@ from tests.deployments.dashboard import browser
 from tests.e2e.conftest import Application
 from tests.e2e.test_deploys import answers, processes, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.any_transport]
 
 PATIENCE_MS = 20_000
 SUM = "What is 12 plus 30?"

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from deployments.last_good import LastGood
 from deployments.routing.deployment import BATCH_TIMEOUT_S, Router
 from deployments.routing.loop_budget import LoopBudget
 from router.core import Decision, RouteRequest
-from router.encoders import DEFAULT, Encoder, load_encoder
+from router.encoders import DEFAULT, load_encoder
 from router.encoders.source import find
 from router.policy import Policy
 from router.training.train import train
@@ -22,21 +23,21 @@ from tests.router.methods import users_method
 SUM, SPELL = "What is 12 plus 30?", "Spell the word cab backwards"
 
 
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return load_encoder(DEFAULT, device="cpu", threads=1)
-
-
 @pytest.fixture
 async def router() -> Router:
     return Router(RouterArgs(device="cpu", batch_wait_ms=0))
 
 
-def policy(encoder: Encoder, folder: Path, method: str = "knn", n: int = 120) -> Policy:
+@cache
+def fitted(method: str, n: int) -> Policy:
+    """A policy of this method, trained once for all tests."""
+    data, encoder = dataset(n), load_encoder(DEFAULT, device="cpu", threads=1)
+    return train(data, encoder.encode(list(data.texts)), encoder.spec, method=method)
+
+
+def policy(folder: Path, method: str = "knn", n: int = 120) -> Policy:
     """A trained policy, saved in `folder`."""
-    data = dataset(n)
-    trained = train(data, encoder.encode(list(data.texts)), encoder.spec, method=method)
-    trained.save(folder, "# Card\n")
+    fitted(method, n).save(folder, "# Card\n")
     return Policy.load(folder)
 
 
@@ -54,10 +55,8 @@ async def test_without_a_policy_the_response_has_the_reason(router: Router) -> N
     assert router.describe().policy is None
 
 
-async def test_a_batch_has_a_decision_for_each_even_without_an_expert(
-    router: Router, encoder: Encoder, tmp_path: Path
-) -> None:
-    saved = policy(encoder, tmp_path / "policy")
+async def test_a_batch_has_a_decision_for_each_even_without_an_expert(router: Router, tmp_path: Path) -> None:
+    saved = policy(tmp_path / "policy")
     await router.reconfigure({"policy": str(tmp_path / "policy")})
     none_eligible = RouteRequest(SUM, excluded=dict.fromkeys(saved.pool.names, "not today"))
 
@@ -84,10 +83,8 @@ async def test_a_call_of_many_has_their_decisions_in_order(
     assert experts == ["sums", "words"] * 20
 
 
-async def test_a_bad_folder_is_rejected_and_the_old_policy_stays(
-    router: Router, encoder: Encoder, tmp_path: Path
-) -> None:
-    saved = policy(encoder, tmp_path / "policy")
+async def test_a_bad_folder_is_rejected_and_the_old_policy_stays(router: Router, tmp_path: Path) -> None:
+    saved = policy(tmp_path / "policy")
     await router.reconfigure({"policy": str(tmp_path / "policy")})
     (tmp_path / "empty").mkdir()
 
@@ -106,8 +103,8 @@ def started(folder: Path) -> Router:
 
 
 @pytest.fixture(scope="module")
-def trained(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return policy(encoder, tmp_path_factory.mktemp("trained") / "policy")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return policy(tmp_path_factory.mktemp("trained") / "policy")
 
 
 @pytest.fixture
@@ -175,20 +172,16 @@ async def test_a_router_whose_batch_hangs_is_unhealthy_and_not_ready(
     assert router.describe().error is None
 
 
-async def test_a_policy_that_does_not_cover_the_experts_is_rejected(
-    router: Router, encoder: Encoder, tmp_path: Path
-) -> None:
-    policy(encoder, tmp_path / "policy")
+async def test_a_policy_that_does_not_cover_the_experts_is_rejected(router: Router, tmp_path: Path) -> None:
+    policy(tmp_path / "policy")
 
     await router.reconfigure({"policy": str(tmp_path / "policy"), "experts": ["sums", "stranger"]})
 
     assert "does not cover the experts stranger" in (router.describe().error or "")
 
 
-async def test_configured_prices_and_preferences_override_the_policys(
-    router: Router, encoder: Encoder, tmp_path: Path
-) -> None:
-    policy(encoder, tmp_path / "policy")
+async def test_configured_prices_and_preferences_override_the_policys(router: Router, tmp_path: Path) -> None:
+    policy(tmp_path / "policy")
     prices = {"sums": {"input": 500, "output": 500}}
 
     await router.reconfigure(
@@ -199,10 +192,10 @@ async def test_configured_prices_and_preferences_override_the_policys(
 
 
 async def test_a_users_method_is_served_as_ours_are(
-    router: Router, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    router: Router, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users_method.install(tmp_path, monkeypatch)
-    saved = policy(encoder, tmp_path / "policy", method="spelling", n=300)
+    saved = policy(tmp_path / "policy", method="spelling", n=300)
 
     await router.reconfigure({"policy": str(tmp_path / "policy")})
 
@@ -211,11 +204,9 @@ async def test_a_users_method_is_served_as_ours_are(
     assert [(await decision(router, query)).expert for query in (SUM, SPELL)] == ["sums", "words"]
 
 
-async def test_embeddings_are_kept_over_a_swap_of_the_policy(
-    router: Router, encoder: Encoder, tmp_path: Path
-) -> None:
+async def test_embeddings_are_kept_over_a_swap_of_the_policy(router: Router, tmp_path: Path) -> None:
     for name, method in (("first", "knn"), ("second", "linear")):
-        policy(encoder, tmp_path / name, method)
+        policy(tmp_path / name, method)
     await router.reconfigure({"policy": str(tmp_path / "first")})
     await decision(router, SUM)
     await router.reconfigure({"policy": str(tmp_path / "second")})
@@ -225,11 +216,11 @@ async def test_embeddings_are_kept_over_a_swap_of_the_policy(
 
 
 async def test_an_encoders_relative_folder_begins_at_the_root(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: Encoder
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "encoder").symlink_to(find(DEFAULT).folder)
     monkeypatch.setenv("TO_ROUTER_ROOT", str(tmp_path))
-    policy(encoder, tmp_path / "policy")
+    policy(tmp_path / "policy")
     router = Router(RouterArgs(device="cpu", batch_wait_ms=0, encoder="encoder"))
     await router.reconfigure({"policy": "policy"})
 
