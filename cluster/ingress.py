@@ -6,6 +6,7 @@ Pure; takes any object that YAML can hold, because `check` reads it before it kn
 import math
 from collections.abc import Mapping
 from ipaddress import ip_address
+from pathlib import PurePosixPath
 from typing import Any
 
 from cluster.packing import BUILD_APP
@@ -46,6 +47,21 @@ def key_file(config: Mapping[str, Any]) -> str | None:
 def serves_anonymous(config: Mapping[str, Any]) -> bool:
     """Whether the configuration states that clients without a key are served wherever they come from."""
     return user_config(config).get("allow_anonymous") is True
+
+
+def counts_file(config: Mapping[str, Any]) -> str | None:
+    """Return the file of the counts of keys, as configured or its default; `None` without keys."""
+    keys = key_file(config)
+    counts = _mapping(user_config(config).get("keys")).get("counts")
+    if keys is None:
+        return None
+    return counts if isinstance(counts, str) else str(PurePosixPath(keys).with_suffix(".counts.json"))
+
+
+def log_folder(config: Mapping[str, Any]) -> str | None:
+    """Return the folder of the decision log as configured, or `None` where no log with a folder is kept."""
+    folder = _mapping(user_config(config).get("log")).get("folder")
+    return folder if isinstance(folder, str) else None
 
 
 def request_timeout_s(config: Mapping[str, Any]) -> float:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from deployments.contracts.forbidden_fields import FORBIDDEN_FIELDS
@@ -30,11 +30,29 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 TagName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 ExpertName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 
+LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+"""A label's name or value, by the rules of Kubernetes, which are Ray's too."""
+LABEL_KEY = re.compile(rf"(?:[a-z0-9](?:[a-z0-9.-]{{0,251}}[a-z0-9])?/)?{LABEL}")
+LABEL_SELECTOR = re.compile(rf"!?{LABEL}|!?(?:in)?\({LABEL}(?:, ?{LABEL})*\)")
+"""A value, or one of Ray's operators on several."""
+
+
+def _label(pattern: re.Pattern[str]) -> AfterValidator:
+    def checked(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(
+                "a label has 1 to 63 letters, digits, '-', '_' or '.', and begins and ends with a letter "
+                f"or digit; found {text!r:.80}"
+            )
+        return text
+
+    return AfterValidator(checked)
+
 
 class PoolArgs(Settings):
     """Where replicas may run: node labels, or a custom resource of the pool's nodes."""
 
-    labels: dict[str, str] | None = None
+    labels: dict[Annotated[str, _label(LABEL_KEY)], Annotated[str, _label(LABEL_SELECTOR)]] | None = None
     """Labels that a node must carry, such as `{pool: math}`."""
     resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
     """Or a custom resource that a replica takes a little of, such as `{pool_math: 0.001}`."""

@@ -18,7 +18,7 @@ from cluster.check.document import read, shape
 from cluster.check.finding import Finding
 from cluster.check.known_keys import other_vllm, unread_sources
 from cluster.check.manifest import check_manifest
-from cluster.check.nodes import DASHBOARD, check_fit, cluster_nodes
+from cluster.check.nodes import DASHBOARD, check_counts, check_fit, cluster_nodes
 from cluster.check.numbers import HTTP, wrong_numbers
 from cluster.check.references import check_references
 from cluster.check.schema import unknown_keys
@@ -61,7 +61,9 @@ def check_file(
     if (cluster or kuberay) and not any(finding.is_error for finding in findings):
         needed = demands(data)
         if cluster:
-            findings += check_fit(needed, cluster_nodes(cluster), where=cluster, more_may_join=True)
+            nodes = cluster_nodes(cluster)
+            findings += check_fit(needed, nodes, where=cluster, more_may_join=True)
+            findings += check_counts(data, needed, nodes, where=cluster)
         if kuberay:
             findings += check_manifest(data, needed, kuberay)
     return sorted(findings, key=lambda finding: finding.level)

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from cluster.check.finding import Finding
-from cluster.check.nodes import check_fit
+from cluster.check.nodes import check_counts, check_fit
 from cluster.packing import Nodes, ReplicaDemand
 from router.errors import RouterError
 
@@ -62,6 +62,7 @@ def check_manifest(
         message = "is off: worker groups never grow with Serve's replicas"
         yield Finding("warning", "enableInTreeAutoscaling", f"{message} ({file.name})")
     yield from check_fit(demands, groups, where=file.name)
+    yield from check_counts(config, demands, groups, where=file.name)
 
 
 def ray_service(file: Path) -> dict[str, Any]:

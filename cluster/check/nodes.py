@@ -6,10 +6,12 @@ Reads the nodes from Ray's dashboard; changes nothing.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from cluster.check.finding import Finding
+from cluster.ingress import user_config
 from cluster.packing import Nodes, ReplicaDemand, eligible, holds, unplaced
 from router.errors import RouterError
 
@@ -58,6 +60,27 @@ def check_fit(
         )
         grows = any(group.high > 1 for group in nodes)
         yield Finding("error" if grows else "warning", key, f"{message} ({where})")
+
+
+def check_counts(
+    config: Mapping[str, Any], demands: Sequence[ReplicaDemand], nodes: Sequence[Nodes], *, where: str
+) -> Iterator[Finding]:
+    """Find counts of keys that a change of machine would lose.
+
+    The ledger runs on one node of the ingress, and restarts on another where that one is lost.
+    """
+    ingress = next((demand for demand in demands if demand.deployment == "Ingress"), None)
+    keys = user_config(config).get("keys")
+    if ingress is None or not isinstance(keys, Mapping) or keys.get("counts") is not None:
+        return
+    able = eligible(ingress, nodes)
+    machines = sum(node.high for node in able)
+    if machines > 1:
+        message = (
+            f"is missing, and {machines} nodes can run the ingress: beside keys.file, the counts are on one "
+            "node's disk, and all budgets begin at zero without it; name a file on storage that they share"
+        )
+        yield Finding("warning", f"{ingress.key}.user_config.keys.counts", f"{message} ({where})")
 
 
 def _impossible(demand: ReplicaDemand, nodes: Sequence[Nodes]) -> str | None:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from cluster.kuberay.settings import RenderSettings
+from cluster.kuberay.settings import PodSettings, RenderSettings
 from cluster.kuberay.worker_groups import WorkerGroup
 
 IMAGE_ROOT = "/app"
 STATE_FOLDER = f"{IMAGE_ROOT}/var"
-"""Where relative paths of counts and of the decision log begin by default."""
+"""Where counts of keys, the decision log and the last valid configuration are by default."""
+SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod
+"""The only folder of the local disk that a container can write to: Ray's session, sockets, compile caches."""
 LABEL = "to-router/group"
 """A label of our own on every pod, because the name of a RayService's RayCluster is generated."""
 RAY_USER = 1000
@@ -19,6 +21,9 @@ DRAIN_MARGIN_S = 45
 """In addition to the longest response: it takes 30 s to drain a node."""
 STOP_MARGIN_S = 30
 """From the end of the drain until Ray's processes have ended."""
+LOG_FILE_BYTES = str(64 * 1024 * 1024)
+LOG_FILES = "3"
+"""Ray's own are 512 MiB and 5 for each process, which would fill the disk of a pod."""
 RECONNECT_S = "600"
 """Seconds that workers wait for a restarting head."""
 HEAD_PORTS = {
@@ -26,6 +31,11 @@ HEAD_PORTS = {
     "metrics": 8080, "as-metrics": 44217, "dash-metrics": 44227,
 }  # fmt: skip
 WORKER_PORTS = {"serve": 8000, "metrics": 8080}
+LEAST_PRIVILEGE = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
 
 
 def pod_labels(settings: RenderSettings, group: str | None = None) -> dict[str, str]:
@@ -37,13 +47,29 @@ def pod_labels(settings: RenderSettings, group: str | None = None) -> dict[str, 
     }
 
 
-def sizes(cpus: float, memory_gib: float, gpus: int = 0) -> dict[str, Any]:
+def sizes(cpus: float, memory_gib: float, disk_gib: float, gpus: int = 0) -> dict[str, Any]:
     """Return equal requests and limits."""
-    amounts: dict[str, Any] = {"memory": f"{math.ceil(memory_gib * 1024)}Mi"}
+    amounts: dict[str, Any] = {"memory": _mib(memory_gib), "ephemeral-storage": _mib(disk_gib)}
     if gpus:
         amounts["nvidia.com/gpu"] = str(gpus)
     cpu = f"{round(cpus * 1000)}m" if cpus % 1 else str(int(cpus))
     return {"requests": {"cpu": cpu, **amounts}, "limits": {"cpu": cpu, **amounts}}
+
+
+def _mib(gib: float) -> str:
+    return f"{math.ceil(gib * 1024)}Mi"
+
+
+def autoscaler() -> dict[str, Any]:
+    """Return the options of the autoscaler, whose container is in the head's pod."""
+    return {
+        "version": "v2",
+        "upscalingMode": "Default",
+        "idleTimeoutSeconds": 300,
+        "resources": sizes(0.5, 1.0, 1.0),
+        "securityContext": dict(LEAST_PRIVILEGE),
+        "volumeMounts": [{"name": "scratch", "mountPath": SCRATCH}],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +86,13 @@ class Surroundings:
 def head_group(settings: RenderSettings, flags: Mapping[str, str], port: int) -> dict[str, Any]:
     """Return the head's group: no replica runs there."""
     container = _container("ray-head", settings, {**HEAD_PORTS, "serve": port}, flags)
-    container["resources"] = sizes(settings.head.cpus or 4, settings.head.memory_gib or 12)
+    head = settings.head
+    container["resources"] = sizes(head.cpus or 4, head.memory_gib or 12, head.disk_gib)
     return {
         "rayStartParams": {"dashboard-host": "0.0.0.0"},  # noqa: S104 - a pod's own network
         # No replica on the head: an expert that runs out of memory must not end it.
         "resources": {"CPU": "0", "GPU": "0"},
-        "template": _template("head", container, settings, settings.head.shm_gib, settings.head.node_selector,
-                              settings.head.tolerations, DRAIN_MARGIN_S),
+        "template": _template("head", container, settings, head, head.tolerations, DRAIN_MARGIN_S),
     }  # fmt: skip
 
 
@@ -76,15 +102,14 @@ def worker_group(
     """Return the worker group of one pool."""
     container = _container("ray-worker", settings, {**WORKER_PORTS, "serve": around.port}, flags)
     container["env"].append({"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": RECONNECT_S})
-    container["resources"] = sizes(group.cpus, group.memory_gib, group.gpus)
+    container["resources"] = sizes(group.cpus, group.memory_gib, group.pods.disk_gib, group.gpus)
     drain_s = max(math.ceil(group.grace_s), around.longest_response_s) + DRAIN_MARGIN_S
     command = [f"{IMAGE_ROOT}/cluster/kuberay/drain", str(drain_s)]
     container["lifecycle"] = {"preStop": {"exec": {"command": command}}}
     tolerations = list(group.pods.tolerations)
     if group.gpus and not any(t.get("key") == "nvidia.com/gpu" for t in tolerations):
         tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
-    template = _template(group.name, container, settings, group.pods.shm_gib, group.pods.node_selector,
-                         tolerations, drain_s + STOP_MARGIN_S)  # fmt: skip
+    template = _template(group.name, container, settings, group.pods, tolerations, drain_s + STOP_MARGIN_S)
     if group.parts & {"Ingress", "Router"}:
         state = {"name": "state", "persistentVolumeClaim": {"claimName": settings.state_claim}}
         template["spec"]["volumes"].append(state)
@@ -124,6 +149,10 @@ def _container(
 ) -> dict[str, Any]:
     own = {
         "TO_ROUTER_ROOT": IMAGE_ROOT,
+        "HOME": SCRATCH,  # the image's own is read-only
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "RAY_ROTATION_MAX_BYTES": LOG_FILE_BYTES,
+        "RAY_ROTATION_BACKUP_COUNT": LOG_FILES,
         "HF_HOME": "/models",
         # Compiled graphs are stored beside the weights, so that a second pod starts faster.
         "VLLM_CACHE_ROOT": "/models/vllm",
@@ -134,11 +163,9 @@ def _container(
         "imagePullPolicy": settings.image_pull_policy,
         "ports": [{"name": port, "containerPort": number} for port, number in ports.items()],
         "env": [{"name": key, "value": value} for key, value in {**own, **flags}.items()],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": dict(LEAST_PRIVILEGE),
         "volumeMounts": [
+            {"name": "scratch", "mountPath": SCRATCH},
             {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108 - where Ray keeps its objects
             {"name": "models", "mountPath": "/models"},
         ],
@@ -164,8 +191,7 @@ def _template(
     group: str,
     container: dict[str, Any],
     settings: RenderSettings,
-    shm_gib: float,
-    node_selector: Mapping[str, str],
+    pods: PodSettings,
     tolerations: list[dict[str, Any]],
     grace_s: int,
 ) -> dict[str, Any]:
@@ -182,14 +208,12 @@ def _template(
                 "fsGroup": 100,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            **({"nodeSelector": dict(node_selector)} if node_selector else {}),
+            **({"nodeSelector": dict(pods.node_selector)} if pods.node_selector else {}),
             **({"tolerations": tolerations} if tolerations else {}),
             "containers": [container],
             "volumes": [
-                {
-                    "name": "shared-memory",
-                    "emptyDir": {"medium": "Memory", "sizeLimit": f"{math.ceil(shm_gib * 1024)}Mi"},
-                },
+                {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": _mib(pods.shm_gib)}},
+                {"name": "scratch", "emptyDir": {"sizeLimit": _mib(pods.disk_gib)}},
                 {"name": "models", "persistentVolumeClaim": {"claimName": settings.model_cache_claim}},
             ],
         },

@@ -7,19 +7,21 @@ depend on the configuration and is in cluster/kuberay/base.
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
+from posixpath import join, normpath
 from typing import Any
 
 import yaml
 
-from cluster.ingress import key_file, longest_response_s
+from cluster.ingress import counts_file, key_file, log_folder, longest_response_s
 from cluster.kuberay.pods import (
     DRAIN_MARGIN_S,
     IMAGE_ROOT,
+    STATE_FOLDER,
     WORKER_PORTS,
     Surroundings,
+    autoscaler,
     head_group,
     pod_labels,
-    sizes,
     worker_group,
 )
 from cluster.kuberay.settings import BadRenderSettings, RenderSettings
@@ -48,6 +50,7 @@ def render(
     longest = longest_response_s(config)
     flags[HARD_STOP] = str(longest)
     port = int((config.get("http_options") or {}).get("port", WORKER_PORTS["serve"]))
+    _check_state(config)
     around = Surroundings(port=port, key_file=_key_file(config), longest_response_s=longest)
     service = {
         "apiVersion": "ray.io/v1",
@@ -63,12 +66,7 @@ def render(
             "rayClusterConfig": {
                 "rayVersion": _ray_version(),
                 "enableInTreeAutoscaling": True,
-                "autoscalerOptions": {
-                    "version": "v2",
-                    "upscalingMode": "Default",
-                    "idleTimeoutSeconds": 300,
-                    "resources": sizes(0.5, 1.0),
-                },
+                "autoscalerOptions": autoscaler(),
                 "authOptions": {"mode": "token"},
                 "gcsFaultToleranceOptions": {
                     "backend": "redis",
@@ -104,6 +102,22 @@ def _key_file(config: Mapping[str, Any]) -> PurePosixPath | None:
             "the Secret is mounted there"
         )
     return file
+
+
+def _check_state(config: Mapping[str, Any]) -> None:
+    """Check that what the ingress writes is on the claim, not on a disk that a pod takes with it.
+
+    Raises:
+        BadRenderSettings: a file or folder is elsewhere, where it could not even be written.
+    """
+    for key, path in (("keys.counts", counts_file(config)), ("log.folder", log_folder(config))):
+        if path is not None and not PurePosixPath(normpath(join(IMAGE_ROOT, path))).is_relative_to(
+            STATE_FOLDER
+        ):
+            raise BadRenderSettings(
+                f"{key} {path!r} must be below {STATE_FOLDER}, where the claim for state is mounted, such as "
+                "var/keys.counts.json: the rest of a pod's disk is read-only"
+            )
 
 
 def serve_config(config: Mapping[str, Any]) -> str:

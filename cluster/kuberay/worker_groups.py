@@ -19,6 +19,8 @@ MEMORY_GIB_PER_GPU = 64.0
 DECLARED = 1000.0
 """A custom resource's amount on each pod; a replica takes thousandths of one, so it never limits."""
 MOST_PODS = 4096
+GROUP_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""A pod's label holds it, which Kubernetes limits to 63 characters."""
 BUILT_IN = ("CPU", "GPU", "memory")
 
 
@@ -78,6 +80,13 @@ def _group(
     name: str, members: Sequence[ReplicaDemand], pods: PodSettings, every: Sequence[ReplicaDemand]
 ) -> WorkerGroup:
     labels = members[0].labels
+    if not GROUP_NAME.fullmatch(name):
+        origin = ", ".join([*(f"{key}={value}" for key, value in labels.items()), *_custom(members[0])])
+        raise BadRenderSettings(
+            f"the pool of {members[0].key} ({origin}) has no name for Kubernetes: its label `pool`, or "
+            "all its labels or resources joined, must have 1 to 63 letters, digits or dashes; "
+            f"{name!r} has {len(name)}"
+        )
     if any(member.labels != labels for member in members):
         raise BadRenderSettings(f"two pools get the name {name}: give them different `pool` labels")
     if operators := [value for value in labels.values() if re.search(r"[!(),]", value)]:

@@ -161,6 +161,21 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
         "expert-sums.args.pool",
         "set one of them",
     ),
+    "a label too long for Kubernetes": (
+        lambda c: first(c)["args"].update(pool={"labels": {"pool": "x" * 64}}),
+        "expert-sums.args.pool.labels.pool",
+        "a label has 1 to 63 letters",
+    ),
+    "a label's name with a space": (
+        lambda c: first(c)["args"].update(pool={"labels": {"my pool": "x"}}),
+        "expert-sums.args.pool.labels.my pool.[key]",
+        "a label has 1 to 63 letters",
+    ),
+    "a label that YAML reads as a truth value": (
+        lambda c: first(c)["args"].update(pool={"labels": {"pool": False}}),
+        "expert-sums.args.pool.labels.pool",
+        "valid string",
+    ),
     "a deployment that is not of the graph": (
         lambda c: scale(c).update(name="LLMServer"),
         "expert-sums.deployments[LLMServer].name",

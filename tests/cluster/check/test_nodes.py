@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cluster.check.nodes import ClusterUnreachable, check_fit, cluster_nodes
+from cluster.check.nodes import ClusterUnreachable, check_counts, check_fit, cluster_nodes
 from cluster.packing import Nodes, demands
 from tests.cluster.check.test_config import first, scale
 from tests.cluster.configs import good
@@ -140,3 +140,25 @@ def test_rays_token_is_found_where_ray_looks_for_it(
     cluster_nodes("http://ray:8265", client=httpx.Client(transport=httpx.MockTransport(respond)))
 
     assert sent == ["Bearer secret"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "machines", "expected"),
+    [
+        (None, 3, []),
+        ({"file": "keys.json"}, 1, []),
+        ({"file": "keys.json", "counts": "/shared/counts.json"}, 3, []),
+        ({"file": "keys.json"}, 3, ["to-router.Ingress.user_config.keys.counts"]),
+    ],
+)
+def test_counts_that_a_lost_node_takes_along_are_found(
+    keys: dict[str, str] | None, machines: int, expected: list[str]
+) -> None:
+    config = good()
+    config["applications"][0]["deployments"][0]["user_config"]["keys"] = keys
+    nodes = [Nodes(f"cpu-{n}", {}, {"CPU": 8.0}) for n in range(machines)]
+
+    findings = list(check_counts(config, demands(config), nodes, where="test"))
+
+    assert [finding.key for finding in findings] == expected
+    assert all("3 nodes can run the ingress" in finding.message for finding in findings)

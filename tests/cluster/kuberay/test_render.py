@@ -299,10 +299,12 @@ def secrets(spec: dict[str, Any]) -> set[str]:
     return {*sources, *(v["secret"]["secretName"] for v in spec["volumes"] if "secret" in v)}
 
 
-def with_keys(file: str = "/etc/to-router/keys/keys.json") -> dict[str, Any]:
+def with_keys(
+    file: str = "/etc/to-router/keys/keys.json", counts: str | None = "var/keys.counts.json"
+) -> dict[str, Any]:
     config = good()
     config["applications"][0]["args"]["ingress"]["pool"] = {"labels": {"pool": "ingress"}}
-    config["applications"][0]["deployments"][0]["user_config"]["keys"] = {"file": file}
+    config["applications"][0]["deployments"][0]["user_config"]["keys"] = {"file": file, "counts": counts}
     return config
 
 
@@ -341,6 +343,20 @@ def test_the_keys_are_mounted_where_the_configuration_expects_them() -> None:
 def test_a_key_file_inside_the_image_is_rejected(file: str) -> None:
     with pytest.raises(BadRenderSettings, match=r"keys\.file"):
         render(with_keys(file), RenderSettings(), {})
+
+
+@pytest.mark.parametrize("counts", [None, "keys.counts.json", "/data/counts.json", "var/../counts.json"])
+def test_counts_that_a_pod_takes_along_are_rejected(counts: str | None) -> None:
+    with pytest.raises(BadRenderSettings, match=r"keys\.counts .* must be below /app/var"):
+        render(with_keys(counts=counts), RenderSettings(), {})
+
+
+def test_a_decision_log_on_a_read_only_disk_is_rejected() -> None:
+    config = good()
+    config["applications"][0]["deployments"][0]["user_config"]["log"] = {"folder": "logs"}
+
+    with pytest.raises(BadRenderSettings, match=r"log\.folder 'logs' must be below /app/var"):
+        render(config, RenderSettings(), {})
 
 
 def test_an_ingress_without_a_pool_has_its_keys_on_every_worker() -> None:
