@@ -17,7 +17,10 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-AREAS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml", "serve_config.yaml")
+AREAS = (
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
+    *("Makefile", "pyproject.toml", "serve_config.yaml"),
+)
 FOLDERS = ("cluster", "deployments", "docs", "experiments", "load_tests", "router", "tests")
 ALLOWED = {
     r"(?:in|into) (?:one|its|their|the same|that|this|several|two) place|in places?\b": "idiom",
