@@ -28,6 +28,9 @@ PageWhen = bool | Literal["loopback"]
 """Whether there is a page: for all requests, for none, or for those addressed to loopback."""
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 TagName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+Text = Annotated[str, Field(min_length=1)]
+Requests = Annotated[int, Field(ge=1, le=1_000_000)]
+"""A number of requests; a larger one would be no limit."""
 ExpertName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
@@ -92,7 +95,7 @@ class IngressArgs(Settings):
 
     max_body_mib: Annotated[float, Field(gt=0, le=1024)] = 16
     """A larger request body is rejected with 413."""
-    max_bodies_mib: Annotated[float, Field(gt=0)] = 64
+    max_bodies_mib: Annotated[float, Field(gt=0, le=1024 * 1024)] = 64
     """Bodies of all requests of a replica that await their response; one that does not fit waits unread."""
     router_deadline_ms: Annotated[float, Field(gt=0, le=60_000)] = 150
     """After it the policy's static ranking is used, and `x-router-reason` says so."""
@@ -217,7 +220,7 @@ class ExpertTarget(Settings):
     """A request that needs more is not sent to it; images, audio and video require `vision`."""
     cold: Literal["wait", "next"] = "next"
     """With no replica running: let a request wait for one, or send it to the next in the ranking."""
-    max_in_flight: Annotated[int, Field(ge=1)] | None = None
+    max_in_flight: Requests | None = None
     """Requests in flight to this expert, per ingress replica."""
 
     @field_validator("key_env")
@@ -247,13 +250,13 @@ class ExpertTarget(Settings):
 class Limits(Settings):
     """Bounds of one ingress replica."""
 
-    max_in_flight: Annotated[int, Field(ge=1)] = 1024
+    max_in_flight: Requests = 1024
     """Requests in flight at once."""
-    max_queued: Annotated[int, Field(ge=0)] = 256
+    max_queued: Annotated[int, Field(ge=0, le=1_000_000)] = 256
     """Requests waiting for a slot; one more is rejected with 429."""
     max_queue_wait_s: Seconds = 10.0
     """A request that waited longer for a slot is rejected with 503."""
-    max_messages: Annotated[int, Field(ge=1)] = 2048
+    max_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 2048
     """A conversation with more messages is rejected with 400."""
     first_token_timeout_s: Seconds = 120.0
     """Silence of an expert before the next one is called, until enough of its responses were measured."""
@@ -266,9 +269,9 @@ class Limits(Settings):
 class KeysSettings(Settings):
     """API keys; default: every client is served."""
 
-    file: str
+    file: Text
     """Made by `to-router keys add`; relative to the project's root."""
-    counts: str | None = None
+    counts: Text | None = None
     """File of the counts, which survive a restart; default: beside `file`. Shared by all machines."""
 
 
@@ -282,7 +285,7 @@ class CorsSettings(Settings):
 class LogSettings(Settings):
     """The decision log; default: none is kept."""
 
-    folder: str = "var/decisions"
+    folder: Text = "var/decisions"
     """Relative to the project's root; each machine with an ingress replica has its own."""
     max_mib: Annotated[float, Field(ge=1)] = 512
     """Disk space of all files of the folder together; the oldest are deleted first."""
@@ -371,7 +374,7 @@ class IngressConfig(Settings):
 class RouterConfig(Settings):
     """`user_config` of the deployment `Router`."""
 
-    policy: str
+    policy: Text
     """The policy's folder, relative to the project's root."""
     preferences: PreferenceSettings | None = None
     """Default of requests without preferences; default: the policy's own."""

@@ -54,7 +54,7 @@ def check_file(
         return [Finding("error", str(file), f"cannot be read: {error.strerror}")]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return [Finding("error", str(file), f"is not YAML: {' '.join(str(error).split())}")]
-    findings += shape(data)
+    findings = findings or list(shape(data))
     if findings:
         return findings
     findings = list(_check(data, policy=policy))

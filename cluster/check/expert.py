@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from cluster.check.finding import Finding
-from cluster.check.known_keys import accelerators, engine_arguments
+from cluster.check.known_keys import accelerators, engine_arguments, engine_kinds
 from cluster.check.memory import DEFAULT_UTILIZATION, WEIGHT_INDEX, check_memory, indexed_weights
-from cluster.check.numbers import ENGINE, wrong_numbers
+from cluster.check.numbers import ENGINE, wrong_kinds, wrong_numbers
 from deployments.config import ExpertArgs
 from deployments.settings import resolve
 
@@ -93,6 +93,8 @@ def _engine(engine: Mapping[str, Any], key: str) -> Iterator[Finding]:
     for name in sorted(str(name) for name in engine if known and name not in known):
         yield Finding("error", f"{key}.{name}", "vLLM has no such engine argument")
     yield from wrong_numbers(engine, ENGINE, key)
+    others = {name: value for name, value in engine.items() if name not in ENGINE}
+    yield from wrong_kinds(others, engine_kinds(), key)
 
 
 def _accelerator(args: ExpertArgs, key: str) -> Iterator[Finding]:

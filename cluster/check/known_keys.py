@@ -76,6 +76,13 @@ def engine_arguments() -> frozenset[str]:
     return frozenset().union(*known) if all(known) else frozenset()
 
 
+def engine_kinds() -> dict[str, str]:
+    """Return engine argument → its annotation in vLLM's source; empty if one of the sources is missing."""
+    if not engine_arguments():
+        return {}
+    return {name: kind for source in ENGINE_ARGUMENTS for name, kind in annotations(source).items()}
+
+
 def accelerators() -> frozenset[str]:
     """Return Ray's accelerator types; empty if the source is missing."""
     return names(ACCELERATORS)
@@ -107,8 +114,8 @@ def names(source: Source) -> frozenset[str]:
     file = _file(source)
     if file is None:
         return frozenset()
-    tree = ast.parse(file.read_text(encoding="utf-8"))
     if source.class_name is None:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
         return frozenset(
             node.value.value
             for node in tree.body
@@ -116,13 +123,22 @@ def names(source: Source) -> frozenset[str]:
             and isinstance(node.value, ast.Constant)
             and isinstance(node.value.value, str)
         )
-    return frozenset(
-        item.target.id
-        for node in ast.walk(tree)
+    return frozenset(annotations(source))
+
+
+@cache
+def annotations(source: Source) -> dict[str, str]:
+    """Return the annotated fields of the class, each with its annotation's text."""
+    file = _file(source)
+    if file is None or source.class_name is None:
+        return {}
+    return {
+        item.target.id: ast.unparse(item.annotation)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.ClassDef) and node.name == source.class_name
         for item in node.body
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-    )
+    }
 
 
 def _file(source: Source) -> Path | None:

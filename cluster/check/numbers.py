@@ -1,5 +1,6 @@
-"""Numbers of Serve's options and of vLLM's engine arguments: kind and range."""
+"""Values of Serve's options and of vLLM's engine arguments: kind and range."""
 
+import ast
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -69,3 +70,44 @@ def _described(allowed: Range) -> str:
     high = "" if math.isinf(allowed.high) else f" and at most {allowed.high:g}"
     words = "".join(f" or {word!r}" for word in allowed.words)
     return f"{kind} {low}{high}{words}"
+
+
+PLAIN: Mapping[str, tuple[type, ...]] = {
+    "bool": (bool,), "int": (int,), "float": (int, float), "str": (str,), "list": (list,), "dict": (Mapping,),
+}  # fmt: skip
+"""Kinds of values by the name of their annotation."""
+WORDS = {"bool": "true or false", "int": "an integer", "float": "a number", "str": "text", "list": "a list",
+         "dict": "an object"}  # fmt: skip
+
+
+def wrong_kinds(data: Mapping[str, Any], annotations: Mapping[str, str], where: str) -> Iterator[Finding]:
+    """Find the values of another kind than their annotation, such as what YAML makes of `no` and `on`.
+
+    A name in an annotation that is none of `PLAIN` may mean anything except a truth value.
+    """
+    for name, value in data.items():
+        if value is None or name not in annotations:
+            continue
+        members = set(_members(ast.parse(annotations[name], mode="eval").body))
+        plain = [member for member in PLAIN if member in members]
+        if any(_is_of(value, member) for member in plain):
+            continue
+        if members - PLAIN.keys() - {"None"} and not isinstance(value, bool):
+            continue
+        expected = " or ".join(WORDS[member] for member in plain) or "text: put it in quotes"
+        yield Finding("error", f"{where}.{name}", f"must be {expected}, not {value!r:.60}")
+
+
+def _members(annotation: ast.expr) -> Iterator[str]:
+    """The names of a union, without their parameters."""
+    if isinstance(annotation, ast.BinOp):
+        yield from _members(annotation.left)
+        yield from _members(annotation.right)
+    elif isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        yield from _members(ast.parse(annotation.value, mode="eval").body)
+    else:
+        yield ast.unparse(annotation.value if isinstance(annotation, ast.Subscript) else annotation)
+
+
+def _is_of(value: object, member: str) -> bool:
+    return isinstance(value, PLAIN[member]) and (member == "bool" or not isinstance(value, bool))

@@ -50,8 +50,8 @@ def render(
     longest = longest_response_s(config)
     flags[HARD_STOP] = str(longest)
     port = int((config.get("http_options") or {}).get("port", WORKER_PORTS["serve"]))
-    _check_state(config)
     around = Surroundings(port=port, key_file=_key_file(config), longest_response_s=longest)
+    _check_state(config)
     service = {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",

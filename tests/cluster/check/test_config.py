@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cluster.check.config import check_file
 from cluster.check.document import read
@@ -360,6 +361,46 @@ def test_a_key_that_yaml_does_not_read_as_text_is_an_error(name: str, tmp_path: 
     assert check_file(file)[0].key == "line 2"
 
 
+@pytest.mark.parametrize(
+    ("number", "read_as"), [("010", "8"), ("8:00", "480"), ("-1:30", "-90"), ("1:30.5", "90.5")]
+)
+def test_a_number_that_yaml_reads_as_another_is_an_error(number: str, read_as: str, tmp_path: Path) -> None:
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(f"http_options:\n  port: {number}\n", encoding="utf-8")
+
+    finding = check_file(file)[0]
+
+    assert (finding.key, finding.is_error) == ("line 2", True)
+    assert f"{number} is {read_as} for YAML" in finding.message
+
+
+@pytest.mark.parametrize("number", ["8", "0", "-8", "1_000", "0x10", "0.5", "1.5e+3", "007.5"])
+def test_a_number_that_is_read_as_it_looks_is_no_error(number: str) -> None:
+    assert read(f"a: {number}\n")[1] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["applications: &a\n- runtime_env: *a\n", "a: &a {b: {c: *a}}\n", "a: &a [[*a]]\n"]
+)
+def test_an_object_that_contains_itself_is_one_clear_error(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(text, encoding="utf-8")
+
+    assert [str(finding) for finding in check_file(file)] == ["error: line 1: contains an alias of itself"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_a_file_of_another_editor_is_read_or_one_error(encoding: str, ends: str, tmp_path: Path) -> None:
+    text = yaml.safe_dump(good(), sort_keys=False) + "# é\n"
+    file = tmp_path / "serve_config.yaml"
+    file.write_bytes(text.replace("\n", ends).encode(encoding))
+
+    findings = check_file(file)
+
+    assert ["is not YAML" in finding.message for finding in findings] == [True] * (encoding != "utf-8-sig")
+
+
 def test_anchors_and_merge_keys_stay_allowed() -> None:
     text = "a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: *a\n"
 
@@ -410,6 +451,21 @@ WRONG_VALUES = {
     "deployment.max_ongoing_requests": ("64", 0, True, -1),
     "deployment.graceful_shutdown_timeout_s": ("600", -1),
     "http_options.port": ("8000", 70_000, True),
+    "http_options.host": (False, 0, ["127.0.0.1"]),
+    "engine.dtype": (False, True),
+    "engine.enforce_eager": ("yes", 1, "false"),
+    "engine.tokenizer": (False, 8, ["a"]),
+    "engine.allowed_media_domains": ("example.org", True),
+    "engine.limit_mm_per_prompt": (3, "image=1"),
+    "app.route_prefix": ("api", False, 3),
+    "limits.max_in_flight": (0, float("inf"), 10**15, True),
+    "limits.max_queued": (-1, 10**15),
+    "limits.max_messages": (10**15,),
+    "ingress.max_bodies_mib": (1e300, "1 GiB"),
+    "ingress.request_timeout_s": (float("inf"), "10m", "1e3", 10**6),
+    "keys.file": ("", False),
+    "keys.counts": ("", 3),
+    "log.folder": ("", True),
 }
 
 
@@ -426,7 +482,12 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(where: str, value: obje
         "scale": scale(config)["autoscaling_config"],
         "deployment": scale(config),
         "http_options": config["http_options"],
+        "app": config["applications"][0],
+        "ingress": config["applications"][0]["args"]["ingress"],
+        **{name: front(config, 0)["user_config"].setdefault(name, {}) for name in ("limits", "log")},
     }
+    if part == "keys":
+        places["keys"] = front(config, 0)["user_config"].setdefault("keys", {"file": "keys.json"})
     places[part][key] = value
 
     assert [found for found, _ in errors(config, tmp_path, policy=False) if found.endswith(f".{key}")]
