@@ -29,7 +29,7 @@ class PlanFacts:
         logprobs, temperature = body.get("logprobs"), body.get("temperature")
         is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
         return cls(
-            has_logprobs=logprobs not in (None, False) or bool(body.get("top_logprobs")),
+            has_logprobs=(logprobs is not None and logprobs is not False) or bool(body.get("top_logprobs")),
             has_tool_results=_has_tool_results(body.get("messages")) or _has_tool_results(body.get("input")),
             temperature=float(temperature) if is_number and temperature is not None else None,
             has_seed=body.get("seed") is not None,
@@ -45,8 +45,13 @@ def _has_tool_results(messages: Any) -> bool:
             continue
         content = message.get("content")
         parts = content if isinstance(content, list) else []
-        if message.get("role") in {"tool", "function"} or message.get("type") in TOOL_RESULTS:
+        if message.get("role") in ("tool", "function") or _is_result(message):
             return True
-        if any(isinstance(part, dict) and part.get("type") in TOOL_RESULTS for part in parts):
+        if any(isinstance(part, dict) and _is_result(part) for part in parts):
             return True
     return False
+
+
+def _is_result(part: Mapping[str, Any]) -> bool:
+    kind = part.get("type")
+    return isinstance(kind, str) and kind in TOOL_RESULTS
