@@ -25,8 +25,11 @@ from tests.e2e.conftest import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-OF_FAULTS = {"to_router_static_rankings_total", "to_router_unscraped_replicas_total"}
-"""Metrics that have samples only after something went wrong."""
+RARE = {
+    "to_router_static_rankings_total", "to_router_unscraped_replicas_total",
+    "to_router_plans_total", "to_router_plans_predicted_accepted_total",
+}  # fmt: skip
+"""Metrics that have samples only after something went wrong, or with a policy that has plans."""
 
 
 def send(
@@ -96,7 +99,7 @@ def test_every_documented_metric_has_data_after_a_load(graph: Graph) -> None:
     names = {s.name for family in scraped(graph).values() for s in family.samples}
     names |= {name.removesuffix("_count") for name in names}
 
-    assert documented().keys() - names <= OF_FAULTS
+    assert documented().keys() - names <= RARE
 
 
 def test_one_trace_shows_ingress_router_and_expert(graph: Graph) -> None:
@@ -174,7 +177,7 @@ def test_prometheus_scrapes_every_documented_metric(graph: Graph, tmp_path: Path
                 return set()
             return {name.removesuffix("_count") for name in body["data"]} | set(body["data"])
 
-        assert until(lambda: documented().keys() - known() <= OF_FAULTS, 60), documented().keys() - known()
+        assert until(lambda: documented().keys() - known() <= RARE, 60), documented().keys() - known()
         up = httpx.get(f"http://{address}/api/v1/query", params={"query": "up"}, timeout=5).json()
         assert [sample["value"][1] for sample in up["data"]["result"]] == ["1"]
     finally:
