@@ -36,6 +36,8 @@ from deployments.upstream.retry_budget import RetryBudget
 
 FINGERPRINTED_BYTES = 64 * 1024
 """Of each end of a body: requests that share both ends and their length count as one."""
+SHARE_OF_FIRST = 2 / 3
+"""Of the time left: an attempt ends there although its engine works, so that another expert can respond."""
 MAX_FAILURES = 2
 """Experts that may accept a request and fail: a request that kills engines shall not meet them all."""
 
@@ -194,7 +196,9 @@ class Dispatcher:
         )
         silence_s = None if patient else usual_s
         if beats:
-            return _Patience(left_s, usual_s, Progress(silence_s, self._clock), beats=True)
+            # An engine that works for others may still never come to this request.
+            most_s = left_s if patient else SHARE_OF_FIRST * left_s
+            return _Patience(most_s, usual_s, Progress(silence_s, self._clock), beats=True)
         timeout_s = left_s if silence_s is None else min(left_s, silence_s)
         return _Patience(timeout_s, usual_s, Progress(None, self._clock), beats=False)
 

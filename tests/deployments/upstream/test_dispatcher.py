@@ -470,6 +470,18 @@ async def test_a_long_answer_is_waited_for_while_the_engine_works() -> None:
     assert {expert.breaker.state for expert in field.experts.values()} == {"closed"}
 
 
+async def test_an_engine_that_never_comes_to_a_request_gives_way() -> None:
+    field = slow_experts("ab", beats=True)
+    field.fakes["b"].seconds = 5  # type: ignore[attr-defined]
+
+    opened = await field.open(seconds=60)
+
+    assert [(attempt.expert, attempt.outcome) for attempt in opened.attempts] == [
+        ("a", "timeout"), ("b", "answered"),
+    ]  # fmt: skip
+    assert field.experts["a"].breaker.state == "closed"
+
+
 async def test_a_silent_engine_gives_way_and_opens_its_breaker() -> None:
     field = slow_experts("ab", beats=False)
     for number in range(FAILURES_TO_OPEN):
