@@ -40,6 +40,7 @@ from deployments.observability import metrics
 from deployments.upstream.attempts import OpenedResponse
 from deployments.upstream.plan_executor import PlanExecutor
 from deployments.upstream.registry import ExpertRegistry
+from router.core import ExpertView
 
 SALT_PREFIX = "#key:"
 """No name of an expert or an adapter begins so."""
@@ -195,27 +196,14 @@ class Generation:
         order = await self._resolve(parsed, account.caller, account.span.context)
         sentences = order.sentences()
         experts = {
-            name: {
-                "score": view.score,
-                "cost_usd": view.cost_usd,
-                "ttft_ms": view.ttft_ms if view.ttft_ms is not None else expert.latency.ttft_ms,
-                "eligible": view.eligible,
-                "excluded_because": view.excluded_because,
-                "utility": view.utility,
-                "reason": sentences[name],
-            }
+            name: _candidate(view, sentences[name])
+            | {"ttft_ms": view.ttft_ms if view.ttft_ms is not None else expert.latency.ttft_ms}
             for name, expert in self._registry.experts.items()
             if (view := order.views.get(name)) is not None
         }
         plans = {
-            name: {
-                "score": plan.view.score,
-                "cost_usd": plan.view.cost_usd,
-                "ttft_ms": plan.view.ttft_ms,
-                "eligible": plan.view.eligible,
-                "excluded_because": plan.view.excluded_because,
-                "utility": plan.view.utility,
-                "reason": sentences.get(name),
+            name: _candidate(plan.view, sentences.get(name))
+            | {
                 "ask": list(plan.ask),
                 "samples": plan.samples,
                 "else": plan.otherwise,
@@ -241,25 +229,31 @@ class Generation:
         return {"max_messages": config.limits.max_messages, "harness_tags": config.query.harness_tags}
 
     async def _reserve(self, caller: Caller | None, parsed: InferenceRequest) -> Reservation:
-        prompt, completion = parsed.most_prompt_tokens, parsed.most_completion_tokens
-        policy = self._registry.policy
-        prices = () if policy is None or caller is None else policy.prices.values()
-        usd = max((price.cost_usd(prompt, completion) for price in prices), default=0.0)
-        prompt_usd = max((price.cost_usd(prompt, 0) for price in prices), default=0.0)
-        return await self._access.reserve(caller, prompt + completion, usd, max(0.0, usd - prompt_usd))
+        return await self._access.reserve(caller, *self._most_of_one_answer(caller, parsed))
 
     async def _reserve_plan(
         self, caller: Caller, parsed: InferenceRequest, planned: PlanToCarryOut
     ) -> Reservation | None:
         """What a plan may use beyond one answer; `None` where the key's limits do not allow it."""
-        prompt, completion = parsed.most_prompt_tokens, parsed.most_completion_tokens
         more = planned.plan.most_answers - 1
-        prices = {} if self._registry.policy is None else self._registry.policy.prices
-        usd = more * max((price.cost_usd(prompt, completion) for price in prices.values()), default=0.0)
+        tokens, usd, completion_usd = self._most_of_one_answer(caller, parsed)
         try:
-            return await self._access.reserve(caller, more * (prompt + completion), usd, admitted=True)
+            return await self._access.reserve(
+                caller, more * tokens, more * usd, more * completion_usd, admitted=True
+            )
         except TooMany:
             return None
+
+    def _most_of_one_answer(
+        self, caller: Caller | None, parsed: InferenceRequest
+    ) -> tuple[int, float, float]:
+        """The most tokens and US$ that one answer can take, and the part of the US$ for its completion."""
+        prompt, completion = parsed.most_prompt_tokens, parsed.most_completion_tokens
+        policy = self._registry.policy
+        prices = () if policy is None or caller is None else policy.prices.values()
+        usd = max((price.cost_usd(prompt, completion) for price in prices), default=0.0)
+        prompt_usd = max((price.cost_usd(prompt, 0) for price in prices), default=0.0)
+        return prompt + completion, usd, max(0.0, usd - prompt_usd)
 
     async def _resolve(
         self,
@@ -319,6 +313,19 @@ class Generation:
     def _deadline(self, seconds: float | None, started: float) -> Deadline:
         limit_s = self._args.request_timeout_s
         return Deadline(min(seconds or limit_s, limit_s), self._clock, started)
+
+
+def _candidate(view: ExpertView, reason: str | None) -> dict[str, Any]:
+    """What `/v1/route` returns of an expert and of a plan alike."""
+    return {
+        "score": view.score,
+        "cost_usd": view.cost_usd,
+        "ttft_ms": view.ttft_ms,
+        "eligible": view.eligible,
+        "excluded_because": view.excluded_because,
+        "utility": view.utility,
+        "reason": reason,
+    }
 
 
 def _settle(reservation: Reservation, account: Account) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 from deployments.contracts.call_order import CallOrder, PlanToCarryOut
 from deployments.contracts.deadlines import Deadline
@@ -58,24 +59,17 @@ class PlanExecutor:
         tokens where they are known.
         """
         attempts = [] if failed is None else failed
-        if order.plan is None:
-            return await self._dispatcher.open(
-                request,
-                order,
-                headers,
-                deadline,
-                max_attempts=max_attempts,
-                failed=attempts,
-                cache_salt=cache_salt,
-                owner=owner,
-            )
-        run = PlanRun(
-            request, order, order.plan, headers, deadline, attempts, self._clock(), cache_salt, owner
+        dispatch = partial(
+            self._dispatcher.open, headers=headers, deadline=deadline, cache_salt=cache_salt, owner=owner
         )
-        members = self._acquire(order.plan, owner)
-        if members is None:
-            return await self._without_plan(run, "full", max_attempts)
-        async with PlanMembers(run, members, self._dispatcher, self._clock) as called:
+        members = None if order.plan is None else self._acquire(order.plan, owner)
+        if order.plan is None or members is None:
+            opened = await dispatch(request, order, max_attempts=max_attempts, failed=attempts)
+            if order.plan is None:
+                return opened
+            return replace(opened, plan=PlanResult(order.plan.plan.name, accepted=None, why="full"))
+        run = PlanRun(request, order, order.plan, dispatch, owner, attempts, self._clock())
+        async with PlanMembers(run, members, self._clock) as called:
             in_time = await called.hold(self._hold_s(deadline))
             accepted = called.accepted if in_time else called.best_finished()
             if accepted is not None:
@@ -99,19 +93,6 @@ class PlanExecutor:
     def _hold_s(self, deadline: Deadline) -> float:
         return min(deadline.left_s(), self._registry.config.limits.max_hold_s)
 
-    async def _without_plan(self, run: PlanRun, why: str, max_attempts: int | None) -> OpenedResponse:
-        opened = await self._dispatcher.open(
-            run.request,
-            run.order,
-            run.headers,
-            run.deadline,
-            max_attempts=max_attempts,
-            failed=run.attempts,
-            cache_salt=run.cache_salt,
-            owner=run.owner,
-        )
-        return replace(opened, plan=PlanResult(run.planned.plan.name, accepted=None, why=why))
-
     async def _otherwise(self, run: PlanRun, called: PlanMembers, *, in_time: bool) -> OpenedResponse:
         """Call the `else` expert, live; where it fails too, a finished answer is better than none."""
         plan = run.planned.plan
@@ -122,15 +103,7 @@ class PlanExecutor:
         before = tuple(run.attempts)
         own: list[Attempt] = []
         try:
-            opened = await self._dispatcher.open(
-                run.request,
-                order,
-                run.headers,
-                run.deadline,
-                failed=own,
-                cache_salt=run.cache_salt,
-                owner=run.owner,
-            )
+            opened = await run.dispatch(run.request, order, failed=own)
         except ApiError:
             if finished is None:
                 raise

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from deployments.contracts.answers import (
@@ -17,15 +17,12 @@ from deployments.contracts.answers import (
     without_logprobs,
 )
 from deployments.contracts.call_order import CallOrder, PlanToCarryOut
-from deployments.contracts.deadlines import Deadline
 from deployments.contracts.errors import ApiError, ExpertError
-from deployments.contracts.messages import Headers
 from deployments.contracts.protocols import ResponseStream
 from deployments.contracts.requests import InferenceRequest
 from deployments.contracts.required_form import caller_check, required_form
 from deployments.contracts.sse import StreamObserver, end_of_events
 from deployments.upstream.attempts import Attempt, OpenedResponse, PlanResult
-from deployments.upstream.dispatcher import Dispatcher
 from deployments.upstream.registry import Expert
 from router.plans.signals import Reading, at_hand, read, read_beginning, signals_of
 
@@ -42,12 +39,11 @@ class PlanRun:
     request: InferenceRequest
     order: CallOrder
     planned: PlanToCarryOut
-    headers: Headers
-    deadline: Deadline
+    dispatch: Callable[..., Awaitable[OpenedResponse]]
+    """`Dispatcher.open` with all arguments that do not differ between the calls of one request."""
+    owner: str
     attempts: list[Attempt]
     started: float
-    cache_salt: str | None = None
-    owner: str = ""
 
 
 @dataclass(slots=True)
@@ -79,16 +75,15 @@ class PlanMember:
 class PlanMembers:
     """The members of one plan while they answer; leaving the context ends whatever still runs."""
 
-    def __init__(
-        self, run: PlanRun, experts: list[Expert], dispatcher: Dispatcher, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, run: PlanRun, experts: list[Expert], clock: Callable[[], float]) -> None:
         self._run = run
-        self._dispatcher = dispatcher
         self._clock = clock
         self._members = [PlanMember(expert, began=clock()) for expert in experts]
         self._asked = _asked_of_members(run.request, run.planned)
         self._p_right: float | None = None
         self._signals: Mapping[str, float | None] | None = None
+        self._choice = 0
+        """Index of the choice that is returned; only a vote has several."""
         self._given: PlanMember | None = None
         """The member whose slots and stream belong to the response now."""
 
@@ -148,16 +143,15 @@ class PlanMembers:
             if other is not member:
                 self._record(other, "unused")
         result = self.result(why, accepted=why != "else_failed")
-        index = self._index(member)
         if self._run.planned.plan.is_vote:
             total = member.observer.usage() if member.observer is not None else None
-            kept = len(member.answers[index].logprobs) if index in member.answers else 0
+            kept = self._kept_tokens(member)
             result = replace(result, unreturned_tokens=max(0, (total[1] if total else 0) - kept))
         slots, member.slots = member.slots, 0
         member.recorded = True
         return replace(
             member.opened,
-            stream=self._stream(member, member.opened.stream, index),
+            stream=self._stream(member, member.opened.stream),
             attempts=(*self._run.attempts, member.opened.attempts[-1]),
             ttft_s=self._clock() - self._run.started,
             slots_held=slots,
@@ -187,16 +181,8 @@ class PlanMembers:
         own: list[Attempt] = []
         order = CallOrder((member.expert.name,), "routed", False, self._run.order.decision)
         try:
-            member.opened = await self._dispatcher.open(
-                self._asked,
-                order,
-                self._run.headers,
-                self._run.deadline,
-                max_attempts=1,
-                failed=own,
-                cache_salt=self._run.cache_salt,
-                owner=self._run.owner,
-                holds_slot=True,
+            member.opened = await self._run.dispatch(
+                self._asked, order, max_attempts=1, failed=own, holds_slot=True
             )
         except BaseException:
             member.slots = 0  # the dispatcher released it
@@ -247,8 +233,10 @@ class PlanMembers:
         self._signals = {
             name: None if value is None else float(value) for name, value in asdict(signals).items()
         }
+        if plan.is_vote:
+            self._choice = sorted(member.answers)[at_hand(plan, readings)]
         check = None if plan.hold_tokens else caller_check(self._run.request)
-        if check is not None and not check(member.answers[self._index(member)]):
+        if check is not None and not check(member.answers[self._choice]):
             return 0.0
         return self._run.planned.model.p_right(signals)
 
@@ -273,22 +261,18 @@ class PlanMembers:
             for answer in answers
         ]
 
-    def _index(self, member: PlanMember) -> int:
-        """The choice of a vote that is returned; 0 for any other plan."""
-        plan = self._run.planned.plan
-        readings = self._readings() if plan.is_vote and member.finished else None
-        return 0 if readings is None else at_hand(plan, readings)
+    def _kept_tokens(self, member: PlanMember) -> int:
+        """Completion tokens of the choice of a vote that is returned; 0 where they are unknown."""
+        return len(member.answers[self._choice].logprobs) if self._choice in member.answers else 0
 
-    def _stream(self, member: PlanMember, stream: ResponseStream, index: int) -> ResponseStream:
+    def _stream(self, member: PlanMember, stream: ResponseStream) -> ResponseStream:
         """A member's response without what only the plan requested; untouched where it requested nothing."""
-        vote = self._run.planned.plan.is_vote
         bare = self._asked is not self._run.request
         held = bytes(member.held)
-        tokens = len(member.answers[index].logprobs) or None if vote and index in member.answers else None
         streamed = self._asked.stream
-        if vote:
+        if self._run.planned.plan.is_vote:
             change = only_choice_events if streamed else only_choice
-            held = change(held, index, tokens)
+            held = change(held, self._choice, self._kept_tokens(member) or None)
         if bare and not streamed:
             held = without_logprobs(held)
         head = replace(stream.head, body=held, complete=not streamed or member.finished)
