@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from router.answers import final_answer
 from router.plans.plan import Plan
@@ -29,12 +29,10 @@ _REFUSED = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One answer of a member, read; `None` where nothing is known."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfAnswer:
+    """What one answer shows by itself; `None` where it is unknown."""
 
-    final: str | None = None
-    """The final answer, in the form in which equal ones are equal."""
     characters: int | None = None
     mean_logprob: float | None = None
     least_logprob: float | None = None
@@ -48,23 +46,24 @@ class Reading:
     """Whether it has the form that the request requires (schema, tool calls)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """What is known of the answer at hand; `None` where it is unknown."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading(OfAnswer):
+    """One answer of a member, read."""
+
+    final: str | None = None
+    """The final answer, in the form in which equal ones are equal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signals(OfAnswer):
+    """What is known of the answer at hand, by itself and beside the others."""
 
     score: float | None = None
     """The policy's own score of the expert that wrote it, for this query."""
     agreement: float | None = None
     """Two members: 1 where the final answers are equal, else 0. A vote: the majority's share."""
-    characters: int | None = None
-    mean_logprob: float | None = None
-    least_logprob: float | None = None
-    final_logprob: float | None = None
-    complete: bool | None = None
-    refused: bool | None = None
     has_answer: bool | None = None
     """Whether a final answer can be read from it."""
-    valid: bool | None = None
 
 
 def read(
@@ -123,14 +122,8 @@ def signals_of(plan: Plan, readings: Sequence[Reading], *, score: float | None) 
     return Signals(
         score=score,
         agreement=_agreement([one.final for one in readings]),
-        characters=reading.characters,
-        mean_logprob=reading.mean_logprob,
-        least_logprob=reading.least_logprob,
-        final_logprob=reading.final_logprob,
-        complete=reading.complete,
-        refused=reading.refused,
         has_answer=(reading.final is not None) if whole else None,
-        valid=reading.valid,
+        **{field.name: getattr(reading, field.name) for field in fields(OfAnswer)},
     )
 
 
