@@ -11,8 +11,9 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from router.core import FloatArray, IntArray
+from router.core import FloatArray, IntArray, Preferences
 from router.data.dataset import Dataset
+from router.decide import decide
 from router.encoders import EncoderSpec
 from router.methods.hull import area
 from router.plans.plan import Plan
@@ -134,7 +135,10 @@ def _values(
         value: FloatArray = samples @ quality[each, scores.argmax(axis=1)]
         return value
     alone = costs.mean(axis=0)
-    picked = [(scores - weight * alone / alone.max()).argmax(axis=1) for weight in TRIED_WEIGHTS]
+    expected = np.broadcast_to(alone, scores.shape)
+    picked = [
+        decide(scores, expected, preferences=Preferences(cost_weight=weight)).best for weight in TRIED_WEIGHTS
+    ]
     reached = samples @ np.stack([quality[each, chosen] for chosen in picked], axis=1)
     paid = samples @ np.stack([costs[each, chosen] for chosen in picked], axis=1)
     low, high = float(alone.min()), float(alone.max())
