@@ -199,7 +199,13 @@ class PlanMembers:
             member.answers = answers_of(bytes(member.held), endpoint)
             member.finished = True
             return
-        await self._read_stream(member, stream)
+        try:
+            await self._read_stream(member, stream)
+        except ExpertError:
+            member.opened.broke()
+            raise
+        if member.observer is not None and member.observer.failed:
+            member.opened.broke()
 
     async def _read_stream(self, member: PlanMember, stream: ResponseStream) -> None:
         reader = StreamedAnswers(self._asked.endpoint)

@@ -11,6 +11,7 @@ import pytest
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.contracts.messages import PolicyView, RouterResponse, RouterState, ServedPlan
 from deployments.limits.keys import KeyLimits
+from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN
 from router.core import Decision, ExpertView, PlanView
 from router.experts import Price
 from router.plans.acceptance import FEATURES, AcceptanceModel
@@ -135,6 +136,19 @@ async def test_a_member_that_fails_rejects_the_plan() -> None:
 
     assert response.headers["x-router-expert"] == "large"
     assert response.headers["x-router-accepted"] == "false"
+    assert held(harness) == 0
+
+
+async def test_streams_that_break_while_held_open_the_breaker() -> None:
+    harness = house(CHECK, SURE)
+    for name, parts in {"small": [chunk("4", -0.1), ExpertUnavailable("small", "gone")], "large": []}.items():
+        harness.experts[name].headers = EVENTS
+        harness.experts[name].parts = parts or [event("large", "yes"), DONE]
+    for number in range(FAILURES_TO_OPEN):
+        response = await harness.ask(stream=True, messages=[{"role": "user", "content": str(number)}])
+        assert response.headers["x-router-expert"] == "large"
+
+    assert harness.api.registry.experts["small"].breaker.state == "open"
     assert held(harness) == 0
 
 
