@@ -273,6 +273,9 @@ class KeysSettings(Settings):
     """Made by `to-router keys add`; relative to the project's root."""
     counts: Text | None = None
     """File of the counts, which survive a restart; default: beside `file`. Shared by all machines."""
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    """Requests in flight of each key that has no such limit of its own; default: no limit. Without one a key
+    may hold every slot until another key's request waits: that one gets the next slot that comes free."""
 
 
 class CorsSettings(Settings):

@@ -32,6 +32,9 @@ STOP_WITHIN_S = 90.0
 STATS_PORT_OFFSET = 404
 METRICS_PORT_OFFSET = 1101
 """HAProxy's own two ports have these offsets from the HTTP port: 8000 → 8404 and 9101."""
+SEVERAL_NODES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Whether other machines may join the cluster that Ray starts. Despite its name Ray reads it on every system;
+with `0` the node's address is 127.0.0.1, and Ray's own servers listen there only."""
 
 
 def with_port(config: Path, port: int | None, folder: Path, *, host: str | None = None) -> tuple[Path, int]:
@@ -64,6 +67,8 @@ def environment(
     flags = transport_flags()
     auth = flags.pop(AUTH_MODE)
     env.setdefault(AUTH_MODE, auth)  # explicit: the default of a cluster that Ray starts itself
+    if "RAY_ADDRESS" not in env:
+        env.setdefault(SEVERAL_NODES, "0")
     env[CALLBACK] = flags[CALLBACK]  # the middleware is needed around both transports
     if fast:
         env |= {**flags, HARD_STOP: str(longest_response_s(config or {}))}

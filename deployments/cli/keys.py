@@ -38,6 +38,7 @@ def add_command(commands: Any) -> None:
     add.add_argument("--tokens-per-minute", type=int, help="limit of prompt and completion tokens")
     add.add_argument("--max-concurrent", type=int, help="requests in flight at once")
     add.add_argument("--usd-per-day", type=float, help="budget in US dollars per UTC day")
+    add.add_argument("--batch", action="store_true", help="its requests wait behind interactive ones")
     add.set_defaults(run=_add)
     show = verbs.add_parser("list", help="list the keys of the file, without their secrets")
     show.set_defaults(run=_list)
@@ -63,7 +64,9 @@ def _add(options: argparse.Namespace) -> int:
             max_concurrent=options.max_concurrent,
             usd_per_day=options.usd_per_day,
         )
-        key, record = new_key(options.name, experts=experts, preset=options.preset, limits=limits)
+        key, record = new_key(
+            options.name, experts=experts, preset=options.preset, limits=limits, batch=options.batch
+        )
     except ValidationError as error:
         raise KeyFileError(explain(error)) from None
     with _locked(options.file):

@@ -9,7 +9,7 @@ import hashlib
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -121,17 +121,17 @@ class DashboardRoutes:
         if self._when is False:
             return []
         return [
-            *(Route(path, self.document, methods=["GET"]) for path in DOCUMENTS),
+            *(Route(path, partial(self.document, path), methods=["GET"]) for path in DOCUMENTS),
             Route("/page/data/ask", self.ask_data, methods=["GET"]),
             Route("/page/data/board", self.board_data, methods=["GET"]),
             Route("/page/data/policy", self.policy_data, methods=["GET"]),
             Route("/page/{name}", self.file, methods=["GET"]),
         ]
 
-    async def document(self, request: Request) -> Response:
+    async def document(self, path: str, request: Request) -> Response:
         """Respond with one of the three documents."""
         self._admit(request)
-        return _file_response(request, static_files()[DOCUMENTS[request.url.path]])
+        return _file_response(request, static_files()[DOCUMENTS[path]])
 
     async def file(self, request: Request) -> Response:
         """Respond with a script, a style sheet or the icon.

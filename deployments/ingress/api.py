@@ -5,6 +5,7 @@ Plain objects, complete when constructed, and no Ray.
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -115,7 +116,7 @@ class Api:
         )
         starlette = Starlette(
             routes=[
-                *(Route(path, generation.generate, methods=["POST"]) for path in ENDPOINTS),
+                *(Route(path, partial(generation.generate, path), methods=["POST"]) for path in ENDPOINTS),
                 Route("/v1/route", generation.route, methods=["POST"]),
                 Route("/v1/feedback", feedback.rate, methods=["POST"]),
                 *models.routes(self.registry, caller),

@@ -43,7 +43,7 @@ class ConfiguredKeys:
         """
         if settings is None or settings == self.settings:
             return None if settings is None else self._ring
-        ring = KeyRing(resolve(settings.file))
+        ring = KeyRing(resolve(settings.file), settings.max_concurrent)
         try:
             await self._reader.run(ring.refresh, timeout_s=READ_TIMEOUT_S)
         except TimeoutError:

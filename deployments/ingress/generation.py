@@ -90,15 +90,15 @@ class Generation:
         self._parser = BodyParser(args.request_timeout_s)
         self._clock = clock
 
-    async def generate(self, request: Request) -> Response:
-        """Forward a request to an expert, and relay its response."""
-        endpoint = ENDPOINTS[request.url.path]
+    async def generate(self, path: str, request: Request) -> Response:
+        """Forward a request for one of `ENDPOINTS` to an expert, and relay its response."""
+        endpoint = ENDPOINTS[path]
         account = self._accounting.open(
             request_id(request), endpoint.kind, headers.trace_context(request), client_request_id(request)
         )
         with ExitStack() as undo:
             with account.closed_on_error():
-                opened, reservation, deadline = await self._open(request, account, undo)
+                opened, reservation, deadline = await self._open(path, request, account, undo)
             release = undo.pop_all()
 
         def finished(observer: StreamObserver) -> None:
@@ -123,7 +123,7 @@ class Generation:
         )
 
     async def _open(
-        self, request: Request, account: Account, undo: ExitStack
+        self, path: str, request: Request, account: Account, undo: ExitStack
     ) -> tuple[OpenedResponse, Reservation, Deadline]:
         """From a request to the first byte of a response; `undo` releases what is held on the way."""
         account.caller = caller = self._access.caller(request)
@@ -131,7 +131,11 @@ class Generation:
         self._queue.reject_early(owner)
         held = self._bodies.hold(account.request_id)
         undo.callback(held.release)
-        account.request = parsed = await self._read(request, account, held)
+        parsed = await self._read(path, request, account, held)
+        if caller is not None and caller.batch:
+            routing = parsed.routing.model_copy(update={"priority": "batch"})
+            parsed = replace(parsed, routing=routing)
+        account.request = parsed
         whole = self._deadline(parsed.routing.timeout_s, account.started)
         # The client's own read timeout is the longest silence that it bears: it ends with the first byte.
         seconds = parsed.routing.timeout_s or headers.read_timeout_s(request)
@@ -180,10 +184,10 @@ class Generation:
         account.responded(opened, dispatched)
         return opened, reservation, whole
 
-    async def _read(self, request: Request, account: Account, held: HeldBytes) -> InferenceRequest:
+    async def _read(self, path: str, request: Request, account: Account, held: HeldBytes) -> InferenceRequest:
         """Read a body and what routing needs of it; the bytes themselves are dropped."""
         raw = await read_body(request, self._args.max_body_bytes, self._args.upload_timeout_s, held)
-        read = partial(parse, request.url.path, **self._bounds())
+        read = partial(parse, path, **self._bounds())
         with account.stage("parse"):
             return await self._parser.parse(read, raw)
 

@@ -14,7 +14,7 @@ from deployments.ingress.accounting import Account, Accounting
 from deployments.ingress.body import read_body
 from deployments.ingress.body_budget import BodyBudget
 from deployments.ingress.request_ids import client_request_id, request_id
-from deployments.limits.admission import AdmissionQueue, acquire_within
+from deployments.limits.admission import AdmissionQueue, Priority, acquire_within
 from deployments.limits.keys import key_id
 
 Handler = Callable[[bytes, Account], Awaitable[Response]]
@@ -62,7 +62,8 @@ class LimitedEndpoints:
             reservation = await self._access.reserve(caller, 0, 0.0)
             held.callback(reservation.settle, 0, 0.0)
             deadline = Deadline(self._args.request_timeout_s, self._accounting.clock, account.started)
-            await acquire_within(deadline, (self._queue,), "interactive", key_id(caller))
+            priority: Priority = "batch" if caller is not None and caller.batch else "interactive"
+            await acquire_within(deadline, (self._queue,), priority, key_id(caller))
             held.callback(self._queue.release, 1, key_id(caller))
             response = await handler(body, account)
         account.completed(response.status_code)

@@ -66,6 +66,8 @@ class KeyRecord(Settings):
     preset: str | None = None
     """The preset that `auto` stands for."""
     limits: KeyLimits = KeyLimits()
+    batch: bool = False
+    """Whether its requests wait behind interactive ones, whatever priority they ask for."""
 
 
 class KeyFile(Settings):
@@ -83,6 +85,7 @@ class Caller:
     experts: frozenset[str] | None = None
     preset: str | None = None
     limits: KeyLimits = NO_LIMITS
+    batch: bool = False
 
 
 def key_id(caller: Caller | None) -> str:
@@ -105,6 +108,7 @@ def new_key(
     experts: list[str] | None = None,
     preset: str | None = None,
     limits: KeyLimits | None = None,
+    batch: bool = False,
 ) -> tuple[str, KeyRecord]:
     """Make a key.
 
@@ -121,6 +125,7 @@ def new_key(
         experts=experts,
         preset=preset,
         limits=limits or KeyLimits(),
+        batch=batch,
     )
     return f"{PREFIX}-{key_id}-{secret}", record
 
@@ -150,10 +155,16 @@ def write_keys(path: Path, keys: KeyFile) -> None:
 
 
 class KeyRing:
-    """The keys in effect; read again when the file changes."""
+    """The keys in effect; read again when the file changes.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the key file.
+        max_concurrent: limit of a key that has none of its own; `None` for no limit.
+    """
+
+    def __init__(self, path: Path, max_concurrent: int | None = None) -> None:
         self.path = path
+        self._max_concurrent = max_concurrent
         self.error: str | None = "the key file has not been read yet"
         self._keys: dict[str, KeyRecord] | None = None
         self._seen: tuple[int, int, int] | None = None
@@ -208,7 +219,10 @@ class KeyRing:
         if record is None or not same:
             raise NotAuthenticated("the API key is not valid, or was revoked")
         experts = None if record.experts is None else frozenset(record.experts)
-        return Caller(record.id, experts, record.preset, record.limits)
+        limits = record.limits
+        if limits.max_concurrent is None and self._max_concurrent is not None:
+            limits = limits.model_copy(update={"max_concurrent": self._max_concurrent})
+        return Caller(record.id, experts, record.preset, limits, record.batch)
 
 
 def _key_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

@@ -1,8 +1,10 @@
 """The HTTP contract of the real Starlette app, with fakes for router and experts."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 
 from deployments.config import IngressArgs
@@ -45,6 +47,16 @@ async def test_auto_goes_to_the_routers_choice_and_headers_name_it(harness: Ingr
     assert response.headers["x-router-attempts"] == "1"
     assert response.headers["x-router-reason"] == "routed"
     assert response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/route", "/board"])
+async def test_every_path_responds_below_a_route_prefix(harness: IngressHarness, path: str) -> None:
+    transport = httpx.ASGITransport(app=harness.app, root_path="/models")
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        ask = client.get if path == "/board" else partial(client.post, json=CHAT)
+        response = await ask(f"/models{path}")
+
+    assert response.status_code == 200
 
 
 async def test_the_expert_gets_the_body_as_sent_but_for_model_and_routing(harness: IngressHarness) -> None:

@@ -1,5 +1,6 @@
 """The ingress with keys: which requests are admitted, to which experts, and how many."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from deployments.limits.ledger import Ledger
 from deployments.limits.ledger_client import LedgerClient
 from deployments.limits.messages import SyncRequest, SyncResponse
 from deployments.observability import metrics
-from tests.deployments.harness import CHAT, HELLO, IngressHarness
+from tests.deployments.harness import CHAT, HELLO, IngressHarness, settle
 
 
 class InProcess:
@@ -21,6 +22,9 @@ class InProcess:
 
     async def sync(self, call: SyncRequest, timeout_s: float) -> SyncResponse:
         return self.ledger.sync(call)
+
+
+INTERACTIVE = {"routing": {"priority": "interactive"}}
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -47,6 +51,26 @@ async def test_with_keys_every_endpoint_but_health_needs_one(harness: IngressHar
     assert (await harness.http.get("/health")).status_code == 200
     assert (await harness.ask(bearer(key))).status_code == 200
     assert not any(b"authorization" in asked[2] for asked in harness.experts["small"].asked)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/route"])
+async def test_a_batch_keys_requests_wait_behind_those_of_others(
+    harness: IngressHarness, tmp_path: Path, path: str
+) -> None:
+    headers, queue = bearer(with_keys(harness, tmp_path, batch=True)), harness.api.queue
+    queue.resize(1, max_queued=2, max_wait_s=5)
+    await queue.acquire("interactive", 1.0)
+    batch = asyncio.create_task(harness.http.post(path, headers=headers, json=HELLO | INTERACTIVE))
+    await settle()
+    other = asyncio.create_task(queue.acquire("interactive", 1.0))
+    await settle()
+    queue.release()
+    await settle()
+    first_was_other = other.done() and not batch.done()
+    queue.release()
+
+    assert first_was_other
+    assert (await batch).status_code == 200
 
 
 async def test_a_key_reaches_only_its_experts(harness: IngressHarness, tmp_path: Path) -> None:

@@ -51,6 +51,18 @@ def test_a_key_admits_its_owner_with_its_rights(path: Path) -> None:
     assert caller.limits.requests_per_minute == 5
 
 
+@pytest.mark.parametrize(("own", "in_effect"), [(None, 4), (9, 9)])
+def test_a_default_bounds_a_key_without_a_bound_of_its_own(
+    path: Path, own: int | None, in_effect: int
+) -> None:
+    key, record = new_key("team", limits=KeyLimits(max_concurrent=own, requests_per_minute=5))
+    write_keys(path, KeyFile(keys=[record]))
+    ring = KeyRing(path, max_concurrent=4)
+    ring.refresh()
+
+    assert ring.authenticate(bearer(key)).limits == KeyLimits(max_concurrent=in_effect, requests_per_minute=5)
+
+
 def test_anthropics_header_is_taken_too(path: Path) -> None:
     key, record = new_key("team")
 
@@ -143,13 +155,14 @@ def test_the_command_adds_lists_and_revokes(path: Path, capsys: pytest.CaptureFi
         assert main(*arguments, "--file", str(path), "--json") == 0
         return json.loads(capsys.readouterr().out)
 
-    added = run("add", "team a", "--experts", "small,large", "--usd-per-day", "2.5")
+    added = run("add", "team a", "--experts", "small,large", "--usd-per-day", "2.5", "--batch")
     listed = run("list")["keys"]
     run("revoke", added["id"])
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [record["id"] for record in listed] == [added["id"]]
     assert listed[0]["limits"] == {"usd_per_day": 2.5}
+    assert listed[0]["batch"] is True
     assert "digest" not in json.dumps(listed)
     assert run("list")["keys"][0]["revoked"]
     ring = KeyRing(path)
