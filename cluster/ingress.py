@@ -10,9 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cluster.packing import BUILD_APP
-
-DEFAULT_REQUEST_TIMEOUT_S = 600.0
-"""Of `args.ingress.request_timeout_s`."""
+from deployments.config import REQUEST_TIMEOUT_S
 
 LAST_BYTES_S = 30.0
 """From a request's deadline until its error response has reached the client."""
@@ -67,9 +65,9 @@ def log_folder(config: Mapping[str, Any]) -> str | None:
 def request_timeout_s(config: Mapping[str, Any]) -> float:
     """Return the deadline of a request: the longest that a response may take."""
     args = _mapping(_mapping(_application(config).get("args")).get("ingress"))
-    seconds = args.get("request_timeout_s", DEFAULT_REQUEST_TIMEOUT_S)
+    seconds = args.get("request_timeout_s", REQUEST_TIMEOUT_S)
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    return float(seconds) if is_number and math.isfinite(seconds) else DEFAULT_REQUEST_TIMEOUT_S
+    return float(seconds) if is_number and math.isfinite(seconds) else REQUEST_TIMEOUT_S
 
 
 def longest_response_s(config: Mapping[str, Any]) -> int:

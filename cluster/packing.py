@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from deployments.config import AppArgs, ExpertArgs, PoolArgs
+from deployments.config import REQUEST_TIMEOUT_S, AppArgs, ExpertArgs, PoolArgs
 from deployments.placement import accelerator_hint, worker_bundle
 from deployments.simulated.args import SimulatedArgs
 from deployments.simulated.placement import simulated_bundles
@@ -19,8 +19,8 @@ BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED = (
 )
 ROUNDING = 1e-6
 """Ray counts resources in ten-thousandths; a smaller difference is no shortage."""
-DEFAULT_GRACE_S = 20.0
-"""Serve's own graceful_shutdown_timeout_s."""
+SERVES_GRACE_S = 20.0
+"""Serve's own graceful_shutdown_timeout_s, which the router has."""
 AUTO_REPLICAS = (1, 100)
 """Serve's bounds for `num_replicas: auto`."""
 
@@ -41,7 +41,7 @@ class ReplicaDemand:
     stages: int = 1
     """Pipeline stages with an equal number of bundles; only a stage's bundles must be on one node."""
     most_per_node: int | None = None
-    grace_s: float = DEFAULT_GRACE_S
+    grace_s: float = SERVES_GRACE_S
     """Seconds that a replica may take to finish its requests."""
 
     @property
@@ -139,12 +139,13 @@ def _of_application(app: Mapping[str, Any]) -> Iterator[ReplicaDemand]:
     scale = {str(d.get("name")): d for d in app.get("deployments") or [] if isinstance(d, dict)}
     if path == BUILD_APP:
         args = AppArgs.model_validate(data)
-        for deployment, part, gpus in (
-            ("Ingress", args.ingress, 0.0),
-            ("Router", args.router, args.router.num_gpus),
+        for deployment, part, gpus, grace_s in (
+            ("Ingress", args.ingress, 0.0, args.ingress.request_timeout_s),
+            ("Router", args.router, args.router.num_gpus, SERVES_GRACE_S),
         ):
             bundle = {"CPU": part.num_cpus, "GPU": gpus, **_resources(part.pool)}
-            demand = _demand(name, deployment, part.pool, ({k: v for k, v in bundle.items() if v},), scale)
+            needed = {k: v for k, v in bundle.items() if v}
+            demand = _demand(name, deployment, part.pool, (needed,), scale, grace_s)
             yield replace(demand, most_per_node=part.max_replicas_per_node)
     elif path == BUILD_EXPERT:
         expert = ExpertArgs.model_validate(data)
@@ -166,11 +167,12 @@ def _demand(
     pool: PoolArgs | None,
     bundles: tuple[Resources, ...],
     scale: Mapping[str, Mapping[str, Any]],
+    default_grace_s: float = REQUEST_TIMEOUT_S,
 ) -> ReplicaDemand:
     settings = scale.get(deployment, {})
     low, high = _bounds(settings)
     labels = dict((pool.labels if pool else None) or {})
-    grace = float(settings.get("graceful_shutdown_timeout_s") or DEFAULT_GRACE_S)
+    grace = float(settings.get("graceful_shutdown_timeout_s", default_grace_s))
     return ReplicaDemand(app, deployment, labels, bundles, low, high, grace_s=grace)
 
 

@@ -55,6 +55,7 @@ def build_app(args: AppArgs) -> Any:
         name="Ingress",
         ray_actor_options=actor_options(args.ingress.pool, num_cpus=args.ingress.num_cpus),
         max_replicas_per_node=args.ingress.max_replicas_per_node,
+        graceful_shutdown_timeout_s=args.ingress.request_timeout_s,
     ).bind(args.ingress, router)
 
 

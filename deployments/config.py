@@ -52,6 +52,11 @@ def _label(pattern: re.Pattern[str]) -> AfterValidator:
     return AfterValidator(checked)
 
 
+REQUEST_TIMEOUT_S = 600.0
+"""Default deadline of a request. A replica that stops has as long for its open responses, unless its
+`graceful_shutdown_timeout_s` says otherwise."""
+
+
 class PoolArgs(Settings):
     """Where replicas may run: node labels, or a custom resource of the pool's nodes."""
 
@@ -99,7 +104,7 @@ class IngressArgs(Settings):
     """Bodies of all requests of a replica that await their response; one that does not fit waits unread."""
     router_deadline_ms: Annotated[float, Field(gt=0, le=60_000)] = 150
     """After it the policy's static ranking is used, and `x-router-reason` says so."""
-    request_timeout_s: Seconds = 600
+    request_timeout_s: Seconds = REQUEST_TIMEOUT_S
     """Deadline of a request, unless the client sends a shorter one; then 504."""
     upload_timeout_s: Seconds = 30
     """A body that takes longer to arrive is rejected with 408."""

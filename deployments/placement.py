@@ -8,7 +8,7 @@ and hang. Plain deployments (ingress, router) name it on the actor.
 from collections.abc import Mapping
 from typing import Any
 
-from deployments.config import ExpertArgs, PoolArgs
+from deployments.config import REQUEST_TIMEOUT_S, ExpertArgs, PoolArgs
 
 CPU_ENGINE_ENVIRONMENT = {
     # Each engine binds for itself: several on one machine would share one core.
@@ -89,6 +89,7 @@ def expert_options(args: ExpertArgs, *, runtime_env: Mapping[str, Any]) -> dict[
         "max_ongoing_requests": UNBOUNDED,
         "health_check_period_s": HEALTH_CHECK_PERIOD_S,
         "health_check_timeout_s": 10,
+        "graceful_shutdown_timeout_s": REQUEST_TIMEOUT_S,
         "autoscaling_config": {"target_ongoing_requests": UNBOUNDED},
     }
     if selector := bundle_selector(args):

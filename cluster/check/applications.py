@@ -9,8 +9,8 @@ from cluster.check.expert import check_expert
 from cluster.check.finding import Finding
 from cluster.check.numbers import AUTOSCALING, DEPLOYMENT, wrong_numbers
 from cluster.check.schema import model_errors, unknown_keys
-from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED, DEFAULT_GRACE_S
-from deployments.config import EXPERT_DEPLOYMENT, AppArgs, ExpertArgs
+from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED
+from deployments.config import EXPERT_DEPLOYMENT, REQUEST_TIMEOUT_S, AppArgs, ExpertArgs
 from deployments.simulated.args import SimulatedArgs
 
 MODELS: dict[str, type[BaseModel]] = {
@@ -82,7 +82,8 @@ def _deployments(deployments: list[Mapping[str, Any]], where: str, *, is_expert:
 def _graces(app: Mapping[str, Any], where: str, longest_s: float) -> Iterator[Finding]:
     """Find the replicas that would be ended in the middle of a response that may still run."""
     for deployment in app.get("deployments") or []:
-        grace = deployment.get("graceful_shutdown_timeout_s", DEFAULT_GRACE_S)
+        default = longest_s if deployment.get("name") == "Ingress" else REQUEST_TIMEOUT_S
+        grace = deployment.get("graceful_shutdown_timeout_s", default)
         is_number = isinstance(grace, int | float) and not isinstance(grace, bool)
         if deployment.get("name") != "Router" and is_number and grace < longest_s:
             message = (

@@ -5,6 +5,7 @@ Pure functions; imports no Ray.
 
 from typing import Any
 
+from deployments.config import REQUEST_TIMEOUT_S
 from deployments.placement import actor_options
 from deployments.simulated.args import SimulatedArgs
 
@@ -18,9 +19,12 @@ def simulated_bundles(args: SimulatedArgs) -> list[dict[str, float]]:
 
 def simulated_options(args: SimulatedArgs) -> dict[str, Any]:
     """Return Serve's options of a simulated expert: on its pool, with workers in a placement group."""
+    grace = {"graceful_shutdown_timeout_s": REQUEST_TIMEOUT_S}
     if args.workers == 1:
-        return {"ray_actor_options": actor_options(args.pool, num_cpus=args.num_cpus, num_gpus=args.num_gpus)}
+        actor = actor_options(args.pool, num_cpus=args.num_cpus, num_gpus=args.num_gpus)
+        return {"ray_actor_options": actor, **grace}
     options: dict[str, Any] = {
+        **grace,
         "ray_actor_options": {"num_cpus": 0},
         "placement_group_bundles": [dict(bundle) for bundle in simulated_bundles(args)],
         "placement_group_strategy": "STRICT_PACK",

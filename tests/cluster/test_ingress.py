@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from cluster.ingress import DEFAULT_REQUEST_TIMEOUT_S, is_exposed, key_file, request_timeout_s
-from deployments.config import IngressArgs
+from cluster.ingress import is_exposed, key_file, request_timeout_s
+from deployments.config import REQUEST_TIMEOUT_S
 from tests.cluster.configs import good
 
 
@@ -26,7 +26,7 @@ def test_loopback_is_not_exposed(host: str) -> None:
 )  # fmt: skip
 def test_any_shape_is_read(config: dict[str, Any]) -> None:
     assert key_file(config) is None
-    assert request_timeout_s(config) == DEFAULT_REQUEST_TIMEOUT_S
+    assert request_timeout_s(config) == REQUEST_TIMEOUT_S
 
 
 def test_keys_and_deadline_are_those_of_the_configuration() -> None:
@@ -35,7 +35,3 @@ def test_keys_and_deadline_are_those_of_the_configuration() -> None:
     config["applications"][0]["deployments"][0]["user_config"]["keys"] = {"file": "/k/keys.json"}
 
     assert (key_file(config), request_timeout_s(config)) == ("/k/keys.json", 90)
-
-
-def test_the_default_deadline_is_that_of_the_settings() -> None:
-    assert IngressArgs().request_timeout_s == DEFAULT_REQUEST_TIMEOUT_S

@@ -311,7 +311,7 @@ def test_anonymous_clients_by_name_are_no_warning(tmp_path: Path) -> None:
 
 def test_a_replica_that_would_cut_long_responses_is_a_warning(tmp_path: Path) -> None:
     config = good()
-    del front(config, 0)["graceful_shutdown_timeout_s"]
+    front(config, 0)["graceful_shutdown_timeout_s"] = 20
     scale(config)["graceful_shutdown_timeout_s"] = 300
 
     findings = check_file(written(config, tmp_path))
@@ -320,6 +320,13 @@ def test_a_replica_that_would_cut_long_responses_is_a_warning(tmp_path: Path) ->
         ("warning", "to-router.deployments[Ingress].graceful_shutdown_timeout_s"),
         ("warning", "expert-sums.deployments[Expert].graceful_shutdown_timeout_s"),
     ]
+
+
+def test_by_default_no_replica_cuts_a_response(tmp_path: Path) -> None:
+    config = good()
+    del front(config, 0)["graceful_shutdown_timeout_s"], scale(config)["graceful_shutdown_timeout_s"]
+
+    assert check_file(written(config, tmp_path)) == []
 
 
 def test_a_deadline_beyond_haproxys_hard_stop_is_a_warning(tmp_path: Path) -> None:
