@@ -105,3 +105,22 @@ async def test_a_chunked_body_over_the_limit_is_rejected(harness: IngressHarness
     response = await harness.http.post("/v1/chat/completions", content=pieces())
 
     assert response.status_code == 413
+
+
+@pytest.mark.parametrize("model", ["auto", "words"])
+async def test_a_reference_that_no_engine_resolves_is_the_clients_error(
+    harness: IngressHarness, model: str
+) -> None:
+    items = [{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": "and then?"}]
+    response = await harness.http.post("/v1/responses", json={"model": model, "input": items})
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "input")
+    assert not any(expert.asked for expert in harness.experts.values())
+
+
+async def test_a_prompt_that_may_fit_is_the_engines_to_reject(harness: IngressHarness) -> None:
+    """About 600 estimated tokens for windows of 512: the text may have fewer."""
+    messages = [{"role": "user", "content": "x" * 2400}]
+    response = await harness.http.post("/v1/chat/completions", json={"model": "auto", "messages": messages})
+
+    assert response.status_code == 200
