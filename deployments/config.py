@@ -52,7 +52,7 @@ def _label(pattern: re.Pattern[str]) -> AfterValidator:
     return AfterValidator(checked)
 
 
-REQUEST_TIMEOUT_S = 600.0
+REQUEST_TIMEOUT_S: float = 600
 """Default deadline of a request. A replica that stops has as long for its open responses, unless its
 `graceful_shutdown_timeout_s` says otherwise."""
 

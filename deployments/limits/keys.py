@@ -67,7 +67,7 @@ class KeyRecord(Settings):
     """The preset that `auto` stands for."""
     limits: KeyLimits = KeyLimits()
     batch: bool = False
-    """Whether its requests wait behind interactive ones, whatever priority they ask for."""
+    """Whether its requests wait behind interactive ones, whatever priority they have."""
 
 
 class KeyFile(Settings):

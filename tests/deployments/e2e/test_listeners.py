@@ -1,4 +1,4 @@
-"""Which ports the local graph opens, and to whom: loopback, or gRPC that requires the token."""
+"""Which ports the local graph opens: on loopback, or gRPC that requires the token."""
 
 import ipaddress
 

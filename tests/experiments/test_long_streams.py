@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from load_tests.long_streams import BACK_END, CHANGES, stream
+from experiments.long_streams import BACK_END, CHANGES, stream
 from load_tests.peers import simulated_graph
 
 TOKEN = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'

@@ -1,4 +1,4 @@
-"""Are long streams cut by ordinary operations? `python -m load_tests.long_streams --seconds 180`.
+"""Are long streams cut by ordinary operations? `python -m experiments.long_streams --seconds 180`.
 
 Starts our graph with simulated experts, opens streams that take so long, and meanwhile deploys one change
 after the other: more ingress replicas, another seed of an expert, another bound of the ingress, fewer ingress
@@ -41,7 +41,7 @@ BACK_END = "http://127.0.0.1:9"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the streams and the changes; 1 if a stream was cut or the graph did not start."""
-    parser = argparse.ArgumentParser(prog="python -m load_tests.long_streams", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m experiments.long_streams", description=__doc__)
     parser.add_argument("--seconds", type=float, default=180.0, help="length of each stream")
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--port", type=int, default=8140)
