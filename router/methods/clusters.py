@@ -11,12 +11,11 @@ import numpy as np
 from router.core import FloatArray, IntArray, QueryBatch, TrainingSet
 from router.errors import MethodError
 from router.methods.arrays import take
+from router.methods.discriminant import discriminant, posterior
 from router.methods.shrink import global_means
 
 STRENGTH = 20.0
 """The pool's means count as this many queries of a group."""
-ROUND = 0.1
-"""Weight of a spherical covariance beside the measured one."""
 STEPS, MOST_CLUSTERED = 10, 4000
 """Rounds of k-means, and queries that take part in them; of more, a sample."""
 
@@ -91,24 +90,15 @@ class TasksRouter:
         return {"clusters": self.clusters}
 
     def fit(self, training: TrainingSet, *, seed: int) -> Self:
-        embeddings = training.queries.embeddings.astype(np.float64)
         labels = self._labels(training, seed)
         members = np.eye(int(labels.max()) + 1)[labels]
         self.means_ = group_means(training.quality, members)
-        count = members.sum(axis=0)
-        centres = members.T @ embeddings / count[:, None]
-        apart = embeddings - centres[labels]
-        spread = apart.T @ apart / len(apart)
-        width = len(spread)
-        # Towards a spherical covariance (Friedman 1989), and never singular: few queries may span little.
-        round_ = max(float(np.trace(spread)), 1e-3) / width
-        weights = np.linalg.solve(spread + ROUND * round_ * np.eye(width), centres.T)
-        self.intercept_ = np.log(count + 1) - 0.5 * (centres.T * weights).sum(axis=0)
-        self.weights_ = weights.astype(np.float32)
+        self.weights_, intercept = discriminant(training.queries.embeddings, labels)
+        self.intercept_ = intercept + np.log(members.sum(axis=0) + 1)
         return self
 
     def score(self, queries: QueryBatch) -> FloatArray:
-        return _softmax(queries.embeddings @ self.weights_ + self.intercept_) @ self.means_
+        return posterior(queries.embeddings, self.weights_, self.intercept_) @ self.means_
 
     def arrays(self) -> dict[str, FloatArray]:
         return {"weights": self.weights_, "intercept": self.intercept_, "means": self.means_}

@@ -27,6 +27,7 @@ BUILT_IN = {
     "matrix_factorization": "router.methods.matrix_factorization:MatrixFactorizationRouter",
     "elo": "router.methods.elo:EloRouter",
     "bert": "router.methods.bert:BertRouter",
+    "prior": "router.methods.prior:PriorRouter",
     "added": "router.methods.added:AddedRouter",
 }
 """Name → class; imported when it is needed."""

@@ -1,0 +1,299 @@
+"""Policies from priors on recorded pools, as if they were a new user's: `python -m experiments.prior_pools`.
+
+The pool's own outcomes are left out of the catalogue and the models are renamed, so that only facts remain;
+both also apart. Then with 50, 100 and 200 probes, of the same and of other families of tasks.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.data import Recorded, arguments, recorded
+from router.core import FloatArray, IntArray, Preferences, QueryBatch
+from router.data.dataset import Dataset, split_by_query
+from router.decide import decide
+from router.encoders import EncoderSpec, load_encoder
+from router.evaluation.evaluate import EvaluatedPolicy, curve, judge
+from router.experts import CandidatePool, ExpertProfile, Price
+from router.methods.hull import area
+from router.methods.prior import PriorRouter
+from router.policy import Policy
+from router.priors.abilities import AbilityPrior
+from router.priors.catalogue import KINDS, Catalogue, load_catalogue
+from router.priors.facts import Facts
+from router.priors.probes import load_probes
+from router.priors.start import StartExpert, prior_policy
+from router.priors.update import Belief, allocation, updated
+from router.training.train import train
+
+PROBES = (50, 100, 200)
+
+
+class UserPool(NamedTuple):
+    """A recorded set as a user's pool."""
+
+    outcomes: str
+    benchmarks: tuple[str, ...]
+    """Prefixes of its benchmarks in the catalogue."""
+    excluded: str | None = None
+
+
+POOLS = {
+    "mmlupro10": UserPool("mmlupro10", ("mmlu-pro-",)),
+    "mmlupro8": UserPool("mmlupro10", ("mmlu-pro-",), "gemini"),
+    "zeroeval27": UserPool("zeroeval28", ("zeroeval-gsm", "zeroeval-math", "zeroeval-crux"), "o1-mini"),
+    "reasoninggym7": UserPool("reasoninggym7", ("reasoning-gym-",)),
+}
+CONDITIONS = {
+    "left out and renamed": (True, True),
+    "left out": (True, False),
+    "renamed": (False, True),
+}
+"""Condition → (whether the pool's own outcomes are left out, whether the models are renamed)."""
+
+
+class Renamed(StartExpert):
+    """An expert whose name says nothing: its facts without the name."""
+
+    @property
+    def facts(self) -> Facts:
+        return super().facts.nameless()
+
+
+class Encoded:
+    """The embeddings of the examples, made once."""
+
+    def __init__(self, spec: EncoderSpec, encode: Callable[[Sequence[str]], FloatArray]) -> None:
+        self.spec = spec
+        self._encode = encode
+        self._known: dict[tuple[str, ...], FloatArray] = {}
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Embeddings of texts."""
+        if tuple(texts) not in self._known:
+            self._known[tuple(texts)] = self._encode(texts)
+        return self._known[tuple(texts)]
+
+
+def main() -> None:
+    """Print the tables, and write the figures of every run."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--pools", default=",".join(POOLS), help="names, separated by commas")
+    parser.add_argument("--conditions", default=",".join(CONDITIONS), help="names, separated by commas")
+    parser.add_argument("--out", type=Path, help="JSON file of every run's figures")
+    parser.add_argument("--without-training", action="store_true", help="leave full training out")
+    options = parser.parse_args()
+    runtime = load_encoder("default", threads=2)
+    encoder = Encoded(runtime.spec, runtime.encode)
+    runs = []
+    for name in options.pools.split(","):
+        pool = POOLS[name]
+        outcomes = recorded(options.data, pool.outcomes)
+        drop = [one for one in outcomes.dataset.pool.names if pool.excluded and pool.excluded in one.lower()]
+        outcomes = priced(outcomes.without(drop))
+        for condition in options.conditions.split(","):
+            left_out, renamed = CONDITIONS[condition]
+            catalogue = load_catalogue()
+            catalogue = catalogue.without(pool.benchmarks) if left_out else catalogue
+            prior = AbilityPrior.fit(catalogue)
+            for seed in range(options.splits):
+                for families in ("same", "other"):
+                    figures = one_user(
+                        outcomes,
+                        encoder,
+                        catalogue,
+                        prior,
+                        renamed=renamed,
+                        seed=seed,
+                        families=families,
+                        training=not options.without_training and condition == next(iter(CONDITIONS)),
+                    )
+                    about = {"pool": name, "condition": condition, "seed": seed}
+                    runs += [about | run for run in figures]
+                print(f"{name}, {condition}, seed {seed}", file=sys.stderr, flush=True)
+    if options.out:
+        options.out.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    print(tables(runs))
+
+
+def priced(outcomes: Recorded) -> Recorded:
+    """The outcomes with each expert's price, as a user configures it: from its costs and tokens."""
+    measured, profiles = outcomes.dataset.measured, []
+    for column, expert in enumerate(outcomes.dataset.pool):
+        rows = np.isfinite(measured["cost_usd"][:, column])
+        tokens = np.stack(
+            [measured[part][rows, column] for part in ("prompt_tokens", "completion_tokens")], axis=1
+        )
+        price, *_ = np.linalg.lstsq(tokens, measured["cost_usd"][rows, column] * 1e6, rcond=None)
+        profiles.append(ExpertProfile(expert.name, Price(*(round(max(float(p), 0.0), 4) for p in price))))
+    return replace(outcomes, dataset=replace(outcomes.dataset, pool=CandidatePool(profiles)))
+
+
+def one_user(
+    outcomes: Recorded,
+    encoder: Encoded,
+    catalogue: Catalogue,
+    prior: AbilityPrior,
+    *,
+    renamed: bool,
+    seed: int,
+    families: str,
+    training: bool,
+) -> Iterator[dict[str, object]]:
+    """Figures of every policy on one split."""
+    inside, outside = split_by_query(outcomes.dataset.texts, fraction=0.3, seed=seed)
+    probes = inside
+    if families == "other":
+        probes, outside = _other_families(outcomes.dataset, inside, outside, seed)
+    kind = Renamed if renamed else StartExpert
+    experts = [kind(expert, expert.name) for expert in outcomes.dataset.pool]
+    policy = prior_policy(experts, encoder, prior=prior, catalogue=catalogue, probes=load_probes())
+    test = outcomes.dataset.take(outside), outcomes.embeddings[outside]
+
+    def figures(what: str, of: Policy) -> dict[str, object]:
+        return {"families": families, "policy": what, **measured(judge(of, *test))}
+
+    yield figures("prior", policy)
+    method = policy.method
+    assert isinstance(method, PriorRouter)  # noqa: S101 - prior_policy made it
+    belief = Belief.of(prior.of([expert.facts for expert in experts]))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(probes)
+    for count in PROBES:
+        for way in ("random", "chosen"):
+            rows = order[:count] if way == "random" else _chosen(method, belief, outcomes, order, count)
+            after = updated(method, belief, outcomes.embeddings[rows], outcomes.dataset.quality[rows])
+            yield figures(f"{count} {way} probes", _with(policy, after, outcomes, rows))
+    if training:
+        whole = train(
+            outcomes.dataset.take(inside if families == "same" else probes),
+            outcomes.embeddings[inside if families == "same" else probes],
+            outcomes.encoder,
+            method="auto",
+            seed=seed,
+        )
+        yield figures("full training", whole)
+
+
+def _with(policy: Policy, method: PriorRouter, outcomes: Recorded, rows: IntArray) -> Policy:
+    scores = method.score(
+        QueryBatch(tuple(outcomes.dataset.texts[int(row)] for row in rows), outcomes.embeddings[rows])
+    )
+    return replace(
+        policy, method=method, guard=replace(policy.guard, means=scores.mean(axis=0), threshold=-1.0)
+    )
+
+
+def _chosen(method: PriorRouter, belief: Belief, outcomes: Recorded, order: IntArray, count: int) -> IntArray:
+    """Probes by the allocation over kinds."""
+    kinds = method.membership(outcomes.embeddings[order]).argmax(axis=1)
+    available = np.bincount(kinds, minlength=len(KINDS)).astype(float)
+    wanted = allocation(belief, count=count, available=available)
+    return np.concatenate([order[kinds == kind][:number] for kind, number in enumerate(wanted)])
+
+
+def _other_families(
+    dataset: Dataset, inside: IntArray, outside: IntArray, seed: int
+) -> tuple[IntArray, IntArray]:
+    """Probes of half of the tasks, tests of the others."""
+    tasks = np.array(dataset.tasks)
+    names = np.random.default_rng(100 + seed).permutation(sorted(set(dataset.tasks or ())))
+    probed = set(names[: max(1, len(names) // 2)].tolist())
+    of_probes = np.array([task in probed for task in tasks])
+    return inside[of_probes[inside]], outside[~of_probes[outside]]
+
+
+def measured(judged: EvaluatedPolicy) -> dict[str, object]:
+    """Quality at the default preference and at weight 0, AIQ, and the baselines on the same queries."""
+    picked, cost = judged.outcome(judged.choices(judged.policy.preferences))
+    top, _ = judged.outcome(
+        decide(judged.scores, judged.expected, preferences=Preferences(cost_weight=0.0)).best
+    )
+    points = np.array([[point["cost_usd"], point["quality"]] for point in curve(judged, judged.scores)])
+    paid = judged.paid
+    assert paid is not None and cost is not None  # noqa: S101, PT018 - the recorded sets have costs
+    alone = paid.mean(axis=0)
+    low, high = float(alone.min()), float(alone.max())
+    zero = area(alone, judged.quality.mean(axis=0), low, high)
+    single = judged.policy.pool.column(judged.policy.static_ranking[0])
+    return {
+        "default": float(picked.mean()),
+        "default_usd": float(cost.mean()),
+        "best": float(top.mean()),
+        "aiq": area(points[:, 0], points[:, 1], low, high),
+        "zero_aiq": zero,
+        "single": float(judged.quality[:, single].mean()),
+        "single_usd": float(alone[single]),
+        "top_single": float(judged.quality.mean(axis=0).max()),
+        "random": float(judged.quality.mean()),
+        "n": len(judged.quality),
+        "unfamiliar": float(judged.unfamiliar.mean()),
+    }
+
+
+def tables(runs: list[dict[str, object]]) -> str:
+    """Markdown: a table for each condition and kind of family, pooled over pools and seeds."""
+    lines = []
+    for condition in dict.fromkeys(str(run["condition"]) for run in runs):
+        for families in ("same", "other"):
+            inside = [run for run in runs if run["condition"] == condition and run["families"] == families]
+            if inside:
+                lines += [f"### {condition}; probes of {families} families", "", *_table(inside), ""]
+    return "\n".join(lines)
+
+
+def _table(runs: list[dict[str, object]]) -> list[str]:
+    pools = list(dict.fromkeys(str(run["pool"]) for run in runs))
+    lines = [
+        "AIQ against the zero router, quality at the default preference against the single expert that the "
+        "prior prefers, and at cost weight 0; points, means over seeds, pooled with intervals of 95 %.",
+        "",
+        "| policy | " + " | ".join(f"AIQ {pool}" for pool in pools) + " | AIQ, pooled | default, pooled | "
+        "weight 0, pooled |",
+        "|---|" + "---|" * (len(pools) + 3),
+    ]
+    policies = list(dict.fromkeys(str(run["policy"]) for run in runs))
+    first = [run for run in runs if run["policy"] == policies[0]]
+    lines.append(_row("random expert", first, pools, "random", "random", "random"))
+    lines.append(_row("best single by prior", first, pools, None, "single", "single"))
+    for policy in policies:
+        own = [run for run in runs if run["policy"] == policy]
+        lines += [_row(policy, own, pools, "aiq", "default", "best")]
+    return lines
+
+
+def _row(
+    name: str, runs: list[dict[str, object]], pools: Sequence[str], aiq: str | None, default: str, top: str
+) -> str:
+    def points(what: str | None, against: str) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = defaultdict(list)
+        for run in runs:
+            if what is not None:
+                found[str(run["pool"])].append(100 * (float(str(run[what])) - float(str(run[against]))))
+        return found
+
+    areas = points(aiq, "zero_aiq")
+    cells = [f"{np.mean(areas[pool]):+.2f}" if areas[pool] else "–" for pool in pools]
+    cells += [_pooled(areas), _pooled(points(default, "single")), _pooled(points(top, "single"))]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _pooled(by_pool: dict[str, list[float]]) -> str:
+    """Mean over pools, and its interval by a bootstrap over seeds within pools."""
+    groups = [np.array(values) for values in by_pool.values() if values]
+    if not groups:
+        return "–"
+    rng = np.random.default_rng(0)
+    means = [np.mean([rng.choice(values, len(values)).mean() for values in groups]) for _ in range(2000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{np.mean([values.mean() for values in groups]):+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What a few outcomes say, joined with the prior: Bayesian shrinkage, so that few probes move little.
+
+Expected qualities by kind and expert are a Gaussian whose mean and covariance come from the catalogue; an
+outcome observes the mixture of kinds that its query is, with a part that all experts share (the query's
+difficulty) and noise. What differs within a kind is learnt from the embedding where the probes clearly
+support it (a Gaussian process; Rasmussen and Williams 2006, chapter 2).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from router.core import FloatArray
+from router.methods.prior import PriorRouter
+from router.priors.abilities import DIFFICULTY, NOISE, Abilities
+
+LEAST_SHARED, LEAST_NOISE = 0.01, 0.03
+"""Variances of a query's shared difficulty and of an outcome, at the least."""
+SHARED, OUTCOME = 0.08, 0.12
+"""The same before anything was measured: typical of right and wrong answers."""
+VARIANCES = (0.0, 0.1, 0.3, 1.0, 3.0)
+"""Prior variances of the part linear in the embedding, relative to the noise, that are tried."""
+CLEARLY = 3.0
+"""Log evidence that any but 0 needs in addition."""
+
+
+@dataclass(frozen=True)
+class Belief:
+    """Expected quality of each expert at each kind, as a Gaussian."""
+
+    mean: FloatArray  # [experts, kinds]
+    covariance: FloatArray  # [experts × kinds, experts × kinds]
+
+    @classmethod
+    def of(cls, abilities: Abilities) -> "Belief":
+        """The prior about queries of a user: another benchmark, whose difficulty is not known."""
+        experts, kinds = abilities.mean.shape
+        same_kind = np.tile(np.eye(kinds), (experts, experts))
+        logits = abilities.covariance + DIFFICULTY**2 * same_kind + NOISE**2 * np.eye(experts * kinds)
+        quality = abilities.quality
+        slope = (quality * (1 - quality)).reshape(-1)
+        return cls(quality, slope[:, None] * logits * slope[None, :])
+
+    def after(self, members: FloatArray, quality: FloatArray) -> "Belief":
+        """The belief after outcomes.
+
+        Args:
+            members: [n, kinds] probabilities of the kinds of each query.
+            quality: [n, experts]; NaN where not measured.
+        """
+        shared, noise = _variances(quality - members @ self.mean.T)
+        precision = np.linalg.inv(self.covariance + 1e-9 * np.eye(len(self.covariance)))
+        pulled = precision @ self.mean.reshape(-1)
+        seen = np.isfinite(quality)
+        for pattern in np.unique(seen, axis=0):
+            if pattern.any():
+                rows = (seen == pattern).all(axis=1)
+                weight = _weight(pattern, shared, noise)
+                inside = members[rows]
+                precision = precision + np.kron(weight, inside.T @ inside)
+                known = np.where(pattern, np.nan_to_num(quality[rows]), 0.0)
+                pulled = pulled + (weight @ known.T @ inside).reshape(-1)
+        covariance = np.linalg.inv(precision)
+        return Belief((covariance @ pulled).reshape(self.mean.shape), covariance)
+
+
+def updated(method: PriorRouter, belief: Belief, embeddings: FloatArray, quality: FloatArray) -> PriorRouter:
+    """The method after outcomes.
+
+    Args:
+        method: recognises the kinds; its expectations are those of `belief`.
+        belief: before the outcomes.
+        embeddings: [n, dimension] of the probes.
+        quality: [n, experts]; NaN where not measured.
+    """
+    members = method.membership(embeddings)
+    after = belief.after(members, quality)
+    centre = embeddings.mean(axis=0).astype(np.float64)
+    slope = _slope(embeddings - centre, quality - members @ after.mean.T)
+    return method.moved(np.clip(after.mean.T, 0.0, 1.0), centre, slope)
+
+
+def allocation(belief: Belief, *, count: int, available: FloatArray) -> list[int]:
+    """How many probes of each kind: where it is least certain which expert is best, one after the other.
+
+    Args:
+        belief: before the probes.
+        count: probes in all, each sent to every expert.
+        available: [kinds] probes that there are.
+    """
+    experts, kinds = belief.mean.shape
+    chosen = np.zeros(kinds, dtype=int)
+    weight = _weight(np.ones(experts, dtype=bool), SHARED, OUTCOME)
+    precision = np.linalg.inv(belief.covariance + 1e-9 * np.eye(len(belief.covariance)))
+    for _ in range(min(count, int(np.sum(available)))):
+        covariance = np.linalg.inv(precision)
+        gains = [
+            _gain(belief.mean[:, kind], covariance[kind::kinds, kind::kinds])
+            if chosen[kind] < available[kind]
+            else -1.0
+            for kind in range(kinds)
+        ]
+        kind = int(np.argmax(gains))
+        chosen[kind] += 1
+        one = np.eye(kinds)[kind]
+        precision = precision + np.kron(weight, np.outer(one, one))
+    return [int(number) for number in chosen]
+
+
+def _gain(mean: FloatArray, covariance: FloatArray) -> float:
+    """Expected loss from choosing by the mean: the sum of each other expert's chance to be better.
+
+    The expected improvement of Gaussian differences (Jones et al. 1998).
+    """
+    from math import erf, exp, pi, sqrt
+
+    best, total = int(np.argmax(mean)), 0.0
+    for other in range(len(mean)):
+        variance = covariance[best, best] + covariance[other, other] - 2 * covariance[best, other]
+        spread = sqrt(max(float(variance), 0.0))
+        if other != best and spread > 0:
+            z = float(mean[other] - mean[best]) / spread
+            total += spread * (exp(-z * z / 2) / sqrt(2 * pi) + z * (1 + erf(z / sqrt(2))) / 2)
+    return total
+
+
+def _weight(pattern: FloatArray, shared: float, noise: float) -> FloatArray:
+    """Inverse covariance of one query's outcomes, [experts, experts]; 0 where not measured."""
+    seen = pattern.astype(float)
+    count = seen.sum()
+    found: FloatArray = np.diag(seen) / noise - np.outer(seen, seen) * shared / (
+        noise * (noise + count * shared)
+    )
+    return found
+
+
+def _variances(residual: FloatArray) -> tuple[float, float]:
+    """(shared, noise) variances of residuals [n, experts] by their mean products; NaN where not measured."""
+    seen = np.isfinite(residual)
+    count = seen.sum(axis=1)
+    filled = np.where(seen, residual, 0.0)
+    filled = np.where(seen, filled - filled.sum(axis=0) / np.maximum(seen.sum(axis=0), 1), 0.0)
+    pairs = (filled.sum(axis=1) ** 2 - (filled**2).sum(axis=1)).sum()
+    possible = float((count * (count - 1)).sum())
+    if possible == 0:
+        return SHARED, OUTCOME
+    shared = max(float(pairs) / possible, LEAST_SHARED)
+    return shared, max(float((filled**2).sum() / seen.sum()) - shared, LEAST_NOISE)
+
+
+def _slope(apart: FloatArray, residual: FloatArray) -> FloatArray:
+    """Weights of the embedding for the differences between experts, [dimension, experts]."""
+    seen = np.isfinite(residual)
+    filled = np.where(seen, residual, 0.0)
+    contrast = np.where(
+        seen, filled - filled.sum(axis=1, keepdims=True) / np.maximum(seen.sum(axis=1, keepdims=True), 1), 0.0
+    )
+    n, experts = contrast.shape
+    gram = apart @ apart.T
+    best = (-np.inf, np.zeros((n, experts)), 0.0)
+    for variance in VARIANCES:
+        lower = np.linalg.cholesky(variance * gram + np.eye(n))
+        dual = np.linalg.solve(lower.T, np.linalg.solve(lower, contrast))
+        degrees = n * max(experts - 1, 1)
+        scale = max(float((contrast * dual).sum()) / degrees, 1e-6)
+        evidence = -0.5 * degrees * np.log(scale) - (experts - 1) * np.log(np.diag(lower)).sum()
+        evidence -= CLEARLY * (variance > 0)
+        if evidence > best[0]:
+            best = (float(evidence), dual, variance)
+    _, dual, variance = best
+    weights: FloatArray = variance * (apart.T @ dual)
+    return weights

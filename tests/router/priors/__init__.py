@@ -1,0 +1,1 @@
+"""Priors: catalogue, facts, abilities, policies, updates."""
