@@ -12,20 +12,25 @@ ORIGINS = {
 
 def card(policy: Policy, catalogue: Catalogue) -> str:
     """The card's Markdown: what every expert's prior rests on, its intervals, and the next step."""
-    prior = policy.training["prior"]
+    prior, measured = policy.training["prior"], policy.training["n_queries"]
     lines = [
         "# Routing policy: prior",
         "",
-        "Made before any outcome of these experts was measured: it recognises the kind of task of a query,",
-        "and expects of each expert what public outcomes and its facts say. A start, not a measurement.",
+        "It recognises the kind of task of a query, and expects of each expert what public outcomes and its",
+        "facts say. "
+        + (
+            f"Joined with the outcomes of {measured} probes."
+            if measured
+            else "No outcome of these experts was measured: a start, not a measurement."
+        ),
         "",
         f"- Method: {policy.method.name}",
         f"- Encoder: {policy.encoder.id} ({policy.encoder.sha256[:12]})",
         f"- Candidate pool, in column order: {', '.join(policy.pool.names)}",
-        f"- Best single expert by the prior: {policy.training['best_single']}",
+        f"- Best single expert: {policy.training['best_single']}",
         f"- Default preference: cost_weight {policy.preferences.cost_weight:g}",
         "",
-        "## Expected quality, with intervals of 90 %",
+        "## Expected quality before any outcome, with intervals of 90 %",
         "",
         f"| expert | {' | '.join(KINDS)} |",
         f"|---|{'---|' * len(KINDS)}",

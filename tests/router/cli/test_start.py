@@ -1,11 +1,16 @@
 """`to-router start` writes a policy without a network."""
 
 import json
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from router.cli import main
+from router.data.outcomes import read_outcomes
 from router.policy import Policy
 from tests.router.data_sets import tiny_encoder
 
@@ -75,3 +80,82 @@ def test_an_invalid_file_is_one_line(
     assert code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "policy").exists()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    """An endpoint whose experts all answer 42; counts its requests."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            names = ("llama", "qwen", "google/gemma-3-27b-it", "mystery")
+            self._send("application/json", json.dumps({"data": [{"id": name} for name in names]}))
+
+        def do_POST(self) -> None:
+            requests.append(self.rfile.read(int(self.headers["content-length"])))
+            event = {"choices": [{"delta": {"content": "Answer: 42"}}]}
+            usage = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
+            lines = [f"data: {json.dumps(one)}\n\n" for one in (event, usage)]
+            self._send("text/event-stream", "".join([*lines, "data: [DONE]\n\n"]))
+
+        def _send(self, kind: str, text: str) -> None:
+            self.send_response(200)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    requests: list[bytes] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_probing_keeps_outcomes_and_resumes(
+    experts: Path, encoder: Path, endpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "policy"
+    probing = [*options(experts, encoder, out), "--probe", "--endpoint", endpoint, "--count", "12"]
+
+    assert main(probing) == 0
+    outcomes = read_outcomes(tmp_path / "policy-outcomes.parquet")
+    shutil.rmtree(out)
+    capsys.readouterr()
+    assert main([*probing, "--json"]) == 0
+
+    assert len(outcomes) == 12 * 4
+    assert all(row["response"] == "Answer: 42" for row in outcomes)
+    assert json.loads(capsys.readouterr().out)["n_queries"] == 12
+    assert len((tmp_path / "policy-responses.jsonl").read_text(encoding="utf-8").splitlines()) == 12 * 4
+
+
+def test_a_budget_limits_the_probes(
+    experts: Path, encoder: Path, endpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "policy"
+
+    probing = [*options(experts, encoder, out), "--probe", "--endpoint", endpoint, "--count", "30"]
+    code = main([*probing, "--budget-usd", "0.0005"])
+
+    assert code == 0
+    assert 1 <= Policy.load(out).training["n_queries"] < 30
+    assert "at most 0.000" in capsys.readouterr().err
+
+
+def test_own_queries_without_reference_need_a_judge(
+    experts: Path, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"query": "Why is the sky blue?"}\n', encoding="utf-8")
+
+    code = main([*options(experts, encoder, tmp_path / "policy"), "--probe", "--queries", str(queries)])
+
+    assert code == 2
+    assert "--judge" in capsys.readouterr().err
