@@ -382,8 +382,8 @@ class IngressConfig(Settings):
 class RouterConfig(Settings):
     """`user_config` of the deployment `Router`."""
 
-    policy: Text
-    """The policy's folder, relative to the project's root."""
+    policy: Text | None = None
+    """The policy's folder, relative to the project's root; default: one from [priors](start.md)."""
     preferences: PreferenceSettings | None = None
     """Default of requests without preferences; default: the policy's own."""
     prices: dict[str, PriceSettings] = Field(default_factory=dict)

@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.data import Recorded, arguments, recorded
+from experiments.data import Recorded, arguments
 from router.core import FloatArray, IntArray, Preferences, QueryBatch
-from router.data.dataset import Dataset, split_by_query
+from router.data.dataset import Dataset, split_by_query, to_dataset
+from router.data.embeddings import encode_cached
+from router.data.outcomes import checked, read_rows
 from router.decide import decide
 from router.encoders import EncoderSpec, load_encoder
 from router.evaluation.evaluate import EvaluatedPolicy, curve, judge
@@ -89,12 +91,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file of every run's figures")
     parser.add_argument("--without-training", action="store_true", help="leave full training out")
     options = parser.parse_args()
-    runtime = load_encoder("default", threads=2)
+    runtime = load_encoder("static")
     encoder = Encoded(runtime.spec, runtime.encode)
     runs = []
     for name in options.pools.split(","):
         pool = POOLS[name]
-        outcomes = recorded(options.data, pool.outcomes)
+        outcomes = first_samples(options.data, pool.outcomes, encoder)
         drop = [one for one in outcomes.dataset.pool.names if pool.excluded and pool.excluded in one.lower()]
         outcomes = priced(outcomes.without(drop))
         for condition in options.conditions.split(","):
@@ -120,6 +122,13 @@ def main() -> None:
     if options.out:
         options.out.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
     print(tables(runs))
+
+
+def first_samples(folder: Path, name: str, encoder: Encoded) -> Recorded:
+    """The outcomes of a set, of several samples the first, with the embeddings of its queries."""
+    rows = [row for row in read_rows(folder / f"{name}.parquet") if not row.get("sample")]
+    dataset = to_dataset(checked(rows, name))
+    return Recorded(dataset, encode_cached(encoder, dataset.texts), encoder.spec)
 
 
 def priced(outcomes: Recorded) -> Recorded:

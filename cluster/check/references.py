@@ -82,6 +82,8 @@ def _experts(config: Any, applications: list[dict[str, Any]], key: str) -> Itera
 def _policy(config: Any, ingress: Any, key: str) -> Iterator[Finding]:
     from router.policy import Policy
 
+    if config.policy is None:  # made of priors when the graph starts
+        return
     folder = resolve(config.policy)
     try:
         policy = Policy.load(folder)

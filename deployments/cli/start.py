@@ -1,20 +1,14 @@
-"""`to-router start --config`: the experts of a serve_config.yaml as plain values for a prior."""
+"""`to-router start --config`: a policy before any data over the experts of a serve_config.yaml."""
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from deployments.config import ExpertArgs, IngressConfig, RouterConfig
-from deployments.settings import resolve
+from deployments.prior_experts import experts_of_config
 from router.cli.inputs import mapping_of
-from router.cli.start import config_of, experts_of_file
+from router.cli.start import experts_of_file
 from router.errors import InputError
-from router.experts import ExpertProfile, Price
 from router.priors.start import StartExpert
-from router.validation import explain
 
 
 def add_command(commands: Any) -> None:
@@ -36,60 +30,3 @@ def experts_of(options: argparse.Namespace) -> list[StartExpert]:
     if options.experts is not None:
         raise InputError("--config and --experts exclude each other: name one of them")
     return experts_of_config(mapping_of(options.config), str(options.config))
-
-
-def experts_of_config(config: Mapping[str, Any], where: str) -> list[StartExpert]:
-    """The experts of a configuration, in the order of the ingress' `experts`.
-
-    Raises:
-        InputError: it has no ingress with experts, or a setting is invalid.
-    """
-    applications = config.get("applications")
-    if not isinstance(applications, list):
-        raise InputError(f"{where} holds no list `applications`: is it a serve_config.yaml?")
-    models = _models(applications, where)
-    ingress = _user_config(applications, "Ingress")
-    router = _user_config(applications, "Router")
-    try:
-        targets = IngressConfig.model_validate(ingress or {}).experts
-        prices = RouterConfig.model_validate({"policy": "", **(router or {})}).prices
-    except ValidationError as error:
-        raise InputError(f"{where}: {explain(error, 'user_config')}") from error
-    found = []
-    for name, target in targets.items():
-        args = models.get(target.app or "")
-        engine = args.engine if args is not None else {}
-        window = target.context_window or engine.get("max_model_len")
-        price = prices.get(name)
-        model = args.model if args is not None else target.model or name
-        profile = ExpertProfile(
-            name,
-            None if price is None else Price(price.input, price.output),
-            window if isinstance(window, int) else None,
-            frozenset(target.capabilities),
-        )
-        found.append(StartExpert(profile, model, config_of(resolve(model)) if args is not None else None))
-    return found
-
-
-def _models(applications: list[Any], where: str) -> dict[str, ExpertArgs]:
-    """Application → its arguments, for the applications of experts."""
-    found = {}
-    for application in applications:
-        args = application.get("args") if isinstance(application, Mapping) else None
-        if isinstance(args, Mapping) and "model" in args and "name" in args:
-            try:
-                found[str(application.get("name"))] = ExpertArgs.model_validate(args)
-            except ValidationError as error:
-                raise InputError(f"{where}: {explain(error, 'args')}") from error
-    return found
-
-
-def _user_config(applications: list[Any], deployment: str) -> Mapping[str, Any] | None:
-    for application in applications:
-        deployments = application.get("deployments") if isinstance(application, Mapping) else None
-        for one in deployments if isinstance(deployments, list) else ():
-            if isinstance(one, Mapping) and one.get("name") == deployment:
-                user_config = one.get("user_config")
-                return user_config if isinstance(user_config, Mapping) else None
-    return None

@@ -61,6 +61,8 @@ class PolicyView:
     """Preferences of a request without any."""
     plans: Mapping[str, ServedPlan] = field(default_factory=dict)
     """Name → plan."""
+    is_prior: bool = False
+    """Whether it was made from priors, before any outcome of its experts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.settings import resolve
+from deployments.upstream.eligibility import PRIOR
 from deployments.upstream.registry import ExpertRegistry
 
 MANIFEST_FACTS = ("router", "encoder", "pool", "data_sha256", "seed", "metrics", "training", "schema_version")
@@ -60,12 +61,14 @@ class PolicyCard:
             "static_ranking": list(policy.static_ranking),
             "best_single": policy.best_single,
         }
+        if policy.is_prior:
+            known["next"] = PRIOR
         return await asyncio.to_thread(_with_files, known)
 
 
 def _with_files(known: dict[str, Any]) -> dict[str, Any]:
     folder = resolve(known["folder"])
-    why: list[str] = []
+    why: list[str] = [known.pop("next")] if "next" in known else []
     facts: dict[str, Any] = {"manifest": None, "written": None, "card": None, "report": None}
     try:
         raw = (folder / "manifest.json").read_bytes()

@@ -7,7 +7,7 @@ in effect and a bounded cache of embeddings, so any replica can decide on any qu
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,16 +20,25 @@ from deployments.observability import metrics, tracing
 from deployments.replica import replica_name, replica_path
 from deployments.routing.batching import Batcher
 from deployments.routing.loop_budget import LoopBudget
+from deployments.routing.prior import configured_experts, prior_folder
 from deployments.routing.served_policy import ServedPolicy, load, load_saved
 from deployments.settings import resolve
+from deployments.upstream.discovery import applications
 from router.core import Decision, RouteRequest
 from router.errors import RouterError
 from router.validation import explain
 
 logger = logging.getLogger("ray.serve")
 
+FOLLOW_S = 15.0
+"""Time between two looks at the experts of the graph, while no policy is configured."""
 BATCH_TIMEOUT_S = 10.0
 """A batch that takes longer hangs: one takes milliseconds, seconds on a busy processor."""
+
+
+def _applications() -> Mapping[str, Any]:
+    """Serve's applications by name; none in a process that is no replica, which must not start Ray."""
+    return {} if replica_path() is None else applications()
 
 
 class Router:
@@ -38,6 +47,7 @@ class Router:
     Args:
         args: shape of the deployment.
         last_good: keeps the last valid configuration and its policy.
+        applications: reads Serve's applications by name, where no policy is configured; blocks.
         on_loop: which batches are short enough for the event loop.
         clock: monotonic seconds.
     """
@@ -47,12 +57,15 @@ class Router:
         args: RouterArgs,
         *,
         last_good: LastGood | None = None,
+        applications: Callable[[], Mapping[str, Any]] | None = None,
         on_loop: LoopBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._args = args
         self._last_good = LastGood(replica_path) if last_good is None else last_good
         self._served: ServedPolicy | None = None
+        self._applications = _applications if applications is None else applications
+        self._watch: asyncio.Task[None] | None = None
         self._error: str | None = "no policy is configured: user_config of Router names none"
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="router")
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy-loader")
@@ -69,9 +82,19 @@ class Router:
         Never raises: Serve would stop this replica, which still decides well, and start one that
         cannot.
         """
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        await self._apply(user_config)
+        if not user_config or (isinstance(user_config, Mapping) and user_config.get("policy") is None):
+            self._watch = asyncio.create_task(self._follow(user_config))
+
+    async def _apply(self, user_config: Any) -> None:
         loop = asyncio.get_running_loop()
         try:
             config = RouterConfig.model_validate(user_config or {})
+            if config.policy is None:
+                config = await loop.run_in_executor(self._loader, self._with_prior, config)
             self._served = await loop.run_in_executor(self._loader, load, config, self._args, self._served)
         except ValidationError as error:
             await self._reject(explain(error, "user_config"))
@@ -90,6 +113,27 @@ class Router:
             await loop.run_in_executor(
                 self._loader, self._last_good.save, user_config, (policy, resolve(self._served.folder))
             )
+
+    def _with_prior(self, config: RouterConfig) -> RouterConfig:
+        """The configuration with the policy from priors over the graph's experts; blocks."""
+        folder = prior_folder(configured_experts(self._applications()), self._args)
+        return config.model_copy(update={"policy": str(folder)})
+
+    async def _follow(self, user_config: Any) -> None:
+        """Make the prior policy again when the graph's experts have changed, until cancelled."""
+        loop, served = asyncio.get_running_loop(), self._served
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            try:
+                config = await loop.run_in_executor(
+                    self._loader, self._with_prior, RouterConfig.model_validate(user_config or {})
+                )
+            except Exception as error:  # noqa: BLE001 - Ray's or the library's: the policy in effect stays
+                logger.info("the experts are not known: %s", type(error).__name__)
+                continue
+            if served is None or config.policy != served.folder:
+                await self._apply(user_config)
+                served = self._served
 
     async def decide(
         self, requests: Sequence[RouteRequest], traces: Sequence[TraceContext] = ()

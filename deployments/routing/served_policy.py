@@ -61,6 +61,7 @@ class ServedPolicy:
                 plan.name: ServedPlan(plan, model)
                 for plan, model in zip(policy.plans.plans, policy.plans.models, strict=True)
             },
+            is_prior=bool(policy.training.get("prior")) and not policy.training.get("n_queries"),
         )
 
     def _encode(self, texts: tuple[str, ...]) -> FloatArray:
@@ -94,6 +95,8 @@ def load(config: RouterConfig, args: RouterArgs, current: ServedPolicy | None) -
         RouterError: the folder holds no valid policy.
         OSError: the folder cannot be read.
     """
+    if config.policy is None:
+        raise PoolError("no policy is configured")
     policy = Policy.load(resolve(config.policy))
     if missing := sorted(set(config.experts or ()) - set(policy.pool.names)):
         raise PoolError(

@@ -175,10 +175,15 @@ def check_lists(registry: ExpertRegistry, request: InferenceRequest) -> None:
             )
 
 
+PRIOR = "no policy is configured: one made from priors is in effect; next: to-router start --probe"
+"""What `/ready` and the page report of a policy from priors."""
+
+
 def readiness(registry: ExpertRegistry) -> dict[str, Part]:
     """Readiness of the router and of every expert, for `/ready`."""
     error = registry.router_error
-    parts = {"router": Part(error is None, error or "")}
+    prior = registry.policy is not None and registry.policy.is_prior
+    parts = {"router": Part(error is None, error or (PRIOR if prior else ""))}
     covered = None if registry.policy is None else registry.policy.experts
     if error is None and covered is not None:
         missing = [name for name in registry.experts if name not in covered]

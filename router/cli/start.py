@@ -238,6 +238,7 @@ def experts_of_file(options: argparse.Namespace) -> "list[StartExpert]":
 
 
 def _expert(entry: Mapping[str, Any], gpu_usd_per_hour: float | None) -> "StartExpert":
+    from router.priors.facts import config_of
     from router.priors.start import StartExpert
 
     model, speed, gpus = (entry.get(key) for key in OWN_KEYS)
@@ -263,15 +264,3 @@ def price_of_time(usd_per_hour: float, tokens_per_s: Any, gpus: Any) -> dict[str
     output = usd_per_hour * gpus / (tokens_per_s * SECONDS_PER_HOUR) * 1e6
     price = Price(0.0, output)
     return {"input": price.input, "output": price.output}
-
-
-def config_of(folder: Path) -> dict[str, Any] | None:
-    """The `config.json` of a model's folder; `None` where there is no such folder."""
-    file = folder / "config.json"
-    if not file.is_file():
-        return None
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON: {error}") from error
-    return data if isinstance(data, dict) else None

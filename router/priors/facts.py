@@ -5,12 +5,14 @@ set of its name's words, without words that say nothing about it. Knows nothing 
 """
 
 import csv
+import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from router.errors import InputError
@@ -132,6 +134,22 @@ def facts_of(name: str, config: Mapping[str, Any] | None = None, *, output_usd: 
         output_usd=output_usd,
     )
     return found if config is None else _with_config(found, config)
+
+
+def config_of(folder: Path) -> dict[str, Any] | None:
+    """The `config.json` of a model's folder; `None` where there is no such folder.
+
+    Raises:
+        InputError: it cannot be read as JSON.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read as JSON: {error}") from error
+    return data if isinstance(data, dict) else None
 
 
 def _words_apart(name: str) -> str:

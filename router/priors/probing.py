@@ -120,7 +120,7 @@ def grade(row: Row) -> float:
 
 def check_of(reference: str) -> str:
     """The check for an own query with a reference: a number is compared as one, else it must be contained."""
-    from router.labels.text import last_number
+    from router.answers import last_number
 
     plain = reference.strip().replace(",", "")
     return "numeric" if last_number(plain) is not None and re.fullmatch(r"[-+]?[\d.]+", plain) else "contains"

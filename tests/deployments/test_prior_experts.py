@@ -1,11 +1,11 @@
-"""`to-router start --config` reads experts, models and prices of a serve_config.yaml."""
+"""Experts, models and prices of a serve_config.yaml."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
-from deployments.cli.start import experts_of_config
+from deployments.prior_experts import experts_of_config
 from deployments.settings import project_root
 from router.errors import InputError
 
