@@ -12,8 +12,8 @@ from router.errors import InputError
 from router.priors.catalogue import KINDS
 from router.validation import explain
 
-LONGEST_EXAMPLE, MOST_EXAMPLES = 400, 50
-"""Characters of an example of a kind, and examples of each kind: more of them change nothing but the time."""
+LONGEST_EXAMPLE, MOST_EXAMPLES = 1000, 250
+"""Characters of an example of a kind, and examples of each kind."""
 
 
 @dataclass(frozen=True, slots=True)

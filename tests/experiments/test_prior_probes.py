@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from experiments.prior_kinds import FAMILIES
-from experiments.prior_probes import GENERATED, SOURCES, own
+from experiments.prior_probes import GENERATED, LEFT_OUT, SOURCES, own
 from router.priors.probes import load_probes
 
 
@@ -16,10 +16,11 @@ def test_own_probes_are_as_their_makers_give_them() -> None:
 
 
 def test_generated_probes_are_of_known_families() -> None:
-    families = {probe.task: probe.kind for probe in load_probes() if probe.source != "own"}
+    made = [probe for probe in load_probes() if probe.source != "own"]
 
-    assert set(families) == set(GENERATED)
-    assert families == {family: FAMILIES[family] for family in GENERATED}
+    assert all(FAMILIES[probe.task] == probe.kind for probe in made)
+    assert not {probe.task for probe in made} & LEFT_OUT
+    assert {probe.task for probe in made if probe.check is not None} == set(GENERATED)
 
 
 def test_no_source_is_a_recorded_set_of_outcomes() -> None:
