@@ -93,7 +93,8 @@ class Router:
         loop = asyncio.get_running_loop()
         try:
             config = RouterConfig.model_validate(user_config or {})
-            if config.policy is None:
+            configured = config.policy is not None
+            if not configured:
                 config = await loop.run_in_executor(self._loader, self._with_prior, config)
             self._served = await loop.run_in_executor(self._loader, load, config, self._args, self._served)
         except ValidationError as error:
@@ -110,6 +111,8 @@ class Router:
             metrics.policy_swaps.labels("accepted").inc()
             policy = self._served.policy.policy_id
             logger.info("policy %s loaded from %s", policy, self._served.folder)
+            if not configured:
+                logger.warning("no policy is configured: %s, made from priors, is in effect", policy)
             await loop.run_in_executor(
                 self._loader, self._last_good.save, user_config, (policy, resolve(self._served.folder))
             )

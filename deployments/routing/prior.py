@@ -64,7 +64,7 @@ def prior_folder(experts: list[StartExpert], args: RouterArgs) -> Path:
         policy = policy.save(folder, card(policy, load_catalogue()))
     except FileExistsError:  # another replica of this machine was faster
         return folder
-    logger.warning("no policy is configured: policy %s was made from priors, in %s", policy.policy_id, folder)
+    logger.info("policy %s was made from priors, in %s", policy.policy_id, folder)
     return folder
 
 

@@ -175,7 +175,7 @@ def check_lists(registry: ExpertRegistry, request: InferenceRequest) -> None:
             )
 
 
-PRIOR = "no policy is configured: one made from priors is in effect; next: to-router start --probe"
+PRIOR = "the policy in effect is made from priors, before any outcome; next: to-router start --probe"
 """What `/ready` and the page report of a policy from priors."""
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,20 @@ async def test_card_shows_the_policy_in_effect_and_no_other(
     card = (await http.get("/page/data/policy")).json()
     assert (card["manifest"], card["card"]) == (None, None)
     assert "holds another policy than the one in effect" in card["why"][0]
+
+
+async def test_a_policy_from_priors_is_reported_with_the_next_step(
+    page: tuple[Graph, httpx.AsyncClient],
+) -> None:
+    graph, http = page
+
+    graph.api.registry.update_router(RouterState(replace(policy_view(), is_prior=True), None))
+    router = (await http.get("/ready")).json()["parts"]["router"]
+    card = (await http.get("/page/data/policy")).json()
+
+    assert router["ready"]
+    assert "made from priors" in router["why"]
+    assert "to-router start --probe" in card["why"][0]
 
 
 async def test_policy_without_its_folder_has_no_card(

@@ -47,7 +47,10 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TO_ROUTER_STATE", str(tmp_path / "state"))
 
 
-async def test_without_a_policy_the_prior_one_decides(args: RouterArgs) -> None:
+async def test_without_a_policy_the_prior_one_decides(
+    args: RouterArgs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", logger="ray.serve")
     router = Router(args, applications=graph)
 
     await router.reconfigure({})
@@ -59,6 +62,7 @@ async def test_without_a_policy_the_prior_one_decides(args: RouterArgs) -> None:
     assert response.decision.ranking[0] == "far"
     assert view is not None
     assert view.is_prior
+    assert f"no policy is configured: {view.policy_id}, made from priors" in caplog.text
     assert view.prices["far"].output == 0.3
 
 
