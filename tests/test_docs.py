@@ -115,6 +115,22 @@ def test_every_command_that_is_named_exists(page: Path) -> None:
     assert set(re.findall(r"`to-router ([a-z-]+)", text)) - set(commands()) == set()
 
 
+def test_every_test_that_keeps_a_fault_out_exists() -> None:
+    rows = [line.split("|") for line in (DOCS / "faults.md").read_text(encoding="utf-8").splitlines()]
+    numbered = [row[3] for row in rows if len(row) > 6 and row[1].strip().isdigit()]
+    cases = [row[2] for row in rows if len(row) == 5]
+    named = {name for cell in (*numbered, *cases) for name in re.findall(r"`([a-z0-9_]+)`", cell)}
+    there = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def test_(\w+)", file.read_text(encoding="utf-8"))
+    }
+
+    assert len(numbered) == 30
+    assert len(named) > 100
+    assert named - there == set()
+
+
 @pytest.mark.parametrize("name", commands())
 def test_every_command_is_shown_somewhere(name: str) -> None:
     pages = [page.read_text(encoding="utf-8") for page in PAGES if page.name != "cli.md"]
