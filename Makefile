@@ -26,9 +26,11 @@ $(VENV)/.installed: constraints-cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@grep '^torch==' constraints-cpu.txt > $(VENV)/torch.txt
 	@grep -v '^torch==' constraints-cpu.txt > $(VENV)/others.txt
-	@$(PIP) install --quiet --no-deps --require-hashes -r $(VENV)/torch.txt \
-		|| $(PIP) install --quiet --no-deps --require-hashes --index-url $(TORCH_CPU_INDEX) -r $(VENV)/torch.txt
-	$(PIP) install --quiet --no-deps --require-hashes -r $(VENV)/others.txt
+	@$(PIP) install --quiet --no-compile --no-deps --require-hashes -r $(VENV)/torch.txt \
+		|| $(PIP) install --quiet --no-compile --no-deps --require-hashes --index-url $(TORCH_CPU_INDEX) -r $(VENV)/torch.txt
+	$(PIP) install --quiet --no-compile --no-deps --require-hashes -r $(VENV)/others.txt
+	@# On all processors; pip compiles on one. A few files of packages are for other Pythons and do not compile.
+	@$(PY) -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -133,6 +133,7 @@ def test_an_answer_is_the_bare_servers(application: Application, bare: str, case
     assert steady(ours.json()) == steady(theirs.json())
 
 
+@pytest.mark.any_transport
 @pytest.mark.parametrize("expert", ["arithmetic", "words", "atlas"])
 def test_a_small_models_object_ends_within_its_tokens(application: Application, expert: str) -> None:
     """Where JSON may hold any whitespace, a small model fills an object with blanks until its limit."""
