@@ -16,7 +16,7 @@ from router.methods.shrink import PRIOR_STRENGTH, global_means
 
 
 class PriorRouter:
-    """The posterior of a discriminant over kinds, times expected qualities, plus a part linear in the query.
+    """The posterior of a discriminant over kinds, times expected qualities.
 
     Args:
         kinds: names of the kinds, for people.
@@ -49,21 +49,13 @@ class PriorRouter:
         """
         self.weights_, self.intercept_ = discriminant(examples, labels)
         self.means_ = means
-        self.centre_: FloatArray = np.zeros(examples.shape[1])
-        self.slope_: FloatArray = np.zeros((examples.shape[1], means.shape[1]))
         return self
 
-    def moved(self, means: FloatArray, centre: FloatArray, slope: FloatArray) -> Self:
-        """The same kinds with other expectations, and a part that is linear in the embedding.
-
-        Args:
-            means: [kinds, experts].
-            centre: [dimension] the query at which the linear part is 0.
-            slope: [dimension, experts].
-        """
+    def moved(self, means: FloatArray) -> Self:
+        """The same kinds with other expectations, [kinds, experts]."""
         other = type(self)(kinds=self.kinds)
         other.weights_, other.intercept_ = self.weights_, self.intercept_
-        other.means_, other.centre_, other.slope_ = means, centre, slope
+        other.means_ = means
         return other
 
     def membership(self, embeddings: FloatArray) -> FloatArray:
@@ -71,9 +63,8 @@ class PriorRouter:
         return posterior(embeddings, self.weights_, self.intercept_)
 
     def score(self, queries: QueryBatch) -> FloatArray:
-        expected = self.membership(queries.embeddings) @ self.means_
-        moved: FloatArray = np.clip(expected + (queries.embeddings - self.centre_) @ self.slope_, 0.0, 1.0)
-        return moved
+        expected: FloatArray = np.clip(self.membership(queries.embeddings) @ self.means_, 0.0, 1.0)
+        return expected
 
     def arrays(self) -> dict[str, FloatArray]:
         return {name: getattr(self, f"{name}_") for name in ARRAYS}
@@ -86,4 +77,4 @@ class PriorRouter:
         return restored
 
 
-ARRAYS = ("weights", "intercept", "means", "centre", "slope")
+ARRAYS = ("weights", "intercept", "means")

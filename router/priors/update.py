@@ -2,8 +2,8 @@
 
 Expected qualities by kind and expert are a Gaussian whose mean and covariance come from the catalogue; an
 outcome observes the mixture of kinds that its query is, with a part that all experts share (the query's
-difficulty) and noise. What differs within a kind is learnt from the embedding where the probes clearly
-support it (a Gaussian process; Rasmussen and Williams 2006, chapter 2).
+difficulty) and noise. What differs within a kind is left to training: 200 outcomes do not show it
+(docs/research-log.md).
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,6 @@ LEAST_SHARED, LEAST_NOISE = 0.01, 0.03
 """Variances of a query's shared difficulty and of an outcome, at the least."""
 SHARED, OUTCOME = 0.08, 0.12
 """The same before anything was measured: typical of right and wrong answers."""
-VARIANCES = (0.0, 0.1, 0.3, 1.0, 3.0)
-"""Prior variances of the part linear in the embedding, relative to the noise, that are tried."""
-CLEARLY = 3.0
-"""Log evidence that any but 0 needs in addition."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +69,8 @@ def updated(method: PriorRouter, belief: Belief, embeddings: FloatArray, quality
         embeddings: [n, dimension] of the probes.
         quality: [n, experts]; NaN where not measured.
     """
-    members = method.membership(embeddings)
-    after = belief.after(members, quality)
-    centre = embeddings.mean(axis=0).astype(np.float64)
-    slope = _slope(embeddings - centre, quality - members @ after.mean.T)
-    return method.moved(np.clip(after.mean.T, 0.0, 1.0), centre, slope)
+    after = belief.after(method.membership(embeddings), quality)
+    return method.moved(np.clip(after.mean.T, 0.0, 1.0))
 
 
 def allocation(belief: Belief, *, count: int, available: FloatArray) -> list[int]:
@@ -146,27 +139,3 @@ def _variances(residual: FloatArray) -> tuple[float, float]:
         return SHARED, OUTCOME
     shared = max(float(pairs) / possible, LEAST_SHARED)
     return shared, max(float((filled**2).sum() / seen.sum()) - shared, LEAST_NOISE)
-
-
-def _slope(apart: FloatArray, residual: FloatArray) -> FloatArray:
-    """Weights of the embedding for the differences between experts, [dimension, experts]."""
-    seen = np.isfinite(residual)
-    filled = np.where(seen, residual, 0.0)
-    contrast = np.where(
-        seen, filled - filled.sum(axis=1, keepdims=True) / np.maximum(seen.sum(axis=1, keepdims=True), 1), 0.0
-    )
-    n, experts = contrast.shape
-    gram = apart @ apart.T
-    best = (-np.inf, np.zeros((n, experts)), 0.0)
-    for variance in VARIANCES:
-        lower = np.linalg.cholesky(variance * gram + np.eye(n))
-        dual = np.linalg.solve(lower.T, np.linalg.solve(lower, contrast))
-        degrees = n * max(experts - 1, 1)
-        scale = max(float((contrast * dual).sum()) / degrees, 1e-6)
-        evidence = -0.5 * degrees * np.log(scale) - (experts - 1) * np.log(np.diag(lower)).sum()
-        evidence -= CLEARLY * (variance > 0)
-        if evidence > best[0]:
-            best = (float(evidence), dual, variance)
-    _, dual, variance = best
-    weights: FloatArray = variance * (apart.T @ dual)
-    return weights
