@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.prior_kinds import FAMILIES
 from router.data.outcomes import Row, read_rows
 from router.priors.catalogue import COLUMNS
+from router.priors.families import FAMILIES
 
 HERE = Path(__file__).parent
 TARGET = HERE.parent / "router" / "priors" / "data"

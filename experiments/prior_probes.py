@@ -1,4 +1,4 @@
-"""Make the shipped probes: `python -m experiments.prior_probes`; needs `reasoning-gym` of the version below.
+"""Make the shipped probes: `python -m experiments.prior_probes`; needs the extra `probes`.
 
 No query comes from recorded outcomes or from a benchmark's test set: the probes are written for this project,
 or are generated. The same version gives the same bytes; `--check` compares instead of writing.
@@ -9,17 +9,19 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from experiments.prior_kinds import FAMILIES
 from experiments.prior_own import instructions, questions, requests
-from experiments.prior_tasks import check_of, made
+from experiments.prior_tasks import made
+from router.priors.families import FAMILIES
+from router.priors.fresh import GENERATOR, PLAIN
+from router.priors.fresh import generated as fresh
 
 TARGET = Path(__file__).parent.parent / "router" / "priors" / "data"
-GENERATOR, GENERATOR_VERSION = "reasoning-gym", "0.1.25"
+GENERATOR_VERSION = "0.1.25"
 READ = "2026-11-29"
 SOURCES = {
     "own": {
@@ -35,22 +37,11 @@ SOURCES = {
         "read": READ,
     },
 }
-GENERATED = [
-    *("chain_sum", "gcd", "lcm", "leg_counting", "count_bits", "decimal_chain_sum", "base_conversion"),
-    *("ab", "bf", "string_insertion", "binary_alternation"),
-    *("caesar_cipher", "letter_counting", "letter_jumble", "sentence_reordering"),
-    *("word_sequence_reversal", "word_sorting"),
-    *("aiw", "syllogism", "self_reference", "largest_island", "rotten_oranges", "course_schedule"),
-    "needle_haystack",
-]
-"""Families with one right answer that `numeric` or `contains` can check."""
 LEFT_OUT = {"gsm_symbolic", "arc_1d", "rearc", "n_queens", "tower_of_hanoi"}
 """Queries of the first three follow GSM8K's test set and ARC; the last two have few queries."""
-EACH, EACH_SHOWN, DRAWN = 8, 4, 40
-"""Probes of each family, of each that only shows its kind, and candidates they are taken from."""
+EACH, EACH_SHOWN = 8, 4
+"""Probes of each family, and of each that only shows its kind."""
 SEED = 20261129
-LONGEST, LONGEST_REFERENCE = 1000, 120
-"""Characters."""
 
 
 def main() -> None:
@@ -101,34 +92,11 @@ def generated() -> Iterator[dict[str, Any]]:
     Raises:
         RuntimeError: another version is installed.
     """
-    import reasoning_gym
-
     if version(GENERATOR) != GENERATOR_VERSION:
         raise RuntimeError(f"{GENERATOR} {GENERATOR_VERSION} is needed, found {version(GENERATOR)}")
     for family in sorted(FAMILIES.keys() - LEFT_OUT):
-        checked = family in GENERATED
-        entries = reasoning_gym.create_dataset(family, size=DRAWN, seed=SEED)
-        fitting = (
-            entry
-            for entry in entries
-            if len(entry["question"]) <= LONGEST and (not checked or _is_plain(str(entry["answer"]).strip()))
-        )
-        for number, entry in enumerate(islice(fitting, EACH if checked else EACH_SHOWN)):
-            reference = str(entry["answer"]).strip() if checked else ""
-            yield {
-                "id": f"{GENERATOR}/{family}-{number}",
-                "kind": FAMILIES[family],
-                "task": family,
-                "query": entry["question"].strip(),
-                "reference": reference,
-                "check": check_of(reference) if checked else None,
-                "source": GENERATOR,
-            }
-
-
-def _is_plain(reference: str) -> bool:
-    """Whether an answer is short and on one line."""
-    return 0 < len(reference) <= LONGEST_REFERENCE and "\n" not in reference
+        for probe in fresh([family], each=EACH if family in PLAIN else EACH_SHOWN, seed=SEED):
+            yield asdict(probe) | {"id": probe.id.replace(f"-{SEED}-", "-")}
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 import contextlib
 import io
 import random
-import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
+
+from router.priors.probes import check_of
 
 EACH = 6
 """Probes of each template."""
@@ -15,11 +16,6 @@ GOODS = ["pears", "notebooks", "tickets", "cups", "bulbs", "scarves"]
 
 Made = tuple[str, str]
 """(query, reference)."""
-
-
-def check_of(reference: str) -> str:
-    """A number is compared as one; another text must be contained."""
-    return "numeric" if re.fullmatch(r"-?\d+(\.\d+)?", reference) else "contains"
 
 
 def made() -> Iterator[dict[str, Any]]:

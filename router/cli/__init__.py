@@ -20,6 +20,7 @@ COMMANDS = "to_router.commands"
 EXTRAS = {
     **dict.fromkeys(("sklearn", "scipy", "matplotlib", "faiss", "torch", "transformers"), "train"),
     **dict.fromkeys(("ray", "orjson", "prometheus_client"), "serve"),
+    "reasoning_gym": "probes",
 }
 """Module → the extra that installs it."""
 

@@ -1,6 +1,7 @@
 """Shipped probes: examples of every kind of task, most with an answer that can be checked."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,7 @@ from router.validation import explain
 
 LONGEST_EXAMPLE, MOST_EXAMPLES = 1000, 250
 """Characters of an example of a kind, and examples of each kind."""
+_NUMBER = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Probe:
     query: str
     reference: str
     check: str | None
-    """The label that decides on a response: choice, numeric, contains or pattern; `None` where none can."""
+    """The label of a response: choice, numeric, contains, exact or pattern; `None` where none can decide."""
     source: str
 
 
@@ -73,6 +75,11 @@ def parse_probes(text: str, sources: str) -> tuple[Probe, ...]:
     if unknown := sorted({probe.source for probe in found} - set(known)):
         raise InputError(f"probes.jsonl: source {unknown[0]!r} is not among the sources")
     return found
+
+
+def check_of(reference: str) -> str:
+    """The check for a query with a reference: a number is compared as one, else it must be contained."""
+    return "numeric" if _NUMBER.fullmatch(reference.strip()) else "contains"
 
 
 def examples(probes: Sequence[Probe]) -> list[Probe]:

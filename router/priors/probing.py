@@ -24,11 +24,12 @@ from router.priors.probes import Probe
 from router.priors.start import SEED
 from router.priors.update import Belief, allocation, updated
 
-CHECKS = ("choice", "numeric", "contains", "pattern")
+CHECKS = ("choice", "numeric", "contains", "exact", "pattern")
 ENDINGS = {
     "choice": "\n\nEnd your response with one line: Answer: LETTER",
     "numeric": "\n\nEnd your response with one line: Answer: NUMBER",
     "contains": "\n\nEnd your response with one line: Answer: VALUE",
+    "exact": "",
     "pattern": "",
 }
 """Check → what is added to a shipped probe, so that its answer can be found."""
@@ -116,14 +117,6 @@ def grade(row: Row) -> float:
     found = _ANSWER.split(response)
     labeler: Any = labels.get(check)
     return float(labeler.label([found[-1] if len(found) > 1 else response], [reference], [row["query"]])[0])
-
-
-def check_of(reference: str) -> str:
-    """The check for an own query with a reference: a number is compared as one, else it must be contained."""
-    from router.answers import last_number
-
-    plain = reference.strip().replace(",", "")
-    return "numeric" if last_number(plain) is not None and re.fullmatch(r"[-+]?[\d.]+", plain) else "contains"
 
 
 def joined(policy: Policy, belief: Belief, outcomes: Dataset, embeddings: FloatArray) -> Policy:

@@ -4,8 +4,9 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from experiments.prior_kinds import FAMILIES
-from experiments.prior_probes import GENERATED, LEFT_OUT, SOURCES, own
+from experiments.prior_probes import LEFT_OUT, SOURCES, own
+from router.priors.families import FAMILIES
+from router.priors.fresh import PLAIN
 from router.priors.probes import load_probes
 
 
@@ -20,7 +21,7 @@ def test_generated_probes_are_of_known_families() -> None:
 
     assert all(FAMILIES[probe.task] == probe.kind for probe in made)
     assert not {probe.task for probe in made} & LEFT_OUT
-    assert {probe.task for probe in made if probe.check is not None} == set(GENERATED)
+    assert {probe.task for probe in made if probe.check is not None} == set(PLAIN)
 
 
 def test_no_source_is_a_recorded_set_of_outcomes() -> None:

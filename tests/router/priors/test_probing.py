@@ -10,8 +10,8 @@ from router.errors import InputError
 from router.policy import Policy
 from router.priors.abilities import ability_prior
 from router.priors.catalogue import KINDS
-from router.priors.probes import load_probes
-from router.priors.probing import CHECKS, as_queries, check_of, choose, estimate, grade, joined
+from router.priors.probes import check_of, load_probes
+from router.priors.probing import CHECKS, as_queries, choose, estimate, grade, joined
 from router.priors.update import Belief
 from tests.router.priors.test_start import EXPERTS, FakeEncoder, made
 
