@@ -6,7 +6,6 @@ both also apart. Then with 50, 100 and 200 probes, of the same and of other fami
 
 import json
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.data import Recorded, arguments
+from experiments.prior_tables import tables
 from router.core import FloatArray, IntArray, Preferences, QueryBatch
 from router.data.dataset import Dataset, split_by_query, to_dataset
 from router.data.embeddings import encode_cached
@@ -25,16 +25,21 @@ from router.evaluation.evaluate import EvaluatedPolicy, curve, judge
 from router.experts import CandidatePool, ExpertProfile, Price
 from router.methods.hull import area
 from router.methods.prior import PriorRouter
+from router.methods.shrunk import Target
 from router.policy import Policy
 from router.priors.abilities import AbilityPrior
 from router.priors.catalogue import KINDS, Catalogue, load_catalogue
 from router.priors.facts import Facts
 from router.priors.probes import load_probes
 from router.priors.start import StartExpert, prior_policy
+from router.priors.target import target
 from router.priors.update import Belief, allocation, updated
-from router.training.train import train
+from router.training.fitting import fold_of
+from router.training.train import train_experts
 
 PROBES = (50, 100, 200)
+OWN = (50, 200)
+"""Outcomes of small trainings, with and without the prior."""
 
 
 class UserPool(NamedTuple):
@@ -89,7 +94,8 @@ def main() -> None:
     parser.add_argument("--pools", default=",".join(POOLS), help="names, separated by commas")
     parser.add_argument("--conditions", default=",".join(CONDITIONS), help="names, separated by commas")
     parser.add_argument("--out", type=Path, help="JSON file of every run's figures")
-    parser.add_argument("--without-training", action="store_true", help="leave full training out")
+    parser.add_argument("--first-seed", type=int, default=0, help="of the splits; others are for choices")
+    parser.add_argument("--without-training", action="store_true", help="leave training out")
     options = parser.parse_args()
     runtime = load_encoder("static")
     encoder = Encoded(runtime.spec, runtime.encode)
@@ -104,7 +110,7 @@ def main() -> None:
             catalogue = load_catalogue()
             catalogue = catalogue.without(pool.benchmarks) if left_out else catalogue
             prior = AbilityPrior.fit(catalogue)
-            for seed in range(options.splits):
+            for seed in range(options.first_seed, options.first_seed + options.splits):
                 for families in ("same", "other"):
                     figures = one_user(
                         outcomes,
@@ -117,11 +123,16 @@ def main() -> None:
                         training=not options.without_training and condition == next(iter(CONDITIONS)),
                     )
                     about = {"pool": name, "condition": condition, "seed": seed}
-                    runs += [about | run for run in figures]
+                    runs += _against_the_prior_single([about | run for run in figures])
                 print(f"{name}, {condition}, seed {seed}", file=sys.stderr, flush=True)
     if options.out:
         options.out.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
     print(tables(runs))
+
+
+def _against_the_prior_single(runs: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The runs of one user, each beside the single expert that the prior prefers."""
+    return [run | {name: runs[0][name] for name in ("single", "single_usd")} for run in runs]
 
 
 def first_samples(folder: Path, name: str, encoder: Encoded) -> Recorded:
@@ -179,15 +190,30 @@ def one_user(
             rows = order[:count] if way == "random" else _chosen(method, belief, outcomes, order, count)
             after = updated(method, belief, outcomes.embeddings[rows], outcomes.dataset.quality[rows])
             yield figures(f"{count} {way} probes", _with(policy, after, outcomes, rows))
-    if training:
-        whole = train(
-            outcomes.dataset.take(inside if families == "same" else probes),
-            outcomes.embeddings[inside if families == "same" else probes],
-            outcomes.encoder,
-            method="auto",
-            seed=seed,
-        )
-        yield figures("full training", whole)
+    if training and families == "same":
+        for count in OWN:
+            rows = order[:count]
+            yield figures(f"{count} outcomes, training", _trained(outcomes, rows, seed))
+            aim = _target(policy, belief, outcomes, rows, seed)
+            yield figures(f"{count} outcomes, training with the prior", _trained(outcomes, rows, seed, aim))
+        yield figures("full training", _trained(outcomes, inside, seed))
+
+
+def _trained(outcomes: Recorded, rows: IntArray, seed: int, aim: Target | None = None) -> Policy:
+    policy, *_ = train_experts(
+        outcomes.dataset.take(rows),
+        outcomes.embeddings[rows],
+        outcomes.encoder,
+        method="auto",
+        seed=seed,
+        target=aim,
+    )
+    return policy
+
+
+def _target(policy: Policy, belief: Belief, outcomes: Recorded, rows: IntArray, seed: int) -> Target:
+    part = outcomes.dataset.take(rows)
+    return target(policy, belief, part, outcomes.embeddings[rows], fold_of(part.texts, seed=seed))
 
 
 def _with(policy: Policy, method: PriorRouter, outcomes: Recorded, rows: IntArray) -> Policy:
@@ -244,64 +270,6 @@ def measured(judged: EvaluatedPolicy) -> dict[str, object]:
         "n": len(judged.quality),
         "unfamiliar": float(judged.unfamiliar.mean()),
     }
-
-
-def tables(runs: list[dict[str, object]]) -> str:
-    """Markdown: a table for each condition and kind of family, pooled over pools and seeds."""
-    lines = []
-    for condition in dict.fromkeys(str(run["condition"]) for run in runs):
-        for families in ("same", "other"):
-            inside = [run for run in runs if run["condition"] == condition and run["families"] == families]
-            if inside:
-                lines += [f"### {condition}; probes of {families} families", "", *_table(inside), ""]
-    return "\n".join(lines)
-
-
-def _table(runs: list[dict[str, object]]) -> list[str]:
-    pools = list(dict.fromkeys(str(run["pool"]) for run in runs))
-    lines = [
-        "AIQ against the zero router, quality at the default preference against the single expert that the "
-        "prior prefers, and at cost weight 0; points, means over seeds, pooled with intervals of 95 %.",
-        "",
-        "| policy | " + " | ".join(f"AIQ {pool}" for pool in pools) + " | AIQ, pooled | default, pooled | "
-        "weight 0, pooled |",
-        "|---|" + "---|" * (len(pools) + 3),
-    ]
-    policies = list(dict.fromkeys(str(run["policy"]) for run in runs))
-    first = [run for run in runs if run["policy"] == policies[0]]
-    lines.append(_row("random expert", first, pools, "random", "random", "random"))
-    lines.append(_row("best single by prior", first, pools, None, "single", "single"))
-    for policy in policies:
-        own = [run for run in runs if run["policy"] == policy]
-        lines += [_row(policy, own, pools, "aiq", "default", "best")]
-    return lines
-
-
-def _row(
-    name: str, runs: list[dict[str, object]], pools: Sequence[str], aiq: str | None, default: str, top: str
-) -> str:
-    def points(what: str | None, against: str) -> dict[str, list[float]]:
-        found: dict[str, list[float]] = defaultdict(list)
-        for run in runs:
-            if what is not None:
-                found[str(run["pool"])].append(100 * (float(str(run[what])) - float(str(run[against]))))
-        return found
-
-    areas = points(aiq, "zero_aiq")
-    cells = [f"{np.mean(areas[pool]):+.2f}" if areas[pool] else "–" for pool in pools]
-    cells += [_pooled(areas), _pooled(points(default, "single")), _pooled(points(top, "single"))]
-    return f"| {name} | " + " | ".join(cells) + " |"
-
-
-def _pooled(by_pool: dict[str, list[float]]) -> str:
-    """Mean over pools, and its interval by a bootstrap over seeds within pools."""
-    groups = [np.array(values) for values in by_pool.values() if values]
-    if not groups:
-        return "–"
-    rng = np.random.default_rng(0)
-    means = [np.mean([rng.choice(values, len(values)).mean() for values in groups]) for _ in range(2000)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return f"{np.mean([values.mean() for values in groups]):+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 if __name__ == "__main__":
