@@ -3,7 +3,7 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +23,13 @@ from router.cli.inputs import (
     show_step,
 )
 from router.data.dataset import Dataset, clear_of
+from router.errors import InputError
 from router.files import require_absent
 from router.policy import Policy
+
+if TYPE_CHECKING:
+    from router.methods.shrunk import Target
+    from router.training.encoder_choice import Encoded
 
 
 def add_commands(commands: Any) -> None:
@@ -48,6 +53,12 @@ def add_commands(commands: Any) -> None:
         default="auto",
         help="`auto` keeps the few plans whose gain is certain, where responses are recorded; `none`; or a "
         "YAML file of plans",
+    )
+    train.add_argument(
+        "--prior",
+        type=Path,
+        help="a policy that `start` made over the same experts: few outcomes are shrunk to it; "
+        "its encoder is taken",
     )
     train.add_argument("--out", required=True, type=Path, help="the policy folder to make")
     train.add_argument("--json", action="store_true", help="print policy_id and metrics")
@@ -89,6 +100,10 @@ def add_commands(commands: Any) -> None:
     added.add_argument("--policy", required=True, type=Path, help="the policy to extend")
     add_outcomes(added)
     added.add_argument("--expert", required=True, help="the expert to add; its outcomes are among them")
+    added.add_argument(
+        "--model",
+        help="its model, a hub id, a folder or an API's name, for its prior; default: the expert's name",
+    )
     added.add_argument("--out", required=True, type=Path, help="the policy folder to make")
     added.add_argument("--json", action="store_true", help="print policy_id and facts")
     added.set_defaults(run=_add_expert)
@@ -103,18 +118,41 @@ def _train(options: argparse.Namespace) -> int:
     params, plans = mapping_of(options.recipe), plans_of(options.plans)
     dataset = _part_to_train_on(_of_experts(options), options.split)
     check_trainable(dataset, method=options.method, params=params)
+    if options.prior is None:
+        encoded, target = encoders_of(options.encoder, dataset.texts), None
+    else:
+        encoded, target = _target(options, dataset)
     policy = train_choosing(
         dataset,
-        encoders_of(options.encoder, dataset.texts),
+        encoded,
         method=options.method,
         params=params,
         seed=options.seed,
         plans=plans,
+        target=target,
         notify=show_step,
     )
     policy = policy.save(options.out, card(policy))
     _print_policy(options, policy)
     return 0
+
+
+def _target(options: argparse.Namespace, dataset: Dataset) -> "tuple[list[Encoded], Target]":
+    """The prior's encoder with its embeddings, and what the prior expects."""
+    from router.priors.abilities import ability_prior
+    from router.priors.start import experts_of
+    from router.priors.target import target
+    from router.priors.update import Belief
+    from router.training.encoder_choice import Encoded
+    from router.training.fitting import fold_of
+
+    if options.encoder != "auto":
+        raise InputError("--prior and --encoder exclude each other: the prior's encoder is taken")
+    policy = Policy.load(options.prior)
+    embeddings = embed(encoder_of(policy.encoder), dataset.texts)
+    belief = Belief.of(ability_prior().of([expert.facts for expert in experts_of(policy)]))
+    folds = fold_of(dataset.texts, seed=options.seed)
+    return [Encoded(policy.encoder, embeddings)], target(policy, belief, dataset, embeddings, folds)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -167,10 +205,28 @@ def _add_expert(options: argparse.Namespace) -> int:
     policy = Policy.load(options.policy)
     probes = outcomes_of(options)
     encoder = encoder_of(policy.encoder)
-    grown = add_expert(policy, probes, embed(encoder, probes.texts), name=options.expert)
+    expected = _expected(policy, probes, options)
+    grown = add_expert(policy, probes, embed(encoder, probes.texts), name=options.expert, expected=expected)
     grown = grown.save(options.out, card(grown, _note_of_probes(policy, options.expert, grown)))
     _print_policy(options, grown)
     return 0
+
+
+def _expected(policy: Policy, probes: Dataset, options: argparse.Namespace) -> tuple[float, float] | None:
+    """The new expert's mean quality by its prior, with its variance; `None` where its model is not known."""
+    from router.priors.abilities import ability_prior
+    from router.priors.added import expected_mean
+    from router.priors.catalogue import load_catalogue
+    from router.priors.start import basis_of, experts_of, started
+
+    if options.expert not in probes.pool:
+        return None
+    new = started(probes.pool[options.expert], options.model)
+    if basis_of(new.facts, load_catalogue()).origin == "nothing":
+        return None
+    mean, variance = expected_mean(ability_prior(), experts_of(policy), policy.means[: len(policy.pool)], new)
+    show_step(f"{options.expert}: expected mean quality {mean:.2f} ± {variance**0.5:.2f} by its prior")
+    return mean, variance
 
 
 def _note_of_probes(before: Policy, name: str, grown: Policy) -> list[str]:

@@ -23,6 +23,8 @@ SCORES, LUCK = 0.8, 0.25
 outcomes by leaving one expert out at a time, see docs/research-log.md."""
 EMBEDDING = (0.0, 0.3, 3.0)
 """Prior variances that are tried for the part that follows the embedding."""
+OUTCOME = 0.15
+"""Variance of one outcome about its expectation, against which an expected mean is weighed."""
 CLEARLY = 3.0
 """Log evidence that any but 0 needs in addition: a Bayes factor of 20."""
 
@@ -63,6 +65,7 @@ class AddedRouter:
         others: FloatArray,
         means: FloatArray,
         centre: FloatArray | None = None,
+        expected: tuple[float, float] | None = None,
     ) -> Self:
         """Learn the new expert from probes.
 
@@ -73,6 +76,7 @@ class AddedRouter:
             others: [n, experts] measured quality of the others on these probes; NaN where unknown.
             means: [experts] the others' mean quality over all queries, not only the probes.
             centre: [dimension] the mean embedding of all queries; by default the probes'.
+            expected: the new expert's mean quality over all queries before the probes, and its variance.
         """
         measured = np.isfinite(quality)
         probes, quality = probes.take(np.flatnonzero(measured)), quality[measured]
@@ -84,7 +88,8 @@ class AddedRouter:
         self.centre_ = probes.embeddings.mean(axis=0) if centre is None else centre
         apart = probes.embeddings - self.centre_
         kernel = SCORES * _gram(ease) + LUCK * _gram(luck)
-        intercept, dual, variance = _chosen(kernel, apart @ apart.T, quality - ease.mean(axis=1))
+        target = quality - ease.mean(axis=1)
+        intercept, dual, variance = _chosen(kernel, apart @ apart.T, target, expected)
         self.intercept_ = np.array([intercept])
         self.score_weights_ = SCORES * _apply(ease, dual)
         self.embedding_weights_ = variance * (apart.T @ dual)
@@ -142,22 +147,28 @@ def _apply(values: FloatArray, dual: FloatArray) -> FloatArray:
     return weights
 
 
-def _chosen(kernel: FloatArray, embedding: FloatArray, target: FloatArray) -> tuple[float, FloatArray, float]:
+def _chosen(
+    kernel: FloatArray, embedding: FloatArray, target: FloatArray, expected: tuple[float, float] | None
+) -> tuple[float, FloatArray, float]:
     """(intercept, dual weights, variance of the embedding's part) of the likeliest prior."""
     found = []
     for variance in EMBEDDING:
-        evidence, intercept, dual = _solve(kernel + variance * embedding, target)
+        evidence, intercept, dual = _solve(kernel + variance * embedding, target, expected)
         found.append((evidence - CLEARLY * (variance > 0), intercept, dual, variance))
     _, intercept, dual, variance = max(found, key=lambda one: one[0])
     return intercept, dual, variance
 
 
-def _solve(kernel: FloatArray, target: FloatArray) -> tuple[float, float, FloatArray]:
+def _solve(
+    kernel: FloatArray, target: FloatArray, expected: tuple[float, float] | None
+) -> tuple[float, float, FloatArray]:
     """(log evidence, intercept, dual weights) with unit noise, whose scale is profiled out."""
     size = len(target)
     lower = np.linalg.cholesky(kernel + np.eye(size))
     sides = np.linalg.solve(lower.T, np.linalg.solve(lower, np.stack([np.ones(size), target], axis=1)))
-    intercept = float(sides[:, 1].sum() / sides[:, 0].sum())
+    mean, precision = (0.0, 0.0) if expected is None else (expected[0], OUTCOME / expected[1])
+    total = float(sides[:, 0].sum()) + precision
+    intercept = (float(sides[:, 1].sum()) + precision * mean) / total
     dual = sides[:, 1] - intercept * sides[:, 0]
     scale = max(float((target - intercept) @ dual) / size, 1e-4)
     evidence = -0.5 * size * np.log(scale) - np.log(np.diag(lower)).sum()

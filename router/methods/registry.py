@@ -28,6 +28,7 @@ BUILT_IN = {
     "elo": "router.methods.elo:EloRouter",
     "bert": "router.methods.bert:BertRouter",
     "prior": "router.methods.prior:PriorRouter",
+    "shrunk": "router.methods.shrunk:ShrunkRouter",
     "added": "router.methods.added:AddedRouter",
 }
 """Name → class; imported when it is needed."""

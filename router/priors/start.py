@@ -5,6 +5,7 @@ Pure: takes an encoder and plain facts of the experts, returns an unsaved policy
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from router.methods.prior import PriorRouter
 from router.policy import Policy
 from router.priors.abilities import Abilities, AbilityPrior
 from router.priors.catalogue import KINDS, Catalogue, CatalogueRow
-from router.priors.facts import Facts, facts_of
+from router.priors.facts import Facts, config_of, facts_of
 from router.priors.probes import Probe, examples
 
 COST_WEIGHT = 0.05
@@ -55,6 +56,22 @@ class StartExpert:
         """What its name, its config and its price say."""
         price = self.profile.price
         return facts_of(self.model, self.config, output_usd=None if price is None else price.output)
+
+
+def experts_of(policy: Policy) -> list[StartExpert]:
+    """The experts of a policy; their models are those that its prior was made for, else their names."""
+    about = policy.training.get("prior") or {}
+    return [started(expert, about.get(expert.name, {}).get("model")) for expert in policy.pool]
+
+
+def started(profile: ExpertProfile, model: str | None) -> StartExpert:
+    """An expert whose model is a hub id, a folder or an API's name; by default its own name.
+
+    Raises:
+        InputError: the folder's `config.json` cannot be read.
+    """
+    named = model or profile.name
+    return StartExpert(profile, named, config_of(Path(named)))
 
 
 @dataclass(frozen=True, slots=True)

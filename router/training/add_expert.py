@@ -19,10 +19,18 @@ from router.methods.contract import RoutingMethod
 from router.methods.shrink import PRIOR_STRENGTH
 from router.policy import Policy
 
-LEAST_PROBES = 20
+LEAST_PROBES, LEAST_WITH_PRIOR = 20, 5
+"""Outcomes of the new expert, and where its mean quality is expected beforehand."""
 
 
-def add_expert(policy: Policy, probes: Dataset, embeddings: FloatArray, *, name: str) -> Policy:
+def add_expert(
+    policy: Policy,
+    probes: Dataset,
+    embeddings: FloatArray,
+    *,
+    name: str,
+    expected: tuple[float, float] | None = None,
+) -> Policy:
     """The policy with `name` as the last expert of its pool; unsaved.
 
     Outcomes of the policy's own experts on the same probes, where `probes` holds them, improve the
@@ -33,23 +41,25 @@ def add_expert(policy: Policy, probes: Dataset, embeddings: FloatArray, *, name:
         probes: outcomes of the new expert, and optionally of the others.
         embeddings: [n, dimension] of the probes, made with the policy's encoder.
         name: the new expert.
+        expected: its mean quality before any outcome, and the variance, where something is known.
 
     Raises:
         PoolError: the policy has this expert already, or the probes hold no outcome of it.
-        OutcomesError: fewer than 20 probes were answered by it.
+        OutcomesError: fewer than 20 probes were answered by it, or than 5 with an expectation.
     """
     if name in policy.pool:
         raise PoolError(f"{name!r} is in the policy's pool already ({', '.join(policy.pool.names)})")
     column = probes.pool.column(name)
     rows = np.flatnonzero(np.isfinite(probes.quality[:, column]))
-    if len(rows) < LEAST_PROBES:
+    least = LEAST_PROBES if expected is None else LEAST_WITH_PRIOR
+    if len(rows) < least:
         raise OutcomesError(
-            f"adding an expert needs at least {LEAST_PROBES} outcomes of it, found {len(rows)} of {name!r}"
+            f"adding an expert needs at least {least} outcomes of it, found {len(rows)} of {name!r}"
         )
     measured, points = probes.take(rows), embeddings[rows]
     batch = QueryBatch(measured.texts, points)
     quality = measured.quality[:, column]
-    method, mean = _grown(policy, batch, quality, _of_the_others(policy, measured))
+    method, mean = _grown(policy, batch, quality, _of_the_others(policy, measured), expected)
     means = np.append(policy.means[: len(policy.pool)], mean)
     names = (*policy.pool.names, name)
     return replace(
@@ -77,13 +87,19 @@ def add_expert(policy: Policy, probes: Dataset, embeddings: FloatArray, *, name:
 
 
 def _grown(
-    policy: Policy, probes: QueryBatch, quality: FloatArray, others: FloatArray
+    policy: Policy,
+    probes: QueryBatch,
+    quality: FloatArray,
+    others: FloatArray,
+    expected: tuple[float, float] | None,
 ) -> tuple[RoutingMethod, float]:
     """The method with the new expert, and that expert's mean quality."""
     centre = policy.guard.references.astype(np.float64).mean(axis=0)
     own = getattr(policy.method, "with_expert", None)
     base = {"name": policy.method.name, "params": policy.method.params}
-    beside = AddedRouter(base=base).learn(policy.method, probes, quality, others, policy.guard.means, centre)
+    beside = AddedRouter(base=base).learn(
+        policy.method, probes, quality, others, policy.guard.means, centre, expected
+    )
     return (beside if own is None else own(probes, quality, others)), beside.mean
 
 

@@ -16,6 +16,7 @@ from router.data.dataset import Dataset
 from router.decide import decide
 from router.encoders import EncoderSpec
 from router.methods.hull import area
+from router.methods.shrunk import Target
 from router.plans.plan import Plan
 from router.policy import Policy
 from router.training.planned import with_plans
@@ -47,6 +48,7 @@ def train_choosing(
     params: Mapping[str, Any] | None = None,
     seed: int = 0,
     plans: Sequence[Plan] | Literal["auto", "none"] = "none",
+    target: Target | None = None,
     notify: Callable[[str], None] = lambda line: None,
 ) -> Policy:
     """Train with the best of some encoders; the policy's training facts have the comparison.
@@ -58,6 +60,7 @@ def train_choosing(
         params: the method's constructor arguments.
         seed: of folds, method and resampling.
         plans: as of `train`; they have no part in the choice.
+        target: what is expected by priors; made with the only encoder.
         notify: called with a line for each step, for a command line.
 
     Raises:
@@ -65,7 +68,14 @@ def train_choosing(
     """
     trained = [
         train_experts(
-            dataset, one.embeddings, one.spec, method=method, params=params, seed=seed, notify=notify
+            dataset,
+            one.embeddings,
+            one.spec,
+            method=method,
+            params=params,
+            seed=seed,
+            target=target,
+            notify=notify,
         )
         for one in encoded
     ]

@@ -10,6 +10,7 @@ from router.core import FloatArray, IntArray, TrainingSet
 from router.data.dataset import same_query
 from router.methods.contract import CrosswiseMethod, RoutingMethod
 from router.methods.registry import make
+from router.methods.shrunk import ShrunkRouter, Target, pulled, target_weight
 
 FOLDS = 5
 CALIBRATE_FROM = 200
@@ -17,11 +18,25 @@ CALIBRATE_FROM = 200
 
 
 def fit_calibrated(
-    training: TrainingSet, folds: IntArray, *, method: str, params: Mapping[str, Any] | None, seed: int
+    training: TrainingSet,
+    folds: IntArray,
+    *,
+    method: str,
+    params: Mapping[str, Any] | None,
+    seed: int,
+    target: Target | None = None,
 ) -> tuple[RoutingMethod, Calibration | None, FloatArray]:
     """The method fitted on everything, its calibration, and calibrated out-of-fold scores, [n, columns]."""
     fitted, scores = _fit(training, folds, method=method, params=params, seed=seed)
-    if isinstance(fitted, CrosswiseMethod):  # its blend is calibrated by the least squares that made it
+    crosswise = isinstance(fitted, CrosswiseMethod)
+    if target is not None:
+        experts = target.apart.shape[1]
+        weight = target_weight(scores[:, :experts], target.apart, training.quality[:, :experts])
+        scores = pulled(scores, target.apart, weight)
+        base = {"name": fitted.name, "params": fitted.params}
+        kinds = None if target.prior.kinds is None else list(target.prior.kinds)
+        fitted = ShrunkRouter(base=base, kinds=kinds).pull(fitted, target.prior, weight)
+    if crosswise:  # its blend is calibrated by the least squares that made it
         return fitted, None, scores
     return fitted, *_calibrate(scores, training.quality, folds)
 

@@ -19,6 +19,7 @@ from router.guard import NoveltyGuard
 from router.methods.clusters import MOST_TASKS
 from router.methods.registry import make
 from router.methods.shrink import PRIOR_STRENGTH, global_means
+from router.methods.shrunk import ShrunkRouter, Target
 from router.plans.plan import Plan
 from router.policy import Policy
 from router.training.fitting import FOLDS, fit_calibrated, fold_of
@@ -74,16 +75,21 @@ def train_experts(
     method: str,
     params: Mapping[str, Any] | None = None,
     seed: int = 0,
+    target: Target | None = None,
     notify: Callable[[str], None] = lambda line: None,
 ) -> tuple[Policy, Material, Fit]:
-    """A policy without plans, and what `with_plans` needs to add some; arguments and errors as `train`."""
+    """A policy without plans, and what `with_plans` needs to add some; arguments and errors as `train`.
+
+    `target` is what is expected of the experts by priors; its folds are those of `fold_of` with this seed.
+    """
     check_trainable(dataset, method=method, params=params)
     batch = QueryBatch(dataset.texts, embeddings)
     training = TrainingSet(batch, dataset.quality, dataset.costs_usd, dataset.tasks)
 
     folds = fold_of(dataset.texts, seed=seed)
     notify(f"fitting {method} on {len(dataset)} queries, and scoring them out of fold ({FOLDS} folds)")
-    fitted, calibration, scores = fit_calibrated(training, folds, method=method, params=params, seed=seed)
+    fit = partial(fit_calibrated, folds=folds, method=method, params=params, seed=seed, target=target)
+    fitted, calibration, scores = fit(training)
     costs = CostModel.fit(
         dataset.pool,
         dataset.texts,
@@ -114,6 +120,9 @@ def train_experts(
         "equal_quality_cost_weight": chosen.equal_quality and chosen.equal_quality.cost_weight,
         "task_means": _task_means(dataset, means),
     }
+    if isinstance(fitted, ShrunkRouter):
+        facts["weight_of_prior"] = round(float(fitted.weight_[0]), 4)
+        notify(f"weight of the prior: {facts['weight_of_prior']:.2f}")
     policy = Policy(
         pool=dataset.pool,
         encoder=encoder,
@@ -127,7 +136,7 @@ def train_experts(
         training=facts,
     )
     material = Material(dataset, batch, folds, scores, expected, chosen)
-    return policy, material, partial(fit_calibrated, folds=folds, method=method, params=params, seed=seed)
+    return policy, material, fit
 
 
 def check_trainable(dataset: Dataset, *, method: str, params: Mapping[str, Any] | None = None) -> None:

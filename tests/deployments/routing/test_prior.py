@@ -11,7 +11,6 @@ from deployments.routing.prior import configured_experts, prior_folder
 from router.core import RouteRequest
 from router.errors import InputError
 from router.policy import Policy
-from tests.router.data_sets import tiny_encoder
 
 EXPERTS = {
     "small": {"app": "expert-small"},
@@ -37,9 +36,8 @@ def graph(experts: dict[str, Any] = EXPERTS) -> dict[str, Any]:
 
 
 @pytest.fixture
-def args(tmp_path_factory: pytest.TempPathFactory) -> RouterArgs:
-    folder = tmp_path_factory.mktemp("encoder")
-    return RouterArgs(encoder=str(tiny_encoder(folder)), device="cpu", batch_wait_ms=0)
+def args() -> RouterArgs:
+    return RouterArgs(encoder="default", device="cpu", batch_wait_ms=0)
 
 
 @pytest.fixture(autouse=True)

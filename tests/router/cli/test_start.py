@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from router.cli import main
-from router.data.outcomes import read_outcomes
+from router.data.outcomes import read_outcomes, write_rows
 from router.policy import Policy
-from tests.router.data_sets import tiny_encoder
+from tests.router.data_sets import rows
 
 EXPERTS = """
 experts:
@@ -23,11 +23,6 @@ experts:
 """
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
-
-
 @pytest.fixture
 def experts(tmp_path: Path) -> Path:
     file = tmp_path / "experts.yaml"
@@ -35,16 +30,14 @@ def experts(tmp_path: Path) -> Path:
     return file
 
 
-def options(experts: Path, encoder: Path, out: Path) -> list[str]:
-    return ["start", "--experts", str(experts), "--encoder", str(encoder), "--out", str(out)]
+def options(experts: Path, out: Path) -> list[str]:
+    return ["start", "--experts", str(experts), "--encoder", "static", "--out", str(out)]
 
 
-def test_start_writes_a_policy(
-    experts: Path, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_start_writes_a_policy(experts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "policy"
 
-    code = main([*options(experts, encoder, out), "--gpu-usd-per-hour", "2.5", "--json"])
+    code = main([*options(experts, out), "--gpu-usd-per-hour", "2.5", "--json"])
     printed = capsys.readouterr()
 
     assert code == 0
@@ -53,9 +46,9 @@ def test_start_writes_a_policy(
     assert "no price is known of google/gemma-3-27b-it, mystery" in printed.err
 
 
-def test_a_gpu_price_becomes_a_price_of_tokens(experts: Path, encoder: Path, tmp_path: Path) -> None:
+def test_a_gpu_price_becomes_a_price_of_tokens(experts: Path, tmp_path: Path) -> None:
     out = tmp_path / "policy"
-    main([*options(experts, encoder, out), "--gpu-usd-per-hour", "2.5"])
+    main([*options(experts, out), "--gpu-usd-per-hour", "2.5"])
 
     price = Policy.load(out).pool["qwen"].price
 
@@ -67,15 +60,11 @@ def test_a_gpu_price_becomes_a_price_of_tokens(experts: Path, encoder: Path, tmp
     "text",
     ["experts: []", "experts: [{name: a, model: 3}]", "experts: [{name: a, colour: red}]", "nothing: here"],
 )
-def test_an_invalid_file_is_one_line(
-    text: str, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_file_is_one_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "experts.yaml"
     file.write_text(text, encoding="utf-8")
 
-    code = main(
-        ["start", "--experts", str(file), "--encoder", str(encoder), "--out", str(tmp_path / "policy")]
-    )
+    code = main(["start", "--experts", str(file), "--encoder", "static", "--out", str(tmp_path / "policy")])
 
     assert code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -119,10 +108,10 @@ def endpoint() -> Iterator[str]:
 
 
 def test_probing_keeps_outcomes_and_resumes(
-    experts: Path, encoder: Path, endpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    experts: Path, endpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "policy"
-    probing = [*options(experts, encoder, out), "--probe", "--endpoint", endpoint, "--count", "12"]
+    probing = [*options(experts, out), "--probe", "--endpoint", endpoint, "--count", "12"]
 
     assert main(probing) == 0
     outcomes = read_outcomes(tmp_path / "policy-outcomes.parquet")
@@ -137,11 +126,11 @@ def test_probing_keeps_outcomes_and_resumes(
 
 
 def test_a_budget_limits_the_probes(
-    experts: Path, encoder: Path, endpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    experts: Path, endpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "policy"
 
-    probing = [*options(experts, encoder, out), "--probe", "--endpoint", endpoint, "--count", "30"]
+    probing = [*options(experts, out), "--probe", "--endpoint", endpoint, "--count", "30"]
     code = main([*probing, "--budget-usd", "0.0005"])
 
     assert code == 0
@@ -150,12 +139,45 @@ def test_a_budget_limits_the_probes(
 
 
 def test_own_queries_without_reference_need_a_judge(
-    experts: Path, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    experts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     queries = tmp_path / "queries.jsonl"
     queries.write_text('{"query": "Why is the sky blue?"}\n', encoding="utf-8")
 
-    code = main([*options(experts, encoder, tmp_path / "policy"), "--probe", "--queries", str(queries)])
+    code = main([*options(experts, tmp_path / "policy"), "--probe", "--queries", str(queries)])
 
     assert code == 2
     assert "--judge" in capsys.readouterr().err
+
+
+def test_an_unknown_generator_is_one_line(
+    experts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main([*options(experts, tmp_path / "policy"), "--probe", "--generator", "nothing"])
+
+    assert code == 2
+    assert "--generator must be one of shipped, reasoning-gym" in capsys.readouterr().err
+
+
+def test_training_and_new_experts_take_the_prior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = {"sums": "Qwen/Qwen2.5-Math-7B-Instruct", "words": "google/gemma-2-9b-it"}
+    entries = "".join(f"  - {{name: {name}, model: {model}}}\n" for name, model in models.items())
+    experts, outcomes = tmp_path / "experts.yaml", tmp_path / "outcomes.parquet"
+    experts.write_text(f"experts:\n{entries}", encoding="utf-8")
+    write_rows(outcomes, [row for row in rows(40) if row["expert"] in models])
+    few = tmp_path / "few.parquet"
+    write_rows(few, rows(6))
+    prior, own, grown = (tmp_path / name for name in ("prior", "own", "grown"))
+
+    assert main(options(experts, prior)) == 0
+    train = ["train", "--outcomes", str(outcomes), "--method", "knn", "--prior", str(prior)]
+    assert main([*train, "--out", str(own)]) == 0
+    add = ["add-expert", "--policy", str(own), "--outcomes", str(few), "--expert", "large"]
+    assert main([*add, "--out", str(grown)]) == 2
+    assert main([*add, "--model", "Qwen/Qwen3-32B", "--out", str(grown)]) == 0
+    printed = capsys.readouterr().err
+
+    assert Policy.load(own).method.name == "shrunk"
+    assert Policy.load(grown).pool.names == ("sums", "words", "large")
+    assert "weight of the prior" in printed
+    assert "large: expected mean quality" in printed
