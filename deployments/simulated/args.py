@@ -52,14 +52,16 @@ class Behaviour(Settings):
     """The answer itself, one token per word, after the words that mark it as simulated."""
     echo: bool = False
     """Answer with the request's last text, so that a mixed-up answer shows."""
+    sums: Rate | None = None
+    """Answer a sum in the query, such as `3 + 4`; this fraction of them correctly, always the same ones."""
     failures: list[Failure] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _at_most_all(self) -> "Behaviour":
         if (total := sum(failure.rate for failure in self.failures)) > 1 + 1e-9:
             raise ValueError(f"the rates of failures add up to {total:g}: at most 1")
-        if self.echo and self.text is not None:
-            raise ValueError("an answer is `text` or an `echo`: give one of them")
+        if self.echo + (self.text is not None) + (self.sums is not None) > 1:
+            raise ValueError("an answer is `text`, an `echo` or the result of `sums`: give one of them")
         return self
 
 

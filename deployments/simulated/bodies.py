@@ -13,7 +13,30 @@ import orjson
 from deployments.contracts.sse import DONE
 
 Finish = Literal["stop", "length"]
+USUAL_LOGPROB = -0.25
+"""Of every token of an answer that is neither right nor wrong."""
 _numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer, token by token."""
+
+    words: tuple[str, ...]
+    """One token each; all but the first begin with a blank."""
+    logprobs: tuple[float, ...]
+    """Each token's log-probability."""
+    finish: Finish = "stop"
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+    def cut(self, most: int | None) -> "Completion":
+        """The first tokens, where the request bounds them."""
+        if most is None or most >= len(self.words):
+            return self
+        return Completion(self.words[:most], self.logprobs[:most], "length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,38 +44,50 @@ class Script:
     """Contents of the response to one request."""
 
     model: str
-    words: tuple[str, ...]
-    """One token each; all but the first begin with a blank."""
+    completions: tuple[Completion, ...]
+    """One for each of the request's `n`; at least one."""
     prompt_tokens: int
-    finish: Finish
     include_usage: bool = False
     """`stream_options.include_usage`: the usage as an event of its own."""
+    with_logprobs: bool = False
+    """Whether the request has `logprobs`."""
 
     @property
-    def text(self) -> str:
-        return "".join(self.words)
+    def first(self) -> Completion:
+        """The completion of the endpoints that have a single one."""
+        return self.completions[0]
+
+    @property
+    def tokens(self) -> int:
+        """Of the longest completion: all of them are written at the same pace."""
+        return max(len(completion.words) for completion in self.completions)
+
+    @property
+    def all_tokens(self) -> int:
+        """Of all completions together."""
+        return sum(len(completion.words) for completion in self.completions)
 
     @property
     def usage(self) -> dict[str, int]:
         """Usage in the form of chat and completions."""
-        done = len(self.words)
         return {
             "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": done,
-            "total_tokens": self.prompt_tokens + done,
+            "completion_tokens": self.all_tokens,
+            "total_tokens": self.prompt_tokens + self.all_tokens,
         }
 
     @property
     def token_usage(self) -> dict[str, int]:
         """Usage in the form of /v1/responses and /v1/messages."""
-        return {"input_tokens": self.prompt_tokens, "output_tokens": len(self.words)}
+        return {"input_tokens": self.prompt_tokens, "output_tokens": len(self.first.words)}
 
 
-def words_of(expert: str, text: str | None, tokens: int) -> tuple[str, ...]:
+def completion_of(expert: str, text: str | None, tokens: int) -> Completion:
     """Return an answer that names itself as simulated: `text`'s words, or `tokens` numbered ones."""
     words = [f"[simulated expert {expert}]"]
     words += [f"w{number}" for number in range(1, tokens)] if text is None else text.split()
-    return tuple(word if index == 0 else f" {word}" for index, word in enumerate(words))
+    spaced = tuple(word if index == 0 else f" {word}" for index, word in enumerate(words))
+    return Completion(spaced, (USUAL_LOGPROB,) * len(spaced))
 
 
 def complete(kind: str, script: Script) -> bytes:
@@ -76,14 +111,55 @@ def error(status: int, message: str, type_: str = "InternalServerError") -> byte
 
 
 def _chat(script: Script) -> dict[str, Any]:
-    message = {"role": "assistant", "content": script.text}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": script.finish}
-    return {**_head("chatcmpl", "chat.completion", script), "choices": [choice], "usage": script.usage}
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": completion.text},
+            "logprobs": _chat_logprobs(script, completion, 0, len(completion.words)),
+            "finish_reason": completion.finish,
+        }
+        for index, completion in enumerate(script.completions)
+    ]
+    return {**_head("chatcmpl", "chat.completion", script), "choices": choices, "usage": script.usage}
 
 
 def _completions(script: Script) -> dict[str, Any]:
-    choice = {"index": 0, "text": script.text, "logprobs": None, "finish_reason": script.finish}
-    return {**_head("cmpl", "text_completion", script), "choices": [choice], "usage": script.usage}
+    choices = [
+        {
+            "index": index,
+            "text": completion.text,
+            "logprobs": _completion_logprobs(script, completion, 0, len(completion.words)),
+            "finish_reason": completion.finish,
+        }
+        for index, completion in enumerate(script.completions)
+    ]
+    return {**_head("cmpl", "text_completion", script), "choices": choices, "usage": script.usage}
+
+
+def _chat_logprobs(script: Script, completion: Completion, start: int, end: int) -> dict[str, Any] | None:
+    if not script.with_logprobs:
+        return None
+    part = slice(start, end)
+    return {
+        "content": [
+            {"token": word, "logprob": logprob, "bytes": list(word.encode()), "top_logprobs": []}
+            for word, logprob in zip(completion.words[part], completion.logprobs[part], strict=True)
+        ]
+    }
+
+
+def _completion_logprobs(
+    script: Script, completion: Completion, start: int, end: int
+) -> dict[str, Any] | None:
+    if not script.with_logprobs:
+        return None
+    lengths = [len(word) for word in completion.words]
+    return {
+        "text_offset": [sum(lengths[:at]) for at in range(start, end)],
+        "token_logprobs": list(completion.logprobs[start:end]),
+        "tokens": list(completion.words[start:end]),
+        "top_logprobs": [None] * (end - start),
+    }
 
 
 def _responses(script: Script) -> dict[str, Any]:
@@ -92,17 +168,17 @@ def _responses(script: Script) -> dict[str, Any]:
         "type": "message",
         "role": "assistant",
         "status": "completed",
-        "content": [{"type": "output_text", "text": script.text, "annotations": []}],
+        "content": [{"type": "output_text", "text": script.first.text, "annotations": []}],
     }
-    usage = {**script.token_usage, "total_tokens": script.usage["total_tokens"]}
-    status = "completed" if script.finish == "stop" else "incomplete"
+    usage = {**script.token_usage, "total_tokens": sum(script.token_usage.values())}
+    status = "completed" if script.first.finish == "stop" else "incomplete"
     return {**_response(script), "status": status, "output": [item], "usage": usage}
 
 
 def _messages(script: Script) -> dict[str, Any]:
     return {
         **_message(script),
-        "content": [{"type": "text", "text": script.text}],
+        "content": [{"type": "text", "text": script.first.text}],
         "stop_reason": _stop_reason(script),
         "usage": script.token_usage,
     }
@@ -111,28 +187,43 @@ def _messages(script: Script) -> dict[str, Any]:
 def _chat_events(script: Script) -> Iterator[tuple[int, bytes]]:
     head = _head("chatcmpl", "chat.completion.chunk", script)
 
-    def chunk(delta: Mapping[str, Any], finish: str | None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    def chunk(index: int, delta: Mapping[str, Any], logprobs: Any = None, finish: str | None = None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return _data({**head, "choices": [choice]})
 
-    yield 1, chunk({"role": "assistant", "content": ""}, None)
-    for number, word in enumerate(script.words, 1):
-        yield number, chunk({"content": word}, None)
-    yield len(script.words), chunk({}, script.finish)
+    for index, _ in enumerate(script.completions):
+        yield 1, chunk(index, {"role": "assistant", "content": ""})
+    for number, index, completion in _in_turn(script):
+        logprobs = _chat_logprobs(script, completion, number - 1, number)
+        yield number, chunk(index, {"content": completion.words[number - 1]}, logprobs)
+        if number == len(completion.words):
+            yield number, chunk(index, {}, finish=completion.finish)
     yield from _openai_end(head, script)
 
 
 def _completion_events(script: Script) -> Iterator[tuple[int, bytes]]:
     head = _head("cmpl", "text_completion", script)
-    for number, word in enumerate(script.words, 1):
-        finish = script.finish if number == len(script.words) else None
-        choice = {"index": 0, "text": word, "logprobs": None, "finish_reason": finish}
+    for number, index, completion in _in_turn(script):
+        choice = {
+            "index": index,
+            "text": completion.words[number - 1],
+            "logprobs": _completion_logprobs(script, completion, number - 1, number),
+            "finish_reason": completion.finish if number == len(completion.words) else None,
+        }
         yield number, _data({**head, "choices": [choice]})
     yield from _openai_end(head, script)
 
 
+def _in_turn(script: Script) -> Iterator[tuple[int, int, Completion]]:
+    """(number of a token from 1, index of its completion, completion), in the order of writing."""
+    for number in range(1, script.tokens + 1):
+        for index, completion in enumerate(script.completions):
+            if number <= len(completion.words):
+                yield number, index, completion
+
+
 def _openai_end(head: Mapping[str, Any], script: Script) -> Iterator[tuple[int, bytes]]:
-    last = len(script.words)
+    last = script.tokens
     if script.include_usage:
         yield last, _data({**head, "choices": [], "usage": script.usage})
     yield last, DONE
@@ -147,11 +238,11 @@ def _response_events(script: Script) -> Iterator[tuple[int, bytes]]:
 
     position = {"item_id": "msg_simulated", "output_index": 0, "content_index": 0}
     yield 1, event("response.created", response=begun)
-    for number, word in enumerate(script.words, 1):
+    for number, word in enumerate(script.first.words, 1):
         yield number, event("response.output_text.delta", **position, delta=word, logprobs=[])
-    last = len(script.words)
-    yield last, event("response.output_text.done", **position, text=script.text, logprobs=[])
-    type_ = "response.completed" if script.finish == "stop" else "response.incomplete"
+    last = len(script.first.words)
+    yield last, event("response.output_text.done", **position, text=script.first.text, logprobs=[])
+    type_ = "response.completed" if script.first.finish == "stop" else "response.incomplete"
     yield last, event(type_, response=_responses(script))
 
 
@@ -161,10 +252,10 @@ def _message_events(script: Script) -> Iterator[tuple[int, bytes]]:
     yield 1, _named({"type": "message_start", "message": begun})
     block = {"type": "text", "text": ""}
     yield 1, _named({"type": "content_block_start", "index": 0, "content_block": block})
-    for number, word in enumerate(script.words, 1):
+    for number, word in enumerate(script.first.words, 1):
         delta = {"type": "text_delta", "text": word}
         yield number, _named({"type": "content_block_delta", "index": 0, "delta": delta})
-    last = len(script.words)
+    last = len(script.first.words)
     yield last, _named({"type": "content_block_stop", "index": 0})
     end = {"stop_reason": _stop_reason(script), "stop_sequence": None}
     yield last, _named({"type": "message_delta", "delta": end, "usage": script.token_usage})
@@ -202,7 +293,7 @@ def _message(script: Script) -> dict[str, Any]:
 
 
 def _stop_reason(script: Script) -> str:
-    return "end_turn" if script.finish == "stop" else "max_tokens"
+    return "end_turn" if script.first.finish == "stop" else "max_tokens"
 
 
 def _data(value: Mapping[str, Any]) -> bytes:

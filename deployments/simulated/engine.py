@@ -11,7 +11,7 @@ import orjson
 
 from deployments.contracts.messages import Head
 from deployments.contracts.requests import InferenceRequest
-from deployments.simulated import bodies
+from deployments.simulated import bodies, sums
 from deployments.simulated.args import Behaviour, Failure
 from deployments.simulated.pace import Pace
 
@@ -94,13 +94,13 @@ class SimulatedEngine:
     async def _complete(
         self, request: InferenceRequest, script: bodies.Script, pace: Pace, failure: Failure | None
     ) -> Head:
-        await pace.until(len(script.words))
+        await pace.until(script.tokens)
         body = bodies.complete(request.kind, script)
         if failure is not None and failure.mode == "stall":
             await asyncio.Event().wait()
         if failure is not None and failure.mode == "half_stream":
             body = body[: len(body) // 2]
-        self.generation_tokens += len(script.words)
+        self.generation_tokens += script.all_tokens
         return Head(200, JSON, body, complete=True)
 
     async def _stream(
@@ -118,7 +118,7 @@ class SimulatedEngine:
                 due.clear()
             await pace.until(token)
             due += event
-        self.generation_tokens += token
+        self.generation_tokens += min(token * len(script.completions), script.all_tokens)
         if due:
             yield bytes(due) if begun else Head(200, EVENTS, bytes(due), complete=False)
         elif not begun:
@@ -134,16 +134,31 @@ class SimulatedEngine:
             self._working -= 1
 
     def _script(self, request: InferenceRequest, behaviour: Behaviour) -> bodies.Script:
-        text = request.query if behaviour.echo else behaviour.text
-        words = bodies.words_of(self._name, text, behaviour.tokens)
-        cut = request.max_tokens is not None and request.max_tokens < len(words)
+        fields = orjson.loads(request.fields) if _has_choices(request) else {}
+        logprobs = fields.get("logprobs")  # of completions a number of alternatives, and 0 is no `false`
         return bodies.Script(
             model=self._name,
-            words=words[: request.max_tokens] if cut else words,
+            completions=tuple(
+                self._completion(request, behaviour, sample).cut(request.max_tokens)
+                for sample in range(max(1, fields.get("n") or 1))
+            ),
             prompt_tokens=request.prompt_tokens,
-            finish="length" if cut else "stop",
             include_usage=request.endpoint.usage_option and not request.hides_usage,
+            with_logprobs=logprobs is not None and logprobs is not False,
         )
+
+    def _completion(self, request: InferenceRequest, behaviour: Behaviour, sample: int) -> bodies.Completion:
+        if behaviour.sums is not None:
+            return sums.answer(self._name, request.query, behaviour.sums, sample)
+        text = request.query if behaviour.echo else behaviour.text
+        return bodies.completion_of(self._name, text, behaviour.tokens)
+
+
+def _has_choices(request: InferenceRequest) -> bool:
+    """Whether a request may have several completions or log-probabilities; most have neither field."""
+    return request.kind in {"chat", "completions"} and (
+        b'"logprobs"' in request.fields or b'"n"' in request.fields
+    )
 
 
 def _small_response(request: InferenceRequest, name: str) -> bytes:

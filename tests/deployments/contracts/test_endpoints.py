@@ -25,7 +25,7 @@ def test_every_form_has_a_reader_and_a_schema(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("endpoint", [row for row in ROWS if row.values[0].streams])
 def test_the_simulated_expert_ends_streams_as_the_table_says(endpoint: Endpoint) -> None:
-    script = bodies.Script("a", ("w",), 1, "stop")
+    script = bodies.Script("a", (bodies.Completion(("w",), (-0.1,)),), 1)
     events = [event for _, event in bodies.events(endpoint.kind, script)]
 
     assert any(line in events[-1] for line in endpoint.last_lines)

@@ -10,9 +10,13 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from deployments.contracts.answers import StreamedAnswers, answers_of
+from deployments.contracts.endpoints import ENDPOINTS
 from deployments.contracts.messages import HEARTBEATS, Head
+from deployments.simulated import sums
 from deployments.simulated.args import Behaviour, Failure, SimulatedArgs
 from deployments.simulated.deployment import SimulatedExpert
+from router.answers import final_answer
 
 CHAT = "/v1/chat/completions"
 
@@ -315,6 +319,68 @@ async def test_an_echo_gives_back_the_query() -> None:
     _, body = await read(ask(expert(echo=True), messages=[{"role": "user", "content": "marker 77"}]))
 
     assert "[simulated expert code] marker 77" in orjson.loads(body)["choices"][0]["message"]["content"]
+
+
+SUM = [{"role": "user", "content": "What is 17 + 25?"}]
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+async def test_a_sum_has_a_known_final_answer(right: float) -> None:
+    _, body = await read(ask(expert(sums=right), messages=SUM))
+    _, again = await read(ask(expert(sums=right), messages=SUM))
+
+    text = orjson.loads(body)["choices"][0]["message"]["content"]
+    assert text.startswith("[simulated expert code] The answer is ")
+    assert (final_answer(text) == "42") is (right == 1.0)
+    assert orjson.loads(again)["choices"] == orjson.loads(body)["choices"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+async def test_log_probabilities_come_only_on_request(path: str, stream: bool) -> None:
+    prompt = {"messages": SUM} if path == CHAT else {"prompt": "17 + 25"}
+    _, without = await read(ask(expert(sums=0.5), path, stream=stream, **prompt))
+    _, body = await read(ask(expert(sums=0.5), path, stream=stream, logprobs=path == CHAT or 0, **prompt))
+
+    endpoint = ENDPOINTS[path]
+    if stream:
+        reader = StreamedAnswers(endpoint)
+        reader.saw(body)
+        answers = reader.answers
+    else:
+        answers = answers_of(body, endpoint)
+    query = "What is 17 + 25?" if path == CHAT else "17 + 25"
+    assert tuple(answers[0].logprobs) == sums.answer("code", query, 0.5).logprobs
+    assert b"token_logprobs" not in without
+    assert b'"logprob"' not in without
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_several_samples_are_choices_of_one_response(stream: bool) -> None:
+    options = {"include_usage": True}
+    _, body = await read(ask(expert(sums=0.5), messages=SUM, n=3, stream=stream, stream_options=options))
+
+    if stream:
+        reader = StreamedAnswers(ENDPOINTS[CHAT])
+        reader.saw(body)
+        answers, usage = reader.answers, data_of(body)[-1]["usage"]
+    else:
+        answers, usage = answers_of(body, ENDPOINTS[CHAT]), orjson.loads(body)["usage"]
+    expected = [sums.answer("code", "What is 17 + 25?", 0.5, sample).text for sample in range(3)]
+    assert [answers[index].text for index in range(3)] == expected
+    assert {answer.finish_reason for answer in answers.values()} == {"stop"}
+    assert usage["completion_tokens"] == 15
+
+
+def test_right_answers_are_more_certain_and_as_many_as_set() -> None:
+    drawn = [sums.answer("code", f"{n} + 1", 0.7) for n in range(400)]
+    right = [final_answer(answer.text) == str(n + 1) for n, answer in enumerate(drawn)]
+    certainty = [sum(answer.logprobs) for answer in drawn]
+
+    assert 0.6 <= sum(right) / 400 <= 0.8
+    assert min(c for c, is_right in zip(certainty, right, strict=True) if is_right) < max(
+        c for c, is_right in zip(certainty, right, strict=True) if not is_right
+    )
 
 
 async def test_embeddings_are_the_same_for_the_same_text() -> None:
