@@ -67,6 +67,11 @@ class CallOrder:
         """A view of each expert that the decision knows."""
         return self.decision.experts
 
+    def predicted(self, expert: str, plan: str | None) -> ExpertView | None:
+        """What was predicted of a response: of the plan that was carried out, else of the expert."""
+        planned = None if plan is None else self.decision.plans.get(plan)
+        return self.views.get(expert) if planned is None else planned.view
+
     def reason_for(self, expert: str) -> Reason:
         """Why this expert responds."""
         if self.plan is not None and expert in self.plan.plan.experts:

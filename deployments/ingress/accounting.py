@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from starlette.requests import ClientDisconnect
@@ -21,10 +21,11 @@ from deployments.contracts.requests import InferenceRequest
 from deployments.contracts.sse import StreamObserver
 from deployments.ingress import charges
 from deployments.ingress.charges import Charge
+from deployments.ingress.spending import Spent, spent_aside, spent_on
 from deployments.limits.keys import Caller, key_id
 from deployments.observability import metrics
 from deployments.observability.decision_record import AttemptRecord, DecisionRecord, PlanRecord, RecordSink
-from deployments.observability.recent_answers import RecentAnswers
+from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers
 from deployments.observability.tracing import Span, Tracer
 from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.registry import ExpertRegistry
@@ -227,7 +228,10 @@ class Account:
         if not usage.reported:
             metrics.usage_estimated.labels(opened.expert).inc()
         self._count_cost(opened.expert, self.order, usage)
-        self._accounting.recent.remember(self.request_id, key_id(self.caller), opened.expert)
+        plan = opened.plan if opened.plan is not None and opened.plan.accepted else None
+        name, p_right = (None, None) if plan is None else (plan.name, plan.p_right)
+        origin = AnswerOrigin(opened.expert, key_id(self.caller), name, p_right)
+        self._accounting.recent.remember(self.request_id, origin)
         self._close(
             str(opened.stream.head.status) if observer.outcome == "complete" else observer.outcome, usage
         )
@@ -251,29 +255,49 @@ class Account:
         return charge + charges.of_response(self.request, expert, observer, prices)
 
     def _count_cost(self, expert: str, order: CallOrder, usage: Usage) -> None:
-        view = order.views.get(expert)
+        view = order.predicted(expert, None if self._opened is None else self._opened.plan_name)
         predicted = None if view is None else view.cost_usd
         if predicted is not None:
             metrics.cost_usd.labels(expert, "predicted").inc(predicted)
         observed = self._accounting.cost_usd(expert, usage)
         if observed is None:
             return
-        if predicted:
-            metrics.cost_ratio.labels(expert).observe(observed / predicted)
         metrics.cost_usd.labels(expert, "observed").inc(observed)
         prices = self._accounting.prices()
+        whole = observed + sum(spent.usd(prices) or 0.0 for spent in self._spent_aside())
+        if predicted:
+            metrics.cost_ratio.labels(expert).observe(whole / predicted)
         most_expensive = max(price.cost_usd(usage.prompt, usage.completion) for price in prices.values())
         metrics.baseline_usd.labels("most_expensive").inc(most_expensive)
         if (best := prices.get(self._accounting.best_single() or "")) is not None:
             metrics.baseline_usd.labels("best_single").inc(best.cost_usd(usage.prompt, usage.completion))
         key = key_id(self.caller)
         metrics.key_cost_usd.labels(key).inc(observed)
-        metrics.key_saved_usd.labels(key).inc(max(0.0, most_expensive - observed))
+        metrics.key_saved_usd.labels(key).inc(max(0.0, most_expensive - whole))
+
+    def _spent_aside(self) -> list[Spent]:
+        """What the request spent beside the response that it returned."""
+        if self.request is None:
+            return []
+        plan = None if self._opened is None else self._opened.plan
+        returned = None if self._opened is None else self._opened.expert
+        unreturned = 0 if plan is None else plan.unreturned_tokens
+        return spent_aside(self._attempts, self.request, returned, unreturned)
+
+    def _count_spent_aside(self) -> None:
+        prices = self._accounting.prices()
+        for spent in self._spent_aside():
+            metrics.tokens.labels(spent.expert, "prompt").inc(spent.prompt)
+            metrics.tokens.labels(spent.expert, "completion").inc(spent.completion)
+            if usd := spent.usd(prices):
+                metrics.cost_usd.labels(spent.expert, "observed").inc(usd)
+                metrics.key_cost_usd.labels(key_id(self.caller)).inc(usd)
 
     def _close(self, outcome: str, usage: Usage | None = None, code: str | None = None) -> None:
         if self._closed:
             return
         self._closed = True
+        self._count_spent_aside()
         seconds = self._accounting.clock() - self.started
         metrics.requests.labels(self.kind, outcome).inc()
         metrics.stage_seconds.labels("whole").observe(seconds)
@@ -336,11 +360,8 @@ class Account:
             excluded={name: view.excluded_because for name, view in views if view.excluded_because},
             unfamiliar=order.decision.unfamiliar,
             preferences=request.routing.model_dump(exclude_none=True, exclude={"experts", "exclude"}),
-            plan=_plan_record(opened),
-            attempts=tuple(
-                AttemptRecord(attempt.expert, attempt.outcome, round(attempt.seconds, 6))
-                for attempt in self._attempts
-            ),
+            plan=_plan_record(opened, order),
+            attempts=tuple(_attempt_record(attempt, request) for attempt in self._attempts),
             prompt_tokens=None if usage is None else usage.prompt,
             completion_tokens=None if usage is None else usage.completion,
             usage_reported=None if usage is None else usage.reported,
@@ -354,9 +375,20 @@ class Account:
         )
 
 
-def _plan_record(opened: OpenedResponse | None) -> PlanRecord | None:
+def _attempt_record(attempt: Attempt, request: InferenceRequest) -> AttemptRecord:
+    """One call, with its tokens where its response was read and not returned."""
+    record = AttemptRecord(attempt.expert, attempt.outcome, round(attempt.seconds, 6))
+    spent = spent_on(attempt, request)
+    if spent is None:
+        return record
+    return replace(record, prompt_tokens=spent.prompt, completion_tokens=spent.completion)
+
+
+def _plan_record(opened: OpenedResponse | None, order: CallOrder) -> PlanRecord | None:
     """What became of the plan, for the record."""
     plan = None if opened is None else opened.plan
     if plan is None:
         return None
-    return PlanRecord(plan.name, plan.accepted, plan.why, plan.p_right, plan.p_accept, plan.signals)
+    view = order.decision.plans.get(plan.name)
+    cost_usd = None if view is None else view.view.cost_usd
+    return PlanRecord(plan.name, plan.accepted, plan.why, plan.p_right, plan.p_accept, plan.signals, cost_usd)

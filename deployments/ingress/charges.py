@@ -43,9 +43,17 @@ def of_attempts(
         if attempt.usage is not None:
             charge += of_tokens(attempt.expert, *attempt.usage, prices)
         elif attempt.outcome not in UNCHARGED:
-            completion = request.most_completion_tokens if attempt.may_have_completed else 0
+            completion = _most_completion(request, attempt)
             charge += of_tokens(attempt.expert, request.most_prompt_tokens, completion, prices)
     return charge
+
+
+def _most_completion(request: InferenceRequest, attempt: Attempt) -> int:
+    """The most completion tokens that an attempt of unknown usage can have made."""
+    bound = request.most_completion_tokens * attempt.samples
+    if attempt.most_seen is None:
+        return bound if attempt.may_have_completed else 0
+    return attempt.most_seen if request.max_tokens is None else min(attempt.most_seen, bound)
 
 
 def of_response(

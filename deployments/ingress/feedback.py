@@ -106,6 +106,9 @@ class Feedback:
             return Response(status_code=204)  # a repetition adds nothing
         if rated not in self._ratings:
             metrics.feedback_quality.labels(origin.expert).observe(rating.quality)
+            if origin.plan is not None and origin.p_right is not None:
+                metrics.plan_quality.labels(origin.plan).observe(rating.quality)
+                metrics.plan_quality_predicted.labels(origin.plan).inc(origin.p_right)
         self._remember(rated, rating)
         self._records.write(
             FeedbackRecord(

@@ -56,12 +56,12 @@ def of_response(order: CallOrder, opened: OpenedResponse, id_: str) -> dict[str,
     }
     if order.reason == "named":
         return headers
-    if opened.plan is not None and opened.plan.accepted is not None:
-        headers["x-router-plan"] = opened.plan.name
+    if opened.plan is not None and opened.plan_name is not None:
+        headers["x-router-plan"] = opened.plan_name
         headers["x-router-accepted"] = "true" if opened.plan.accepted else "false"
     if order.policy_id is not None:
         headers["x-router-policy"] = order.policy_id
-    view = order.views.get(opened.expert)
+    view = order.predicted(opened.expert, opened.plan_name)
     if view is not None and view.score is not None:
         headers["x-router-score"] = f"{view.score:.4f}"
         if view.cost_usd is not None:

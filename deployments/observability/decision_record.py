@@ -24,6 +24,9 @@ class AttemptRecord:
     expert: str
     outcome: str
     seconds: Amount
+    prompt_tokens: Count | None = None
+    """Of a response that a plan read and did not return; those of the returned one are the request's."""
+    completion_tokens: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class PlanRecord:
     """Probability of acceptance, as predicted before."""
     signals: Mapping[str, float | None] | None = None
     """What the answer was judged by."""
+    cost_usd: Amount | None = None
+    """Cost of all its calls, as predicted before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,20 @@ plans_predicted = Counter(
     registry=registry,
 )
 
+plan_quality = Histogram(
+    "to_router_plan_quality",
+    "Ratings of answers that a plan accepted.",
+    ["plan"],
+    buckets=QUALITY_BUCKETS,
+    registry=registry,
+)
+plan_quality_predicted = Counter(
+    "to_router_plan_quality_predicted",
+    "Predicted quality of the accepted answers that were rated: the sum of their probabilities to be right.",
+    ["plan"],
+    registry=registry,
+)
+
 # --- money and tokens ---
 tokens = Counter(
     "to_router_tokens",

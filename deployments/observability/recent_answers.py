@@ -1,4 +1,4 @@
-"""The expert and the key of each recent response, for ratings that come later.
+"""Origin of each recent response (expert, key, plan), for ratings that come later.
 
 A replica that starts reads from the decision log which responses came before it.
 """
@@ -14,22 +14,27 @@ from deployments.observability.decision_log import PREFIX, read_records
 from deployments.observability.decision_record import DecisionRecord
 
 REMEMBERED = 100_000
-"""Responses that a replica still accepts a rating for: 1.6 MB."""
+"""Responses that a replica still accepts a rating for: 2.4 MB."""
+NO_PLAN = ""
 MOST_RESTORED_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerOrigin:
-    """The expert that responded to a request, and the key that the request came with."""
+    """The expert that responded to a request, the key that the request came with, and the plan."""
 
     expert: str
     key: str
+    plan: str | None = None
+    """The plan that accepted the response; `None` where none did."""
+    p_right: float | None = None
+    """The probability to be right that the plan accepted it by."""
 
 
 class RecentAnswers:
     """The latest responses of one ingress replica; the oldest is forgotten first.
 
-    A ring of numbers, 16 bytes for each response: a dict of as many took 20 MB of an ingress, and an
+    A ring of numbers, 24 bytes for each response: a dict of as many took 20 MB of an ingress, and an
     ordered one of a fifth of them still takes 3 MB. Ids are kept as their hashes, 64 bits with this
     process' own seed: no client can make two ids collide. A look-up reads the whole ring; ratings are
     rare enough for it.
@@ -39,16 +44,18 @@ class RecentAnswers:
         self._ids = np.zeros(most, dtype=np.int64)
         self._keys = np.zeros(most, dtype=np.int32)
         self._experts = np.zeros(most, dtype=np.int32)
+        self._plans = np.zeros(most, dtype=np.int32)
+        self._p_right = np.zeros(most, dtype=np.float32)
         self._names: dict[str, int] = {}
-        """Key or expert → its number, in the order of the numbers."""
+        """Key, expert or plan → its number, in the order of the numbers."""
         self._written = 0
 
     def __len__(self) -> int:
         return min(self._written, len(self._ids))
 
-    def remember(self, request_id: str, key: str, expert: str) -> None:
-        """Note the expert that responded to a request, and the key of the request."""
-        self._put(hash(request_id), AnswerOrigin(expert, key))
+    def remember(self, request_id: str, origin: AnswerOrigin) -> None:
+        """Note the origin of the response to a request."""
+        self._put(hash(request_id), origin)
 
     def recall(self, request_id: str) -> AnswerOrigin | None:
         """The origin of the latest response under an id; `None` where none is known here."""
@@ -65,7 +72,7 @@ class RecentAnswers:
         ]
         self._written = 0
         for id_, origin in records:
-            self.remember(id_, origin.key, origin.expert)
+            self.remember(id_, origin)
         for hashed, origin in known:
             self._put(hashed, origin)
 
@@ -74,11 +81,20 @@ class RecentAnswers:
         self._ids[at] = hashed
         self._keys[at] = self._names.setdefault(origin.key, len(self._names))
         self._experts[at] = self._names.setdefault(origin.expert, len(self._names))
+        self._plans[at] = self._names.setdefault(origin.plan or NO_PLAN, len(self._names))
+        self._p_right[at] = np.nan if origin.p_right is None else origin.p_right
         self._written += 1
 
     def _at(self, index: int) -> tuple[int, AnswerOrigin]:
         names = list(self._names)
-        return int(self._ids[index]), AnswerOrigin(names[self._experts[index]], names[self._keys[index]])
+        plan, p_right = names[self._plans[index]], float(self._p_right[index])
+        origin = AnswerOrigin(
+            names[self._experts[index]],
+            names[self._keys[index]],
+            None if plan == NO_PLAN else plan,
+            None if np.isnan(p_right) else p_right,
+        )
+        return int(self._ids[index]), origin
 
 
 def origins_in_log(files: Sequence[Path]) -> list[tuple[str, AnswerOrigin]]:
@@ -98,8 +114,14 @@ def origins_in_log(files: Sequence[Path]) -> list[tuple[str, AnswerOrigin]]:
             break
         newest.insert(0, file)
     return [
-        (record.request_id, AnswerOrigin(record.expert, record.key or NO_KEY))
+        (record.request_id, _origin(record, record.expert))
         for file in newest
         for record in read_records(file)
         if isinstance(record, DecisionRecord) and record.expert
     ]
+
+
+def _origin(record: DecisionRecord, expert: str) -> AnswerOrigin:
+    plan = record.plan if record.plan is not None and record.plan.accepted else None
+    name, p_right = (None, None) if plan is None else (plan.name, plan.p_right)
+    return AnswerOrigin(expert, record.key or NO_KEY, name, p_right)

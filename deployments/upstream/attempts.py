@@ -19,6 +19,10 @@ class Attempt:
     """Whether a 2xx response had begun."""
     usage: tuple[int, int] | None = None
     """(prompt, completion) tokens of a response that was read to its end and not relayed."""
+    most_seen: int | None = None
+    """The most completion tokens that were seen of a response which was aborted."""
+    samples: int = 1
+    """Completions that were requested in place of one: a vote's."""
 
     @property
     def may_have_completed(self) -> bool:
@@ -60,3 +64,8 @@ class OpenedResponse:
     slots_held: int = 1
     plan: PlanResult | None = None
     """What became of the plan, where the decision chose one."""
+
+    @property
+    def plan_name(self) -> str | None:
+        """The plan that was carried out; `None` for none."""
+        return None if self.plan is None or self.plan.accepted is None else self.plan.name

@@ -187,7 +187,8 @@ class PlanMembers:
         except BaseException:
             member.slots = 0  # the dispatcher released it
             member.recorded = True
-            self._run.attempts += own
+            samples = self._run.planned.plan.samples
+            self._run.attempts += [replace(attempt, samples=samples) for attempt in own]
             raise
         member.slots = member.opened.slots_held
         stream = member.opened.stream
@@ -297,8 +298,16 @@ class PlanMembers:
         seconds = self._clock() - member.began
         if member.opened is None:
             return  # never called
-        known = usage if member.finished else None
-        member.attempt = Attempt(member.expert.name, outcome, seconds, began=True, usage=known)
+        seen = 0 if member.observer is None else member.observer.most_tokens()
+        member.attempt = Attempt(
+            member.expert.name,
+            outcome,
+            seconds,
+            began=True,
+            usage=usage if member.finished else None,
+            most_seen=None if member.finished else seen,
+            samples=self._run.planned.plan.samples,
+        )
         self._run.attempts.append(member.attempt)
 
 

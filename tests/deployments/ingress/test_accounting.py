@@ -284,7 +284,7 @@ async def test_another_replica_may_have_answered(known: Any, status: int) -> Non
 def test_the_memory_is_bounded_and_restored_from_a_log(tmp_path: Path) -> None:
     memory = RecentAnswers(most=3)
     for number in range(5):
-        memory.remember(str(number), "none", "small")
+        memory.remember(str(number), AnswerOrigin("small", "none"))
     file = tmp_path / "decisions-1-r.jsonl"
     records = [{"type": "decision", "request_id": "old", "expert": "large", "key": "k"}, {"type": "feedback"}]
     file.write_bytes(b"\n".join(map(orjson.dumps, records)))
@@ -296,7 +296,7 @@ def test_the_memory_is_bounded_and_restored_from_a_log(tmp_path: Path) -> None:
     assert memory.recall("4") == AnswerOrigin("small", "none")
     roomy = RecentAnswers()
     roomy.restore(origins_in_log([file]))
-    roomy.remember("new", "none", "small")
+    roomy.remember("new", AnswerOrigin("small", "none"))
     roomy.restore(origins_in_log([file]))
     assert (roomy.recall("old"), roomy.recall("new")) == (
         AnswerOrigin("large", "k"),
@@ -304,10 +304,25 @@ def test_the_memory_is_bounded_and_restored_from_a_log(tmp_path: Path) -> None:
     )
 
 
+def test_the_plan_of_an_answer_is_restored_where_it_accepted(tmp_path: Path) -> None:
+    file = tmp_path / "decisions-1-r.jsonl"
+    plan = {"name": "check", "accepted": True, "result": "accepted", "p_right": 0.75}
+    records = [
+        {"type": "decision", "request_id": "yes", "expert": "small", "plan": plan},
+        {"type": "decision", "request_id": "no", "expert": "large", "plan": {**plan, "accepted": False}},
+    ]
+    file.write_bytes(b"\n".join(map(orjson.dumps, records)))
+    memory = RecentAnswers()
+    memory.restore(origins_in_log([file]))
+
+    assert memory.recall("yes") == AnswerOrigin("small", "none", "check", 0.75)
+    assert memory.recall("no") == AnswerOrigin("large", "none")
+
+
 def test_of_two_answers_under_one_id_the_later_is_remembered() -> None:
     memory = RecentAnswers(most=3)
     for number, expert in enumerate(("first", "second", "third", "fourth")):
-        memory.remember("same" if number % 2 else str(number), "none", expert)
+        memory.remember("same" if number % 2 else str(number), AnswerOrigin(expert, "none"))
 
     assert memory.recall("same") == AnswerOrigin("fourth", "none")
     assert memory.recall("2") == AnswerOrigin("third", "none")
