@@ -78,9 +78,9 @@ class RoutingOptions(PreferenceFields):
     model_config = ConfigDict(strict=True)
 
     experts: Names | None = None
-    """Only these experts."""
+    """Only these experts, and of plans only these, where it names some."""
     exclude: Annotated[Names, BeforeValidator(lambda value: () if value is None else value)] = ()
-    """Not these experts."""
+    """Not these experts and plans."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     """Deadline of the whole request in seconds; default: `request_timeout_s`."""
     fallback: bool | None = None

@@ -159,17 +159,20 @@ def none_left(reasons: Mapping[str, str], unavailable: Mapping[str, str]) -> Bad
 
 
 def check_lists(registry: ExpertRegistry, request: InferenceRequest) -> None:
-    """Check that a request's allow and deny lists name experts.
+    """Check that a request's allow and deny lists name experts and plans.
 
     Raises:
-        BadRequest: a list names an unknown expert.
+        BadRequest: a list has another name.
     """
+    plans = () if registry.policy is None else registry.policy.plans
     lists = (("experts", request.routing.experts or ()), ("exclude", request.routing.exclude))
     for field_name, names in lists:
-        if unknown := [name for name in names if name not in registry.experts]:
+        if unknown := [name for name in names if name not in registry.experts and name not in plans]:
+            known = f"experts: {', '.join(registry.experts)}"
+            known += f"; plans: {', '.join(plans)}" if plans else ""
             raise BadRequest(
-                f"routing.{field_name} names {unknown[0][:128]!r}, which is no expert; "
-                f"experts: {', '.join(registry.experts)}",
+                f"routing.{field_name} names {unknown[0][:128]!r}, which is no expert"
+                f"{' and no plan' if plans else ''}; {known}",
                 ErrorCode.UNKNOWN_EXPERT,
                 f"routing.{field_name}",
             )

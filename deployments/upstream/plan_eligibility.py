@@ -5,6 +5,7 @@ The policy excludes plans of ineligible experts, and those that cost or hold too
 
 from deployments.contracts.messages import ServedPlan
 from deployments.contracts.requests import InferenceRequest
+from deployments.upstream.eligibility import EXCLUDED, NOT_LISTED
 from deployments.upstream.registry import ExpertRegistry
 
 
@@ -37,6 +38,11 @@ def _reason_for_all(request: InferenceRequest) -> str | None:
 
 def _reason(request: InferenceRequest, served: ServedPlan, registry: ExpertRegistry) -> str | None:
     plan, evidence = served.plan, request.endpoint.evidence
+    if plan.name in request.routing.exclude:
+        return EXCLUDED
+    listed = request.routing.experts
+    if listed is not None and plan.name not in listed and not registry.experts.keys() >= set(listed):
+        return NOT_LISTED  # a list of experts alone leaves their plans eligible
     limit = request.routing.max_calls
     if limit is not None and plan.most_answers > limit:
         return f"may call experts {plan.most_answers} times, more than max_calls {limit}"

@@ -1,6 +1,7 @@
 """Plans carried out over HTTP with stand-ins for the experts: what is called, returned, charged and ended."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.contracts.messages import PolicyView, RouterResponse, RouterState, ServedPlan
 from deployments.limits.keys import KeyLimits
+from deployments.observability import metrics
 from deployments.upstream.circuit_breaker import FAILURES_TO_OPEN
 from router.core import Decision, ExpertView, PlanView
 from router.experts import Price
 from router.plans.acceptance import FEATURES, AcceptanceModel
 from router.plans.plan import Plan
+from router.plans.signals import Signals
 from tests.deployments.fakes import EVENTS, answer, event
 from tests.deployments.harness import HELLO, IngressHarness, settle
 from tests.deployments.ingress.test_accounting import Kept
@@ -243,6 +246,35 @@ async def test_a_client_that_leaves_ends_all_members() -> None:
     assert held(harness) == 0
 
 
+async def test_a_rating_of_an_accepted_answer_counts_beside_its_prediction() -> None:
+    def counted(name: str) -> float:
+        return metrics.registry.get_sample_value(f"to_router_plan_quality_{name}", {"plan": "check"}) or 0.0
+
+    harness = house(CHECK, SURE)
+    response = await harness.ask()
+    before = [counted(name) for name in ("count", "sum", "predicted_total")]
+
+    rating = {"request_id": response.headers["x-request-id"], "quality": 0.5}
+    status = (await harness.http.post("/v1/feedback", json=rating)).status_code
+
+    assert status == 204
+    after = [counted(name) for name in ("count", "sum", "predicted_total")]
+    added = [now - was for now, was in zip(after, before, strict=True)]
+    assert added == pytest.approx([1, 0.5, SURE.p_right(Signals())], rel=1e-6)
+
+
+async def test_lists_may_name_plans() -> None:
+    harness = house(CHECK, SURE)
+    await harness.ask(routing={"exclude": ["check"]})
+    excluded = harness.router.asked[-1].excluded
+    await harness.ask(routing={"experts": list(NAMES)})
+    await harness.ask(routing={"experts": [*NAMES, "check"]})
+
+    assert excluded == {"check": "in routing.exclude"}
+    assert [request.excluded for request in harness.router.asked[-2:]] == [{}, {}]
+    assert (await harness.ask(routing={"exclude": ["other"]})).status_code == 400
+
+
 async def test_a_retry_gets_no_plan() -> None:
     harness = house(CHECK, SURE)
 
@@ -275,6 +307,36 @@ async def test_the_record_holds_the_plan_and_every_call() -> None:
     assert [(call["expert"], call["outcome"]) for call in record["attempts"]] == [
         ("small", "rejected"), ("code", "rejected"), ("large", "answered"),
     ]  # fmt: skip
+    assert [call["completion_tokens"] for call in record["attempts"]] == [2, 2, None]
+    assert plan["cost_usd"] == 1e-6
+
+
+async def test_metrics_count_the_tokens_of_every_call() -> None:
+    def counted(expert: str) -> float:
+        labels = {"expert": expert, "direction": "completion"}
+        return metrics.registry.get_sample_value("to_router_tokens_total", labels) or 0.0
+
+    harness = house(AGREE, UNSURE)
+    before = [counted(name) for name in NAMES]
+
+    await harness.ask()
+
+    assert [counted(name) - was for name, was in zip(NAMES, before, strict=True)] == [2, 2, 2]
+
+
+async def test_score_and_cost_of_a_plan_are_predicted_in_the_headers() -> None:
+    harness = house(CHECK, UNSURE)
+    decision = harness.router.answer.decision
+    planned = decision.plans["check"]
+    view = replace(planned.view, score=0.75, cost_usd=3e-6)
+    plans = {"check": replace(planned, view=view)}
+    harness.router.answer = RouterResponse(replace(decision, plans=plans))
+
+    response = await harness.ask()
+
+    assert response.headers["x-router-expert"] == "large"
+    assert response.headers["x-router-score"] == "0.7500"
+    assert float(response.headers["x-router-cost-usd"]) == pytest.approx(3e-6)
 
 
 @pytest.mark.parametrize(
@@ -291,6 +353,23 @@ async def test_a_key_is_charged_for_every_call(
 
     totals = await budget.charged()
     assert (totals.requests, totals.tokens, totals.in_flight) == (1, calls * 13, 0)
+
+
+async def test_an_aborted_member_is_charged_for_what_was_seen(tmp_path: Path) -> None:
+    budget = Budget(tmp_path, names=NAMES)
+    prefer(budget.harness, HOLD, model(mean_logprob=10.0, always=5.0))
+    experts = budget.harness.experts
+    experts["small"].headers = experts["large"].headers = EVENTS
+    experts["small"].parts = [chunk("a", -3.0), chunk("b", -3.0), asyncio.Event().wait]
+    usage = {"prompt_tokens": 11, "completion_tokens": 2, "total_tokens": 13}
+    last = b"data: " + orjson.dumps({"choices": [], "usage": usage}) + b"\n\n"
+    experts["large"].parts = [event("large", "yes"), last, DONE]
+
+    response = await budget.harness.ask(budget.headers, stream=True, max_tokens=200)
+
+    assert response.headers["x-router-expert"] == "large"
+    totals = await budget.charged()
+    assert 13 + 2 < totals.tokens < 100
 
 
 async def test_a_key_without_budget_for_a_plan_gets_one_answer(tmp_path: Path) -> None:
