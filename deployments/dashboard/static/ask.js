@@ -1,7 +1,7 @@
 // Ask: a streaming chat, with the decision beside each answer and a preview of it while the user types.
 
 import { $, call, dollars, h, notice, number, onKey, RequestError, seconds, start } from "./common.js";
-import { expertItems, preferenceWords } from "./explain.js";
+import { expertItems, outcome, preferenceWords, steps } from "./explain.js";
 import { answerOf } from "./stream.js";
 
 const LIVE_AFTER_MS = 200;
@@ -63,7 +63,8 @@ async function preview() {
 
 function showDecision(decision) {
   const how = decision.reason === "routed" ? preferenceWords(preference()) : "no decision by the router: static ranking";
-  const line = `${decision.expert} would answer (${how}).`;
+  const first = decision.ranking[0], plan = (decision.plans || {})[first];
+  const line = plan ? `Plan ${first} would answer (${how}): ${steps(plan)}.` : `${decision.expert} would answer (${how}).`;
   if ($("live").textContent !== line) $("live").textContent = line;
   $("live").dataset.expert = decision.expert;
   $("live-experts").replaceChildren(...expertItems(decision));
@@ -159,12 +160,15 @@ function numbers(answer) {
 }
 
 async function beside(why, decided, answer, name) {
-  const { attempts, reason, expert } = answer.headers;
+  const { attempts, reason, expert, plan, accepted } = answer.headers;
   const lines = [];
   if (reason === "fallback_router") lines.push("The router gave no decision in time: the policy's static ranking was used.");
   let decision = null;
   try { decision = await decided; } catch { lines.push("The decision cannot be shown."); }
-  if (attempts > 1 || reason === "fallback_expert") {
+  if (plan) {
+    why.dataset.plan = plan;
+    why.append(h("p", {}, outcome(plan, decision && decision.plans && decision.plans[plan], accepted)));
+  } else if (attempts > 1 || reason === "fallback_expert") {
     const before = decision ? decision.ranking.filter((other) => other !== expert).slice(0, attempts - 1) : [];
     lines.push(`${attempts} experts were tried${before.length ? `: ${before.join(", ")} gave no answer` : ""}; ${expert} answered.`);
   }

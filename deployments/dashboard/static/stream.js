@@ -9,6 +9,8 @@ export async function answerOf(body, signal, onText, onReasoning, onHeaders) {
     expert: response.headers.get("x-router-expert"),
     id: response.headers.get("x-request-id"),
     reason: response.headers.get("x-router-reason"),
+    plan: response.headers.get("x-router-plan"),
+    accepted: response.headers.get("x-router-accepted") === "true",
     attempts: Number(response.headers.get("x-router-attempts") || 1),
     cost: response.headers.has("x-router-cost-usd") ? Number(response.headers.get("x-router-cost-usd")) : null,
   };

@@ -15,14 +15,23 @@ import uvicorn
 from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.contracts.heartbeats import Progress
-from deployments.contracts.messages import Head, Headers, PolicyView, RouterResponse, RouterState
+from deployments.contracts.messages import (
+    Head,
+    Headers,
+    PolicyView,
+    RouterResponse,
+    RouterState,
+    ServedPlan,
+)
 from deployments.contracts.protocols import ResponseStream
 from deployments.ingress.access import Access
 from deployments.ingress.api import Api
 from deployments.limits.keys import KeyRing
-from router.core import Preferences, RouteRequest
+from router.core import PlanView, Preferences, RouteRequest
 from router.decide import as_decisions, decide
 from router.experts import Price
+from router.plans.acceptance import FEATURES, AcceptanceModel
+from router.plans.plan import Plan
 from tests.deployments.fakes import EVENTS, event
 
 NAMES = ("arithmetic", "words", "atlas", "generalist")
@@ -81,10 +90,17 @@ class ScriptedExpert:
         yield b"data: " + orjson.dumps({**chunk, "usage": usage}) + b"\n\ndata: [DONE]\n\n"
 
 
+PLAN = Plan("check", ("arithmetic",), "generalist", 0.5)
+
+
 class ScriptedRouter:
-    """Predicts that arithmetic is good at queries with a digit; decides by the real rule."""
+    """Predicts that arithmetic is good at queries with a digit; decides by the real rule.
+
+    A plan that takes effect comes before all experts.
+    """
 
     policy_id = POLICY_ID
+    plan: Plan | None = None
 
     async def decide(self, request: RouteRequest, timeout_s: float, *trace: Any) -> RouterResponse:
         sums = any(letter.isdigit() for letter in request.query)
@@ -105,6 +121,11 @@ class ScriptedRouter:
             policy_id=self.policy_id,
             unfamiliar=[False],
         )
+        if self.plan is not None and request.plans:
+            view = decision.experts[self.plan.ask[0]]
+            planned = PlanView(view, self.plan.ask, 1, self.plan.otherwise, 0.75, 100.0)
+            ranking = (self.plan.name, *decision.ranking)
+            decision = replace(decision, ranking=ranking, plans={self.plan.name: planned})
         return RouterResponse(decision)
 
 
@@ -133,6 +154,14 @@ class Graph:
         """Let another policy take effect in router and ingress."""
         self.router.policy_id = policy_id
         self.api.registry.update_router(RouterState(replace(policy_view(policy_id), prices=prices), None))
+
+    def serve_plan(self, p_right: float) -> None:
+        """Let a plan take effect whose members' answers are right with this probability."""
+        blank = np.zeros(len(FEATURES))
+        model = AcceptanceModel(blank, blank, blank + 1, float(np.log(p_right / (1 - p_right))))
+        self.router.plan = PLAN
+        view = replace(policy_view(), plans={PLAN.name: ServedPlan(PLAN, model)})
+        self.api.registry.update_router(RouterState(view, None))
 
     def require_keys(self, ring: KeyRing | None) -> None:
         """Require a key of this ring from now on; `None` requires none."""

@@ -156,6 +156,30 @@ def test_an_expert_that_is_away_is_seen_in_the_attempts_and_on_the_board(graph: 
     assert "arithmetic: circuit breaker" in tab.inner_text("#news")
 
 
+@pytest.mark.parametrize(
+    ("p_right", "expert", "what"),
+    [
+        (0.9, "arithmetic", "Plan check: arithmetic answered, accepted."),
+        (0.1, "generalist", "Plan check: arithmetic answered, not accepted: generalist was called."),
+    ],
+)
+def test_a_plan_is_shown_with_its_steps_and_outcome(
+    graph: Graph, tab: Any, p_right: float, expert: str, what: str
+) -> None:
+    graph.serve_plan(p_right)
+    tab.goto(graph.url)
+    tab.fill("#query", browser.SUM)
+    steps = "calls arithmetic, accepts 75 % of such answers, else generalist"
+    tab.wait_for_selector(f"#live:has-text('{steps}')")
+
+    turn = browser.ask(tab, browser.SUM)
+
+    assert turn.locator(f".answer[data-expert={expert}]").count() == 1
+    assert what in turn.inner_text()
+    assert steps in turn.locator("[data-expert=check]").inner_text()
+    assert "were tried" not in turn.inner_text()
+
+
 def test_the_board_counts_what_a_load_sent(graph: Graph, tab: Any) -> None:
     tab.goto(f"{graph.url}/board")
     tab.wait_for_selector("body[data-views]")
