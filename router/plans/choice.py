@@ -12,11 +12,13 @@ import numpy as np
 
 from router.core import FloatArray, IntArray
 from router.plans.acceptance import AcceptanceModel
-from router.plans.plan import Plan
+from router.plans.plan import Calls, Plan
 from router.plans.replay import Evidence, Recording, Replayed
 
 THRESHOLDS = (0.7,)
 """Probabilities to be right from which enumerated plans accept."""
+HOLD_TOKENS = 16
+"""Tokens after which enumerated plans judge a stream by its beginning."""
 MOST_KEPT = 8
 CERTAINTY_Z = 0.5
 """Standard errors by which a plan's gain must be above 0."""
@@ -67,6 +69,10 @@ class Trials:
         column = self._recording.outcomes.pool.column(plan.otherwise)
         return Tried(plan, self._recording.replay(plan, evidence, p_right), column)
 
+    def calls(self, plan: Plan) -> Calls:
+        """What the plan's calls take, beside its members' complete answers."""
+        return self._recording.calls_of(plan)
+
     def model(self, plan: Plan) -> AcceptanceModel:
         """The plan's acceptance model, fitted on all rows."""
         evidence, _ = self._judged(plan)
@@ -90,25 +96,30 @@ class Trials:
 def enumerated(recording: Recording) -> Iterator[Plan]:
     """Pairs of experts, votes where samples are recorded, checks where log-probabilities are.
 
+    A check by the beginning of a stream is tried beside the one by all of it, where answers are longer.
+
     The `else` expert is on average about as good as the lesser member, or better.
     """
     quality = recording.outcomes.quality
     means = dict(zip(recording.outcomes.pool.names, np.nanmean(quality, axis=0).tolist(), strict=True))
     names = sorted(means, key=lambda name: (means[name], name))[-MOST_EXPERTS:]
-    asked: list[tuple[tuple[str, ...], int]] = [(pair, 1) for pair in combinations(names, 2)]
-    asked += [((name,), count) for name in names if (count := recording.samples_of(name)) > 1]
+    asked: list[tuple[tuple[str, ...], int, int | None]] = [
+        (pair, 1, None) for pair in combinations(names, 2)
+    ]
+    asked += [((name,), count, None) for name in names if (count := recording.samples_of(name)) > 1]
     if recording.has_logprobs:
-        asked += [((name,), 1) for name in names]
-    for members, samples in asked:
+        asked += [((name,), 1, None) for name in names]
+        asked += [((name,), 1, HOLD_TOKENS) for name in names if recording.is_longer(name, HOLD_TOKENS)]
+    for members, samples, hold in asked:
         # The accepted answer is the first member's: the better one's, where they differ.
         ask = tuple(sorted(members, key=lambda name: -means[name]))
         for other in names:
             if other in ask or means[other] < means[ask[-1]] - SLACK:
                 continue
             for at_least in THRESHOLDS:
-                kind = "vote" if samples > 1 else "agree" if len(ask) > 1 else "check"
+                kind = "vote" if samples > 1 else "agree" if len(ask) > 1 else "hold" if hold else "check"
                 name = f"{kind}-{'-'.join(ask)}-else-{other}-{round(100 * at_least)}"
-                yield Plan(name, ask, other, at_least, samples)
+                yield Plan(name, ask, other, at_least, samples, hold)
 
 
 def choose(

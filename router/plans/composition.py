@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from router.core import ExpertView, FloatArray, PlanView
-from router.plans.plan import Plan
+from router.plans.plan import Calls, Plan
 from router.plans.plan_set import PlanSet
 
 
@@ -20,7 +20,7 @@ class Composed:
     costs: FloatArray
     """US$: everything called, and the `else` expert by its probability."""
     holds: FloatArray
-    """Milliseconds until the answer is accepted or rejected: the slowest member's."""
+    """Milliseconds until the answer is accepted or rejected: the slowest member's end, or a beginning's."""
     waits: FloatArray
     """Milliseconds to the client's first token."""
 
@@ -44,13 +44,16 @@ class Composed:
             latencies: [n, experts] milliseconds to the end of the answer; NaN where unknown.
             names: the experts, in the order of their columns.
         """
-        holds = np.stack(
-            [latencies[:, [names.index(name) for name in plan.ask]].max(axis=1) for plan in plans.plans],
-            axis=1,
-        )
+        holds = np.empty(p_accept.shape)
+        for at, (plan, calls) in enumerate(zip(plans.plans, plans.calls, strict=True)):
+            members = [names.index(name) for name in plan.ask]
+            held = latencies[:, members]
+            if calls.held < 1:
+                held = waits[:, members] + calls.held * (held - waits[:, members])
+            holds[:, at] = held.max(axis=1)
         spent = np.full(p_accept.shape, np.nan)
         if costs is not None:
-            spent = composed_costs(plans.plans, p_accept, costs, names)
+            spent = composed_costs(plans.plans, plans.calls, p_accept, costs, names)
         other = waits[:, [names.index(plan.otherwise) for plan in plans.plans]]
         return cls(plans, p_accept, spent, holds, holds + (1 - p_accept) * other)
 
@@ -69,17 +72,26 @@ class Composed:
 
 
 def composed_costs(
-    plans: Sequence[Plan], p_accept: FloatArray, costs: FloatArray, names: Sequence[str]
+    plans: Sequence[Plan],
+    calls: Sequence[Calls],
+    p_accept: FloatArray,
+    costs: FloatArray,
+    names: Sequence[str],
 ) -> FloatArray:
     """Expected US$, [n, plans]: everything called, and the `else` expert by its probability.
 
     Args:
         plans: in column order.
+        calls: of each plan.
         p_accept: [n, plans].
         costs: [n, experts] US$; NaN where unknown.
         names: the experts, in the order of their columns.
     """
-    called = [costs[:, [names.index(name) for name in plan.ask]].sum(axis=1) * plan.samples for plan in plans]
+    single = [costs[:, [names.index(name) for name in plan.ask]].sum(axis=1) for plan in plans]
+    accepted, rejected = (
+        np.array([getattr(one, name) for one in calls]) for name in ("accepted", "rejected")
+    )
     other = costs[:, [names.index(plan.otherwise) for plan in plans]]
-    spent: FloatArray = np.stack(called, axis=1) + (1 - p_accept) * other
+    called = np.stack(single, axis=1) * (p_accept * accepted + (1 - p_accept) * rejected)
+    spent: FloatArray = called + (1 - p_accept) * other
     return spent

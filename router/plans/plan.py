@@ -104,6 +104,18 @@ class Plan:
         return cls(form.name, tuple(form.ask), form.otherwise, form.accept.at_least, form.samples, hold)
 
 
+@dataclass(frozen=True)
+class Calls:
+    """What a plan's calls take, beside one complete answer of each member."""
+
+    accepted: float = 1.0
+    """Cost where the answer is accepted: a vote's samples together."""
+    rejected: float = 1.0
+    """Cost where it is rejected: a stream that is judged by its beginning is aborted there."""
+    held: float = 1.0
+    """Part of the time between the first token and the last in which the answer is held."""
+
+
 def load_plans(file: Path) -> tuple[Plan, ...]:
     """The plans of a YAML or JSON file, under the key `plans`.
 

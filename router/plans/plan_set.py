@@ -1,7 +1,7 @@
 """The plans of a policy, with their acceptance models and probabilities of acceptance; saved and restored."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +10,7 @@ from router.core import BoolArray, FloatArray, QueryBatch, RouteRequest
 from router.errors import ManifestError, WeightsError
 from router.methods.linear import LinearRouter
 from router.plans.acceptance import FEATURES, AcceptanceModel
-from router.plans.plan import Plan, check_plans
+from router.plans.plan import Calls, Plan, check_plans
 
 RATE_PENALTY = 100.0
 """Of the ridge regression of acceptance on the query."""
@@ -25,6 +25,8 @@ class PlanSet:
     rates: LinearRouter
     """Query → the probability that each plan accepts."""
     mean_rates: FloatArray  # [plans] for queries unlike all training queries
+    calls: tuple[Calls, ...]
+    """What each plan's calls take, beside its members' complete answers."""
     experts: tuple[str, ...]
     """The pool when the plans were learnt: its columns come before the plans', later experts' behind."""
 
@@ -78,6 +80,7 @@ class PlanSet:
         """The models, as named arrays for safetensors."""
         found = {f"rates.{name}": value for name, value in self.rates.arrays().items()}
         found["mean_rates"] = self.mean_rates
+        found["calls"] = np.array([astuple(calls) for calls in self.calls])
         for at, model in enumerate(self.models):
             found |= {f"{at}.{name}": value for name, value in model.arrays().items()}
         return found
@@ -112,10 +115,14 @@ class PlanSet:
         }
         if "mean_rates" not in arrays or arrays["mean_rates"].shape != (len(plans),):
             raise WeightsError("plans need the array mean_rates, one value for each")
+        calls = arrays.get("calls", np.array([[plan.samples, plan.samples, 1.0] for plan in plans]))
+        if calls.shape != (len(plans), len(fields(Calls))):
+            raise WeightsError("plans need three values of each plan in the array calls")
         return cls(
             tuple(plans),
             tuple(AcceptanceModel.restore(parts[str(at)]) for at in range(len(plans))),
             LinearRouter.restore({"penalty": RATE_PENALTY}, parts["rates"]),
             arrays["mean_rates"],
+            tuple(Calls(*values) for values in calls.tolist()),
             tuple(experts),
         )

@@ -1,14 +1,14 @@
 """What a plan would have given on recorded outcomes, exactly, without calling anybody again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from router.core import BoolArray, FloatArray, IntArray
 from router.data.dataset import Dataset
 from router.plans.acceptance import AcceptanceModel, features
-from router.plans.plan import Plan
+from router.plans.plan import Calls, Plan
 from router.plans.signals import Reading, at_hand, read, read_beginning, signals_of
 
 
@@ -19,12 +19,14 @@ class Evidence:
     table: FloatArray  # [n, features]
     quality: FloatArray  # [n] measured quality of the answer at hand; NaN where one is missing
     cost_usd: FloatArray | None  # [n] of all members' answers
+    rejected_usd: FloatArray | None  # [n] the same where they are rejected: a held stream is aborted
     known: BoolArray  # [n] every member's answer is recorded
 
     def take(self, rows: IntArray) -> "Evidence":
         """Only these rows, in this order."""
         cost = None if self.cost_usd is None else self.cost_usd[rows]
-        return Evidence(self.table[rows], self.quality[rows], cost, self.known[rows])
+        rejected = None if self.rejected_usd is None else self.rejected_usd[rows]
+        return Evidence(self.table[rows], self.quality[rows], cost, rejected, self.known[rows])
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,12 @@ class Recording:
         counts = [np.isfinite(sample.quality[:, column]).sum() for sample in self._samples]
         return int(sum(2 * count > first for count in counts)) if first else 0
 
+    def is_longer(self, name: str, tokens: int) -> bool:
+        """Whether most of an expert's answers are at least twice as long as so many tokens."""
+        written = self.outcomes.written["token_logprobs"][:, self.outcomes.pool.column(name)]
+        known = [len(values) for values in written if values is not None]
+        return bool(known) and float(np.median(known)) >= 2 * tokens
+
     def evidence(self, plan: Plan, scores: FloatArray) -> Evidence:
         """The answers at hand of a plan; `else` and threshold have no effect.
 
@@ -98,7 +106,7 @@ class Recording:
         table = np.full((len(rows), blank.shape[1]), np.nan)
         table[known] = features(signals)
         quality = np.where(known, qualities[picked, np.arange(len(rows))], np.nan)
-        return Evidence(table, quality, self._cost(parts), known)
+        return Evidence(table, quality, self._cost(plan), self._cost(plan, plan.hold_tokens), known)
 
     def replay(self, plan: Plan, evidence: Evidence, p_right: FloatArray) -> Replayed:
         """The plan's outcomes, from the answers at hand and their probabilities [n] to be right."""
@@ -108,8 +116,9 @@ class Recording:
         quality = np.where(accepted == 1, evidence.quality, np.where(accepted == 0, other, np.nan))
         quality = np.where(np.isfinite(other), quality, np.nan)
         costs, cost = self.outcomes.costs_usd, None
-        if costs is not None and evidence.cost_usd is not None:
-            cost = evidence.cost_usd + np.where(accepted == 1, 0.0, costs[:, last])
+        if costs is not None and evidence.cost_usd is not None and evidence.rejected_usd is not None:
+            otherwise = evidence.rejected_usd + costs[:, last]
+            cost = np.where(np.isnan(accepted), np.nan, np.where(accepted == 1, evidence.cost_usd, otherwise))
         return Replayed(p_right, accepted, quality, cost, evidence.quality)
 
     def _column(self, sample: int, column: int, hold_tokens: int | None) -> list[Reading | None]:
@@ -134,12 +143,46 @@ class Recording:
             for text, reason, values in zip(texts, reasons, logprobs, strict=True)
         ]
 
-    def _cost(self, parts: Sequence[tuple[int, int]]) -> FloatArray | None:
-        costs = [self._samples[sample].costs_usd for sample, _ in parts]
-        known = [
-            values[:, column] for values, (_, column) in zip(costs, parts, strict=True) if values is not None
-        ]
-        return None if len(known) < len(parts) else np.sum(known, axis=0)
+    def calls_of(self, plan: Plan) -> Calls:
+        """What a plan's calls take beside one complete answer of each member, on average."""
+        tokens = self.outcomes.measured.get("completion_tokens")
+        held = 1.0
+        if plan.hold_tokens is not None and tokens is not None:
+            known = tokens[:, self.outcomes.pool.column(plan.ask[0])]
+            held = float(np.nanmean(np.minimum(1.0, plan.hold_tokens / np.maximum(known, 1))))
+        single = self._cost(replace(plan, samples=1))
+        accepted, rejected = self._cost(plan), self._cost(plan, plan.hold_tokens)
+        if single is None or accepted is None or rejected is None or not np.nanmean(single):
+            return Calls(float(plan.samples), float(plan.samples), held)
+        whole = float(np.nanmean(single))
+        return Calls(float(np.nanmean(accepted)) / whole, float(np.nanmean(rejected)) / whole, held)
+
+    def _cost(self, plan: Plan, tokens: int | None = None) -> FloatArray | None:
+        """US$ of the members' answers [n], or of their first tokens.
+
+        The prompt of a vote counts once where tokens and prices are known: it is one request.
+        """
+        columns = [self.outcomes.pool.column(name) for name in plan.ask]
+        completed = [
+            sample.measured.get("completion_tokens") for sample in self._samples[: plan.samples]
+        ]  # of each sample, [n, experts]
+        prices = [self.outcomes.pool[name].price for name in plan.ask]
+        priced = "cost_usd" not in self.outcomes.measured and None not in prices
+        if not priced or len(completed) < plan.samples or any(one is None for one in completed):
+            return self._measured_cost(plan.samples, columns)
+        prompt = self.outcomes.measured.get("prompt_tokens", np.zeros(self.outcomes.quality.shape))
+        spent = np.zeros(len(self.outcomes))
+        for column, price in zip(columns, prices, strict=True):
+            counts = [one[:, column] for one in completed if one is not None]
+            written = np.sum([np.minimum(count, tokens or np.inf) for count in counts], axis=0)
+            if price is not None:
+                spent = spent + (prompt[:, column] * price.input + written * price.output) / 1e6
+        return spent
+
+    def _measured_cost(self, samples: int, columns: Sequence[int]) -> FloatArray | None:
+        costs = [sample.costs_usd for sample in self._samples[:samples]]
+        known = [values[:, column] for values in costs if values is not None for column in columns]
+        return None if len(known) < samples * len(columns) else np.sum(known, axis=0)
 
 
 def replay(plan: Plan, outcomes: Dataset, model: AcceptanceModel, scores: FloatArray) -> Replayed:

@@ -23,7 +23,7 @@ from router.methods.linear import LinearRouter
 from router.methods.shrink import global_means
 from router.plans.choice import MOST_KEPT, Trials, Tried, choose
 from router.plans.composition import composed_costs
-from router.plans.plan import Plan, check_plans
+from router.plans.plan import Calls, Plan, check_plans
 from router.plans.plan_set import RATE_PENALTY, PlanSet
 from router.plans.replay import Recording
 from router.policy import Policy
@@ -99,7 +99,7 @@ def with_plans(
         return _without(policy, len(options), "none has a certain gain over the experts' front", notify)
     notify(f"{len(options)} plans tried, {len(chosen)} chosen: fitting with them")
     outcomes = {one.plan: one for one in options}
-    joint = _Joint.of(material, [outcomes[plan] for plan in chosen], fit)
+    joint = _Joint.of(material, [outcomes[plan] for plan in chosen], trials, fit)
     eligible = _eligible(material, chosen, by_fold)
     gain, error = _gain(material, joint, eligible)
     if not given and gain - PROOF_Z * error <= 0:
@@ -130,6 +130,7 @@ class _Joint:
     """Experts and plans fitted together."""
 
     plans: tuple[Plan, ...]
+    calls: tuple[Calls, ...]
     fitted: Fitted
     outcomes: Extended
     expected: FloatArray | None  # [n, candidates] US$
@@ -141,7 +142,7 @@ class _Joint:
         return self.fitted[2]
 
     @classmethod
-    def of(cls, material: Material, tried: Sequence[Tried], fit: Fit) -> "_Joint":
+    def of(cls, material: Material, tried: Sequence[Tried], trials: Trials, fit: Fit) -> "_Joint":
         dataset = material.dataset
         quality = np.column_stack([dataset.quality, *(one.outcome.quality for one in tried)])
         costs = dataset.costs_usd
@@ -150,12 +151,14 @@ class _Joint:
             costs = np.column_stack([costs, *(cost for cost in spent if cost is not None)])
         accepted = np.column_stack([one.outcome.accepted for one in tried])
         plans = tuple(one.plan for one in tried)
+        calls = tuple(trials.calls(plan) for plan in plans)
         expected = material.expected
         if expected is not None:
             rates = _rates_apart(material, accepted)
-            expected = np.hstack([expected, composed_costs(plans, rates, expected, dataset.pool.names)])
+            spent = composed_costs(plans, calls, rates, expected, dataset.pool.names)
+            expected = np.hstack([expected, spent])
         fitted = fit(TrainingSet(material.queries, quality, costs, dataset.tasks))
-        return cls(plans, fitted, Extended(quality, costs), expected, accepted)
+        return cls(plans, calls, fitted, Extended(quality, costs), expected, accepted)
 
 
 def _chosen(
@@ -280,6 +283,7 @@ def _joined(
             tuple(models),
             _rates(material.queries, joint.accepted),
             np.nanmean(joint.accepted, axis=0),
+            joint.calls,
             policy.pool.names,
         ),
         preferences=Preferences(cost_weight=preferences.default.cost_weight),

@@ -42,5 +42,15 @@ def rows(n: int, *, seed: int = 0, samples: int = 1) -> list[dict[str, Any]]:
     return made
 
 
+def with_logprobs(made: list[dict[str, Any]], tokens: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Answers of so many tokens, whose first ones are the surer the more probably the answer is right."""
+    rng = random.Random(seed)
+    certain = []
+    for row in made:
+        doubt = rng.uniform(0.01, 0.3) if row["quality"] else rng.uniform(0.2, 1.5)
+        certain.append({**row, "token_logprobs": [-doubt] * tokens, "completion_tokens": tokens})
+    return certain
+
+
 def answered(n: int = 200, *, seed: int = 0, samples: int = 1) -> Dataset:
     return to_dataset(rows(n, seed=seed, samples=samples), pool=POOL)

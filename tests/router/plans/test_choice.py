@@ -1,12 +1,13 @@
 """Few plans are kept, by the lower bound of their gain over the experts' front."""
 
 import numpy as np
+import pytest
 
 from router.data.dataset import Dataset, to_dataset
-from router.plans.choice import Trials, Tried, choose, gain_bounds
+from router.plans.choice import HOLD_TOKENS, Trials, Tried, choose, gain_bounds
 from router.plans.plan import Plan
 from router.plans.replay import Recording
-from tests.router.plans.answered import POOL, answered, rows
+from tests.router.plans.answered import POOL, answered, rows, with_logprobs
 
 
 def trials(data: Dataset) -> Trials:
@@ -28,6 +29,16 @@ def test_pairs_and_votes_are_enumerated_with_another_expert_behind() -> None:
     assert len(single) == len({plan.name for plan in single}) <= 3
     assert {plan.ask[0] for plan in several if plan.is_vote} >= {"small", "code"}
     assert all(plan.samples == 3 for plan in several if plan.is_vote)
+
+
+@pytest.mark.parametrize(("tokens", "held"), [(2 * HOLD_TOKENS, True), (HOLD_TOKENS, False)])
+def test_a_beginning_is_judged_only_of_longer_answers(tokens: int, held: bool) -> None:
+    data = to_dataset(with_logprobs(rows(100), tokens), pool=POOL)
+    plans = trials(data).enumerate()
+
+    assert [plan for plan in plans if plan.name.startswith("check-")]
+    assert bool([plan for plan in plans if plan.hold_tokens == HOLD_TOKENS]) is held
+    assert len({plan.name for plan in plans}) == len(plans)
 
 
 def test_a_plan_with_a_certain_gain_is_kept() -> None:

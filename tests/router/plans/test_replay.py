@@ -8,7 +8,7 @@ from router.data.dataset import to_dataset
 from router.plans.acceptance import AcceptanceModel
 from router.plans.plan import Plan
 from router.plans.replay import Recording, replay
-from tests.router.plans.answered import POOL, answered, rows
+from tests.router.plans.answered import POOL, answered, rows, with_logprobs
 
 PAIR = Plan("pair", ("small", "code"), "large", 0.6)
 SCORES = np.full((200, 3), 0.7)
@@ -47,7 +47,30 @@ def test_a_vote_is_replayed_on_recorded_samples() -> None:
     assert found.quality.mean() > data.quality[:, 2].mean()
     assert found.cost_usd is not None
     assert data.costs_usd is not None
-    assert found.cost_usd[found.accepted == 1] == pytest.approx(3 * data.costs_usd[0, 0])
+    assert found.cost_usd[found.accepted == 1] == pytest.approx((12 * 0.05 + 3 * 9 * 0.10) / 1e6)
+    assert Recording(data).calls_of(plan).accepted == pytest.approx(3.3 / 1.5)  # the prompt counts once
+
+
+def test_a_rejected_beginning_costs_only_its_tokens() -> None:
+    plan = Plan("hold", ("small",), "large", 0.6, hold_tokens=16)
+    data = to_dataset(with_logprobs(rows(200), 64), pool=POOL)
+    recording = Recording(data)
+    evidence = recording.evidence(plan, SCORES)
+    model = AcceptanceModel.fit_features(evidence.table, evidence.quality)
+
+    found = replay(plan, data, model, SCORES)
+
+    assert found.cost_usd is not None
+    assert data.costs_usd is not None
+    accepted = found.accepted == 1
+    beginning = (12 * 0.05 + 16 * 0.10) / 1e6
+    assert 20 < accepted.sum() < 180
+    np.testing.assert_allclose(found.cost_usd[accepted], data.costs_usd[accepted, 0])
+    np.testing.assert_allclose(found.cost_usd[~accepted], beginning + data.costs_usd[~accepted, 2])
+    assert found.answer_quality[accepted].mean() > data.quality[:, 0].mean() + 0.05
+    calls = recording.calls_of(plan)
+    assert (calls.accepted, calls.held) == (1.0, 0.25)
+    assert calls.rejected == pytest.approx(beginning / data.costs_usd[0, 0])
 
 
 def test_a_missing_response_leaves_the_plans_outcome_open() -> None:
