@@ -27,6 +27,8 @@ class Tally:
     broken_connections: int = 0
     fallbacks: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
+    """`true` and `false` where a plan was carried out, else `no plan`."""
     without_retry_after: int = 0
     answered_at: list[float] = field(default_factory=list)
     offered_over: tuple[float, float] = (0.0, 0.0)
@@ -36,20 +38,31 @@ class Tally:
         return (
             f"sent {self.sent}, answered {self.answered}, interrupted {self.interrupted}, rejected "
             f"{dict(self.rejected)}, lost {len(self.lost)}, mixed {len(self.mixed)}, connections broken "
-            f"{self.broken_connections}, fallbacks {self.fallbacks}, reasons {dict(self.reasons)}"
+            f"{self.broken_connections}, fallbacks {self.fallbacks}, reasons {dict(self.reasons)}, plans "
+            f"accepted {dict(self.accepted)}"
         )
 
 
 class Load:
-    """Sends chat requests and checks the answers, which echo the query.
+    """Sends chat requests and checks the answers.
 
     Args:
         retries: how often a broken connection or a rejection that allows it is tried again, as the
             openai client does.
+        expected: expert and query → what its answer contains; by default an echo of the query.
     """
 
-    def __init__(self, url: str, key: str, *, retries: int = 2, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        retries: int = 2,
+        timeout_s: float = 30.0,
+        expected: Callable[[str, str], str] = lambda _, query: query.split()[0],
+    ) -> None:
         self.tally = Tally()
+        self._expected = expected
         self._retries = retries
         limits = httpx.Limits(max_connections=2000, max_keepalive_connections=2000)
         self._client = httpx.AsyncClient(
@@ -87,14 +100,14 @@ class Load:
     async def one(self, number: int, body: dict[str, Any]) -> None:
         """Send one request, again where the openai client would."""
         self.tally.sent += 1
-        token = f"unique{number}x{id(self)}"
-        messages = [{"role": "user", "content": f"{token} What is {number} + 1?"}]
+        query = f"unique{number}x{id(self)} What is {number} + 1?"
+        messages = [{"role": "user", "content": query}]
         sent = {"model": "auto", "messages": messages, "max_tokens": 64, **body}
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             headers = {"x-stainless-retry-count": str(attempt)}
             try:
-                done = await self._try(sent, headers, token, last=last)
+                done = await self._try(sent, headers, query, last=last)
             except httpx.TransportError as error:
                 self.tally.broken_connections += 1
                 if last:
@@ -104,22 +117,23 @@ class Load:
                 return
             await asyncio.sleep(0.3)
 
-    async def _try(self, body: dict[str, Any], headers: dict[str, str], token: str, *, last: bool) -> bool:
+    async def _try(self, body: dict[str, Any], headers: dict[str, str], query: str, *, last: bool) -> bool:
         async with self._client.stream("POST", CHAT, json=body, headers=headers) as response:
             content = await response.aread()
         if response.status_code >= 400:
             return self._rejected(response, content, last=last)
         self.tally.reasons[response.headers["x-router-reason"]] += 1
         self.tally.fallbacks += int(response.headers["x-router-attempts"]) > 1
+        self.tally.accepted[response.headers.get("x-router-accepted", "no plan")] += 1
         expert = response.headers["x-router-expert"]
         if body.get("stream"):
-            self._check_stream(content, token, expert)
+            self._check_stream(content, query, expert)
         else:
             answer = orjson.loads(content)
-            self._check(answer["choices"][0]["message"]["content"], answer["model"], token, expert)
+            self._check(answer["choices"][0]["message"]["content"], answer["model"], query, expert)
         return True
 
-    def _check_stream(self, content: bytes, token: str, expert: str) -> None:
+    def _check_stream(self, content: bytes, query: str, expert: str) -> None:
         if not content.endswith(b"data: [DONE]\n\n"):
             self.tally.lost.append(f"a stream without end: {content[-200:]!r}")
             return
@@ -128,14 +142,14 @@ class Load:
             self.tally.interrupted += 1
             return
         text = "".join(c["delta"].get("content") or "" for event in events for c in event["choices"])
-        self._check(text, events[0]["model"], token, expert)
+        self._check(text, events[0]["model"], query, expert)
 
-    def _check(self, text: str, model: str, token: str, expert: str) -> None:
-        if token in text and model == expert:
+    def _check(self, text: str, model: str, query: str, expert: str) -> None:
+        if self._expected(expert, query) in text and model == expert:
             self.tally.answered += 1
             self.tally.answered_at.append(time.monotonic())
         else:
-            self.tally.mixed.append(f"{token}: {model} as {expert}: {text[:100]}")
+            self.tally.mixed.append(f"{query}: {model} as {expert}: {text[:100]}")
 
     def _rejected(self, response: httpx.Response, content: bytes, *, last: bool) -> bool:
         try:
