@@ -117,8 +117,9 @@ def judge(policy: Policy, dataset: Dataset, embeddings: FloatArray) -> Evaluated
     quality = scores.quality
     if plans is None:
         quality = quality[:, : len(policy.pool)]
-    elif expected is not None and scores.p_accept is not None:
-        spent = composed_costs(plans.plans, plans.calls, scores.p_accept, expected, policy.pool.names)
+    elif expected is not None and scores.p_accept is not None and policy.plans is not None:
+        planned = policy.plans
+        spent = composed_costs(planned.plans, planned.calls, scores.p_accept, expected, policy.pool.names)
         expected = np.hstack([expected, spent])
     return EvaluatedPolicy(
         policy, kept, quality, expected, scores.unfamiliar, len(dataset) - len(rows), plans
