@@ -35,7 +35,7 @@ PORT = 8142
 EXPERTS = ("arithmetic", "words", "atlas", "generalist")
 MOST_TOKENS = 16
 TRAINED_ON, TRAINED_ON_SEED, HELD_OUT_SEED = 900, 1, 7
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "default, plans": {},
     "default, no plans": {"plans": False},
     "best quality, plans": {"cost_weight": 0.0},

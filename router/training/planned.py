@@ -155,8 +155,8 @@ class _Joint:
         expected = material.expected
         if expected is not None:
             rates = _rates_apart(material, accepted)
-            spent = composed_costs(plans, calls, rates, expected, dataset.pool.names)
-            expected = np.hstack([expected, spent])
+            composed = composed_costs(plans, calls, rates, expected, dataset.pool.names)
+            expected = np.hstack([expected, composed])
         fitted = fit(TrainingSet(material.queries, quality, costs, dataset.tasks))
         return cls(plans, calls, fitted, Extended(quality, costs), expected, accepted)
 
