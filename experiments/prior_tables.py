@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 
 Run = dict[str, object]
+KEY = ("pool", "condition", "seed", "families", "policy")
+"""What identifies a run."""
 DRAWS = 2000
 """Of the bootstrap over seeds within pools."""
 
 
 def main() -> None:
-    """Print the tables of the files named on the command line."""
-    print(tables([run for name in sys.argv[1:] for run in json.loads(Path(name).read_text("utf-8"))]))
+    """Print the tables of the files named on the command line; of equal runs the last counts."""
+    found = [run for name in sys.argv[1:] for run in json.loads(Path(name).read_text("utf-8"))]
+    print(tables(list({tuple(run[part] for part in KEY): run for run in found}.values())))
 
 
 def tables(runs: Sequence[Run]) -> str:
@@ -84,21 +87,32 @@ def _shown(runs: Sequence[Run]) -> list[str]:
     full = of("full training", "same")
     for count in (50, 100, 200):
         chosen, drawn = of(f"{count} chosen probes", "same"), of(f"{count} random probes", "same")
-        if full:
-            goal = ": from 0.70" if count == 200 else ""
-            lines.append(f"| {count} chosen probes, of full training's gain{goal} | {ratio(chosen, full)} |")
-            lines.append(f"| {count} random probes, of full training's gain{goal} | {ratio(drawn, full)} |")
         lines.append(f"| {count} probes, gain of chosen over gain of random ones | {ratio(chosen, drawn)} |")
+    ways = {
+        "200 chosen probes": of("200 chosen probes", "same"),
+        "200 random probes": of("200 random probes", "same"),
+        "training with the prior on 200 outcomes": of("200 outcomes, training with the prior", "same"),
+    }
+    gains = {
+        "gain in AIQ over the zero router": over_zero,
+        "gain in AIQ over the prior": lambda run: number(run, "aiq") - number(run, "prior_aiq"),
+        "gain in quality at cost weight 0 over the prior's single expert": _less("best", "single"),
+    }
+    for runs_of in (full, *ways.values()):
+        runs_of.update({key: run | {"prior_aiq": prior[key]["aiq"]} for key, run in runs_of.items()})
+    for gain, figure in gains.items():
+        for way, found in ways.items():
+            lines.append(f"| {way}, of full training's {gain}: from 0.70 | {ratio(found, full, figure)} |")
     probed = of("200 chosen probes", "other")
     for what, name in (("aiq", "AIQ"), ("default", "default"), ("best", "weight 0")):
-        found = pooled(
+        apart = pooled(
             [
                 {"pool": key[0], "gain": number(probed[key], what) - number(other[key], what)}
                 for key in probed.keys() & other.keys()
             ],
             lambda run: number(run, "gain"),
         )
-        lines.append(f"| 200 probes of other families over the prior, {name}: from 0 | {found} |")
+        lines.append(f"| 200 probes of other families over the prior, {name}: from 0 | {apart} |")
     return lines
 
 
@@ -128,12 +142,16 @@ def pooled(runs: Iterable[Run], figure: Callable[[Run], float], *, alone: bool =
     return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
-def ratio(of: dict[tuple[str, str], Run], against: dict[tuple[str, str], Run]) -> str:
-    """The ratio of two gains over the zero router, each a mean over pools, with its interval."""
+def ratio(
+    of: dict[tuple[str, str], Run],
+    against: dict[tuple[str, str], Run],
+    figure: Callable[[Run], float] = over_zero,
+) -> str:
+    """The ratio of two gains, each a mean over pools, with its interval."""
     keys = sorted(of.keys() & against.keys())
     if not keys:
         return "–"
-    groups = _by_pool([(key[0], (over_zero(of[key]), over_zero(against[key]))) for key in keys])
+    groups = _by_pool([(key[0], (figure(of[key]), figure(against[key]))) for key in keys])
     parts = [
         np.mean([values.mean(axis=0) for values in drawn], axis=0) for drawn in (groups, *_drawn(groups))
     ]

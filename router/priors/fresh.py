@@ -1,7 +1,10 @@
 """Fresh probes by reasoning-gym, which no model can have memorised; needs `pip install to-router[probes]`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from itertools import islice
+from typing import Any
 
 from router.priors.families import FAMILIES
 from router.priors.probes import Probe, check_of, load_probes
@@ -41,13 +44,10 @@ def generated(families: Iterable[str], *, each: int, seed: int) -> Iterator[Prob
 
     for family in families:
         checked = family in PLAIN
-        entries = reasoning_gym.create_dataset(family, size=max(DRAWN, 2 * each), seed=seed)
-        fitting = (
-            entry
-            for entry in entries
-            if len(entry["question"]) <= LONGEST and (not checked or _is_plain(str(entry["answer"]).strip()))
-        )
-        for number, entry in enumerate(islice(fitting, each)):
+        with redirect_stdout(StringIO()):  # some families print while they look for a query
+            entries = reasoning_gym.create_dataset(family, size=max(DRAWN, 2 * each), seed=seed)
+            taken = list(islice((entry for entry in entries if _fits(entry, checked)), each))
+        for number, entry in enumerate(taken):
             reference = str(entry["answer"]).strip() if checked else ""
             yield Probe(
                 id=f"{GENERATOR}/{family}-{seed}-{number}",
@@ -64,6 +64,8 @@ def _families(kind: str) -> int:
     return sum(FAMILIES[family] == kind for family in PLAIN)
 
 
-def _is_plain(reference: str) -> bool:
-    """Whether an answer is short and on one line."""
-    return 0 < len(reference) <= LONGEST_REFERENCE and "\n" not in reference
+def _fits(entry: Mapping[str, Any], checked: bool) -> bool:
+    """Whether a query is short, and where its answer is to be checked, that is short and on one line."""
+    answer = str(entry["answer"]).strip()
+    plain = 0 < len(answer) <= LONGEST_REFERENCE and "\n" not in answer
+    return len(entry["question"]) <= LONGEST and (plain or not checked)

@@ -12,7 +12,8 @@ from router.priors.probing import CHECKS
 
 
 def create_dataset(family: str, *, size: int, seed: int) -> list[dict[str, Any]]:
-    """As the generator makes them: entries with `question` and `answer`."""
+    """As the generator makes them: entries with `question` and `answer`; some families print."""
+    sys.stdout.write(".")
     return [
         {
             "question": f"{family}, {seed}: what is {number}?\n",
@@ -27,12 +28,13 @@ def _generator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym", SimpleNamespace(create_dataset=create_dataset))
 
 
-def test_every_kind_has_probes_that_can_be_checked() -> None:
+def test_every_kind_has_probes_that_can_be_checked(capsys: pytest.CaptureFixture[str]) -> None:
     found = [probe for probe in fresh(12, seed=3) if probe.check in CHECKS]
 
     assert {probe.kind for probe in found} == set(KINDS)
     assert sum(probe.kind == "mathematics" for probe in found) >= 12
     assert len({probe.id for probe in found}) == len(found)
+    assert capsys.readouterr().out == ""
 
 
 def test_answers_of_several_lines_are_left_out() -> None:
