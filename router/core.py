@@ -50,7 +50,7 @@ class Preferences:
 
         A `cost_weight` that is set also overrides the default's `min_quality`, and the other way round.
         """
-        if self == UNSET:
+        if self is UNSET or self == UNSET:
             return default
         sets_trade = self.cost_weight is not None or self.min_quality is not None
         trade = self if sets_trade else default
@@ -75,7 +75,7 @@ class RouteRequest:
 
     query: str
     """The text that the policy reads: the human's message, without the harness around it."""
-    preferences: Preferences = Preferences()
+    preferences: Preferences = UNSET
     excluded: Mapping[str, str] = field(default_factory=dict)
     """Expert → the caller's reason to exclude it."""
     prompt_tokens: int = 0

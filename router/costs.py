@@ -7,12 +7,13 @@ Prompt tokens follow the query's length, by a factor for each expert's tokenizer
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
 from pydantic import BaseModel
 
-from router.core import FloatArray
+from router.core import BoolArray, FloatArray
 from router.errors import WeightsError
 from router.experts import CandidatePool, Price
 from router.validation import AmountUSD
@@ -142,8 +143,7 @@ class CostModel:
             max_tokens: the caller's bound on each answer; `None` for none.
         """
         priced = None
-        known = np.isfinite(self.prices).all(axis=1)
-        if known.any() and self.priced:
+        if self._prices_known:
             completion = self._completion(embeddings)
             if max_tokens is not None:
                 bound = [np.inf if limit is None else max(limit, 0) for limit in max_tokens]
@@ -155,6 +155,11 @@ class CostModel:
         direct = self.usd.predict(embeddings) / 1e6
         return direct if priced is None else np.where(np.isfinite(priced), priced, direct)
 
+    @cached_property
+    def _prices_known(self) -> bool:
+        """Whether there is any price that has an effect."""
+        return self.priced and bool(np.isfinite(self.prices).all(axis=1).any())
+
     def _completion(self, embeddings: FloatArray) -> FloatArray:
         """Expected tokens of the answers, [n, experts]; the others' mean where none was measured."""
         n, width = len(embeddings), len(self.prices)
@@ -162,18 +167,21 @@ class CostModel:
             return np.full((n, width), ASSUMED_COMPLETION_TOKENS)
         expected = self.tokens.predict(embeddings)
         measured = np.isfinite(expected)
+        if measured.all():
+            return expected
         mean = np.where(measured, expected, 0.0).sum(axis=1) / np.maximum(measured.sum(axis=1), 1)
         mean = np.where(measured.any(axis=1), mean, ASSUMED_COMPLETION_TOKENS)
         return np.where(measured, expected, mean[:, None])
 
     def _prompt(self, texts: Sequence[str], estimates: Sequence[int] | None) -> FloatArray:
         """Tokens of the prompts as each expert's tokenizer counts them, [n, experts]."""
-        base = np.array([estimated_prompt_tokens(text) for text in texts], dtype=float)
-        if estimates is not None:
-            known = np.array(estimates, dtype=float)
-            base = np.where(known > 0, known, base)
+        known = (0,) * len(texts) if estimates is None else estimates
+        counts = [
+            count if count > 0 else estimated_prompt_tokens(text)
+            for count, text in zip(known, texts, strict=True)
+        ]
         factor = np.ones(len(self.prices)) if self.prompt_factor is None else self.prompt_factor
-        tokens: FloatArray = base[:, None] * factor
+        tokens: FloatArray = np.array(counts, dtype=float)[:, None] * factor
         return tokens
 
     def facts(self) -> CostFacts:
@@ -271,9 +279,21 @@ class Regression:
 
     def predict(self, embeddings: FloatArray) -> FloatArray:
         """Expected amounts, [n, experts]; NaN for an expert that was never measured."""
-        raw = np.expm1(embeddings @ self.weights + self.intercept) * self.smearing
+        raw: FloatArray = embeddings @ self.weights + self.intercept
+        np.expm1(raw, out=raw)
+        raw *= self.smearing
+        low, high, never_measured = self._bounds
+        np.minimum(np.maximum(raw, low, out=raw), high, out=raw)
+        if never_measured is not None:
+            raw[:, never_measured] = np.nan
+        return raw
+
+    @cached_property
+    def _bounds(self) -> tuple[FloatArray, FloatArray, BoolArray | None]:
+        """(lowest and highest amount, experts that were never measured, if any)."""
         low, high = self.limits
-        return np.where(high < low, np.nan, np.clip(raw, low, np.maximum(low, high)))
+        never = high < low
+        return low, np.maximum(low, high), never if never.any() else None
 
     def arrays(self) -> dict[str, FloatArray]:
         return {

@@ -4,7 +4,7 @@ Pure numpy. Knows nothing of encoders, methods or requests in flight, so that se
 and the cost–quality curve all decide in the same way, and every user interface gives the same reasons.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,30 +60,31 @@ def decide(
             more than the most expensive expert. `None` for all columns.
     """
     n, width = scores.shape
-    allowed = np.ones((n, width), dtype=bool) if eligible is None else eligible
-    relative = _relative(costs, allowed, width if experts is None else experts)
+    relative = _relative(costs, eligible, scores.shape, width if experts is None else experts)
     each = [preferences] * n if isinstance(preferences, Preferences) else preferences
     weight = np.array([item.cost_weight or 0.0 for item in each], dtype=np.float64)
-    floor = np.array([np.nan if item.min_quality is None else item.min_quality for item in each])
-
-    # Keys to sort by, ascending: the group that comes first, what decides within it, what breaks its ties.
-    behind = np.zeros((n, width), dtype=bool)
     penalty = weight[:, None] * relative
     utility = scores - penalty
-    first, second = -utility, relative
-    required = np.full(n, np.nan)
-    if not np.isnan(floor).all():
-        best = np.where(allowed, scores, -np.inf).max(axis=1)
+
+    # Keys to sort by, ascending: what breaks ties, what decides, the group that comes first. Among equal
+    # ones the sort keeps the order of the columns.
+    keys: list[FloatArray | BoolArray] = [relative, -utility]
+    required = None
+    if any(item.min_quality is not None for item in each):
+        floor = np.array([np.nan if item.min_quality is None else item.min_quality for item in each])
+        best = (scores if eligible is None else np.where(eligible, scores, -np.inf)).max(axis=1)
         with np.errstate(invalid="ignore"):
             required = floor * best
-            passes = allowed & (scores >= required[:, None] - ROUNDING)
+            passes = scores >= required[:, None] - ROUNDING
         has_floor = ~np.isnan(floor)[:, None]
-        behind = has_floor & ~passes
-        first = np.where(has_floor, np.where(passes, relative, -scores), first)
-        second = np.where(has_floor & passes, -scores, second)
-    columns = np.broadcast_to(np.arange(width), (n, width))
-    order = np.lexsort((columns, second, first, behind, ~allowed), axis=1)  # sorts by its last key first
-    return Rankings(order, allowed.sum(axis=1), penalty, utility, required)
+        first = np.where(has_floor, np.where(passes, relative, -scores), keys[1])
+        keys = [np.where(has_floor & passes, -scores, relative), first, has_floor & ~passes]
+    counts = np.full(n, width)
+    if eligible is not None:
+        keys.append(~eligible)
+        counts = eligible.sum(axis=1)
+    order = np.lexsort(keys, axis=1)  # sorts by its last key first
+    return Rankings(order, counts, penalty, utility, np.full(n, np.nan) if required is None else required)
 
 
 def as_decisions(
@@ -116,33 +117,36 @@ def as_decisions(
         experts: the first columns; the others are plans. `None` for all.
     """
     width = len(names) if experts is None else experts
-    known_costs = np.full(scores.shape, np.nan) if costs is None else costs
-    table = zip(
+    columns = (
         scores.tolist(),
-        known_costs.tolist(),
-        waits.tolist(),
+        _cells(costs, scores.shape),
+        _cells(waits, scores.shape),
         rankings.utility.tolist(),
         rankings.penalty.tolist(),
-        exclusions,
-        strict=True,
     )
+    orders, counts, required = rankings.order.tolist(), rankings.eligible.tolist(), rankings.required.tolist()
+    everyone, none = [True] * len(names), [None] * len(names)
     decisions = []
-    for row, (*columns, excluded) in enumerate(table):
-        views = {
-            name: ExpertView(
-                score, _known(cost), _known(wait), name not in excluded, excluded.get(name), utility, penalty
-            )
-            for name, score, cost, wait, utility, penalty in zip(names, *columns, strict=True)
-        }
+    for row, values in enumerate(zip(*columns, strict=True)):
+        excluded = exclusions[row]
+        eligible: Iterable[bool] = everyone
+        why: Iterable[str | None] = none
+        if excluded:
+            eligible = [name not in excluded for name in names]
+            why = [excluded.get(name) for name in names]
+        score, cost, wait, utility, penalty = values
+        views = dict(
+            zip(names, map(ExpertView, score, cost, wait, eligible, why, utility, penalty), strict=True)
+        )
         others = {} if plans is None else {name: plans(row, name, views.pop(name)) for name in names[width:]}
         decisions.append(
             Decision(
-                ranking=tuple(names[column] for column in rankings.row(row)),
+                ranking=tuple([names[column] for column in orders[row][: counts[row]]]),
                 experts=views,
                 policy_id=policy_id,
                 unfamiliar=bool(unfamiliar[row]),
                 preferences=preferences[row],
-                required_score=_known(float(rankings.required[row])),
+                required_score=_known(required[row]),
                 plans=others,
             )
         )
@@ -176,13 +180,31 @@ def _known(value: float) -> float | None:
     return value if value == value else None
 
 
-def _relative(costs: FloatArray | None, allowed: BoolArray, experts: int) -> FloatArray:
+def _cells(values: FloatArray | None, shape: tuple[int, ...]) -> list[list[float | None]]:
+    """The rows of an array as lists, `None` for NaN."""
+    missing = None if values is None else np.isnan(values)
+    if values is None or missing is None or missing.all():
+        return [[None] * shape[1]] * shape[0]
+    if not missing.any():
+        return values.tolist()  # type: ignore[no-any-return]
+    return [[_known(value) for value in row] for row in values.tolist()]
+
+
+def _relative(
+    costs: FloatArray | None, eligible: BoolArray | None, shape: tuple[int, ...], experts: int
+) -> FloatArray:
     """Costs as fractions of the cost of each row's most expensive eligible expert, [n, candidates]."""
     if costs is None:
-        return np.zeros(allowed.shape)
-    counted = np.where(allowed & np.isfinite(costs), costs, 0.0)[:, :experts]
-    most = counted.max(axis=1, keepdims=True)
-    known = np.where(np.isfinite(costs), costs, most)
+        return np.zeros(shape)
+    finite = np.isfinite(costs)
+    if eligible is None and finite.all():
+        most = costs[:, :experts].max(axis=1, keepdims=True)
+        if most.min(initial=1.0) > 0:
+            simple: FloatArray = costs / most
+            return simple
+    counts = finite if eligible is None else finite & eligible
+    most = np.where(counts, costs, 0.0)[:, :experts].max(axis=1, keepdims=True)
+    known = np.where(finite, costs, most)
     relative: FloatArray = np.zeros(known.shape)
     np.divide(known, most, out=relative, where=most > 0)
     return relative

@@ -14,6 +14,8 @@ from router.errors import WeightsError
 
 REFERENCES = 1024
 """Training queries that are kept to compare with; 0.75 MiB on disk at 384 dimensions."""
+FIRST = 128
+"""References that are looked at first: most queries are near to one of them already."""
 QUANTILE = 0.01
 """Share of the training queries that would themselves count as unfamiliar, before `MARGIN`."""
 MARGIN = 0.05
@@ -45,9 +47,12 @@ class NoveltyGuard:
 
     def unfamiliar(self, embeddings: FloatArray) -> BoolArray:
         """Whether no training query is near, [n]."""
-        near = embeddings.astype(np.float32) @ self.references.T
+        rows = embeddings.astype(np.float32, copy=False)
         # Not `<`: a row that is not finite is near to nothing.
-        far: BoolArray = ~(near.max(axis=1) >= self.threshold)
+        far: BoolArray = ~((rows @ self.references[:FIRST].T).max(axis=1) >= self.threshold)
+        if len(self.references) > FIRST and far.any():
+            others = rows[far] @ self.references[FIRST:].T
+            far[far] = ~(others.max(axis=1) >= self.threshold)
         return far
 
     def arrays(self) -> dict[str, FloatArray]:

@@ -81,7 +81,7 @@ class Policy:
         raw = self.method.score(queries)
         quality = raw if self.calibration is None else self.calibration.apply(raw)
         unfamiliar = self.guard.unfamiliar(queries.embeddings)
-        guarded = np.where(unfamiliar[:, None], self.guard.means, quality)
+        guarded = np.where(unfamiliar[:, None], self.guard.means, quality) if unfamiliar.any() else quality
         if self.plans is None:
             return Scores(guarded, unfamiliar)
         ordered = guarded[:, self.plans.columns(guarded.shape[1])]
@@ -110,14 +110,11 @@ class Policy:
     def _times(
         self, model: Regression | None, queries: QueryBatch, current: Sequence[Mapping[str, float]]
     ) -> FloatArray:
-        times = np.full((len(current), len(self.pool)), np.nan)
-        if model is not None:
-            times = model.predict(queries.embeddings)
-        for row, known in enumerate(current):
-            for name, time_ms in known.items():
-                if name in self.pool:
-                    times[row, self.pool.column(name)] = time_ms
-        return times
+        names, unknown = self.pool.names, float("nan")
+        times = np.array([[known.get(name, unknown) for name in names] for known in current], dtype=float)
+        if model is None:
+            return times.reshape(len(current), len(names))
+        return np.where(np.isnan(times), model.predict(queries.embeddings), times)
 
     def decide(self, queries: QueryBatch, requests: Sequence[RouteRequest]) -> list[Decision]:
         """A decision for each request, its ranking empty where no expert is eligible.
@@ -139,22 +136,19 @@ class Policy:
             )
             costs = None if costs is None else np.hstack([costs, composed.costs])
             waits = np.hstack([waits, composed.waits])
-        known = np.full(waits.shape, np.nan) if costs is None else costs
         reasons = [
-            self._reasons(request, said, known[row], waits[row])
+            self._reasons(request, said, costs, waits, row)
             for row, (request, said) in enumerate(zip(requests, wanted, strict=True))
         ]
         if composed is not None:
             for why, request, holds in zip(reasons, requests, composed.holds, strict=True):
                 composed.plans.exclude(why, request, holds)
         names = self.candidates
-        eligible = np.array([[name not in why for name in names] for why in reasons], dtype=bool)
+        eligible = None
+        if any(reasons):
+            eligible = np.array([[name not in why for name in names] for why in reasons], dtype=bool)
         rankings = decide(
-            scores.quality,
-            costs,
-            preferences=wanted,
-            eligible=eligible.reshape(-1, len(names)),
-            experts=len(self.pool),
+            scores.quality, costs, preferences=wanted, eligible=eligible, experts=len(self.pool)
         )
         return as_decisions(
             rankings,
@@ -346,7 +340,12 @@ class Policy:
             raise WeightsError(f"{folder}: costs and waits must hold one value for each of {experts} experts")
 
     def _reasons(
-        self, request: RouteRequest, wanted: Preferences, costs: FloatArray, waits: FloatArray
+        self,
+        request: RouteRequest,
+        wanted: Preferences,
+        costs: FloatArray | None,
+        waits: FloatArray,
+        row: int,
     ) -> dict[str, str]:
         """Candidate → why it is not eligible: the caller's word first, then cost and wait.
 
@@ -358,9 +357,9 @@ class Policy:
             (wanted.max_ttft_ms, waits, "expected wait {:.0f} ms is above max_ttft_ms {:.0f}"),
         )
         for most, values, words in limits:
-            if most is not None:
-                for column in np.flatnonzero(values > most):
-                    reasons.setdefault(self.candidates[column], words.format(values[column], most))
+            if most is not None and values is not None:
+                for column in np.flatnonzero(values[row] > most):
+                    reasons.setdefault(self.candidates[column], words.format(values[row, column], most))
         return reasons
 
 

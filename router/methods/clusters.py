@@ -11,7 +11,7 @@ import numpy as np
 from router.core import FloatArray, IntArray, QueryBatch, TrainingSet
 from router.errors import MethodError
 from router.methods.arrays import take
-from router.methods.discriminant import discriminant, posterior
+from router.methods.discriminant import discriminant
 from router.methods.shrink import global_means
 
 STRENGTH = 20.0
@@ -19,6 +19,8 @@ STRENGTH = 20.0
 STEPS, MOST_CLUSTERED = 10, 4000
 """Rounds of k-means, and queries that take part in them; of more, a sample."""
 
+MOST_RAISED = 80.0
+"""Single precision holds the exponential of this, of its negative, and sums of thousands of them."""
 MOST_TASKS = 1000
 """With more of them the labels are names of queries, not tasks."""
 
@@ -50,12 +52,14 @@ class ClustersRouter:
         embeddings = training.queries.embeddings.astype(np.float32)
         count = max(1, min(self.clusters, len(training) // (5 if self.soft else 25)))
         self.centres_, labels = _k_means(embeddings, count, seed=seed)
+        self._sharpen()
         members = self._membership(embeddings) if self.soft else np.eye(count)[labels]
         self.means_ = group_means(training.quality, members)
+        self._summed = _with_ones(self.means_)
         return self
 
     def score(self, queries: QueryBatch) -> FloatArray:
-        return self._membership(queries.embeddings) @ self.means_
+        return _mixed(_raised(self._logits(queries.embeddings), self.sharpness), self._summed)
 
     def arrays(self) -> dict[str, FloatArray]:
         return {"centres": self.centres_, "means": self.means_}
@@ -64,10 +68,21 @@ class ClustersRouter:
     def restore(cls, params: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Self:
         restored = cls(**params)
         restored.centres_, restored.means_ = take(arrays, "centres", "means")
+        restored._sharpen()
+        restored._summed = _with_ones(restored.means_)
         return restored
 
+    def _sharpen(self) -> None:
+        self._sharpened = np.ascontiguousarray(self.sharpness * self.centres_.T)
+
+    def _logits(self, embeddings: FloatArray) -> FloatArray:
+        logits: FloatArray = embeddings @ self._sharpened
+        return logits
+
     def _membership(self, embeddings: FloatArray) -> FloatArray:
-        return _softmax(self.sharpness * (embeddings @ self.centres_.T))
+        raised = _raised(self._logits(embeddings), self.sharpness)
+        shares: FloatArray = raised / raised.sum(axis=1, keepdims=True)
+        return shares
 
 
 class TasksRouter:
@@ -93,12 +108,13 @@ class TasksRouter:
         labels = self._labels(training, seed)
         members = np.eye(int(labels.max()) + 1)[labels]
         self.means_ = group_means(training.quality, members)
+        self._summed = _with_ones(self.means_)
         self.weights_, intercept = discriminant(training.queries.embeddings, labels)
         self.intercept_ = intercept + np.log(members.sum(axis=0) + 1)
         return self
 
     def score(self, queries: QueryBatch) -> FloatArray:
-        return posterior(queries.embeddings, self.weights_, self.intercept_) @ self.means_
+        return _mixed(_raised(queries.embeddings @ self.weights_ + self.intercept_, np.inf), self._summed)
 
     def arrays(self) -> dict[str, FloatArray]:
         return {"weights": self.weights_, "intercept": self.intercept_, "means": self.means_}
@@ -110,6 +126,7 @@ class TasksRouter:
         restored.weights_, restored.intercept_, restored.means_ = take(
             arrays, "weights", "intercept", "means"
         )
+        restored._summed = _with_ones(restored.means_)
         return restored
 
     def _labels(self, training: TrainingSet, seed: int) -> IntArray:
@@ -157,7 +174,29 @@ def _k_means(embeddings: FloatArray, count: int, *, seed: int) -> tuple[FloatArr
     return centres, (embeddings @ centres.T).argmax(axis=1)
 
 
-def _softmax(values: FloatArray) -> FloatArray:
-    raised = np.exp(values - values.max(axis=1, keepdims=True))
-    shares: FloatArray = raised / raised.sum(axis=1, keepdims=True)
-    return shares
+def _raised(logits: FloatArray, most: float) -> FloatArray:
+    """Exponentials of logits, which are overwritten, up to a factor for each row.
+
+    Args:
+        logits: [n, groups].
+        most: no logit is further from 0.
+    """
+    if most > MOST_RAISED:
+        logits -= logits.max(axis=1, keepdims=True)
+    return np.exp(logits, out=logits)
+
+
+def _mixed(raised: FloatArray, summed: FloatArray) -> FloatArray:
+    """The groups' means, weighed by each row's softmax over the groups, [n, experts].
+
+    Args:
+        raised: [n, groups].
+        summed: the means and a column of ones, [groups, experts + 1].
+    """
+    products = raised @ summed
+    mixed: FloatArray = products[:, :-1] / products[:, -1:]
+    return mixed
+
+
+def _with_ones(means: FloatArray) -> FloatArray:
+    return np.concatenate((means, np.ones((len(means), 1))), axis=1)

@@ -14,6 +14,7 @@ import numpy as np
 
 from router.core import FloatArray, IntArray, QueryBatch, TrainingSet
 from router.errors import MethodError, WeightsError
+from router.methods.arrays import clipped
 from router.methods.contract import RoutingMethod
 from router.methods.hull import area
 from router.methods.registry import make, method_class
@@ -73,11 +74,12 @@ class EnsembleRouter:
         seen = np.isfinite(training.quality)
         squares, _ = nnls(contrast[:, seen].T, _parts(target)[1][seen])
         self.contrast_ = self._decided(contrast, squares, training)
+        self._mix()
         self.fitted_ = [member.fit(training, seed=seed) for member in members]
         return self._blend(apart)
 
     def score(self, queries: QueryBatch) -> FloatArray:
-        return self._blend(np.stack([member.score(queries) for member in self.fitted_]))
+        return self._weighed(np.concatenate([member.score(queries) for member in self.fitted_], axis=1))
 
     def arrays(self) -> dict[str, FloatArray]:
         found = {"contrast": self.contrast_, "level": self.level_, "means": self.means_}
@@ -100,6 +102,7 @@ class EnsembleRouter:
             )
         restored.contrast_, restored.level_ = arrays["contrast"], arrays["level"]
         restored.means_ = arrays["means"]
+        restored._mix()
         restored.fitted_ = []
         for number, member in enumerate(members):
             prefix = f"{number}."
@@ -135,13 +138,27 @@ class EnsembleRouter:
 
     def _blend(self, scores: FloatArray) -> FloatArray:
         """The weighted scores: [members, n, experts] → [n, experts]."""
-        level, contrast = _parts(scores - self.means_)
-        moved = (self.level_ @ level)[:, None] + (self.contrast_[:, None, None] * contrast).sum(axis=0)
-        blended = self.means_ + moved
+        return self._weighed(np.concatenate(tuple(scores), axis=1))
+
+    def _weighed(self, scores: FloatArray) -> FloatArray:
+        """The same from the members' scores side by side: [n, members × experts] → [n, experts]."""
+        blended: FloatArray = scores @ self._mixing + self._offset
         # An easy query's scores are moved down together: clipped at 1, its experts would look equal.
-        above = np.maximum(blended.max(axis=1, keepdims=True) - 1.0, 0.0)
-        whole: FloatArray = np.clip(blended - above, 0.0, 1.0)
-        return whole
+        above = blended.max(axis=1, keepdims=True)
+        if above.max(initial=0.0) > 1.0:
+            blended -= np.maximum(above - 1.0, 0.0)
+        return clipped(blended)
+
+    def _mix(self) -> None:
+        """Write the blend as one product and a sum: it is linear in the members' scores."""
+        members, experts = len(self.contrast_), len(self.means_)
+        mean = np.full((experts, experts), 1 / experts)
+        parts = [
+            level * mean + contrast * (np.eye(experts) - mean)
+            for level, contrast in zip(self.level_, self.contrast_, strict=True)
+        ]
+        self._mixing = np.concatenate(parts)  # [members × experts, experts]
+        self._offset = self.means_ - np.tile(self.means_, members) @ self._mixing
 
 
 class _Worth:

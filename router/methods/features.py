@@ -1,17 +1,18 @@
 """Features of a query's text beside its embedding: hashed words and word pairs, and its surface.
 
-No Python loop over words or characters; equal in every process (Python's `hash` is not).
+Hashes are those of a word's bytes, equal in every process (Python's `hash` is not).
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import log1p
 
 import numpy as np
 
-from router.core import BoolArray, FloatArray, IntArray
+from router.core import FloatArray, IntArray
 
 WORDS = 1 << 15
 """Columns of the hashed words (feature hashing: Weinberger et al., ICML 2009)."""
@@ -19,10 +20,16 @@ READ_CHARACTERS = 8_000
 """A longer text is read this far."""
 CHUNK = 256
 """Texts whose bytes are held in memory together, several numbers for each."""
+FEW = 4
+"""Texts up to which a look-up of each word is faster than arrays over all bytes."""
+MOST_WORDS, LONGEST_WORD = 65_536, 32
+"""Words whose hashes are kept at most, and their bytes: 10 MB."""
 BASE = np.uint64(0x5851F42D4C957F2D)
 """Base of the rolling hash (Karp and Rabin 1987), modulo 2⁶⁴; odd, so that it has an inverse."""
 MIX, PAIR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 """Odd numbers that spread a hash over its upper bits, and distinguish a pair's first word from its second."""
+MASK, SHIFT = (1 << 64) - 1, 64 - 15
+"""64 bits, of which the upper ones are a column below `WORDS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,103 +48,140 @@ class HashedWords:
             self.starts, self.columns, values / np.repeat(np.maximum(norms, 1e-12), np.diff(self.starts))
         )
 
-    def times(self, weights: FloatArray) -> FloatArray:
-        """The product with weights [WORDS, outputs], [n, outputs]."""
-        return _sums(self.values[:, None] * weights[self.columns], self.starts)
+    def weighed_times(self, rarity: FloatArray, weights: FloatArray) -> FloatArray:
+        """`weighed(rarity)` times weights [WORDS, outputs], [n, outputs]."""
+        # `take`, because indexing gathers rows several times slower.
+        values, entries = self.values * rarity.take(self.columns), weights.take(self.columns, axis=0)
+        moved: FloatArray
+        squares: FloatArray
+        if len(self.starts) == 2:
+            moved, squares = (values @ entries)[None], np.array([values @ values])
+        else:
+            moved, squares = _sums(values[:, None] * entries, self.starts), _sums(values**2, self.starts)
+        moved /= np.maximum(np.sqrt(squares), 1e-12)[:, None]
+        return moved
 
 
 def hashed_words(texts: Sequence[str]) -> HashedWords:
     """Words, signs and neighbouring pairs of every text by column; values 1 + log count, as for tf-idf."""
-    parts = [_hashed_words(tuple(texts[at : at + CHUNK])) for at in range(0, len(texts), CHUNK)]
+    if len(texts) <= FEW:
+        return _word_by_word(texts)
+    parts = [_all_at_once(texts[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)]
     if len(parts) == 1:
         return parts[0]
     sizes = [np.diff(part.starts) for part in parts]
     return HashedWords(
         np.cumsum(np.concatenate([[0], *sizes])),
-        np.concatenate([np.empty(0, dtype=np.int64), *(part.columns for part in parts)]),
-        np.concatenate([np.empty(0), *(part.values for part in parts)]),
+        np.concatenate([part.columns for part in parts]),
+        np.concatenate([part.values for part in parts]),
     )
 
 
 def surface(texts: Sequence[str]) -> FloatArray:
     """Length, digits, lines, options and the like, [n, 9]; roughly between 0 and 3."""
-    rows = [_surface(text, text[:READ_CHARACTERS]) for text in texts]
+    rows = [_surface(text) for text in texts]
     return np.array(rows, dtype=np.float64).reshape(len(texts), 9)
 
 
-def _hashed_words(texts: tuple[str, ...]) -> HashedWords:
-    batch = _Bytes.of(texts)
-    begins, hashes = batch.words()
-    sizes = np.diff(np.searchsorted(begins, batch.starts))
+def _word_by_word(texts: Sequence[str]) -> HashedWords:
+    """Hashed words of a few texts: a table of words that were met before is faster than arrays of bytes."""
+    starts, columns, counts = [0], [], []
+    table, pair, mix = _HASHES, int(PAIR), int(MIX)
+    for text in texts:
+        hashes = [table[word] for word in _PIECE.findall(_read(text).lower())]
+        found = [first * pair + second for first, second in pairwise(hashes)]
+        of_text: dict[int, int] = {}
+        for number in hashes + found:
+            column = (number * mix & MASK) >> SHIFT
+            of_text[column] = of_text.get(column, 0) + 1
+        columns += sorted(of_text)
+        counts += [of_text[column] for column in sorted(of_text)]
+        starts.append(len(columns))
+    values = np.array(counts, dtype=np.float64)
+    if sum(counts) != len(counts):
+        values = 1.0 + np.log(values)
+    return HashedWords(np.array(starts), np.array(columns, dtype=np.int64), values)
+
+
+def _all_at_once(texts: Sequence[str]) -> HashedWords:
+    """The same for many texts, without a loop over their words."""
+    hashes, sizes = _rolling(texts)
     rows = np.repeat(np.arange(len(texts)), sizes)
-    pairs = rows[1:] == rows[:-1]
-    paired = (hashes[:-1] * PAIR + hashes[1:])[pairs]
-    keys = np.concatenate([rows, rows[1:][pairs]]) * WORDS
-    keys += (np.concatenate([hashes, paired]) * MIX >> np.uint64(64 - 15)).astype(np.int64)
-    keys, counts = np.unique(keys, return_counts=True)
-    starts = np.searchsorted(keys, np.arange(len(texts) + 1) * WORDS)
-    return HashedWords(starts, keys % WORDS, 1.0 + np.log(counts))
+    paired = rows[1:] == rows[:-1]
+    mixed = np.concatenate((hashes, (hashes[:-1] * PAIR + hashes[1:])[paired])) * MIX >> np.uint64(SHIFT)
+    keys = np.concatenate((rows, rows[1:][paired])) * WORDS + mixed.view(np.int64)
+    keys.sort()
+    firsts = np.flatnonzero(np.diff(keys, prepend=-1))
+    counts = np.diff(firsts, append=len(keys))
+    starts = np.searchsorted(keys[firsts], np.arange(len(texts) + 1) * WORDS)
+    return HashedWords(starts, keys[firsts] % WORDS, 1.0 + np.log(counts))
 
 
-def _surface(whole: str, text: str) -> tuple[float, ...]:
-    """The surface of one text; counts are those of the characters that are read."""
-    codes, size = text.encode("utf-8", "replace"), len(text)
-    some = max(size, 1)
-    foreign = 0 if codes.isascii() else size - len(codes.translate(None, _HIGH))
-    words = len(codes.translate(_BLANK).split())
-    return (
-        log1p(len(whole)) / 3,
-        log1p(_count(codes, _DIGITS)) / 2,
-        log1p(codes.count(b"\n")) / 2,
-        log1p(len(_OPTION.findall(codes))) / 2,
-        (size - _count(codes, _SPACES)) / max(words, 1) / 5,
-        3 * _count(codes, _UPPERS) / some,
-        10 * _count(codes, _SIGNS) / some,
-        3 * foreign / some,
-        log1p(codes.count(b"?")),
-    )
-
-
-def _count(codes: bytes, wanted: bytes) -> int:
-    return len(codes) - len(codes.translate(None, wanted))
-
-
-@dataclass(frozen=True, slots=True)
-class _Bytes:
-    """A batch's texts in UTF-8, one after the other, a space before each and one at the end."""
-
-    codes: IntArray  # [bytes] uint8
-    starts: IntArray  # [n + 1] position of each text's separator
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> "_Bytes":
-        parts = [text[:READ_CHARACTERS].encode("utf-8", "replace") for text in texts]
-        starts = np.cumsum([0, *(len(part) + 1 for part in parts)])
-        codes = np.frombuffer(b" " + b" ".join(parts) + b" ", dtype=np.uint8)
-        return cls(codes[: starts[-1]], starts)
-
-    def words(self) -> tuple[IntArray, IntArray]:
-        """(where each word or sign begins, its hash as uint64)."""
-        kinds = np.append(_KIND[self.codes], np.uint8(0))
-        sign, inside = kinds == 2, kinds == 1
-        begins = np.flatnonzero(sign[1:] | (inside[1:] & ~inside[:-1])) + 1
-        ends = np.flatnonzero(sign[:-1] | (inside[:-1] & ~inside[1:])) + 1
-        powers, inverse = _powers(1 << len(self.codes).bit_length())
-        along = np.zeros(len(self.codes) + 1, dtype=np.uint64)
-        np.cumsum(_LOWER[self.codes] * powers[: len(self.codes)], out=along[1:])
-        return begins, (along[ends] - along[begins]) * inverse[begins]
+def _rolling(texts: Sequence[str]) -> tuple[IntArray, IntArray]:
+    """(hash of each word, words of each text)."""
+    parts = [_read(text) for text in texts]
+    starts = np.cumsum([0, *(len(part) + 1 for part in parts)])
+    codes = np.frombuffer(b" " + b" ".join(parts), dtype=np.uint8)  # a space before each text
+    places = np.append(_PLACE[codes], np.uint8(_BETWEEN))
+    sign, inside = places == _SIGN, places == _INSIDE
+    begins = np.flatnonzero(sign[1:] | (inside[1:] & ~inside[:-1])) + 1
+    ends = np.flatnonzero(sign[:-1] | (inside[:-1] & ~inside[1:])) + 1
+    powers, inverse = _powers(1 << len(codes).bit_length())
+    along = np.zeros(len(codes) + 1, dtype=np.uint64)
+    np.cumsum(_LOWER[codes] * powers[: len(codes)], out=along[1:])
+    sizes = np.diff(np.searchsorted(begins, starts))
+    return (along[ends] - along[begins]) * inverse[begins], sizes
 
 
 @lru_cache(maxsize=4)
 def _powers(size: int) -> tuple[IntArray, IntArray]:
     """BASE⁰, BASE¹, … and the inverse of each, modulo 2⁶⁴."""
-    inverse = np.uint64(pow(int(BASE), -1, 1 << 64))
     both = []
-    for base in (BASE, inverse):
-        steps = np.full(size, base, dtype=np.uint64)
+    for base in (int(BASE), pow(int(BASE), -1, 1 << 64)):
+        steps = np.full(size, np.uint64(base))
         steps[0] = 1
         both.append(np.cumprod(steps))
     return both[0], both[1]
+
+
+def _surface(text: str) -> tuple[float, ...]:
+    """The surface of one text; counts are those of the characters that are read."""
+    codes, size = _read(text), min(len(text), READ_CHARACTERS)
+    kinds, some = codes.translate(_KIND), max(size, 1)
+    lines, uppers, foreign = kinds.count(b"\n"), kinds.count(b"u"), kinds.count(b"f")
+    if foreign:
+        foreign = size - (len(kinds) - foreign)  # characters, not bytes
+    return (
+        log1p(len(text)) / 3,
+        log1p(kinds.count(b"d")) / 2,
+        log1p(lines) / 2,
+        log1p(len(_OPTION.findall(codes)) if lines else _OPTION.match(codes) is not None) / 2,
+        (size - lines - kinds.count(b" ")) / max(len(kinds.split()), 1) / 5,
+        3 * uppers / some,
+        10 * kinds.count(b"s") / some,
+        3 * foreign / some,
+        log1p(kinds.count(b"?")),
+    )
+
+
+def _read(text: str) -> bytes:
+    return text[:READ_CHARACTERS].encode("utf-8", "replace")
+
+
+class _Hashes(dict[bytes, int]):
+    """Word in lower case → its hash; safe to use from several threads."""
+
+    def __missing__(self, word: bytes) -> int:
+        if len(word) > LONGEST_WORD:
+            hashes, _ = _rolling([word.decode()])
+            return int(hashes[0])
+        found, base = 0, int(BASE)
+        for code in reversed(word):
+            found = (found * base + code + 1) & MASK
+        if len(self) >= MOST_WORDS:  # numbers and typing errors never end
+            self.clear()
+        self[word] = found
+        return found
 
 
 def _sums(entries: FloatArray, starts: IntArray) -> FloatArray:
@@ -149,20 +193,36 @@ def _sums(entries: FloatArray, starts: IntArray) -> FloatArray:
     return total
 
 
-def _is(characters: bytes | range) -> BoolArray:
-    """Whether a byte is one of these, [256]."""
-    table = np.zeros(256, dtype=bool)
-    table[list(characters)] = True
-    return table
+def _table(*kinds: tuple[int, bytes], other: int) -> bytes:
+    """For each byte its kind: that of the last of `kinds` which contains it."""
+    table = bytearray([other]) * 256
+    for kind, characters in kinds:
+        for code in characters:
+            table[code] = kind
+    return bytes(table)
 
 
 _DIGITS, _UPPERS, _SIGNS = b"0123456789", bytes(range(ord("A"), ord("Z") + 1)), b"{}[]()=<>+*/^\\$_"
-_SPACES, _HIGH = b"\t\n\v\f\r\x1c\x1d\x1e\x1f ", bytes(range(0x80, 0x100))
-_BLANK = bytes.maketrans(b"\x1c\x1d\x1e\x1f", b"    ")
-"""Spaces that `bytes.split` does not know."""
+_LOWERS, _HIGH = bytes(range(ord("a"), ord("z") + 1)), bytes(range(0x80, 0x100))
+_SPACES = b"\t\n\v\f\r\x1c\x1d\x1e\x1f "
+_KIND = _table(
+    *zip(b"dusf? \n", (_DIGITS, _UPPERS, _SIGNS, _HIGH, b"?", _SPACES, b"\n"), strict=True), other=ord("x")
+)
+"""A letter for what `surface` counts a byte as."""
 _OPTION = re.compile(rb"(?m)^[\t\v\f\r\x1c-\x1f ]*\(?[A-J][.):]")
 """A line that begins with an option's letter: `A.`, `(B)`, `C:`."""
-_SPACE, _UPPER = _is(_SPACES), _is(_UPPERS)
-_WORD = _is(_DIGITS) | _UPPER | _is(range(ord("a"), ord("z") + 1)) | _is(b"_") | _is(_HIGH)
-_KIND = np.where(_WORD, 1, np.where(_SPACE | _is(range(0x20)) | _is(b"\x7f"), 0, 2)).astype(np.uint8)
-_LOWER = (np.arange(256) + 32 * _UPPER + 1).astype(np.uint64)
+_PIECE = re.compile(rb"[0-9a-z_\x80-\xff]+|[!-/:-@\[-^`{-~]")
+"""A word or a sign of a text in lower case."""
+_BETWEEN, _INSIDE, _SIGN = range(3)
+_PLACE = np.frombuffer(
+    _table(
+        (_SIGN, bytes(range(ord("!"), 0x7F))),
+        (_INSIDE, _DIGITS + _UPPERS + _LOWERS + b"_" + _HIGH),
+        other=_BETWEEN,
+    ),
+    dtype=np.uint8,
+)
+"""Where a byte is: between words, inside a word, or a sign alone."""
+_LOWER = np.frombuffer(bytes(range(256)).lower(), dtype=np.uint8).astype(np.uint64) + np.uint64(1)
+"""A byte's digit in a hash."""
+_HASHES = _Hashes()

@@ -10,7 +10,7 @@ import numpy as np
 
 from router.core import FloatArray, QueryBatch, TrainingSet
 from router.errors import MethodError, WeightsError
-from router.methods.arrays import take
+from router.methods.arrays import clipped, take
 from router.methods.crc32_words import crc32_words
 from router.methods.features import WORDS, HashedWords, hashed_words, surface
 from router.methods.shrink import filled, global_means
@@ -47,13 +47,17 @@ class LinearRouter:
         centre, mean = features.mean(axis=0), target.mean(axis=0)
         centred = features - centre
         gram = centred.T @ centred + self.penalty * np.eye(features.shape[1])
-        self.weights_ = np.linalg.solve(gram, centred.T @ (target - mean)).astype(np.float32)
+        self._weigh(np.linalg.solve(gram, centred.T @ (target - mean)).astype(np.float32))
         self.intercept_ = mean - centre @ self.weights_
         return self
 
     def score(self, queries: QueryBatch) -> FloatArray:
-        scores: FloatArray = np.clip(self._features(queries) @ self.weights_ + self.intercept_, 0.0, 1.0)
-        return scores
+        width = queries.embeddings.shape[1]
+        scores: FloatArray = queries.embeddings @ self._wide[:width]
+        if self.surface:
+            scores += surface(queries.texts) @ (SURFACE_SCALE * self._wide[width:])
+        scores += self.intercept_
+        return clipped(scores)
 
     def arrays(self) -> dict[str, FloatArray]:
         return {"weights": self.weights_, "intercept": self.intercept_}
@@ -61,8 +65,13 @@ class LinearRouter:
     @classmethod
     def restore(cls, params: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Self:
         restored = cls(**params)
-        restored.weights_, restored.intercept_ = take(arrays, "weights", "intercept")
+        weights, restored.intercept_ = take(arrays, "weights", "intercept")
+        restored._weigh(weights)
         return restored
+
+    def _weigh(self, weights: FloatArray) -> None:
+        """Single precision on disk, double in memory: no product converts them."""
+        self.weights_, self._wide = weights, weights.astype(np.float64)
 
     def _features(self, queries: QueryBatch) -> FloatArray:
         if not self.surface:
@@ -105,9 +114,9 @@ class LexicalRouter:
         return self
 
     def score(self, queries: QueryBatch) -> FloatArray:
-        words = self._words(queries.texts).weighed(self.rarity_)
-        scores: FloatArray = np.clip(self.means_ + words.times(self._wide), 0.0, 1.0)
-        return scores
+        scores = self._words(queries.texts).weighed_times(self.rarity_, self._wide)
+        scores += self.means_
+        return clipped(scores)
 
     def arrays(self) -> dict[str, FloatArray]:
         return {"weights": self.weights_, "means": self.means_, "rarity": self.rarity_}

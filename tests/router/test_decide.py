@@ -43,6 +43,19 @@ def test_the_best_has_the_highest_utility_of_the_eligible(
         assert all(utility[a] >= utility[b] - 1e-9 for a, b in pairwise(order))
 
 
+@given(tables(), st.sampled_from([Preferences(cost_weight=0.5), Preferences(min_quality=0.7), Preferences()]))
+def test_all_eligible_is_as_no_list_of_eligible_ones(
+    table: tuple[FloatArray, FloatArray, FloatArray], preferences: Preferences
+) -> None:
+    scores, costs, eligible = table
+    plain = decide(scores, costs, preferences=preferences)
+    listed = decide(scores, costs, preferences=preferences, eligible=np.ones_like(eligible))
+
+    np.testing.assert_array_equal(plain.order, listed.order)
+    np.testing.assert_array_equal(plain.eligible, listed.eligible)
+    np.testing.assert_array_equal(plain.required, listed.required)
+
+
 @given(tables(), UNIT)
 def test_min_quality_takes_the_cheapest_above_the_bar(
     table: tuple[FloatArray, FloatArray, FloatArray], fraction: float

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.core import FloatArray, QueryBatch
+from router.methods import features
 from router.methods.crc32_words import crc32_words
-from router.methods.features import READ_CHARACTERS, WORDS, hashed_words, surface
+from router.methods.features import FEW, LONGEST_WORD, READ_CHARACTERS, WORDS, hashed_words, surface
 from router.methods.linear import LexicalRouter
 from tests.router.data_sets import embeddings, training
 
@@ -63,13 +66,15 @@ def test_equal_words_have_equal_hashes_at_any_position(hashed: type) -> None:
 
 @pytest.mark.parametrize("hashed", [hashed_words, crc32_words])
 def test_rows_have_unit_length_and_a_product(hashed: type) -> None:
-    words = hashed(TEXTS).weighed(np.ones(WORDS))
-    weights = np.random.default_rng(0).normal(size=(WORDS, 3))
+    rng = np.random.default_rng(0)
+    rarity, weights = rng.uniform(1, 5, WORDS), rng.normal(size=(WORDS, 3))
+    words = hashed(TEXTS).weighed(rarity)
     whole = np.zeros((len(TEXTS), WORDS))
     np.add.at(whole, (np.repeat(np.arange(len(TEXTS)), np.diff(words.starts)), words.columns), words.values)
 
     np.testing.assert_allclose(np.linalg.norm(whole, axis=1), [1, 0, 0, 1, 1, 1, 1, 1])
-    np.testing.assert_allclose(words.times(weights), whole @ weights)
+    np.testing.assert_allclose(hashed(TEXTS).weighed_times(rarity, weights), whole @ weights)
+    np.testing.assert_allclose(hashed(TEXTS[:1]).weighed_times(rarity, weights), whole[:1] @ weights)
 
 
 def test_many_texts_are_read_as_each_alone() -> None:
@@ -83,7 +88,29 @@ def test_many_texts_are_read_as_each_alone() -> None:
 
 def test_no_text_is_borne() -> None:
     assert surface(()).shape == (0, 9)
-    assert hashed_words(()).times(np.ones((WORDS, 2))).shape == (0, 2)
+    assert hashed_words(()).weighed_times(np.ones(WORDS), np.ones((WORDS, 2))).shape == (0, 2)
+
+
+@given(st.lists(st.text(max_size=80), min_size=FEW + 1, max_size=FEW + 6))
+def test_a_few_texts_are_hashed_as_among_many(texts: list[str]) -> None:
+    texts += ["x" * (LONGEST_WORD + 1)]
+    among = hashed_words(texts)
+    for number, text in enumerate(texts):
+        alone = hashed_words([text])
+        part = slice(among.starts[number], among.starts[number + 1])
+
+        np.testing.assert_array_equal(among.columns[part], alone.columns)
+        np.testing.assert_array_equal(among.values[part], alone.values)
+
+
+def test_the_table_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "MOST_WORDS", 10)
+    monkeypatch.setattr(features, "_HASHES", type(features._HASHES)())
+    many = [f"number {number}" for number in range(60)]
+    alone = np.concatenate([hashed_words([text]).columns for text in many])
+
+    np.testing.assert_array_equal(alone, hashed_words(many).columns)
+    assert len(features._HASHES) <= 10
 
 
 def test_lexical_weights_of_an_older_policy_are_read_as_they_were_written() -> None:
