@@ -42,7 +42,9 @@ class StaticEncoder:
         out = np.zeros((len(texts), self.spec.dimension), dtype=np.float32)
         for row, tokens in enumerate(self._tokeniser.ids(texts)):
             # A product for each text is faster than sums over the whole batch, and the same in any company.
-            np.matmul(self._weights[tokens], self._vectors[self._rows[tokens]], out=out[row])
+            at = np.array(tokens, dtype=np.intp)
+            vectors = self._vectors.take(self._rows.take(at), axis=0)
+            np.matmul(self._weights.take(at), vectors, out=out[row])
         norms = np.sqrt(np.einsum("nd,nd->n", out, out))
         out /= np.maximum(norms, 1e-12)[:, None]
         return out

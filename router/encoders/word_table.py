@@ -7,7 +7,8 @@ left to `tokenizers`.
 
 import json
 import re
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from tokenizers import Tokenizer
 
@@ -23,12 +24,12 @@ class WordTable:
     """Token ids of words; safe to use from several threads.
 
     Args:
-        tokenizer: encodes the words that are new.
+        words: the ids of each word.
         added: tokens that the tokenizer finds in a text before it splits it, such as [SEP].
     """
 
-    def __init__(self, tokenizer: Tokenizer, added: list[str]) -> None:
-        self._words = _Words(tokenizer)
+    def __init__(self, words: Mapping[str, list[int]], added: list[str]) -> None:
+        self._words = words
         self._added = added
 
     @classmethod
@@ -39,7 +40,11 @@ class WordTable:
         normalizer = stored.get("normalizer") or {}
         if kinds != PLAIN or not normalizer.get("lowercase") or not normalizer.get("clean_text"):
             return None
-        return cls(tokenizer, [token["content"] for token in stored.get("added_tokens", [])])
+        model = stored["model"]
+        if model["unk_token"] not in model["vocab"] or model["max_input_chars_per_word"] < LONGEST_WORD:
+            return None
+        added = [token["content"] for token in stored.get("added_tokens", [])]
+        return cls(_Words(tokenizer, model), added)
 
     def ids(self, text: str) -> list[int] | None:
         """The ids of a text, without special tokens; `None` where it is not plain."""
@@ -55,16 +60,35 @@ class WordTable:
 
 
 class _Words(dict[str, list[int]]):
-    """Word → ids; a word that is missing is encoded, and kept where it is short."""
+    """Word → ids; a word that is missing is cut into pieces, and kept where it is short."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, model: Mapping[str, Any]) -> None:
         super().__init__()
         self._tokenizer = tokenizer
+        self._pieces: dict[str, int] = model["vocab"]
+        self._inside: str = model["continuing_subword_prefix"]
+        self._unknown = [self._pieces[model["unk_token"]]]
 
     def __missing__(self, word: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(word, add_special_tokens=False).ids
-        if len(word) <= LONGEST_WORD:
-            if len(self) >= MOST_WORDS:  # numbers and typing errors never end
-                self.clear()
-            self[word] = ids
+        if len(word) > LONGEST_WORD:
+            found: list[int] = self._tokenizer.encode(word, add_special_tokens=False).ids
+            return found
+        if len(self) >= MOST_WORDS:  # numbers and typing errors never end
+            self.clear()
+        ids = self[word] = self._cut(word)
+        return ids
+
+    def _cut(self, word: str) -> list[int]:
+        """The longest pieces from the left (Wu et al. 2016), as the tokenizer cuts, without its call."""
+        ids: list[int] = []
+        begin, prefix = 0, ""
+        while begin < len(word):
+            for end in range(len(word), begin, -1):
+                piece = self._pieces.get(prefix + word[begin:end])
+                if piece is not None:
+                    ids.append(piece)
+                    begin, prefix = end, self._inside
+                    break
+            else:
+                return self._unknown
         return ids

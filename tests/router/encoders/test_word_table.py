@@ -15,6 +15,7 @@ FILE = find("static").folder / "tokenizer.json"
 TOKENIZER = Tokenizer.from_file(str(FILE))
 TABLE = WordTable.of(TOKENIZER)
 ASCII = st.text(st.characters(max_codepoint=127), max_size=60)
+LONG_WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=20, max_size=40)
 PHRASES = (
     "What is 17+25?",
     "it's a `_private` [list]\n\tof {things}",
@@ -35,7 +36,7 @@ def test_phrases_have_the_tokenizers_ids(text: str) -> None:
     assert TABLE.ids(text) == ids(text)
 
 
-@given(ASCII)
+@given(ASCII | LONG_WORDS)
 def test_any_ascii_text_has_the_tokenizers_ids(text: str) -> None:
     assert TABLE is not None
     found = TABLE.ids(text)
