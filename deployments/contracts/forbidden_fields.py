@@ -50,11 +50,22 @@ FORBIDDEN_FIELDS: Mapping[str, ForbiddenField] = {
 
 def forbidden_fields(body: Mapping[str, Any]) -> tuple[str, ...]:
     """The fields of a body that need an expert's permission, in the order of the table."""
-    return tuple(name for name, field in FORBIDDEN_FIELDS.items() if _is_present(body, field))
+    return tuple(
+        [
+            name
+            for name, (field, outer, inner) in _PARTS_OF_NAMES.items()
+            if (outer in body or outer == "prompt_embeds") and _is_present(body, field, outer, inner)
+        ]
+    )
 
 
-def _is_present(body: Mapping[str, Any], field: ForbiddenField) -> bool:
-    outer, _, inner = field.name.partition(".")
+_PARTS_OF_NAMES = {
+    name: (field, name.partition(".")[0], name.partition(".")[2]) for name, field in FORBIDDEN_FIELDS.items()
+}
+"""Path of a field → the field, the outer name of its path, and the inner one."""
+
+
+def _is_present(body: Mapping[str, Any], field: ForbiddenField, outer: str, inner: str) -> bool:
     value = body.get(outer)
     if inner:
         value = value.get(inner) if isinstance(value, Mapping) else None

@@ -6,6 +6,7 @@ rebinding read the responses. A client that is no browser is rejected here for a
 
 import ipaddress
 from collections.abc import Callable
+from functools import lru_cache
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -75,6 +76,7 @@ def rejection(request: Request, config: IngressConfig) -> ApiError | None:
     return None
 
 
+@lru_cache(maxsize=32)
 def is_local(host: str) -> bool:
     """Whether a `Host` header has an address or a name that only the own network resolves."""
     name = host.strip().lower()
