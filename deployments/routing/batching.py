@@ -54,13 +54,14 @@ class Batcher(Generic[Request, Result]):
         self._max_size = max_size
         self._wait_s = wait_s
         self._waiting: deque[_Call[Request, Result]] = deque()
+        self._count = 0
         self._full = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return sum(len(call.requests) - call.taken for call in self._waiting)
+        return self._count
 
     @property
     def batch_age_s(self) -> float:
@@ -78,11 +79,13 @@ class Batcher(Generic[Request, Result]):
         # While a batch hangs nothing else takes out the calls whose callers have left; they leave in the
         # order of their arrival.
         while self._waiting and self._waiting[0].future.done():
-            self._waiting.popleft()
+            left = self._waiting.popleft()
+            self._count -= len(left.requests) - left.taken
         loop = asyncio.get_running_loop()
         call: _Call[Request, Result] = _Call(requests, loop.create_future())
         self._waiting.append(call)
-        if self.waiting >= self._max_size:
+        self._count += len(requests)
+        if self._count >= self._max_size:
             self._full.set()
         if self._worker is None:
             self._worker = loop.create_task(self._work())
@@ -111,17 +114,21 @@ class Batcher(Generic[Request, Result]):
 
         A call returns as a whole, so it is divided only where it exceeds a batch.
         """
-        enough = max(TOGETHER, -(-self.waiting // 2))
+        enough = max(TOGETHER, -(-self._count // 2))
         batch: list[tuple[_Call[Request, Result], Sequence[Request]]] = []
         size = 0
         while self._waiting and size < min(enough, self._max_size):
             call = self._waiting[0]
-            part = () if call.future.done() else call.requests[call.taken :][: self._max_size - size]
+            if call.future.done():
+                self._count -= len(call.requests) - call.taken
+                self._waiting.popleft()
+                continue
+            part = call.requests[call.taken :][: self._max_size - size]
             call.taken += len(part)
             size += len(part)
-            if part:
-                batch.append((call, part))
-            if call.future.done() or call.taken == len(call.requests):
+            self._count -= len(part)
+            batch.append((call, part))
+            if call.taken == len(call.requests):
                 self._waiting.popleft()
         return batch
 

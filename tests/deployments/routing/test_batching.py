@@ -54,6 +54,22 @@ async def test_a_batch_is_never_longer_than_its_limit() -> None:
     assert [len(batch) for batch in scorer.batches] == [3, 3, 1]
 
 
+async def test_the_queue_counts_what_is_in_no_batch_yet() -> None:
+    scorer = Scorer()
+    scorer.may_go.clear()
+    batcher = Batcher(scorer, max_size=2, wait_s=0)
+    calls = [asyncio.create_task(batcher.submit(numbers)) for numbers in ([1], [2, 3, 4], [5, 6], [7])]
+    await settled()
+    assert scorer.batches == [[1, 2]]
+    assert batcher.waiting == 5
+
+    calls[2].cancel()
+    scorer.may_go.set()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert batcher.waiting == 0
+    assert scorer.batches == [[1, 2], [3, 4], [7]]
+
+
 async def test_half_of_a_long_queue_goes_first() -> None:
     scorer = Scorer()
     batcher = Batcher(scorer, max_size=64, wait_s=0)

@@ -151,9 +151,9 @@ async def test_a_damaged_copy_leaves_the_router_without_policy(saved: Policy, tm
 async def test_a_router_whose_batch_hangs_is_unhealthy_and_not_ready(
     saved: Policy, tmp_path: Path, hang: threading.Event
 ) -> None:
-    clock, on_loop = Clock(), LoopBudget()
-    on_loop.measured([len(SUM)], 1.0)
-    router = Router(RouterArgs(device="cpu", batch_wait_ms=0), on_loop=on_loop, clock=clock)
+    clock, no_time = Clock(), LoopBudget(longest_s=0)
+    no_time.measured([len(SUM)], 1.0)
+    router = Router(RouterArgs(device="cpu", batch_wait_ms=0), on_loop=no_time, clock=clock)
     await router.reconfigure({"policy": str(tmp_path / "policy")})
     router._worker.submit(hang.wait)
     waiting = asyncio.create_task(decision(router, SUM))
