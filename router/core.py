@@ -24,7 +24,9 @@ class Preferences:
 
     `cost_weight` ≥ 0: utility = score − cost_weight × cost / (most expensive eligible cost of the query).
     `min_quality` in [0, 1]: the cheapest expert whose score is at least this fraction of the best.
-    `max_cost_usd`, `max_ttft_ms`: experts expected to exceed them are excluded.
+    `max_cost_usd`, `max_ttft_ms`, `max_latency_ms`: experts expected to exceed them are excluded.
+    `latency_weight` ≥ 0: score that each second until the end of the answer takes off the utility; among
+    those that reach `min_quality`, it is added to the relative cost.
 
     Raises:
         PreferenceError: a value is out of range, or `cost_weight` and `min_quality` come together.
@@ -34,6 +36,8 @@ class Preferences:
     min_quality: float | None = None
     max_cost_usd: float | None = None
     max_ttft_ms: float | None = None
+    latency_weight: float | None = None
+    max_latency_ms: float | None = None
 
     def __post_init__(self) -> None:
         for name in (preference.name for preference in fields(self)):
@@ -59,10 +63,36 @@ class Preferences:
             min_quality=trade.min_quality,
             max_cost_usd=self.max_cost_usd if self.max_cost_usd is not None else default.max_cost_usd,
             max_ttft_ms=self.max_ttft_ms if self.max_ttft_ms is not None else default.max_ttft_ms,
+            latency_weight=self.latency_weight if self.latency_weight is not None else default.latency_weight,
+            max_latency_ms=self.max_latency_ms if self.max_latency_ms is not None else default.max_latency_ms,
         )
+
+    @property
+    def reads_times(self) -> bool:
+        """Whether the time to the end of the answer counts."""
+        return bool(self.latency_weight) or self.max_latency_ms is not None
 
 
 UNSET = Preferences()
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertLoad:
+    """An expert's speed and load as a caller sees them now, for one request."""
+
+    wait_s: float = 0.0
+    """Seconds to the first token that no token of the prompt accounts for: queue, slot, overhead."""
+    prefill_s_per_token: float = 0.0
+    """Seconds for each token of the prompt that is not cached."""
+    s_per_output_token: float = 0.0
+    cached_tokens: int = 0
+    """Tokens of the prompt whose prefill the expert keeps from an earlier request."""
+    added_wait_s: float = 0.0
+    """What one more request before this one adds to `wait_s`, beyond `free_slots`."""
+    added_s_per_output_token: float = 0.0
+    """What one more adds to `s_per_output_token`, within them: those beyond wait."""
+    free_slots: float = 0.0
+    """Requests that may come before this one without a wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +116,8 @@ class RouteRequest:
     """Expert → expected time to first token as the caller sees it now, in milliseconds."""
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     """Expert → expected time to the end of its answer as the caller sees it now, in milliseconds."""
+    load: Mapping[str, ExpertLoad] = field(default_factory=dict)
+    """Expert → its load now; where it is known, times follow from it and from the expected tokens."""
     plans: bool = False
     """Whether the caller can carry out plans; without it only experts are ranked."""
     max_hold_ms: float | None = None
@@ -105,9 +137,15 @@ class ExpertView:
     eligible: bool
     excluded_because: str | None = None
     utility: float | None = None
-    """score − cost_weight × cost / (most expensive eligible cost); `None` where no policy scored it."""
+    """`score` less the penalties for cost and time; `None` where no policy scored it."""
     cost_penalty: float = 0.0
-    """What `utility` subtracts from `score`."""
+    """What `utility` subtracts from `score` for the cost."""
+    latency_penalty: float = 0.0
+    """What it subtracts for the time."""
+    latency_ms: float | None = None
+    """Expected time to the end of the answer in milliseconds; `None` where unknown or not needed."""
+    wait_ms: float | None = None
+    """What of it is due to other requests, likewise."""
 
 
 @dataclass(frozen=True, slots=True)

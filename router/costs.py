@@ -144,11 +144,8 @@ class CostModel:
         """
         priced = None
         if self._prices_known:
-            completion = self._completion(embeddings)
-            if max_tokens is not None:
-                bound = [np.inf if limit is None else max(limit, 0) for limit in max_tokens]
-                completion = np.minimum(completion, np.array(bound)[:, None])
-            prompt = self._prompt(texts, prompt_tokens)
+            completion = self.completion_tokens(embeddings, max_tokens)
+            prompt = self.prompt_tokens(texts, prompt_tokens)
             priced = (prompt * self.prices[:, 0] + completion * self.prices[:, 1]) / 1e6
         if self.usd is None:
             return priced
@@ -160,8 +157,23 @@ class CostModel:
         """Whether there is any price that has an effect."""
         return self.priced and bool(np.isfinite(self.prices).all(axis=1).any())
 
-    def _completion(self, embeddings: FloatArray) -> FloatArray:
-        """Expected tokens of the answers, [n, experts]; the others' mean where none was measured."""
+    def completion_tokens(
+        self, embeddings: FloatArray, max_tokens: Sequence[int | None] | None = None
+    ) -> FloatArray:
+        """Expected tokens of the answers, [n, experts]; the others' mean where none was measured.
+
+        Args:
+            embeddings: [n, dimension] of the queries.
+            max_tokens: the caller's bound on each answer; `None` for none.
+        """
+        expected = self._unbounded(embeddings)
+        if max_tokens is None:
+            return expected
+        bound = [np.inf if limit is None else max(limit, 0) for limit in max_tokens]
+        bounded: FloatArray = np.minimum(expected, np.array(bound)[:, None])
+        return bounded
+
+    def _unbounded(self, embeddings: FloatArray) -> FloatArray:
         n, width = len(embeddings), len(self.prices)
         if self.tokens is None:
             return np.full((n, width), ASSUMED_COMPLETION_TOKENS)
@@ -173,7 +185,7 @@ class CostModel:
         mean = np.where(measured.any(axis=1), mean, ASSUMED_COMPLETION_TOKENS)
         return np.where(measured, expected, mean[:, None])
 
-    def _prompt(self, texts: Sequence[str], estimates: Sequence[int] | None) -> FloatArray:
+    def prompt_tokens(self, texts: Sequence[str], estimates: Sequence[int] | None) -> FloatArray:
         """Tokens of the prompts as each expert's tokenizer counts them, [n, experts]."""
         known = (0,) * len(texts) if estimates is None else estimates
         counts = [

@@ -22,7 +22,8 @@ class Rankings:
     order: IntArray  # [n, candidates] columns; the eligible ones come first
     eligible: IntArray  # [n] how many of them are eligible
     penalty: FloatArray  # [n, candidates] cost_weight × relative cost
-    utility: FloatArray  # [n, candidates] score − penalty
+    delay: FloatArray | None  # [n, candidates] latency_weight × seconds; `None` where time has no price
+    utility: FloatArray  # [n, candidates] score − penalty − delay
     required: FloatArray  # [n] score that `min_quality` requires; NaN without it
 
     @property
@@ -42,14 +43,16 @@ def decide(
     preferences: Sequence[Preferences] | Preferences,
     eligible: BoolArray | None = None,
     experts: int | None = None,
+    seconds: FloatArray | None = None,
 ) -> Rankings:
     """Rank the candidates for each row.
 
     With `cost_weight` (0 by default) by utility: score − cost_weight × cost / (cost of the row's most
-    expensive eligible expert); ties go to the cheaper candidate, then to the one listed first. With
-    `min_quality` the candidates whose score reaches that fraction of the row's best eligible score,
-    cheapest first (ties: higher score, then pool order), then the others by score. Ineligible experts
-    are left out, not moved to the end.
+    expensive eligible expert) − `latency_weight` × seconds; ties go to the cheaper candidate, then to the
+    one listed first. With `min_quality` the candidates whose score reaches that fraction of the row's best
+    eligible score, cheapest first (ties: higher score, then pool order), then the others by score;
+    `latency_weight` × seconds counts there as if it were added to the relative cost. Ineligible experts are
+    left out, not moved to the end.
 
     Args:
         scores: [n, candidates] in [0, 1].
@@ -58,13 +61,17 @@ def decide(
         eligible: [n, candidates]; `None` for all.
         experts: the first columns, to which relative costs refer; the others are plans, which may cost
             more than the most expensive expert. `None` for all columns.
+        seconds: [n, candidates] to the end of the answer; NaN counts as the mean of the row's known ones.
     """
     n, width = scores.shape
     relative = _relative(costs, eligible, scores.shape, width if experts is None else experts)
     each = [preferences] * n if isinstance(preferences, Preferences) else preferences
     weight = np.array([item.cost_weight or 0.0 for item in each], dtype=np.float64)
     penalty = weight[:, None] * relative
+    delay = _delay(seconds, eligible, each)
     utility = scores - penalty
+    if delay is not None:
+        utility = utility - delay
 
     # Keys to sort by, ascending: what breaks ties, what decides, the group that comes first. Among equal
     # ones the sort keeps the order of the columns.
@@ -77,14 +84,16 @@ def decide(
             required = floor * best
             passes = scores >= required[:, None] - ROUNDING
         has_floor = ~np.isnan(floor)[:, None]
-        first = np.where(has_floor, np.where(passes, relative, -scores), keys[1])
+        spent = relative if delay is None else relative + delay
+        first = np.where(has_floor, np.where(passes, spent, -scores), keys[1])
         keys = [np.where(has_floor & passes, -scores, relative), first, has_floor & ~passes]
     counts = np.full(n, width)
     if eligible is not None:
         keys.append(~eligible)
         counts = eligible.sum(axis=1)
     order = np.lexsort(keys, axis=1)  # sorts by its last key first
-    return Rankings(order, counts, penalty, utility, np.full(n, np.nan) if required is None else required)
+    floors = np.full(n, np.nan) if required is None else required
+    return Rankings(order, counts, penalty, delay, utility, floors)
 
 
 def as_decisions(
@@ -100,6 +109,8 @@ def as_decisions(
     unfamiliar: Sequence[bool] | BoolArray,
     plans: Callable[[int, str, ExpertView], PlanView] | None = None,
     experts: int | None = None,
+    latencies: FloatArray | None = None,
+    queues: FloatArray | None = None,
 ) -> list[Decision]:
     """The rows of `rankings` as values that travel.
 
@@ -115,6 +126,8 @@ def as_decisions(
         unfamiliar: [n] whether scores are the pool's means.
         plans: row, name and view of a plan → the plan's view; needed where there are plans.
         experts: the first columns; the others are plans. `None` for all.
+        latencies: [n, candidates] milliseconds to the end of the answer; NaN where unknown.
+        queues: [n, candidates] milliseconds of it that are due to other requests; NaN where unknown.
     """
     width = len(names) if experts is None else experts
     columns = (
@@ -123,6 +136,9 @@ def as_decisions(
         _cells(waits, scores.shape),
         rankings.utility.tolist(),
         rankings.penalty.tolist(),
+        [[0.0] * scores.shape[1]] * len(scores) if rankings.delay is None else rankings.delay.tolist(),
+        _cells(latencies, scores.shape),
+        _cells(queues, scores.shape),
     )
     orders, counts, required = rankings.order.tolist(), rankings.eligible.tolist(), rankings.required.tolist()
     everyone, none = [True] * len(names), [None] * len(names)
@@ -134,10 +150,8 @@ def as_decisions(
         if excluded:
             eligible = [name not in excluded for name in names]
             why = [excluded.get(name) for name in names]
-        score, cost, wait, utility, penalty = values
-        views = dict(
-            zip(names, map(ExpertView, score, cost, wait, eligible, why, utility, penalty), strict=True)
-        )
+        score, cost, wait, *weighed = values
+        views = dict(zip(names, map(ExpertView, score, cost, wait, eligible, why, *weighed), strict=True))
         others = {} if plans is None else {name: plans(row, name, views.pop(name)) for name in names[width:]}
         decisions.append(
             Decision(
@@ -156,7 +170,14 @@ def as_decisions(
 def reasons(decision: Decision) -> dict[str, str]:
     """Candidate → one sentence: why it comes first, why it comes later, or why it is excluded."""
     views = {**decision.experts, **{name: plan.view for name, plan in decision.plans.items()}}
-    return {name: _reason(decision, name, view) for name, view in views.items()}
+    sentences = {name: _reason(decision, name, view) for name, view in views.items()}
+    ranked = {name: views[name] for name in decision.ranking if name in views}
+    if decision.required_score is None and any(view.latency_penalty for view in ranked.values()):
+        # Of equal ones the first in the ranking counts.
+        untimed = max(ranked, key=lambda name: (ranked[name].score or 0.0) - ranked[name].cost_penalty)
+        if untimed != decision.ranking[0]:
+            sentences[untimed] += "; it would come first if time did not count"
+    return sentences
 
 
 def _reason(decision: Decision, name: str, view: ExpertView) -> str:
@@ -168,9 +189,13 @@ def _reason(decision: Decision, name: str, view: ExpertView) -> str:
     if decision.required_score is not None:
         if view.score < decision.required_score - ROUNDING:
             return f"below the required quality: {view.score:.2f}, required {decision.required_score:.2f}"
+        if view.latency_penalty:
+            return f"has the required quality, {'least' if first else 'more'} cost and time together"
         return "cheapest with the required quality" if first else "has the required quality, costs more"
-    if view.cost_penalty:
-        terms = f"{view.score:.2f} − {view.cost_penalty:.2f} for cost = {view.utility:.2f}"
+    if view.cost_penalty or view.latency_penalty:
+        cost = f" − {view.cost_penalty:.2f} for cost" if view.cost_penalty else ""
+        time = f" − {view.latency_penalty:.2f} for time" if view.latency_penalty else ""
+        terms = f"{view.score:.2f}{cost}{time} = {view.utility:.2f}"
         return f"{'highest' if first else 'lower'} utility: {terms}"
     return "highest predicted quality" if first else "lower predicted quality"
 
@@ -188,6 +213,21 @@ def _cells(values: FloatArray | None, shape: tuple[int, ...]) -> list[list[float
     if not missing.any():
         return values.tolist()  # type: ignore[no-any-return]
     return [[_known(value) for value in row] for row in values.tolist()]
+
+
+def _delay(
+    seconds: FloatArray | None, eligible: BoolArray | None, each: Sequence[Preferences]
+) -> FloatArray | None:
+    """What the time takes off each candidate's utility, [n, candidates]; `None` where it has no price."""
+    if seconds is None or not any(item.latency_weight for item in each):
+        return None
+    weight = np.array([item.latency_weight or 0.0 for item in each], dtype=np.float64)
+    finite = np.isfinite(seconds)
+    counted = finite if eligible is None else finite & eligible
+    known = np.where(counted, seconds, 0.0)
+    mean = known.sum(axis=1, keepdims=True) / np.maximum(counted.sum(axis=1, keepdims=True), 1)
+    delay: FloatArray = weight[:, None] * np.where(finite, seconds, mean)
+    return delay
 
 
 def _relative(

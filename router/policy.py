@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from router import artifact
+from router.assignment import Predicted, Queue, times
 from router.calibration import Calibration
 from router.core import BoolArray, Decision, FloatArray, Preferences, QueryBatch, RouteRequest
 from router.costs import CostModel, Regression
@@ -28,6 +29,9 @@ from router.plans.composition import Composed
 from router.plans.plan_set import PlanSet
 
 logger = logging.getLogger(__name__)
+
+LATER_PREFERENCES = frozenset({"latency_weight", "max_latency_ms"})
+"""Preferences that older versions do not know: a policy that sets none of them is readable there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,28 +120,65 @@ class Policy:
             return times.reshape(len(current), len(names))
         return np.where(np.isnan(times), model.predict(queries.embeddings), times)
 
-    def decide(self, queries: QueryBatch, requests: Sequence[RouteRequest]) -> list[Decision]:
+    def decide(
+        self,
+        queries: QueryBatch,
+        requests: Sequence[RouteRequest],
+        *,
+        ahead: Mapping[str, float] | None = None,
+    ) -> list[Decision]:
         """A decision for each request, its ranking empty where no expert is eligible.
 
-        One request without an eligible expert thus cannot fail a batch.
+        One request without an eligible expert thus cannot fail a batch. Where requests carry the experts'
+        load they are assigned one after the other, and each sees the load of those before it.
+
+        Args:
+            queries: of the requests.
+            requests: in the order of their assignment.
+            ahead: expert → requests that were assigned to it before, and that no load contains yet.
         """
         scores = self.score(queries)
-        costs, waits = self.expected_costs(queries, requests), self.expected_waits(queries, requests)
         wanted = [request.preferences.over(self._default(request)) for request in requests]
-        composed = None
-        if self.plans is not None and scores.p_accept is not None:
+        timed = scores.p_accept is not None or any(said.reads_times for said in wanted)
+        predicted = Predicted(
+            scores.quality,
+            scores.unfamiliar,
+            scores.p_accept,
+            self.expected_costs(queries, requests),
+            self.expected_waits(queries, requests),
+            self.expected_latencies(queries, requests) if timed else None,
+        )
+        if not any(request.load for request in requests):
+            return self._ranked(predicted, requests, wanted)
+        prompts = self.costs.prompt_tokens(queries.texts, [request.prompt_tokens for request in requests])
+        completions = self.costs.completion_tokens(
+            queries.embeddings, [request.max_tokens for request in requests]
+        )
+        queue, decisions = Queue(self.pool.names, ahead or {}), []
+        for row, request in enumerate(requests):
+            expected = times(request.load, prompts[row], completions[row], queue, self.pool.names)
+            one = predicted.row(row).with_times(expected)
+            (decision,) = self._ranked(one, [request], [wanted[row]])
+            queue.add(decision)
+            decisions.append(decision)
+        return decisions
+
+    def _ranked(
+        self, predicted: Predicted, requests: Sequence[RouteRequest], wanted: Sequence[Preferences]
+    ) -> list[Decision]:
+        """Compose the plans, exclude, rank."""
+        costs, waits, latencies = predicted.costs, predicted.waits, predicted.latencies
+        queues, composed = predicted.queues, None
+        if self.plans is not None and predicted.p_accept is not None and latencies is not None:
             composed = Composed.of(
-                self.plans,
-                scores.p_accept,
-                costs,
-                waits,
-                self.expected_latencies(queries, requests),
-                self.pool.names,
+                self.plans, predicted.p_accept, costs, waits, latencies, self.pool.names, queues
             )
             costs = None if costs is None else np.hstack([costs, composed.costs])
             waits = np.hstack([waits, composed.waits])
+            latencies = np.hstack([latencies, composed.latencies])
+            queues = None if queues is None else np.hstack([queues, composed.queues])
         reasons = [
-            self._reasons(request, said, costs, waits, row)
+            self._reasons(request, said, costs, waits, latencies, row)
             for row, (request, said) in enumerate(zip(requests, wanted, strict=True))
         ]
         if composed is not None:
@@ -148,20 +189,27 @@ class Policy:
         if any(reasons):
             eligible = np.array([[name not in why for name in names] for why in reasons], dtype=bool)
         rankings = decide(
-            scores.quality, costs, preferences=wanted, eligible=eligible, experts=len(self.pool)
+            predicted.quality,
+            costs,
+            preferences=wanted,
+            eligible=eligible,
+            experts=len(self.pool),
+            seconds=None if latencies is None else latencies / 1000,
         )
         return as_decisions(
             rankings,
-            scores.quality,
+            predicted.quality,
             costs,
             waits,
             names=names,
             exclusions=reasons,
             preferences=wanted,
             policy_id=self.policy_id,
-            unfamiliar=scores.unfamiliar,
+            unfamiliar=predicted.unfamiliar,
             plans=None if composed is None else composed.view,
             experts=len(self.pool),
+            latencies=latencies,
+            queues=queues,
         )
 
     def _default(self, request: RouteRequest) -> Preferences:
@@ -228,7 +276,7 @@ class Policy:
             "wait_model": None if self.waits is None else {"kind": "log_ridge", "unit": "ms"},
             **self._facts_of_plans(),
             "static_ranking": list(self.static_ranking),
-            "preferences": asdict(self.preferences),
+            "preferences": _stored(self.preferences),
             **{name: facts_of_training.pop(name, None) for name in TRAINING_FACTS},
             "training": facts_of_training,
         }
@@ -250,7 +298,7 @@ class Policy:
             "plans": self.plans.to_json(),
             "preferences_without_plans": None
             if self.preferences_without_plans is None
-            else asdict(self.preferences_without_plans),
+            else _stored(self.preferences_without_plans),
         }
 
     def _optional(self) -> dict[str, Calibration | Regression | PlanSet | None]:
@@ -345,6 +393,7 @@ class Policy:
         wanted: Preferences,
         costs: FloatArray | None,
         waits: FloatArray,
+        latencies: FloatArray | None,
         row: int,
     ) -> dict[str, str]:
         """Candidate → why it is not eligible: the caller's word first, then cost and wait.
@@ -355,12 +404,22 @@ class Policy:
         limits = (
             (wanted.max_cost_usd, costs, "expected cost {:.3g} US$ is above max_cost_usd {:.3g}"),
             (wanted.max_ttft_ms, waits, "expected wait {:.0f} ms is above max_ttft_ms {:.0f}"),
+            (wanted.max_latency_ms, latencies, "expected time {:.0f} ms is above max_latency_ms {:.0f}"),
         )
         for most, values, words in limits:
             if most is not None and values is not None:
                 for column in np.flatnonzero(values[row] > most):
                     reasons.setdefault(self.candidates[column], words.format(values[row, column], most))
         return reasons
+
+
+def _stored(preferences: Preferences) -> dict[str, float | None]:
+    """Preferences for a manifest; those of later versions only where they are set."""
+    return {
+        name: value
+        for name, value in asdict(preferences).items()
+        if value is not None or name not in LATER_PREFERENCES
+    }
 
 
 def _restored_method(facts: MethodFacts, arrays: dict[str, FloatArray]) -> RoutingMethod:

@@ -23,6 +23,10 @@ class Composed:
     """Milliseconds until the answer is accepted or rejected: the slowest member's end, or a beginning's."""
     waits: FloatArray
     """Milliseconds to the client's first token."""
+    latencies: FloatArray
+    """Milliseconds to the end of the answer."""
+    queues: FloatArray
+    """Milliseconds of them that are due to other requests."""
 
     @classmethod
     def of(
@@ -33,6 +37,7 @@ class Composed:
         waits: FloatArray,
         latencies: FloatArray,
         names: Sequence[str],
+        queues: FloatArray | None = None,
     ) -> Self:
         """Compose a batch.
 
@@ -43,6 +48,7 @@ class Composed:
             waits: [n, experts] milliseconds to the first token; NaN where unknown.
             latencies: [n, experts] milliseconds to the end of the answer; NaN where unknown.
             names: the experts, in the order of their columns.
+            queues: [n, experts] milliseconds that are due to other requests; NaN or `None` where unknown.
         """
         holds = np.empty(p_accept.shape)
         for at, (plan, calls) in enumerate(zip(plans.plans, plans.calls, strict=True)):
@@ -54,8 +60,21 @@ class Composed:
         spent = np.full(p_accept.shape, np.nan)
         if costs is not None:
             spent = composed_costs(plans.plans, plans.calls, p_accept, costs, names)
-        other = waits[:, [names.index(plan.otherwise) for plan in plans.plans]]
-        return cls(plans, p_accept, spent, holds, holds + (1 - p_accept) * other)
+        other = [names.index(plan.otherwise) for plan in plans.plans]
+        rejected = 1 - p_accept
+        queued = np.full(p_accept.shape, np.nan)
+        if queues is not None:
+            queued = _slowest(plans.plans, queues, names) + rejected * queues[:, other]
+        ends = p_accept * _slowest(plans.plans, latencies, names) + rejected * (holds + latencies[:, other])
+        return cls(
+            plans,
+            p_accept,
+            spent,
+            holds,
+            waits=holds + rejected * waits[:, other],
+            latencies=ends,
+            queues=queued,
+        )
 
     def view(self, row: int, name: str, view: ExpertView) -> PlanView:
         """A plan's view in a decision, from its view as a candidate."""
@@ -69,6 +88,14 @@ class Composed:
             float(self.p_accept[row, at]),
             None if np.isnan(hold) else hold,
         )
+
+
+def _slowest(plans: Sequence[Plan], times: FloatArray, names: Sequence[str]) -> FloatArray:
+    """The longest time of each plan's members, [n, plans]."""
+    slowest: FloatArray = np.stack(
+        [times[:, [names.index(name) for name in plan.ask]].max(axis=1) for plan in plans], axis=1
+    )
+    return slowest
 
 
 def composed_costs(

@@ -68,6 +68,8 @@ class PlanSet:
                 )
             elif request.preferences.max_ttft_ms is not None and hold != hold:
                 reasons[plan.name] = "the time that it holds the answer is unknown, and max_ttft_ms is set"
+            elif request.preferences.max_latency_ms is not None and hold != hold:
+                reasons[plan.name] = "the time that it holds the answer is unknown, and max_latency_ms is set"
 
     def to_json(self) -> list[dict[str, Any]]:
         """The plans for the manifest; the numbers of their models are arrays."""

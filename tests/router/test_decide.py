@@ -186,3 +186,32 @@ def test_reasons_tolerate_rounding_like_the_rule() -> None:
     }
     assert decision.experts["small"].utility == 0.63
     assert decision.experts["small"].ttft_ms is None
+
+
+def test_seconds_take_their_weight_off_the_utility() -> None:
+    scores, seconds = np.array([[0.9, 0.8, 0.7]]), np.array([[4.0, 1.0, np.nan]])
+    ranked = decide(scores, None, preferences=Preferences(latency_weight=0.1), seconds=seconds)
+
+    assert ranked.row(0) == [1, 0, 2]
+    assert ranked.utility[0].tolist() == pytest.approx([0.5, 0.7, 0.45])  # an unknown time: the mean
+
+
+@given(tables(), UNIT)
+def test_seconds_without_a_weight_change_nothing(
+    table: tuple[FloatArray, FloatArray, FloatArray], fraction: float
+) -> None:
+    scores, costs, eligible = table
+    for preferences in (Preferences(cost_weight=fraction), Preferences(min_quality=fraction)):
+        plain = decide(scores, costs, preferences=preferences, eligible=eligible)
+        timed = decide(scores, costs, preferences=preferences, eligible=eligible, seconds=1 + scores)
+        assert timed.order.tolist() == plain.order.tolist()
+        assert timed.utility.tolist() == plain.utility.tolist()
+
+
+def test_among_those_with_the_required_quality_time_counts() -> None:
+    scores, costs, seconds = np.array([[0.9, 0.8]]), np.array([[2.0, 1.0]]), np.array([[1.0, 9.0]])
+    preferences = Preferences(min_quality=0.5, latency_weight=0.1)
+    ranked = decide(scores, costs, preferences=preferences, seconds=seconds)
+
+    assert ranked.row(0) == [0, 1]
+    assert ranked.row(0) != decide(scores, costs, preferences=Preferences(min_quality=0.5)).row(0)

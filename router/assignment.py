@@ -1,0 +1,122 @@
+"""Assign a batch one after the other: what is decided for one request is load for the next.
+
+Knows no clock and no request in flight: loads come with the requests.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from router.core import BoolArray, Decision, ExpertLoad, FloatArray
+
+
+class Times(NamedTuple):
+    """Expected milliseconds of one request on every expert, [experts]; NaN where no load is known."""
+
+    queue: FloatArray
+    """Due to other requests."""
+    ttft: FloatArray
+    latency: FloatArray
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What is predicted of a batch before anything is weighed."""
+
+    quality: FloatArray  # [n, candidates] in [0, 1]
+    unfamiliar: BoolArray  # [n]
+    p_accept: FloatArray | None  # [n, plans]
+    costs: FloatArray | None  # [n, experts] US$
+    waits: FloatArray  # [n, experts] milliseconds to the first token
+    latencies: FloatArray | None  # [n, experts] milliseconds to the end; `None` where nothing needs them
+    queues: FloatArray | None = None  # [n, experts] milliseconds due to other requests
+
+    def row(self, index: int) -> Self:
+        """One row alone."""
+        one = slice(index, index + 1)
+        return type(self)(
+            self.quality[one],
+            self.unfamiliar[one],
+            None if self.p_accept is None else self.p_accept[one],
+            None if self.costs is None else self.costs[one],
+            self.waits[one],
+            None if self.latencies is None else self.latencies[one],
+            None if self.queues is None else self.queues[one],
+        )
+
+    def with_times(self, times: Times) -> Self:
+        """The same row with these times, where they are known."""
+        known = np.isfinite(times.latency)
+        before = np.full(self.waits.shape, np.nan) if self.latencies is None else self.latencies
+        return replace(
+            self,
+            waits=np.where(known, times.ttft, self.waits),
+            latencies=np.where(known, times.latency, before),
+            queues=times.queue[None, :],
+        )
+
+
+class Queue:
+    """Requests that were assigned to each expert, and that no load contains yet.
+
+    Args:
+        names: the experts, in the order of their columns.
+        ahead: expert → requests assigned before.
+    """
+
+    def __init__(self, names: Sequence[str], ahead: Mapping[str, float]) -> None:
+        self._columns = {name: column for column, name in enumerate(names)}
+        self.ahead = np.array([ahead.get(name, 0.0) for name in names], dtype=np.float64)
+
+    def add(self, decision: Decision) -> None:
+        """Add the calls that a decision will cause; an `else` expert counts by its probability."""
+        if not decision.ranking:
+            return
+        first = decision.candidate
+        if first not in decision.plans:
+            self.ahead[self._columns[first]] += 1
+            return
+        plan = decision.plans[first]
+        for name in plan.ask:
+            self.ahead[self._columns[name]] += plan.samples
+        self.ahead[self._columns[plan.otherwise]] += 1 - plan.p_accept
+
+
+def times(
+    load: Mapping[str, ExpertLoad],
+    prompt_tokens: FloatArray,
+    completion_tokens: FloatArray,
+    queue: Queue,
+    names: Sequence[str],
+) -> Times:
+    """Expected times of one request: wait + prefill of what is not cached + tokens of the answer.
+
+    Args:
+        load: expert → its load.
+        prompt_tokens: [experts] as each expert counts them.
+        completion_tokens: [experts] expected of each.
+        queue: what was assigned before.
+        names: the experts, in the order of their columns.
+    """
+    none = (np.nan,) * 7
+    rows = [_numbers(load[name]) if name in load else none for name in names]
+    wait, prefill, token, cached, more_wait, more_token, free = np.array(rows).reshape(-1, 7).T
+    waiting = wait + np.maximum(queue.ahead - free, 0.0) * more_wait
+    together = np.where(more_wait > 0, np.minimum(queue.ahead, free), queue.ahead)
+    ttft = waiting + prefill * np.maximum(prompt_tokens - cached, 0.0)
+    latency = ttft + (token + together * more_token) * completion_tokens
+    return Times(1000 * waiting, 1000 * ttft, 1000 * latency)
+
+
+def _numbers(load: ExpertLoad) -> tuple[float, ...]:
+    return (
+        load.wait_s,
+        load.prefill_s_per_token,
+        load.s_per_output_token,
+        load.cached_tokens,
+        load.added_wait_s,
+        load.added_s_per_output_token,
+        load.free_slots,
+    )
