@@ -223,8 +223,8 @@ class ExpertTarget(Settings):
     """Tokens of prompt and completion together; default: as the engine reports, else the policy's."""
     capabilities: frozenset[Literal["tools", "vision", "embeddings"]] = frozenset({"tools"})
     """A request that needs more is not sent to it; images, audio and video require `vision`."""
-    cold: Literal["wait", "next"] = "next"
-    """With no replica running: let a request wait for one, or send it to the next in the ranking."""
+    cold: Literal["priced", "wait", "next"] = "priced"
+    """With no replica: weigh its start where time has a price, else as `next`; wait; or call the next."""
     max_in_flight: Requests | None = None
     """Requests in flight to this expert, per ingress replica."""
 

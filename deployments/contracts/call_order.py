@@ -4,7 +4,7 @@ Pure values. `/v1/route` shows what generation does because both read the same `
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from router.core import Decision, ExpertView
@@ -56,6 +56,8 @@ class CallOrder:
     """The expert that the request named; it comes after the others while it has no replica."""
     plan: PlanToCarryOut | None = None
     """The plan that comes first; the ranking is for when it cannot be carried out."""
+    cached_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Expert → tokens of the prompt that it holds from the conversation's turns before."""
 
     @property
     def policy_id(self) -> str | None:

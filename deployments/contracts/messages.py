@@ -10,7 +10,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
-from router.core import Decision, ExpertView, Preferences, RouteRequest
+from router.core import Decision, ExpertLoad, ExpertView, Preferences, RouteRequest
 from router.experts import Price
 from router.plans.acceptance import AcceptanceModel
 from router.plans.plan import Plan
@@ -75,6 +75,18 @@ class RouterState:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaLoad:
+    """The load of an expert's replica, which it reports with each response."""
+
+    running: int
+    """Requests that its engine works at."""
+    waiting: int
+    """Requests that its engine works at later."""
+    kv_use: float = 0.0
+    """Used share of its KV cache, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """The start of a response, sent together with its first body bytes."""
 
@@ -83,6 +95,8 @@ class Head:
     body: bytes
     complete: bool
     """No further body follows."""
+    load: ReplicaLoad | None = None
+    """Of the replica that sends it; `None` where it does not say."""
 
 
 def _as_call(kind: type[Any]) -> Callable[[Any], tuple[type[Any], tuple[Any, ...]]]:
@@ -95,5 +109,5 @@ def _as_call(kind: type[Any]) -> Callable[[Any], tuple[type[Any], tuple[Any, ...
     return lambda value: (kind, values(value))
 
 
-for _kind in (Preferences, RouteRequest, ExpertView, Decision, RouterResponse):
+for _kind in (Preferences, ExpertLoad, RouteRequest, ExpertView, Decision, RouterResponse):
     copyreg.pickle(_kind, _as_call(_kind))

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from deployments.contracts.conversation import UNKNOWN, Conversation, conversation_of
 from deployments.contracts.endpoints import ENDPOINTS, Endpoint, Form, Kind
 from deployments.contracts.errors import BadRequest, ErrorCode
 from deployments.contracts.forbidden_fields import forbidden_fields
@@ -78,6 +79,8 @@ class InferenceRequest:
     for_plans: PlanFacts
     fields: bytes
     """Its body to forward, but for `model`: bytes take less memory than the values read from them."""
+    conversation: Conversation = UNKNOWN
+    """What it continues, where its endpoint has turns."""
 
     @property
     def kind(self) -> Kind:
@@ -222,6 +225,7 @@ def read(
         cache_salt=cache_salt,
         for_plans=PlanFacts.of(body),
         fields=_fields(body, with_usage=hides_usage),
+        conversation=UNKNOWN if prompts else conversation_of(turns, body.get("prompt_cache_key")),
     )
 
 

@@ -36,6 +36,10 @@ class PreferenceFields(Settings):
     """Excludes experts with a higher expected cost."""
     max_ttft_ms: Number | None = None
     """Excludes experts with a longer expected time to first token."""
+    latency_weight: Number | None = None
+    """Score that each second until the end of the answer takes off the utility; 0.01 is a point a second."""
+    max_latency_ms: Number | None = None
+    """Excludes experts with a longer expected time to the end of the answer."""
 
     @model_validator(mode="after")
     def _in_range(self) -> "PreferenceFields":

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -38,7 +39,7 @@ class Expert:
             # They share its cores, and a token more or less waits for less than a query to be routed.
             os.nice(ENGINE_NICENESS)
         self._name = args.name
-        self._engine, self._app, self._steps = await start(args)
+        self._engine, self._app, self._counter = await start(args)
         await self._warm_up()
 
     async def check_health(self) -> None:
@@ -83,10 +84,10 @@ class Expert:
         sent = tuple(header for header in headers if header != HEARTBEATS)
         response = call(self._app, method, path, sent, body)
         if heartbeats.are_wanted(headers):
-            response = heartbeats.with_heartbeats(response, self._steps)
+            response = heartbeats.with_heartbeats(response, lambda: self._counter.steps)
         try:
             async for part in response:
-                yield part
+                yield replace(part, load=self._counter.load) if isinstance(part, Head) else part
         finally:
             await response.aclose()
 

@@ -5,7 +5,6 @@ It is loaded where an engine runs; building an application does without it.
 """
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ray.serve.llm.deployment import LLMServer
 from vllm.v1.metrics.loggers import AggregateStatLoggerBase
 
 from deployments.config import ExpertArgs
+from deployments.contracts.messages import ReplicaLoad
 from deployments.expert.asgi import ASGIApp
 from deployments.placement import engine_environment, placement_group, shares_a_process
 
@@ -38,10 +38,29 @@ class StepCounter(AggregateStatLoggerBase):
 
     def __init__(self) -> None:
         self.steps = 0
+        self._loads: dict[int, ReplicaLoad] = {}
 
-    def record(self, *args: Any, **kwargs: Any) -> None:
-        """Count a step; vLLM calls this after it."""
+    @property
+    def load(self) -> ReplicaLoad | None:
+        """The load after the last step, of all engines of the replica; `None` before the first."""
+        loads = self._loads.values()
+        if not loads:
+            return None
+        return ReplicaLoad(
+            sum(load.running for load in loads),
+            sum(load.waiting for load in loads),
+            max(load.kv_use for load in loads),
+        )
+
+    def record(self, scheduler_stats: Any = None, *args: Any, engine_idx: int = 0, **kwargs: Any) -> None:
+        """Count a step and keep its load; vLLM calls this after it."""
         self.steps += 1
+        if scheduler_stats is not None:
+            self._loads[engine_idx] = ReplicaLoad(
+                scheduler_stats.num_running_reqs,
+                scheduler_stats.num_waiting_reqs,
+                scheduler_stats.kv_cache_usage,
+            )
 
     def log_engine_initialized(self) -> None:
         """Nothing to log."""
@@ -90,16 +109,14 @@ def llm_config(args: ExpertArgs) -> LLMConfig:
     )
 
 
-async def start(args: ExpertArgs) -> tuple[Any, ASGIApp, Callable[[], int]]:
+async def start(args: ExpertArgs) -> tuple[Any, ASGIApp, StepCounter]:
     """Start an engine.
 
     Returns:
-        The engine's server, vLLM's own OpenAI app in front of it, and a function that returns the number of
-        steps that the engine has taken.
+        The engine's server, vLLM's own OpenAI app in front of it, and the counter of the engine's steps.
     """
     # Ray Serve LLM's constructor is a coroutine that does these two steps.
     engine_class = OneProcessEngine if shares_a_process(args) else CountingEngine
     server = LLMServer.sync_init(llm_config(args), engine_cls=engine_class)
     await server.start()
-    counter = server.engine.counter
-    return server, await server.__serve_build_asgi_app__(), lambda: counter.steps
+    return server, await server.__serve_build_asgi_app__(), server.engine.counter

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 from starlette.requests import ClientDisconnect
 
@@ -133,6 +134,8 @@ class Account:
         self._arrived_at = accounting.now()
         self._closed = False
         self._opened: OpenedResponse | None = None
+        self._dispatched = 0.0
+        """When the dispatcher was called, by the clock of deadlines."""
         self.caller: Caller | None = None
         self.request: InferenceRequest | None = None
         self.order: CallOrder | None = None
@@ -170,8 +173,10 @@ class Account:
             opened: the response.
             dispatched: when the dispatcher was called, by the clock of deadlines.
         """
-        self._opened = opened
+        self._opened, self._dispatched = opened, dispatched
         now = self._accounting.clock()
+        if self.request is not None and self.request.stream:
+            self._compare_time("first_byte", now)
         stages = metrics.stage_seconds
         stages.labels("connect").observe(max(0.0, now - dispatched - opened.ttft_s))
         stages.labels("expert").observe(opened.ttft_s)
@@ -228,6 +233,8 @@ class Account:
         if not usage.reported:
             metrics.usage_estimated.labels(opened.expert).inc()
         self._count_cost(opened.expert, self.order, usage)
+        if observer.outcome == "complete":
+            self._compare_time("end", self._accounting.clock())
         plan = opened.plan if opened.plan is not None and opened.plan.accepted else None
         name, p_right = (None, None) if plan is None else (plan.name, plan.p_right)
         origin = AnswerOrigin(opened.expert, key_id(self.caller), name, p_right)
@@ -253,6 +260,19 @@ class Account:
         if plan is not None and plan.unreturned_tokens:
             charge += charges.of_tokens(expert, 0, plan.unreturned_tokens, prices)
         return charge + charges.of_response(self.request, expert, observer, prices)
+
+    def _compare_time(self, part: Literal["first_byte", "end"], now: float) -> None:
+        """Compare a time with the decision's, where the expert that it put first responded alone."""
+        order, opened = self.order, self._opened
+        if order is None or opened is None or order.plan is not None or opened.expert != order.ranking[0]:
+            return
+        view = order.views.get(opened.expert)
+        if view is None or view.latency_ms is None or view.ttft_ms is None:
+            return
+        expected_ms = view.ttft_ms if part == "first_byte" else view.latency_ms
+        if expected_ms > 0:
+            ratio = 1000 * (now - self._dispatched) / expected_ms
+            metrics.expected_time_ratio.labels(opened.expert, part).observe(ratio)
 
     def _count_cost(self, expert: str, order: CallOrder, usage: Usage) -> None:
         view = order.predicted(expert, None if self._opened is None else self._opened.plan_name)

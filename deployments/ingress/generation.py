@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from deployments.config import IngressArgs
 from deployments.contracts.call_order import CallOrder, PlanToCarryOut
+from deployments.contracts.conversation import UNKNOWN, Conversation
 from deployments.contracts.deadlines import Deadline
 from deployments.contracts.endpoints import ENDPOINTS
 from deployments.contracts.errors import ErrorCode, NotAllowed, TooMany, Unavailable
@@ -38,6 +39,7 @@ from deployments.limits.keys import Caller, key_id
 from deployments.limits.ledger_client import Reservation
 from deployments.observability import metrics
 from deployments.upstream.attempts import OpenedResponse
+from deployments.upstream.conversations import Conversations
 from deployments.upstream.plan_executor import PlanExecutor
 from deployments.upstream.registry import ExpertRegistry
 from router.core import ExpertView
@@ -89,6 +91,7 @@ class Generation:
         self._bodies = bodies
         self._parser = BodyParser(args.request_timeout_s)
         self._clock = clock
+        self._conversations = Conversations(clock)
 
     async def generate(self, path: str, request: Request) -> Response:
         """Forward a request for one of `ENDPOINTS` to an expert, and relay its response."""
@@ -105,6 +108,9 @@ class Generation:
             with release:
                 if observer.failed:
                     opened.broke()
+                elif observer.outcome == "complete":
+                    usage = observer.usage()
+                    opened.read_to_end(observer.tokens_counted() if usage is None else usage[1])
                 try:
                     account.ended(observer)
                 finally:
@@ -145,9 +151,14 @@ class Generation:
         with account.stage("admit"):
             await acquire_within(deadline, (self._queue,), parsed.routing.priority, owner)
         undo.callback(self._queue.release, self._queue.occupy(parsed.sequences, owner), owner)
+        conversation = parsed.conversation.named(headers.conversation_name(request))
         with account.stage("route"):
             account.order = order = await self._resolve(
-                parsed, caller, account.span.context, carries_out_plans=not headers.retries(request)
+                parsed,
+                caller,
+                account.span.context,
+                carries_out_plans=not headers.retries(request),
+                conversation=conversation,
             )
         if order.plan is not None and caller is not None:
             extra = await self._reserve_plan(caller, parsed, order.plan)
@@ -178,6 +189,7 @@ class Generation:
             account.order = replace(order, ranking=(opened.expert,))
         else:
             opened = await dispatch(order)
+        self._conversations.remember(owner, conversation, opened.expert, parsed.prompt_tokens)
         account.request = parsed.without_body()
         held.release()
         undo.callback(opened.slot.release, opened.slots_held, owner)
@@ -197,11 +209,16 @@ class Generation:
 
     async def _route(self, raw: bytes, account: Account) -> Response:
         parsed = await self._parser.parse(partial(parse_for_any_endpoint, **self._bounds()), raw)
-        order = await self._resolve(parsed, account.caller, account.span.context)
+        order = await self._resolve(
+            parsed, account.caller, account.span.context, conversation=parsed.conversation
+        )
         sentences = order.sentences()
         experts = {
             name: _candidate(view, sentences[name])
-            | {"ttft_ms": view.ttft_ms if view.ttft_ms is not None else expert.latency.ttft_ms}
+            | {
+                "ttft_ms": view.ttft_ms if view.ttft_ms is not None else expert.latency.ttft_ms,
+                "latency_ms": view.latency_ms if view.latency_ms is not None else expert.latency.latency_ms,
+            }
             for name, expert in self._registry.experts.items()
             if (view := order.views.get(name)) is not None
         }
@@ -266,7 +283,9 @@ class Generation:
         trace: TraceContext,
         *,
         carries_out_plans: bool = True,
+        conversation: Conversation = UNKNOWN,
     ) -> CallOrder:
+        cached = self._conversations.cached_tokens(key_id(caller), conversation)
         try:
             order = await resolve_model(
                 parsed,
@@ -277,10 +296,13 @@ class Generation:
                 preset=None if caller is None else caller.preset,
                 trace=trace,
                 carries_out_plans=carries_out_plans,
+                cached_tokens=cached,
             )
         except Unavailable as error:
             wait_s = error.retry_after_s or self._registry.retry_after_s()
             raise Unavailable(error.message, error.code, error.param, wait_s) from error
+        if cached:
+            order = replace(order, cached_tokens=cached)
         if order.cause is not None:
             metrics.static_rankings.labels(order.cause).inc()
         return order
@@ -325,6 +347,8 @@ def _candidate(view: ExpertView, reason: str | None) -> dict[str, Any]:
         "score": view.score,
         "cost_usd": view.cost_usd,
         "ttft_ms": view.ttft_ms,
+        "wait_ms": view.wait_ms,
+        "latency_ms": view.latency_ms,
         "eligible": view.eligible,
         "excluded_because": view.excluded_because,
         "utility": view.utility,

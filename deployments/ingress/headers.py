@@ -7,12 +7,15 @@ from starlette.requests import Request
 
 from deployments.contracts.call_order import CallOrder
 from deployments.contracts.messages import Headers, TraceContext
+from deployments.ingress.request_ids import SESSION
 from deployments.observability.tracing import CONTEXT_HEADERS
 from deployments.upstream.attempts import OpenedResponse
 
 FORWARDED = (b"accept", b"anthropic-version", b"anthropic-beta")
 """Request headers that reach an expert; a client's key never does."""
 LONGEST_FORWARDED = 512
+CONVERSATION_NAMES = (SESSION, "x-openwebui-chat-id")
+"""Headers by which clients name a conversation."""
 
 
 def trace_context(request: Request) -> TraceContext:
@@ -33,6 +36,12 @@ def forwarded(request: Request, id_: str, trace: TraceContext) -> Headers:
     ]
     traced = [(name.encode(), value.encode()) for name, value in trace.items()]
     return [*kept, *traced, (b"content-type", b"application/json"), (b"x-request-id", id_.encode())]
+
+
+def conversation_name(request: Request) -> str | None:
+    """What the client calls its conversation; `None` where it does not say."""
+    values = (request.headers.get(name) for name in CONVERSATION_NAMES)
+    return next((value for value in values if value and len(value) <= LONGEST_FORWARDED), None)
 
 
 def read_timeout_s(request: Request) -> float | None:

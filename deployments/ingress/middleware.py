@@ -24,7 +24,7 @@ from deployments.contracts.errors import (
 )
 from deployments.ingress.body_budget import BodyBudget, HeldBytes
 from deployments.ingress.http10 import without_chunks
-from deployments.ingress.request_ids import CLIENT_HEADER, CLIENTS, new_request_id
+from deployments.ingress.request_ids import CLIENT_HEADER, CLIENTS, SESSION, new_request_id
 
 logger = logging.getLogger("ray.serve")
 
@@ -39,6 +39,7 @@ STEERING = frozenset(
     )
 )
 """Headers by which a client could control Serve; dashes read as underscores."""
+SESSION_NAME = SESSION_HEADER.lower().replace("-", "_").encode()
 STEERING_PREFIX = b"x_serve_"
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 VALUE = re.compile(rb"[\t\x20-\x7e]*")
@@ -110,6 +111,9 @@ def cleaned(headers: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes
     ids: dict[bytes, bytes] = {}
     for name, value in headers:
         plain = name.lower().replace(b"-", b"_")
+        if plain == SESSION_NAME and VALUE.fullmatch(value):
+            kept.append((SESSION.encode(), value))  # Serve would choose the ingress replica by it
+            continue
         if plain in STEERING or plain.startswith(STEERING_PREFIX):
             continue
         if plain in {b"x_request_id", b"x_client_request_id"}:

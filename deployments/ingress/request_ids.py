@@ -14,6 +14,8 @@ OURS = re.compile(rb"req-[0-9a-f]{32}")
 CLIENTS = re.compile(rb"[\x21-\x7e]{1,128}")
 """The form of a client's id that is kept."""
 CLIENT_HEADER = b"x-client-request-id"
+SESSION = "x-router-session"
+"""The header by which a client's session id goes on: Serve reads it under the client's name."""
 
 
 def new_request_id() -> str:

@@ -5,6 +5,7 @@
 
 import logging
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 from deployments.config import AUTO
 from deployments.contracts.call_order import STARTING_RETRY_S, CallOrder, PlanToCarryOut, StaticCause
@@ -24,9 +25,11 @@ from deployments.upstream.eligibility import (
 )
 from deployments.upstream.plan_eligibility import allows_plans, plan_exclusions
 from deployments.upstream.registry import ExpertRegistry
-from router.core import Decision, ExpertView, RouteRequest
+from router.core import UNSET, Decision, ExpertView, RouteRequest
 
 logger = logging.getLogger("ray.serve")
+
+NOTHING_CACHED: Mapping[str, int] = MappingProxyType({})
 
 
 async def resolve_model(
@@ -39,6 +42,7 @@ async def resolve_model(
     preset: str | None = None,
     trace: TraceContext = NO_TRACE,
     carries_out_plans: bool = True,
+    cached_tokens: Mapping[str, int] = NOTHING_CACHED,
 ) -> CallOrder:
     """Resolve a request's `model`.
 
@@ -51,6 +55,7 @@ async def resolve_model(
         preset: the preset that `auto` stands for with the caller's key.
         trace: the trace context for the router.
         carries_out_plans: whether plans are carried out; not for a client's retry.
+        cached_tokens: expert → tokens of the prompt that it holds from the conversation's turns before.
 
     Raises:
         NotFound: the model is no expert, no preset and not `auto`.
@@ -61,7 +66,7 @@ async def resolve_model(
     """
     check_lists(registry, request)
     check_fields(registry, request)
-    away, last = unavailable(registry), called_last(registry)
+    away = unavailable(registry)
     if request.model in registry.experts:
         return _named(request, registry, away, allowed)
     if request.model != AUTO and request.model not in registry.config.presets:
@@ -83,6 +88,9 @@ async def resolve_model(
     preferences = request.routing.as_preferences()
     if settings is not None:
         preferences = preferences.over(settings.as_preferences())
+    default = UNSET if registry.policy is None else registry.policy.preferences or UNSET
+    prices_time = preferences.over(default).reads_times
+    last, unpriced = (called_last(registry, prices_time=priced) for priced in (prices_time, False))
     plans = carries_out_plans and allows_plans(request, registry)
     route_request = RouteRequest(
         query=request.query,
@@ -91,7 +99,8 @@ async def resolve_model(
         prompt_tokens=request.tokens_to_query,
         max_tokens=request.max_tokens,
         ttft_ms=registry.ttft_ms(),
-        latency_ms=registry.latency_ms() if plans else {},
+        latency_ms=registry.latency_ms() if plans or prices_time else {},
+        load=registry.loads(cached_tokens) if prices_time else {},
         plans=plans,
         max_hold_ms=1000 * registry.config.limits.max_hold_s,
     )
@@ -99,22 +108,39 @@ async def resolve_model(
         response = await router.decide(route_request, deadline_s, trace)
     except TimeoutError:
         why = f"no decision within {deadline_s * 1000:.0f} ms"
-        return _static(request, registry, reasons, "timeout", why, last)
+        return _static(request, registry, reasons, "timeout", why, unpriced)
     except ConnectionError as error:
-        return _static(request, registry, reasons, "no_replica", f"no router replica: {error}", last)
+        return _static(request, registry, reasons, "no_replica", f"no router replica: {error}", unpriced)
     decision = response.decision
     if decision is None:
-        return _static(request, registry, reasons, "no_policy", response.no_policy, last)
+        return _static(request, registry, reasons, "no_policy", response.no_policy, unpriced)
     if not decision.ranking:
         raise none_left(decision.exclusions, away)
     here = tuple(name for name in decision.ranking if name in registry.experts)
     if not here:
         why = "the router knows none of the experts that are configured here"
-        return _static(request, registry, reasons, "no_policy", why, last)
+        return _static(request, registry, reasons, "no_policy", why, unpriced)
     ranking, scale_up = _warm_first(here, last)
+    if prices_time:
+        scale_up += tuple(name for name in _worth_a_start(decision, registry) if name not in scale_up)
     fallback = request.routing.fallback is not False
     plan = _first_plan(decision, registry)
     return CallOrder(ranking, "routed", fallback, decision, scale_up, plan=plan)
+
+
+def _worth_a_start(decision: Decision, registry: ExpertRegistry) -> tuple[str, ...]:
+    """Experts at zero replicas that would come first if they ran: later requests can have them."""
+    views = {**decision.experts, **{name: plan.view for name, plan in decision.plans.items()}}
+    first, weight = views[decision.ranking[0]], decision.preferences.latency_weight or 0.0
+    found = []
+    for name in decision.ranking[1:]:
+        expert, view = registry.experts.get(name), views[name]
+        if expert is None or not expert.state.is_cold or expert.target.cold != "priced":
+            continue
+        start_s = (view.wait_ms or 0.0) / 1000
+        if (view.utility or 0.0) + weight * start_s > (first.utility or 0.0):
+            found.append(name)
+    return tuple(found)
 
 
 def _first_plan(decision: Decision, registry: ExpertRegistry) -> PlanToCarryOut | None:

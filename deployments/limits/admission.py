@@ -125,6 +125,11 @@ class AdmissionQueue:
         return self._held
 
     @property
+    def slots(self) -> int:
+        """Slots that can be held at once."""
+        return self._slots
+
+    @property
     def queued(self) -> int:
         """Requests that wait now."""
         return len(self._queues)

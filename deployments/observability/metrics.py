@@ -178,6 +178,13 @@ expert_in_flight = Gauge(
     ["expert"],
     registry=registry,
 )
+expected_time_ratio = Histogram(
+    "to_router_expected_time_ratio",
+    "Observed time of a response by the expected one, to the first byte and to the end; 1 is exact.",
+    ["expert", "part"],
+    buckets=RATIO_BUCKETS,
+    registry=registry,
+)
 breaker_state = Gauge(
     "to_router_breaker_state",
     "An expert's circuit breaker: 0 closed, 0.5 half open, 1 open.",

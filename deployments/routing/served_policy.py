@@ -4,6 +4,7 @@ Loads, encodes and decides on the thread that calls it; imports no Ray. A new co
 `ServedPolicy`: a batch is decided by one of them as a whole.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from deployments.contracts.messages import PolicyView, ServedPlan
 from deployments.last_good import SavedConfig
 from deployments.observability import metrics
 from deployments.routing.embedding_cache import EmbeddingCache
+from deployments.routing.in_transit import InTransit
 from deployments.settings import resolve
 from router.core import Decision, FloatArray, QueryBatch, RouteRequest
 from router.encoders import Encoder, EncoderSpec, load_encoder
@@ -33,6 +35,7 @@ class ServedPolicy:
     folder: str
     embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
     """Of recent queries, by this encoder; one batch at a time uses it."""
+    in_transit: InTransit = field(default_factory=lambda: InTransit(time.monotonic))
 
     @property
     def is_light(self) -> bool:
@@ -45,7 +48,11 @@ class ServedPolicy:
         with ENCODE_SECONDS.time():
             batch = QueryBatch(texts, self._encode(texts))
         with SCORE_SECONDS.time():
-            decisions = self.policy.decide(batch, requests)
+            loaded = any(request.load for request in requests)
+            ahead = self.in_transit.counts() if loaded else None
+            decisions = self.policy.decide(batch, requests, ahead=ahead)
+            if loaded:
+                self.in_transit.add(decisions)
         metrics.router_unfamiliar.inc(sum(decision.unfamiliar for decision in decisions if decision.ranking))
         return decisions
 

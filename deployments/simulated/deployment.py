@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from deployments.contracts import heartbeats
 from deployments.contracts.endpoints import ENDPOINTS
 from deployments.contracts.errors import BadRequest
-from deployments.contracts.messages import Head, Headers, TraceContext
+from deployments.contracts.messages import Head, Headers, ReplicaLoad, TraceContext
 from deployments.contracts.requests import InferenceRequest, parse
 from deployments.observability.tracing import CONTEXT_HEADERS, tracer
 from deployments.replica import replica_name
@@ -166,13 +166,16 @@ class SimulatedExpert:
             await self._slots.acquire()
             try:
                 async for part in parts:
-                    yield part
+                    yield replace(part, load=self._load()) if isinstance(part, Head) else part
             finally:
                 await parts.aclose()
                 self._slots.release()
             ended = True
         finally:
             self._ended(failure, ended=ended)
+
+    def _load(self) -> ReplicaLoad:
+        return ReplicaLoad(self._slots.running, self._slots.waiting)
 
     def _ended(self, failure: Failure | None, *, ended: bool) -> None:
         if not ended:

@@ -62,6 +62,8 @@ class OpenedResponse:
     broke: Callable[[], None] = lambda: None
     """Reports to the expert's circuit breaker that the response broke off after its first byte."""
     slots_held: int = 1
+    read_to_end: Callable[[float], None] = lambda _: None
+    """Reports the completion tokens of a stream that came to its end."""
     plan: PlanResult | None = None
     """What became of the plan, where the decision chose one."""
 

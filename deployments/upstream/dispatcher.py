@@ -30,6 +30,7 @@ from deployments.contracts.requests import InferenceRequest
 from deployments.limits.admission import acquire_within
 from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.latency import ResponseForm
+from deployments.upstream.load import NOTHING, Begun
 from deployments.upstream.registry import Expert, ExpertRegistry
 from deployments.upstream.responses import error_of, fits_elsewhere, read_complete, read_first_event
 from deployments.upstream.retry_budget import RetryBudget
@@ -153,6 +154,8 @@ class Dispatcher:
         """Call one expert of which a slot is held; `None` if the next may be called."""
         started = self._clock()
         slots_held = expert.slots.occupy(call.request.sequences, call.owner)
+        uncached = call.request.longest_tokens - call.order.cached_tokens.get(expert.name, 0)
+        call.met = expert.load.begun(max(0, uncached), expert.slots.held, expert.slots.slots)
         call.began = False
         unhurried = alone or call.is_last_attempt() or expert.state.is_cold
         # Nothing follows the last failure, but the next expert may follow one that cannot be reached.
@@ -181,6 +184,8 @@ class Dispatcher:
             opened = OpenedResponse(
                 expert.name, stream, attempts, attempt.seconds, expert.slots, broke, slots_held
             )
+            if call.request.stream:
+                opened.read_to_end = partial(self._learn_end, expert, call.met, started, attempt.seconds)
         finally:
             if opened is None:
                 expert.slots.release(slots_held, call.owner)
@@ -242,7 +247,12 @@ class Dispatcher:
         expert.breaker.record_success(call.fingerprint)
         seconds = self._clock() - started
         expert.latency.observe(_form(request), seconds, stream.connected_s, completion_tokens)
+        _learn_load(expert, call, stream, seconds, completion_tokens)
         return stream
+
+    def _learn_end(self, expert: Expert, met: Begun, started: float, first_s: float, tokens: float) -> None:
+        """Learn from a stream that was read to its end."""
+        expert.load.ended(met, self._clock() - started, tokens, first_s)
 
     def _record(self, expert: Expert, outcome: str, started: float, *, began: bool = False) -> Attempt:
         attempt = Attempt(expert.name, outcome, self._clock() - started, began)
@@ -285,6 +295,8 @@ class _Call:
     is_retry: bool = False
     """Whether it is counted in the budget of retries."""
     last_error: ExpertError | ApiError | None = None
+    met: Begun = NOTHING
+    """The load that the current attempt met."""
     cache_salt: str | None = None
     owner: str = ""
 
@@ -309,6 +321,20 @@ class _Call:
 
     def is_cold(self, name: str) -> bool:
         return any(expert.state.is_cold for expert in self.candidates if expert.name == name)
+
+
+def _learn_load(
+    expert: Expert, call: "_Call", stream: ResponseStream, seconds: float, completion_tokens: float | None
+) -> None:
+    load = getattr(stream.head, "load", None)  # a replica of an older version sends none
+    if load is not None:
+        expert.load.reported(load, expert.slots.held, expert.state.running or 1)
+    if not call.request.endpoint.bounds or expert.state.is_cold:
+        return  # what generates nothing, and what waited for a start, says nothing of the speed
+    if call.request.stream:
+        expert.load.first_byte(call.met, seconds)
+    elif completion_tokens is not None:
+        expert.load.ended(call.met, seconds, completion_tokens, None)
 
 
 def _no_response(call: _Call) -> ApiError:

@@ -17,6 +17,8 @@ from deployments.contracts.protocols import ExpertClient
 from deployments.limits.admission import AdmissionQueue
 from deployments.upstream.circuit_breaker import CircuitBreaker
 from deployments.upstream.latency import LatencyEstimate
+from deployments.upstream.load import LoadEstimate, Present, loads_now
+from router.core import ExpertLoad
 
 logger = logging.getLogger("ray.serve")
 
@@ -61,6 +63,7 @@ class Expert:
     slots: AdmissionQueue
     """One for each request in flight."""
     breaker: CircuitBreaker
+    load: LoadEstimate
     latency: LatencyEstimate = field(default_factory=LatencyEstimate)
     state: ExpertState = field(default_factory=ExpertState)
 
@@ -132,6 +135,26 @@ class ExpertRegistry:
             if (latency_ms := expert.latency.latency_ms) is not None
         }
 
+    def loads(self, cached_tokens: Mapping[str, int]) -> dict[str, ExpertLoad]:
+        """Expert → what one more request would meet there now, where it is known.
+
+        Args:
+            cached_tokens: expert → tokens of that request's prompt that it holds.
+        """
+        return loads_now(
+            {
+                name: Present(
+                    expert.load,
+                    expert.slots.held + expert.slots.queued,
+                    expert.slots.slots,
+                    cached_tokens.get(name, 0),
+                    # Where requests go elsewhere anyway, the ranking is as if it ran: so it is scaled up.
+                    cold=expert.state.is_cold and expert.target.cold != "next",
+                )
+                for name, expert in self.experts.items()
+            }
+        )
+
     def ttft_ms(self) -> dict[str, float]:
         """Expert → usual time to a stream's first byte, where it is known."""
         return {
@@ -153,7 +176,8 @@ class ExpertRegistry:
         expert = self.experts.get(name)
         if expert is None or name in self._scaling_up or not expert.state.is_cold:
             return
-        task = asyncio.create_task(_scale_up(expert))
+        expert.load.begins_to_start()
+        task = asyncio.create_task(_scale_up(expert, self._clock))
         self._scaling_up[name] = task
         task.add_done_callback(lambda _: self._scaling_up.pop(name, None))
 
@@ -171,16 +195,19 @@ class ExpertRegistry:
                 clock=self._clock,
             )
             client = self._client_for(name, target)
-            return Expert(name, target, client, queue, CircuitBreaker(self._clock))
+            return Expert(name, target, client, queue, CircuitBreaker(self._clock), LoadEstimate(self._clock))
         known.slots.resize(slots, max_queued=queued, max_wait_s=wait_s)
         client = known.client if known.target == target else self._client_for(name, target)
         return replace(known, target=target, client=client)
 
 
-async def _scale_up(expert: Expert) -> None:
+async def _scale_up(expert: Expert, clock: Callable[[], float]) -> None:
+    began = clock()
     logger.info("scaling expert %s from zero", expert.name)
     try:
         stream = await expert.client.open("GET", "/v1/models", (), b"", SCALE_UP_TIMEOUT_S)
         await stream.aclose()
+        expert.load.started(clock() - began)
     except ExpertError as error:
+        expert.load.begins_no_more()
         logger.info("expert %s did not start: %s", expert.name, error.why)

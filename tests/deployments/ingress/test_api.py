@@ -250,6 +250,8 @@ async def test_route_shows_what_the_request_would_do(harness: IngressHarness) ->
         "score",
         "cost_usd",
         "ttft_ms",
+        "wait_ms",
+        "latency_ms",
         "eligible",
         "excluded_because",
         "utility",

@@ -61,13 +61,22 @@ async def ask(
     "name",
     [
         *("x-request-timeout-seconds", "X-Request-Disconnect-Disabled", "serve_multiplexed_model_id"),
-        *("serve-multiplexed-model-id", "x-session-id", "x-serve-router-hint", "X_Serve_Anything"),
+        *("serve-multiplexed-model-id", "x-serve-router-hint", "X_Serve_Anything"),
     ],
 )
 def test_headers_that_steer_serve_never_reach_it(name: str) -> None:
     kept, _ = cleaned([(name.encode(), b"1"), (b"accept", b"*/*")])
 
     assert dict(kept).keys() == {b"accept", b"x-request-id"}
+
+
+def test_a_session_id_goes_on_under_another_name() -> None:
+    kept, _ = cleaned([(b"X-Session-Id", b"chat-7"), (b"x_session_id", b"chat-8")])
+
+    assert [pair for pair in kept if pair[0] != b"x-request-id"] == [
+        (b"x-router-session", b"chat-7"),
+        (b"x-router-session", b"chat-8"),
+    ]
 
 
 @pytest.mark.parametrize("bad", [b"\xff\xfe", b"a\x00b", "ü".encode(), b"", b"x" * 129, b"two words"])
