@@ -11,6 +11,8 @@ from router.priors.update import Belief
 
 KNOWN = 0.02
 """Standard deviation of a measured mean quality."""
+UNMODELLED = 0.07
+"""Of what the prior does not know of: a user's queries are no benchmark of the catalogue."""
 
 
 def expected_mean(
@@ -34,4 +36,4 @@ def expected_mean(
     gain = np.linalg.solve(known, covariance[:-1, -1])
     found = float(mean[-1] + gain @ (means - mean[:-1]))
     left = float(covariance[-1, -1] - gain @ covariance[:-1, -1])
-    return min(max(found, 0.0), 1.0), max(left, KNOWN**2)
+    return min(max(found, 0.0), 1.0), max(left, 0.0) + UNMODELLED**2
