@@ -92,7 +92,7 @@ class Router:
             self._watch = asyncio.create_task(self._follow(user_config))
 
     async def _apply(self, user_config: Any) -> None:
-        loop = asyncio.get_running_loop()
+        loop, starts = asyncio.get_running_loop(), self._served is None
         try:
             config = RouterConfig.model_validate(user_config or {})
             configured = config.policy is not None
@@ -115,10 +115,11 @@ class Router:
             logger.info("policy %s loaded from %s", policy, self._served.folder)
             if not configured:
                 logger.warning("no policy is configured: %s, made from priors, is in effect", policy)
-            # What lives as long as the replica is no work for the collector, which batches call often.
-            gc.unfreeze()
-            gc.collect()
-            gc.freeze()
+            if starts:
+                # What lives as long as the replica is no work for the collector, which batches call often.
+                # Not at a swap: a whole collection takes as long as requests wait for a decision.
+                gc.collect()
+                gc.freeze()
             await loop.run_in_executor(
                 self._loader, self._last_good.save, user_config, (policy, resolve(self._served.folder))
             )
