@@ -1,10 +1,12 @@
-"""What a plan that accepts at once adds to its member's answer: paired times on the simulated graph.
+"""What plans add to the times of an answer: paired times on the simulated graph.
 
     python -m experiments.plan_overhead [--queries 300] [--out FOLDER]
 
 Starts ingress, router and four simulated experts that respond at once, with the policy of
 `experiments.simulated_plans`. Of every query whose answer a plan accepts, the same request is timed in turn:
 to the member by its name, through `auto` without plans, and through `auto` with the plan. One at a time.
+A second table has the time to the first token where the member takes its time: a held answer against
+`hold: {tokens: 16}`.
 """
 
 import argparse
@@ -13,10 +15,11 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -28,6 +31,10 @@ from experiments.simulated_plans import behaviour, make_policy, plans_of
 PORT = 8139
 EXPERTS = ("first", "second", "third", "last")
 WAYS = ("named", "auto", "plan")
+TOKENS, HOLD_TOKENS = 32, 16
+FAST: Mapping[str, float] = MappingProxyType({})
+SLOW = {"ttft_ms": 50.0, "tokens_per_s": 100.0}
+"""An engine's pace, for the second table."""
 CASES = (("check", False), ("check", True), ("agree", False), ("hold", True))
 """Plan, and whether the response streams."""
 RESPONSE_WITHIN_S = 30.0
@@ -77,8 +84,16 @@ class Client:
     def __init__(self, url: str) -> None:
         self._connection = HTTPConnection(url.removeprefix("http://"), timeout=RESPONSE_WITHIN_S)
 
-    def send(self, query: str, plan: str, way: str, *, stream: bool) -> tuple[float, str | None]:
-        """Seconds of a request, and whether its plan accepted.
+    def send(
+        self,
+        query: str,
+        plan: str,
+        way: str,
+        *,
+        stream: bool,
+        pace: Mapping[str, float] = FAST,
+    ) -> tuple[float, float, str | None]:
+        """Seconds to the first token and to the end, and whether the plan accepted.
 
         Raises:
             RuntimeError: the response was not successful.
@@ -93,7 +108,7 @@ class Client:
             "model": EXPERTS[0] if way == "named" else "auto",
             "messages": [{"role": "user", "content": query}],
             "routing": routing,
-            "simulate": behaviour(EXPERTS),
+            "simulate": {name: {**settings, **pace} for name, settings in behaviour(EXPERTS, TOKENS).items()},
             "stream": stream,
         }
         began = time.perf_counter()
@@ -101,29 +116,48 @@ class Client:
             "POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"}
         )
         response = self._connection.getresponse()
-        content = response.read()
-        seconds = time.perf_counter() - began
+        first = response.readline()
+        first_s = time.perf_counter() - began
+        response.read()
         if response.status != 200:
-            raise RuntimeError(f"{way} returned {response.status}: {content[:300]!r}")
-        return seconds, response.headers.get("x-router-accepted")
+            raise RuntimeError(f"{way} returned {response.status}: {first[:300]!r}")
+        return first_s, time.perf_counter() - began, response.headers.get("x-router-accepted")
 
 
 def measure(client: Client, plan: str, *, stream: bool, queries: int) -> dict[str, float]:
     """Median milliseconds of each way, and of the paired differences."""
-    drawn = random.Random(f"{plan}{stream}")
     times: dict[str, list[float]] = {way: [] for way in WAYS}
-    while len(times["plan"]) < queries:
-        query = f"What is {drawn.randint(1, 99_999)} + {drawn.randint(1, 99_999)}?"
-        if client.send(query, plan, "plan", stream=stream)[1] != "true":
-            continue  # only what is accepted; the query is known to the router from here on
+    for query, drawn in accepted(client, plan, stream=stream, queries=queries):
         for way in drawn.sample(WAYS, len(WAYS)):
-            times[way].append(1000 * client.send(query, plan, way, stream=stream)[0])
+            times[way].append(1000 * client.send(query, plan, way, stream=stream)[1])
     pairs = list(zip(*(times[way] for way in WAYS), strict=True))
     return {
         **{way: median(times[way]) for way in WAYS},
         "over_auto": median(plan - auto for _, auto, plan in pairs),
         "over_named": median(plan - named for named, _, plan in pairs),
     }
+
+
+def first_tokens(client: Client, *, queries: int) -> dict[str, float]:
+    """Median milliseconds to a stream's first token: of the member alone, and through two plans."""
+    times: dict[str, list[float]] = {"named": [], "check": [], "hold": []}
+    for query, _ in accepted(client, "hold", stream=True, queries=queries):
+        for plan, way in (("named", "named"), ("check", "plan"), ("hold", "plan")):
+            first_s, _, verdict = client.send(query, plan, way, stream=True, pace=SLOW)
+            if way == "named" or verdict == "true":
+                times[plan].append(1000 * first_s)
+    return {name: median(values) for name, values in times.items()}
+
+
+def accepted(client: Client, plan: str, *, stream: bool, queries: int) -> Iterator[tuple[str, random.Random]]:
+    """Queries whose answer a plan accepts; the router knows them from here on."""
+    drawn = random.Random(f"{plan}{stream}")
+    found = 0
+    while found < queries:
+        query = f"What is {drawn.randint(1, 99_999)} + {drawn.randint(1, 99_999)}?"
+        if client.send(query, plan, "plan", stream=stream)[2] == "true":
+            found += 1
+            yield query, drawn
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     shutil.rmtree(options.out / "policy", ignore_errors=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    make_policy(EXPERTS, options.out / "policy")
+    make_policy(EXPERTS, options.out / "policy", tokens=TOKENS, hold_tokens=HOLD_TOKENS)
     config, log = options.out / "graph.yaml", options.out / "serve.log"
     config.write_text(yaml.safe_dump(configuration(options.out / "policy")), encoding="utf-8")
     with serving(config, log=log) as (url, process):
@@ -149,11 +183,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             for plan, stream in CASES
         }
+        begun = first_tokens(client, queries=max(10, options.queries // 10))
     print("| plan | named, ms | `auto`, ms | plan, ms | plan over `auto`, ms | plan over named, ms |")
     print("|---|---|---|---|---|---|")
     for case, found in figures.items():
         print(f"| {case} | " + " | ".join(f"{value:.2f}" for value in found.values()) + " |")
-    (options.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(
+        "\n| the member alone, TTFT in ms | its complete answer held | `hold: {tokens: 16}` |\n|---|---|---|"
+    )
+    print("| " + " | ".join(f"{value:.0f}" for value in begun.values()) + " |")
+    text = json.dumps({"cases": figures, "first_token_ms": begun}, indent=2)
+    (options.out / "figures.json").write_text(text + "\n", encoding="utf-8")
     return 0
 
 

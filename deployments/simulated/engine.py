@@ -149,7 +149,7 @@ class SimulatedEngine:
 
     def _completion(self, request: InferenceRequest, behaviour: Behaviour, sample: int) -> bodies.Completion:
         if behaviour.sums is not None:
-            return sums.answer(self._name, request.query, behaviour.sums, sample)
+            return sums.answer(self._name, request.query, behaviour.sums, sample, tokens=behaviour.tokens)
         text = request.query if behaviour.echo else behaviour.text
         return bodies.completion_of(self._name, text, behaviour.tokens)
 

@@ -372,6 +372,14 @@ async def test_several_samples_are_choices_of_one_response(stream: bool) -> None
     assert usage["completion_tokens"] == 15
 
 
+async def test_a_sum_is_answered_at_the_set_length() -> None:
+    _, body = await read(ask(expert(sums=1.0, tokens=32), messages=SUM, max_tokens=100))
+
+    answer = orjson.loads(body)
+    assert answer["usage"]["completion_tokens"] == 32
+    assert final_answer(answer["choices"][0]["message"]["content"]) == "42"
+
+
 def test_right_answers_are_more_certain_and_as_many_as_set() -> None:
     drawn = [sums.answer("code", f"{n} + 1", 0.7) for n in range(400)]
     right = [final_answer(answer.text) == str(n + 1) for n, answer in enumerate(drawn)]
