@@ -44,7 +44,7 @@ def summarise(
     complete = [row for row in results if all(answer["id"] in records for answer in row["ways"].values())]
     if not complete:
         raise ValueError("no question has the decision records of all its answers")
-    ways = list(complete[0]["ways"])
+    ways = sorted(complete[0]["ways"])  # "no plans" comes before "plans", for each preference
     by_way = {way: [row["ways"][way] for row in complete] for way in ways}
     usd = {way: [spent_usd(records[one["id"]], prices) for one in by_way[way]] for way in ways}
     return {
@@ -53,9 +53,9 @@ def summarise(
         "ways": {way: _way(by_way[way], usd[way], records) for way in ways},
         "gains": {
             way: _paired([one["quality"] for one in by_way[way]], [one["quality"] for one in by_way[other]])
-            for way, other in zip(ways[::2], ways[1::2], strict=True)
+            for way, other in zip(ways[1::2], ways[::2], strict=True)
         },
-        "plans": {way: _plans(by_way[way], usd[way], records) for way in ways[::2]},
+        "plans": {way: _plans(by_way[way], usd[way], records) for way in ways[1::2]},
     }
 
 
