@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 PORT ?= 8000
 CONFIG ?= serve_config.yaml
+# Tiny experts only: with a chat model on a CPU, a load measures little else than that model.
+LOAD_CONFIG ?= cluster/local/claims.yaml
 LOAD_PORT ?= 8139
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -20,7 +22,8 @@ UNIT_TESTS := OMP_NUM_THREADS=1 $(PY) -m pytest -m "not e2e and not slow" -n $(T
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t16
 
-setup: $(VENV)/.installed  ## Install everything, pinned, into .venv (no CUDA)
+setup: $(VENV)/.installed  ## Install everything, pinned, into .venv (no CUDA); make the chat model
+	@$(PY) -m cluster.pocket.chat_model
 
 $(VENV)/.installed: constraints-cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,7 +37,7 @@ $(VENV)/.installed: constraints-cpu.txt pyproject.toml
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: setup  ## Serve on 127.0.0.1:$(PORT) with the pocket experts; Ctrl-C stops
+run: setup  ## Serve on 127.0.0.1:$(PORT) with three pocket experts and a small chat model; Ctrl-C stops
 	@$(PY) -m cluster.pocket.train_experts
 	@$(PY) -m cluster.pocket.train_policy
 	@$(PY) -m cluster.local.run --config $(CONFIG) --port $(PORT)
@@ -66,7 +69,7 @@ format: setup  ## Fix style and imports with ruff
 experts: setup  ## Make the pocket experts from their recipes (cached; they come with the repository)
 	$(PY) -m cluster.pocket.train_experts
 
-policy: setup  ## Make the default policy: collect, label, train and evaluate on the running pocket experts
+policy: setup  ## Make the policies: collect, label, train and evaluate on the running experts
 	$(PY) -m cluster.pocket.train_policy
 
 claims: setup  ## Measure the paper's three claims on the served pocket experts
@@ -78,9 +81,9 @@ cluster: setup  ## Start a Ray cluster of several nodes on this machine, one per
 cluster-down: setup  ## Stop that cluster
 	$(PY) -m cluster.local.nodes down
 
-load: setup  ## Start the default graph, run a small load test: table, plots, objectives; reports under var/load
+load: setup  ## Start the graph of the pocket experts, run a small load test: table, plots, objectives; see var/load
 	$(PY) -m load_tests --url http://127.0.0.1:$(LOAD_PORT) --slo load_tests/slo.yaml --long-words 60 \
-		--start "$(PY) -m cluster.local.run --config $(CONFIG) --port $(LOAD_PORT)"
+		--start "$(PY) -m cluster.local.run --config $(LOAD_CONFIG) --port $(LOAD_PORT)"
 
 pictures: setup  ## Take the pictures of the page for docs, in a real browser
 	$(PY) -m tests.deployments.dashboard.pictures

@@ -4,8 +4,8 @@
 
 Sends the same questions to `auto`, to every expert alone and to a random expert in turn, round by round, so
 that a drift of the machine affects all. Every round has its own questions, so that the router's cache of
-embeddings has none of them. Writes claims.json and claims.md. Without `--endpoint` it starts the default
-graph itself.
+embeddings has none of them. Writes claims.json and claims.md. Without `--endpoint` it starts the graph of
+cluster/local/claims.yaml itself.
 """
 
 import argparse
@@ -25,10 +25,11 @@ from typing import Any
 from cluster.local.readiness import wait_until_ready
 from cluster.local.run import ROOT, serving
 from cluster.pocket.questions import Question, QuestionError, questions
-from cluster.pocket.train_policy import EXPERTS, MOST_TOKENS
+from cluster.pocket.train_policy import CLAIMS, MOST_TOKENS
 from experiments.claims_report import Result, Round, as_markdown, speedup, summarise
 
 PORT = 8138
+EXPERTS = CLAIMS.experts
 CONCURRENCY = 1
 """Without queueing, the time of a query is that of its expert and of its routing."""
 LEVELS = (1, 2, 4, 8, 16)
@@ -162,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.endpoint:
         figures = _figures(options.endpoint, rounds, options)
     else:
-        with serving(ROOT / "serve_config.yaml", port=PORT, log=ROOT / "var" / "claims.log") as (
+        with serving(CLAIMS.config, port=PORT, log=ROOT / "var" / "claims.log") as (
             url,
             process,
         ):

@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 
 from cluster.pocket.questions import Question
-from cluster.pocket.train_policy import EXPERTS, LOCAL
+from cluster.pocket.train_policy import CLAIMS
+
+EXPERTS = CLAIMS.experts
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def summarise(
     """
     prices = {
         expert["name"]: expert["price_per_mtok"]
-        for expert in yaml.safe_load((LOCAL / "experts.yaml").read_text(encoding="utf-8"))["experts"]
+        for expert in yaml.safe_load(CLAIMS.pool.read_text(encoding="utf-8"))["experts"]
     }
     table: dict[str, dict[str, Any]] = {}
     for way, rounds in measured.items():

@@ -31,7 +31,7 @@ from router.core import Decision, ExpertView, RouteRequest
 
 PORT = 18200
 CLIENTS = 32
-NAMES = ("arithmetic", "words", "atlas", "generalist")
+NAMES = ("arithmetic", "words", "atlas", "chat")
 DECISION = Decision(
     NAMES, {name: ExpertView(0.9, 1e-6, None, eligible=True) for name in NAMES}, "0123456789ab"
 )

@@ -2,9 +2,9 @@
 
     python -m experiments.engine_alone [--expert generalist] [--rounds 3] [--seconds 3]
 
-Starts vLLM's engine in each way, one after the other, with the engine arguments of serve_config.yaml, and
-generates answers of 16 tokens; no HTTP, no Serve. Prints tokens per second and the processor milliseconds
-per request of all processes of the engine.
+Starts vLLM's engine in each way, one after the other, with the engine arguments of
+cluster/local/claims.yaml, and generates answers of 16 tokens; no HTTP, no Serve. Prints tokens per second
+and the processor milliseconds per request of all processes of the engine.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from deployments.config import ExpertArgs
 from deployments.placement import engine_environment
 from load_tests.processes import cpu_s
 
-CONFIG = Path("serve_config.yaml")
+CONFIG = Path("cluster/local/claims.yaml")
 CALLERS = (1, 2, 8)
 TOKENS = 16
 

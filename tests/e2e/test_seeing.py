@@ -18,7 +18,7 @@ from tests.e2e.conftest import Application, free_port
 
 pytestmark = pytest.mark.e2e
 
-EXPERTS = ("arithmetic", "atlas", "generalist", "words")
+EXPERTS = ("arithmetic", "atlas", "chat", "words")
 
 
 def test_one_scrape_shows_the_engines_of_all_experts(application: Application, client: openai.OpenAI) -> None:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from cluster.pocket.questions import Question, questions
-from cluster.pocket.train_policy import EXPERTS
+from cluster.pocket.train_policy import CLAIMS
 from experiments.claims import Client, main, measure
 from experiments.claims_report import Result, Round, as_markdown, speedup, summarise
 
@@ -25,7 +25,7 @@ def result(question: Question, way: str) -> Result:
 
 
 def test_quality_cost_and_speed_are_those_of_the_answers() -> None:
-    ways = ("auto", *EXPERTS, "random")
+    ways = ("auto", *CLAIMS.experts, "random")
     seconds = {"auto": 1.0, "generalist": 1.5}
     measured = {
         way: [Round([result(question, way) for question in QUESTIONS], seconds.get(way, 2.0))] * 3
@@ -105,7 +105,7 @@ def test_an_error_ends_the_measurement(endpoint: str) -> None:
 def test_every_way_gets_each_rounds_own_questions(endpoint: str) -> None:
     measured = measure(endpoint, [QUESTIONS[:4], QUESTIONS[4:8]], concurrency=1)
 
-    assert set(measured) == {"auto", *EXPERTS, "random"}
+    assert set(measured) == {"auto", *CLAIMS.experts, "random"}
     for rounds in measured.values():
         assert [[answer.question for answer in one.answers] for one in rounds] == [
             QUESTIONS[:4],

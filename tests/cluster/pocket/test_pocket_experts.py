@@ -21,7 +21,8 @@ from cluster.pocket.expert_folder import (
 from cluster.pocket.questions import KINDS, SPLITS, QuestionError, phrasings, questions
 from cluster.pocket.recipe import RECIPES, conversation, training_batch
 from cluster.pocket.tokenizer import build_tokenizer, chat_template
-from cluster.pocket.train_policy import HELD_OUT, POLICY, REPORT, fingerprint, up_to_date
+from cluster.pocket.train_policy import RECIPES as POLICIES
+from cluster.pocket.train_policy import up_to_date
 from router.policy import Policy
 
 SPECIALISTS = tuple(KINDS)
@@ -132,20 +133,11 @@ def test_answers_are_short() -> None:
     assert longest < 16  # with the end token, at most 16
 
 
-def test_the_policy_was_made_from_the_present_experts() -> None:
-    policy = Policy.load(ROOT / "cluster" / "local" / "policy")
-    outcomes = json.loads((ROOT / "cluster" / "local" / "policy.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_was_made_from_the_present_experts(name: str) -> None:
+    recipe = POLICIES[name]
+    outcomes = json.loads(recipe.stamp.read_text(encoding="utf-8"))
 
-    assert up_to_date(fingerprint())
-    assert tuple(policy.pool.names) == tuple(RECIPES)
+    assert up_to_date(recipe)
+    assert tuple(Policy.load(recipe.policy).pool.names) == recipe.experts
     assert outcomes["recipe"]["train"]["split"] == "policy"
-
-
-def test_the_policy_comes_with_its_evaluation() -> None:
-    """The page of the policy shows its curve and its reliability without any further step."""
-    report = json.loads((REPORT / "report.json").read_text(encoding="utf-8"))
-
-    assert report["policy_id"] == Policy.load(POLICY).policy_id
-    assert report["n_queries"] == HELD_OUT
-    assert report["curve"]
-    assert report["calibration"]

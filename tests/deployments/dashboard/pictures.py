@@ -2,15 +2,13 @@
 
     python -m tests.deployments.dashboard.pictures [--out docs/images] [--stand-ins]
 
-Starts the default graph, evaluates its policy on queries that it was not trained on, sends a small
-load and photographs the three parts at 1280 and 390 pixels, light; the Ask part also in the dark.
+Starts the default graph, sends a small load and photographs the three parts at 1280 and 390 pixels, light;
+the Ask part also in the dark.
 With `--stand-ins` neither Ray nor an engine runs: scripted experts and scores behind the real ingress.
 """
 
 import argparse
 import hashlib
-import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -18,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 
 from cluster.local.readiness import wait_until_ready
 from cluster.local.run import ROOT, serving
-from cluster.pocket.questions import main as write_questions
-from cluster.pocket.train_policy import EXPERTS, MOST_TOKENS, POLICY
+from cluster.pocket.questions import questions
+from cluster.pocket.train_policy import DEFAULT
 from deployments.contracts.messages import RouterState
 from tests.deployments.dashboard import browser
 from tests.deployments.dashboard.graph import policy_view
@@ -31,7 +28,7 @@ from tests.deployments.dashboard.graph import serving as stand_ins
 
 PORT = 8139
 WORK = ROOT / "var" / "page"
-EVALUATED_ON = ["--split", "heldout", "--n", "120", "--seed", "11"]
+QUERIES = [question.query for question in questions("heldout", n=120, seed=11)]
 LOAD_S = 24.0
 PAUSE_S = 0.15
 
@@ -49,53 +46,19 @@ def main() -> int:
         return 1
     if options.stand_ins:
         with stand_ins() as graph:
-            policy_id = hashlib.sha256((POLICY / "manifest.json").read_bytes()).hexdigest()[:12]
-            view = policy_view(policy_id, str(POLICY.relative_to(ROOT)))
+            policy_id = hashlib.sha256((DEFAULT.policy / "manifest.json").read_bytes()).hexdigest()[:12]
+            view = policy_view(policy_id, str(DEFAULT.policy.relative_to(ROOT)))
             graph.api.registry.update_router(RouterState(view, None))
             _photograph(
                 graph.url, ["What is 17 plus 25?", "What is 9 times 8?", "mirror the word stone"], options.out
             )
         return 0
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
-    shutil.copytree(POLICY, WORK / "policy")
-    with serving(_configuration(), port=PORT, log=WORK / "serve.log") as (url, process):
+    with serving(DEFAULT.config, port=PORT, log=WORK / "serve.log") as (url, process):
         if not wait_until_ready(url, lambda: process.poll() is None, sys.stdout.write):
             sys.stderr.write(f"the application is not ready; see {WORK / 'serve.log'}\n")
             return 1
-        queries = _evaluate(url)
-        _photograph(url, queries, options.out)
+        _photograph(url, QUERIES, options.out)
     return 0
-
-
-def _configuration() -> Path:
-    """The default graph, serving a copy of the policy that has an evaluation beside it."""
-    data = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
-    for application in data["applications"]:
-        for deployment in application["deployments"]:
-            if deployment["name"] == "Router":
-                deployment["user_config"]["policy"] = str((WORK / "policy").relative_to(ROOT))
-    file = WORK / "serve_config.yaml"
-    file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-    return file
-
-
-def _evaluate(url: str) -> list[str]:
-    """Evaluate the policy on new queries, and return them."""
-    from router.collection.collect import read_queries
-
-    queries, responses, outcomes = WORK / "q.jsonl", WORK / "r.jsonl", WORK / "o.parquet"
-    write_questions([*EVALUATED_ON, "--out", str(queries)])
-    endpoint = ("--endpoint", f"{url}/v1", "--queries", queries, "--experts", ",".join(EXPERTS))
-    _run("collect", *endpoint, "--max-tokens", MOST_TOKENS, "--out", responses)
-    _run("label", "--outcomes", responses, "--quality", "exact", "--out", outcomes)
-    _run("evaluate", "--policy", WORK / "policy", "--outcomes", outcomes, "--out", WORK / "policy-report")
-    return [str(row["query"]) for row in read_queries(queries)]
-
-
-def _run(*command: object) -> None:
-    line = [str(part) for part in command]
-    subprocess.run([str(Path(sys.executable).parent / "to-router"), *line], check=True, cwd=ROOT)
 
 
 def _load(url: str, queries: list[str]) -> None:

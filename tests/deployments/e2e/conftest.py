@@ -21,7 +21,7 @@ from deployments.limits.keys import KeyFile, KeyLimits, KeyRecord, new_key, read
 from tests.deployments.e2e.collector import Collector
 from tests.e2e.conftest import port_to_serve_on
 
-EXPERTS = ("arithmetic", "words", "atlas", "generalist")
+EXPERTS = ("arithmetic", "words", "atlas", "chat")
 SLOTS = 8
 SERVICE_S = 0.05
 DISK_MIB = 64

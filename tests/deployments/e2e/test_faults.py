@@ -102,7 +102,7 @@ def test_requests_under_changing_faults_are_neither_lost_nor_mixed_up(graph: Gra
         (0.4, lambda: graph.kill_one("to-router:Router")),
         (0.5, lambda: clear_disk(graph)),
         (0.6, lambda: graph.kill_one("LedgerActor")),
-        (0.75, lambda: graph.kill_one("expert-generalist:Expert")),
+        (0.75, lambda: graph.kill_one("expert-chat:Expert")),
         (0.85, lambda: graph.kill_one("to-router:Ingress")),
     )
     faults = {round(share * requests): change for share, change in changes}
