@@ -119,7 +119,7 @@ def test_all_experts_answer_side_by_side(application: Application, tab: Any) -> 
     tab.press("#query", "Enter")
 
     for name in ("arithmetic", "words", "atlas", "chat"):
-        tab.wait_for_selector(f".answer[data-expert={name}] .said[aria-busy=false]")
+        tab.wait_for_selector(f".answer[data-expert={name}] .said[aria-busy=false]", timeout=3 * PATIENCE_MS)
         assert tab.inner_text(f".answer[data-expert={name}] .said").strip()
 
 
