@@ -1,4 +1,4 @@
-"""The default graph without its policy: `to-router start --probe` against it, and what `auto` is worth then.
+"""The claims' graph without its policy: `to-router start --probe` against it, and what `auto` is worth then.
 
     python -m experiments.start_served --out FOLDER [--count 200] [--heldout 150]
 
@@ -19,6 +19,7 @@ import yaml
 from cluster.local.readiness import wait_until_ready
 from cluster.local.run import ROOT, serving
 from cluster.pocket.questions import main as questions
+from cluster.pocket.train_policy import CLAIMS
 from router.cli import main as to_router
 
 PORT = 8230
@@ -66,8 +67,8 @@ def main() -> None:
 
 
 def without_policy(target: Path) -> str:
-    """Write the default configuration without its policy; returns that policy's folder."""
-    data = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
+    """Write the configuration of the claims without its policy; returns that policy's folder."""
+    data = yaml.safe_load(CLAIMS.config.read_text(encoding="utf-8"))
     folder: str = _user_config(data, "Router").pop("policy")
     target.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     return folder
