@@ -16,7 +16,7 @@ from router.data.outcomes import Row
 LOCAL = Path(__file__).resolve().parents[1] / "cluster" / "local"
 TRAINED, TESTED = "policy", "heldout"
 QUESTIONS = {TRAINED: 2400, TESTED: 1200}
-"""Split → questions; an experiment draws half of each, as many as the recipe of the default policy."""
+"""Split → questions; an experiment draws half of each, as many as the recipe of the claims' policy."""
 SEED = 1
 
 
@@ -24,7 +24,7 @@ def pocket_outcomes() -> Dataset:
     """Outcomes of every expert on all questions, with tokens, and costs at the pool's prices."""
     drawn = [question for split, n in QUESTIONS.items() for question in questions(split, n=n, seed=SEED)]
     rows = [row for name in RECIPES for row in _answered(name, drawn)]
-    return to_dataset(rows, pool=load_pool(LOCAL / "experts.yaml"), where="the pocket experts")
+    return to_dataset(rows, pool=load_pool(LOCAL / "claims-experts.yaml"), where="the pocket experts")
 
 
 def _answered(expert: str, drawn: list[Question]) -> list[Row]:
