@@ -100,8 +100,9 @@ class IngressArgs(Settings):
 
     max_body_mib: Annotated[float, Field(gt=0, le=1024)] = 16
     """A larger request body is rejected with 413."""
-    max_bodies_mib: Annotated[float, Field(gt=0, le=1024 * 1024)] = 64
-    """Bodies of all requests of a replica that await their response; one that does not fit waits unread."""
+    max_bodies_mib: Annotated[float, Field(gt=0, le=1024 * 1024)] = 32
+    """Bodies of all requests of a replica that await their response; one that does not fit waits unread.
+    While it is parsed and sent, a body takes about six times its size."""
     router_deadline_ms: Annotated[float, Field(gt=0, le=60_000)] = 150
     """After it the policy's static ranking is used, and `x-router-reason` says so."""
     request_timeout_s: Seconds = REQUEST_TIMEOUT_S

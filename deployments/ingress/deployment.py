@@ -18,6 +18,7 @@ from deployments.ingress.api import Api
 from deployments.ingress.body_budget import BodyBudget
 from deployments.ingress.configuration import ConfigRejectedError, last_config, may_replace, validated
 from deployments.ingress.configured_keys import ConfiguredKeys
+from deployments.ingress.memory import return_large_blocks
 from deployments.last_good import LastGood
 from deployments.limits.keys import KeyRing
 from deployments.limits.ledger_client import LedgerClient
@@ -69,6 +70,7 @@ class Ingress:
         ledger_client: Callable[[Path], LedgerClient] = ledger_client,
         applications: Callable[[], Mapping[str, Any]] = applications,
     ) -> None:
+        return_large_blocks()
         self._args = args
         self.bodies = BodyBudget(args.max_bodies_bytes, args.max_body_bytes, args.upload_timeout_s)
         """Also of the middleware around Serve's HTTP server in this process."""
