@@ -73,6 +73,14 @@ class Graph:
         time.sleep(1.5)  # the ingress reads the file twice a second
         return key, record.id
 
+    def revoke(self, key_id: str) -> None:
+        """Revoke a key in the file, as the command does."""
+        records = [
+            record.model_copy(update={"revoked": "now"}) if record.id == key_id else record
+            for record in read_keys(self.keys).keys
+        ]
+        write_keys(self.keys, KeyFile(keys=records))
+
 
 def configuration(keys: Path, decisions: Path) -> dict[str, Any]:
     """The graph as a Serve config."""

@@ -18,7 +18,7 @@ import pytest
 from tests.deployments.e2e.conftest import EXPERTS, Graph
 from tests.deployments.e2e.load import CHAT
 from tests.deployments.e2e.test_faults import run, wait_until_calm
-from tests.deployments.e2e.test_stopping import deploy, running
+from tests.deployments.e2e.test_stopping import deploy, running, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -39,9 +39,9 @@ def attempts(graph: Graph) -> dict[str, float]:
     return counts
 
 
-def ask(graph: Graph, text: str, **fields: Any) -> httpx.Response:
+def ask(graph: Graph, text: str, key: str = "", **fields: Any) -> httpx.Response:
     body = {"model": "auto", "messages": [{"role": "user", "content": text}], **fields}
-    headers = {"authorization": f"Bearer {graph.key}"}
+    headers = {"authorization": f"Bearer {key or graph.key}"}
     return httpx.post(graph.url + CHAT, json=body, headers=headers, timeout=180)
 
 
@@ -198,3 +198,46 @@ def test_a_stopped_process_loses_no_request(graph: Graph, title: str, requests: 
 
     if title == "to-router:Router":
         assert tally.reasons.keys() <= {"fallback_router", "fallback_expert"}
+
+
+@pytest.mark.parametrize("seconds", [6, pytest.param(600, marks=pytest.mark.slow)])
+def test_a_key_is_revoked_while_the_controller_is_away(graph: Graph, seconds: float) -> None:
+    """Serve's controller is on the head: without it requests go on, and so do changes of the key file."""
+    key, record_id = graph.new_key()
+    wait_until_calm(graph)
+    with stopped(graph, "ServeController"):
+        time.sleep(seconds / 2)
+        before = ask(graph, "What is 2 + 2?", key=key).status_code
+        graph.revoke(record_id)
+        time.sleep(2)
+        revoked = ask(graph, "What is 2 + 2?", key=key).status_code
+        time.sleep(seconds / 2)
+        others = ask(graph, "What is 2 + 3?").status_code
+    wait_until_calm(graph)
+
+    assert (before, revoked, others) == (200, 401, 200)
+
+
+def test_a_bad_configuration_followed_by_a_kill_is_no_outage(graph: Graph, tmp_path: Path) -> None:
+    wait_until_calm(graph)
+    wrong = running(graph)
+    wrong["applications"][0]["deployments"][0]["user_config"]["limits"]["max_in_flight"] = -1
+    replicas = replicas_of(graph)
+    try:
+        deploy(wrong, tmp_path)
+        killed = graph.kill_one("to-router:Ingress")
+        tally = run(graph, lambda load: load.steady(100, 8, lambda _: {}))
+        returned = until(lambda: len(replicas_of(graph) - {killed}) == len(replicas), 60)
+        problems = httpx.get(f"{graph.url}/ready", timeout=10).text
+    finally:
+        deploy(running(graph), tmp_path)
+        wait_until_calm(graph)
+
+    assert tally.lost == tally.mixed == []
+    assert tally.answered == 100
+    assert returned
+    assert "max_in_flight" in problems
+
+
+def replicas_of(graph: Graph) -> set[int]:
+    return {process.pid for process in graph.processes("to-router:Ingress")}
