@@ -228,7 +228,8 @@ def test_a_bad_configuration_followed_by_a_kill_is_no_outage(graph: Graph, tmp_p
         killed = graph.kill_one("to-router:Ingress")
         tally = run(graph, lambda load: load.steady(100, 8, lambda _: {}))
         returned = until(lambda: len(replicas_of(graph) - {killed}) == len(replicas), 60)
-        problems = httpx.get(f"{graph.url}/ready", timeout=10).text
+        headers = {"authorization": f"Bearer {graph.key}"}
+        problems = httpx.get(f"{graph.url}/ready", headers=headers, timeout=10).text
     finally:
         deploy(running(graph), tmp_path)
         wait_until_calm(graph)
