@@ -4,6 +4,7 @@ Every failure before the first byte is an `ExpertError`, and every wait has a de
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -27,9 +28,15 @@ from deployments.contracts.messages import HEARTBEATS, Head, Headers
 from deployments.contracts.protocols import ExpertClient, ResponseStream
 from deployments.upstream.http_client import RemoteExpert
 
+logger = logging.getLogger("ray.serve")
+
 PICKLED = {"request_serialization": "pickle", "response_serialization": "pickle"}
 """Between our own replicas: plain values of our own modules, which Ray's default serialiser, made for
 functions and classes of a notebook, writes several times slower."""
+
+
+END_WITHIN_S = 5.0
+"""For the end of a call after its last bytes; then it is cancelled."""
 
 
 class ServeExpert:
@@ -49,6 +56,7 @@ class ServeExpert:
         self._handle_for = handle_for
         self._handle: Any = None
         self._lookups = BlockingCalls("handle-of-expert")
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def open(
         self,
@@ -84,7 +92,11 @@ class ServeExpert:
                 raise _unavailable(self.model, error, absence) from error
             raise
         rest = self._rest(response)
-        if not head.complete:
+        if head.complete:
+            ending = asyncio.create_task(_read_to_end(response))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+        else:
             await anext(rest)
         return ResponseStream(head, rest, connected_s)
 
@@ -164,6 +176,20 @@ async def _head(response: Any, timeout_s: float, progress: Progress | None) -> H
         part = await within(wait_s, anext(response))
         if isinstance(part, Head):
             return part
+
+
+async def _read_to_end(response: Any) -> None:
+    """Read the end of a call whose response is complete.
+
+    Until then the call keeps its request, which may be a body of megabytes, for the garbage collector.
+    """
+    try:
+        async with asyncio.timeout(END_WITHIN_S):
+            async for _ in response:
+                pass
+    except Exception as error:  # noqa: BLE001 - Ray's, Serve's, gRPC's: the client has its response
+        logger.debug("a call ended with %s after its response", type(error).__name__)
+        response.cancel()
 
 
 def expert_client(name: str, target: ExpertTarget) -> ExpertClient:

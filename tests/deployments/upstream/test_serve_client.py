@@ -18,8 +18,10 @@ from deployments.contracts.errors import (
 )
 from deployments.contracts.heartbeats import Progress
 from deployments.contracts.messages import HEARTBEAT, HEARTBEATS, Head
+from deployments.upstream import serve_client
 from deployments.upstream.http_client import RemoteExpert
 from deployments.upstream.serve_client import ServeExpert, _unavailable, expert_client
+from tests.deployments.harness import settle
 
 URL = "http://expert.example/v1"
 CHAT = "/v1/chat/completions"
@@ -84,6 +86,7 @@ class Replies:
     def __init__(self, *parts: Head | bytes | None) -> None:
         self.parts = parts
         self.cancelled = False
+        self.ended = False
 
     async def _fetch_future_result_async(self) -> None:
         """A replica takes it at once."""
@@ -104,6 +107,7 @@ class Replies:
                 await asyncio.Event().wait()
             else:
                 yield part
+        self.ended = True
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -150,13 +154,34 @@ async def test_a_call_without_progress_wants_no_heartbeats() -> None:
     assert [chunk async for chunk in stream.rest] == [b"y"]
 
 
-@pytest.mark.parametrize("complete", [True, False])
-async def test_a_stream_closed_unread_ends_the_call(complete: bool) -> None:
-    call = Replies(Head(200, (), b"x", complete=complete), b"y")
+async def test_a_stream_closed_unread_ends_the_call() -> None:
+    call = Replies(Head(200, (), b"x", complete=False), b"y")
     expert, _ = expert_that_replies(call)
     await (await expert.open("POST", CHAT, (), b"{}", 5)).aclose()
 
-    assert call.cancelled != complete
+    assert call.cancelled
+
+
+async def test_a_call_with_a_complete_response_is_read_to_its_end() -> None:
+    call = Replies(Head(200, (), b"x", complete=True))
+    expert, _ = expert_that_replies(call)
+    await (await expert.open("POST", CHAT, (), b"{}", 5)).aclose()
+    await settle()
+
+    assert call.ended
+    assert not call.cancelled
+
+
+async def test_a_call_that_does_not_end_after_its_response_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serve_client, "END_WITHIN_S", 0.0)
+    call = Replies(Head(200, (), b"x", complete=True), None)
+    expert, _ = expert_that_replies(call)
+    await expert.open("POST", CHAT, (), b"{}", 5)
+    await settle()
+
+    assert call.cancelled
 
 
 class Handle:
