@@ -3,8 +3,8 @@
 `python -m experiments.prior_tables FILE…` prints them from the JSON files of several runs.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -19,7 +19,9 @@ DRAWS = 2000
 
 def main() -> None:
     """Print the tables of the files named on the command line; of equal runs the last counts."""
-    found = [run for name in sys.argv[1:] for run in json.loads(Path(name).read_text("utf-8"))]
+    parser = argparse.ArgumentParser(prog="python -m experiments.prior_tables", description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="JSON of experiments.prior_pools")
+    found = [run for file in parser.parse_args().files for run in json.loads(file.read_text("utf-8"))]
     print(tables(list({tuple(run[part] for part in KEY): run for run in found}.values())))
 
 
