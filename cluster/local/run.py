@@ -34,7 +34,8 @@ METRICS_PORT_OFFSET = 1101
 """HAProxy's own two ports have these offsets from the HTTP port: 8000 → 8404 and 9101."""
 SEVERAL_NODES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Whether other machines may join the cluster that Ray starts. Despite its name Ray reads it on every system;
-with `0` the node's address is 127.0.0.1, and Ray's own servers listen there only."""
+with `0` the node's address is 127.0.0.1, and Ray's own servers listen there only. Programs that join need it
+too: without it they look for the cluster at this machine's other address."""
 
 
 def with_port(config: Path, port: int | None, folder: Path, *, host: str | None = None) -> tuple[Path, int]:
@@ -164,7 +165,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         if wait_until_ready(url, running, lambda line: print(line, flush=True)):
             print(f'ready: {url}/v1 — model "auto" routes; Ctrl-C stops', flush=True)
-            print("`serve status` and `serve deploy` need RAY_AUTH_MODE=token in their environment")
+            print("`serve status` and `serve deploy` need RAY_AUTH_MODE=token in their environment;")
+            print(f"`ray status` and programs that join with `ray.init` need {SEVERAL_NODES}=0 too")
             while running():
                 time.sleep(0.5)
         elif not interrupted.received:

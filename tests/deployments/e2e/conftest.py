@@ -1,6 +1,7 @@
 """The real graph on real Ray with simulated experts: two ingress replicas, a router, keys."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from cluster.local.readiness import wait_until_ready
-from cluster.local.run import ROOT, serving
+from cluster.local.run import ROOT, SEVERAL_NODES, serving
 from deployments.limits.keys import KeyFile, KeyLimits, KeyRecord, new_key, read_keys, write_keys
 from tests.deployments.e2e.collector import Collector
 from tests.e2e.conftest import port_to_serve_on
@@ -227,6 +228,7 @@ class Watch:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.deployments.e2e.watch", *experts],
             cwd=ROOT,
+            env={**os.environ, SEVERAL_NODES: "0"},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
