@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from router.cli.inputs import count, encoder_of, mapping_of, not_negative, seconds
+from router.cli.inputs import count, encoder_of, mapping_of, not_negative, seconds, seed
 from router.cli.probing import Generator, fresh, probed
 from router.errors import InputError, PoolError
 from router.experts import ExpertProfile, Price
@@ -66,7 +66,7 @@ def add_commands(commands: Any) -> None:
         help="fresh probes by this generator: `reasoning-gym` (extra `probes`), `pocket`; or `shipped`; "
         "default: the pocket experts' own for a graph of them, else the shipped ones",
     )
-    probe.add_argument("--seed", type=int, default=0, help="of the generator")
+    probe.add_argument("--seed", type=seed, default=0, help="of the generator: a whole number from 0")
     generators = {"reasoning-gym": Generator(fresh, lambda experts: False)}
     start.set_defaults(run=_start, experts_of=experts_of_file, generators=generators)
 
