@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deployments.config import ExpertArgs
+from deployments.config import REQUEST_TIMEOUT_S, ExpertArgs
 from deployments.placement import HEALTH_CHECK_PERIOD_S, expert_options, shares_a_process
 
 pytest.importorskip("vllm")
@@ -44,7 +44,9 @@ def test_the_options_are_those_of_ray_serve_llms_builder(shape: str, monkeypatch
     monkeypatch.setattr(ray, "get_runtime_context", task)
     args = ExpertArgs(name="words", model="cluster/local/experts/words", **SHAPES[shape])
     theirs = DEFAULT_DEPLOYMENT_OPTIONS | LLMServer.get_deployment_options(llm_config(args))
-    theirs["health_check_period_s"] = HEALTH_CHECK_PERIOD_S  # ours on purpose
+    # Ours on purpose:
+    theirs["health_check_period_s"] = HEALTH_CHECK_PERIOD_S
+    theirs["graceful_shutdown_timeout_s"] = REQUEST_TIMEOUT_S
     theirs["placement_group_bundles"] = [
         {resource: amount for resource, amount in bundle.items() if amount}
         for bundle in theirs["placement_group_bundles"]
