@@ -193,6 +193,12 @@ def _read_listed(folder: Path, name: str, listed: Any) -> bytes:
     return data
 
 
+def part(arrays: Mapping[str, FloatArray], name: str) -> dict[str, FloatArray]:
+    """Return the arrays of one part of a policy, by their names within it."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+
 def _check_arrays(arrays: Mapping[str, FloatArray]) -> None:
     for name, value in arrays.items():
         if value.dtype.kind not in KINDS:

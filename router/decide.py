@@ -215,6 +215,35 @@ def _cells(values: FloatArray | None, shape: tuple[int, ...]) -> list[list[float
     return [[_known(value) for value in row] for row in values.tolist()]
 
 
+def exclusions(
+    excluded: Mapping[str, str],
+    wanted: Preferences,
+    names: Sequence[str],
+    predicted: Sequence[FloatArray | None],
+) -> dict[str, str]:
+    """Candidate → why it is not eligible: the caller's word first, then the limits.
+
+    What is unknown exceeds no limit.
+
+    Args:
+        excluded: the caller's word.
+        wanted: the limits.
+        names: the candidates, as the columns.
+        predicted: cost in US dollars, wait and whole time in milliseconds, each [candidates] or unknown.
+    """
+    reasons = dict(excluded)
+    limits = (
+        (wanted.max_cost_usd, "expected cost {:.3g} US$ is above max_cost_usd {:.3g}"),
+        (wanted.max_ttft_ms, "expected wait {:.0f} ms is above max_ttft_ms {:.0f}"),
+        (wanted.max_latency_ms, "expected time {:.0f} ms is above max_latency_ms {:.0f}"),
+    )
+    for (most, words), values in zip(limits, predicted, strict=True):
+        if most is not None and values is not None:
+            for column in np.flatnonzero(values > most):
+                reasons.setdefault(names[column], words.format(values[column], most))
+    return reasons
+
+
 def _delay(
     seconds: FloatArray | None, eligible: BoolArray | None, each: Sequence[Preferences]
 ) -> FloatArray | None:

@@ -3,7 +3,7 @@
 Knows names, types and ranges; nothing of arrays, files and their hashes, which `artifact` checks.
 """
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -25,6 +25,9 @@ from router.validation import Count, Name, Number, explain
 
 TRAINING_FACTS = ("data_sha256", "seed", "metrics")
 """Facts of the training that are at the manifest's top, for programs that only read it."""
+
+LATER_PREFERENCES = frozenset({"latency_weight", "max_latency_ms"})
+"""Preferences that older versions do not know: a policy that sets none of them is readable there."""
 
 
 class MethodFacts(BaseModel):
@@ -107,3 +110,12 @@ def read_manifest(facts: dict[str, Any]) -> Manifest:
         raise ManifestError(
             f"the manifest is invalid: {explain(error)}. Train or copy the policy again"
         ) from error
+
+
+def stored_preferences(preferences: Preferences) -> dict[str, float | None]:
+    """Preferences for a manifest; those of later versions only where they are set."""
+    return {
+        name: value
+        for name, value in asdict(preferences).items()
+        if value is not None or name not in LATER_PREFERENCES
+    }

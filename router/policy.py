@@ -17,21 +17,18 @@ from router.assignment import Predicted, Queue, times
 from router.calibration import Calibration
 from router.core import BoolArray, Decision, FloatArray, Preferences, QueryBatch, RouteRequest
 from router.costs import CostModel, Regression
-from router.decide import as_decisions, decide
+from router.decide import as_decisions, decide, exclusions
 from router.encoders import EncoderSpec
 from router.errors import ManifestError, PlanError, PoolError, WeightsError
 from router.experts import CandidatePool, Price
 from router.guard import NoveltyGuard
-from router.manifest import TRAINING_FACTS, Manifest, MethodFacts, read_manifest
+from router.manifest import TRAINING_FACTS, Manifest, MethodFacts, read_manifest, stored_preferences
 from router.methods.contract import RoutingMethod
 from router.methods.registry import method_class
 from router.plans.composition import Composed
 from router.plans.plan_set import PlanSet
 
 logger = logging.getLogger(__name__)
-
-LATER_PREFERENCES = frozenset({"latency_weight", "max_latency_ms"})
-"""Preferences that older versions do not know: a policy that sets none of them is readable there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +174,11 @@ class Policy:
             waits = np.hstack([waits, composed.waits])
             latencies = np.hstack([latencies, composed.latencies])
             queues = None if queues is None else np.hstack([queues, composed.queues])
-        reasons = [
-            self._reasons(request, said, costs, waits, latencies, row)
-            for row, (request, said) in enumerate(zip(requests, wanted, strict=True))
-        ]
+        reasons = []
+        for row, (request, said) in enumerate(zip(requests, wanted, strict=True)):
+            excluded = {name: why for name, why in request.excluded.items() if name in self.pool}
+            limited = [None if values is None else values[row] for values in (costs, waits, latencies)]
+            reasons.append(exclusions(excluded, said, self.candidates, limited))
         if composed is not None:
             for why, request, holds in zip(reasons, requests, composed.holds, strict=True):
                 composed.plans.exclude(why, request, holds)
@@ -276,7 +274,7 @@ class Policy:
             "wait_model": None if self.waits is None else {"kind": "log_ridge", "unit": "ms"},
             **self._facts_of_plans(),
             "static_ranking": list(self.static_ranking),
-            "preferences": _stored(self.preferences),
+            "preferences": stored_preferences(self.preferences),
             **{name: facts_of_training.pop(name, None) for name in TRAINING_FACTS},
             "training": facts_of_training,
         }
@@ -298,7 +296,7 @@ class Policy:
             "plans": self.plans.to_json(),
             "preferences_without_plans": None
             if self.preferences_without_plans is None
-            else _stored(self.preferences_without_plans),
+            else stored_preferences(self.preferences_without_plans),
         }
 
     def _optional(self) -> dict[str, Calibration | Regression | PlanSet | None]:
@@ -340,15 +338,17 @@ class Policy:
         return cls(
             pool=CandidatePool(facts.pool),
             encoder=facts.encoder,
-            method=_restored_method(facts.router, _part(arrays, "method")),
-            costs=CostModel.restore(facts.cost_model, _part(arrays, "cost")),
-            guard=NoveltyGuard.restore(_part(arrays, "guard")),
+            method=_restored_method(facts.router, artifact.part(arrays, "method")),
+            costs=CostModel.restore(facts.cost_model, artifact.part(arrays, "cost")),
+            guard=NoveltyGuard.restore(artifact.part(arrays, "guard")),
             static_ranking=tuple(facts.static_ranking),
             preferences=Preferences(**facts.preferences),
-            calibration=Calibration.restore(_part(arrays, "calibration")) if calibrated else None,
-            waits=Regression.restore(_part(arrays, "wait")) if waits else None,
-            latencies=Regression.restore(_part(arrays, "latency")) if latencies else None,
-            plans=PlanSet.restore(facts.plans, _part(arrays, "plans"), [expert.name for expert in facts.pool])
+            calibration=Calibration.restore(artifact.part(arrays, "calibration")) if calibrated else None,
+            waits=Regression.restore(artifact.part(arrays, "wait")) if waits else None,
+            latencies=Regression.restore(artifact.part(arrays, "latency")) if latencies else None,
+            plans=PlanSet.restore(
+                facts.plans, artifact.part(arrays, "plans"), [expert.name for expert in facts.pool]
+            )
             if facts.plans
             else None,
             preferences_without_plans=None
@@ -387,40 +387,6 @@ class Policy:
         if waits.shape != (2, experts) or (costs is not None and costs.shape != (2, experts)):
             raise WeightsError(f"{folder}: costs and waits must hold one value for each of {experts} experts")
 
-    def _reasons(
-        self,
-        request: RouteRequest,
-        wanted: Preferences,
-        costs: FloatArray | None,
-        waits: FloatArray,
-        latencies: FloatArray | None,
-        row: int,
-    ) -> dict[str, str]:
-        """Candidate → why it is not eligible: the caller's word first, then cost and wait.
-
-        What is unknown exceeds no limit.
-        """
-        reasons = {name: why for name, why in request.excluded.items() if name in self.pool}
-        limits = (
-            (wanted.max_cost_usd, costs, "expected cost {:.3g} US$ is above max_cost_usd {:.3g}"),
-            (wanted.max_ttft_ms, waits, "expected wait {:.0f} ms is above max_ttft_ms {:.0f}"),
-            (wanted.max_latency_ms, latencies, "expected time {:.0f} ms is above max_latency_ms {:.0f}"),
-        )
-        for most, values, words in limits:
-            if most is not None and values is not None:
-                for column in np.flatnonzero(values[row] > most):
-                    reasons.setdefault(self.candidates[column], words.format(values[row, column], most))
-        return reasons
-
-
-def _stored(preferences: Preferences) -> dict[str, float | None]:
-    """Preferences for a manifest; those of later versions only where they are set."""
-    return {
-        name: value
-        for name, value in asdict(preferences).items()
-        if value is not None or name not in LATER_PREFERENCES
-    }
-
 
 def _restored_method(facts: MethodFacts, arrays: dict[str, FloatArray]) -> RoutingMethod:
     method = method_class(facts.name)
@@ -432,8 +398,3 @@ def _restored_method(facts: MethodFacts, arrays: dict[str, FloatArray]) -> Routi
             f"method {facts.name!r} cannot be restored from its parameters and arrays: "
             f"{type(error).__name__}: {error}"
         ) from error
-
-
-def _part(arrays: Mapping[str, FloatArray], part: str) -> dict[str, FloatArray]:
-    prefix = f"{part}/"
-    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
