@@ -28,9 +28,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 RARE = {
     "to_router_static_rankings_total", "to_router_unscraped_replicas_total",
     "to_router_plans_total", "to_router_plans_predicted_accepted_total", "to_router_plan_quality",
-    "to_router_plan_quality_predicted_total",
+    "to_router_plan_quality_predicted_total", "to_router_expected_time_ratio",
 }  # fmt: skip
-"""Metrics that have samples only after something went wrong, or with a policy that has plans."""
+"""Metrics that have samples only after something went wrong, with plans, or where time has a price."""
 
 
 def send(
