@@ -32,7 +32,7 @@ SOURCES = {
     },
     GENERATOR: {
         "title": f"reasoning-gym {GENERATOR_VERSION}, generated",
-        "address": "https://pypi.org/project/reasoning-gym/0.1.25/",
+        "address": "https://github.com/open-thought/reasoning-gym",
         "licence": "Apache-2.0",
         "read": READ,
     },
