@@ -14,6 +14,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.metrics import MetricWrapperBase
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter that nothing reads
 
@@ -24,8 +25,8 @@ RATIO_BUCKETS = (0.1, 0.25, 0.5, 0.8, 0.95, 1.05, 1.25, 2, 4, 10)
 QUALITY_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-class Counter(prometheus_client.Counter):
-    """A counter that finds its series by one look-up: a request counts in twenty of them."""
+class _LookedUp(MetricWrapperBase):
+    """A metric that finds its series by one look-up: a request counts in twenty of them."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._found: dict[tuple[str, ...], Self] = {}
@@ -39,19 +40,12 @@ class Counter(prometheus_client.Counter):
         return series
 
 
-class Histogram(prometheus_client.Histogram):
-    """A histogram, likewise."""
+class Counter(_LookedUp, prometheus_client.Counter):
+    """A counter with one look-up."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self._found: dict[tuple[str, ...], Self] = {}
-        super().__init__(*args, **options)
 
-    def labels(self, *values: Any, **_: Any) -> Self:
-        """Return the series of these labels, which are given by their order."""
-        series = self._found.get(values)
-        if series is None:
-            series = self._found[values] = super().labels(*values)
-        return series
+class Histogram(_LookedUp, prometheus_client.Histogram):
+    """A histogram with one look-up."""
 
 
 registry = CollectorRegistry()
