@@ -1,10 +1,7 @@
 """Responses of an expert equal those of a bare vLLM server of the same expert."""
 
 import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +10,7 @@ import pytest
 
 from cluster.local.run import ROOT
 from deployments.placement import CPU_ENGINE_ENVIRONMENT
+from load_tests.processes import responds, running
 from tests.e2e.conftest import Application, free_port
 
 pytestmark = pytest.mark.e2e
@@ -78,7 +76,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def bare() -> Iterator[str]:
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A bare vLLM server of the arithmetic expert."""
     port = free_port()
     command = [
@@ -90,26 +88,10 @@ def bare() -> Iterator[str]:
         *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
         *("--host", "127.0.0.1", "--port", str(port)),
     ]
-    environment = {**os.environ, **CPU_ENGINE_ENVIRONMENT, "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        try:
-            _wait(f"http://127.0.0.1:{port}/health", process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 180
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            if httpx.get(url, timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(1)
-    pytest.fail("the bare vLLM server is not ready")
+    url, log = f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("bare") / "vllm.log"
+    environment = {**CPU_ENGINE_ENVIRONMENT, "HF_HUB_OFFLINE": "1"}
+    with running(command, log=log, ready=responds(f"{url}/health"), env=environment):
+        yield url
 
 
 def steady(value: Any) -> Any:
