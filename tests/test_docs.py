@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from deployments.contracts.errors import ErrorCode
-from deployments.observability.decision_record import from_json, to_json
 from router.cli import parser
+from router.learning.record import from_json, to_json
 from tests import docs_tables
 
 ROOT = Path(__file__).resolve().parent.parent

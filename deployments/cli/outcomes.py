@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from deployments.observability.decision_log import log_files, read_records
-from deployments.observability.decision_record import DecisionRecord, FeedbackRecord, NewerRecordError, Record
 from router.data.outcomes import write_rows
 from router.errors import OutcomesError
+from router.learning.log import log_files, read_records
+from router.learning.record import DecisionRecord, FeedbackRecord, NewerRecordError, Record
 
 MEASURED = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "ttft_s")
 INTEGERS = frozenset({"prompt_tokens", "completion_tokens"})
@@ -45,7 +45,7 @@ def outcomes(records: Iterable[Record]) -> list[dict[str, Any]]:
     for record in sorted(records, key=lambda record: record.time):
         if isinstance(record, FeedbackRecord):
             rated[record.request_id, record.key, record.expert] = record
-        elif record.outcome == "200" and record.expert is not None:
+        elif isinstance(record, DecisionRecord) and record.outcome == "200" and record.expert is not None:
             answered.setdefault((record.request_id, record.key), []).append(record)
     known = [
         (response, rating.quality)

@@ -25,12 +25,13 @@ from deployments.ingress.charges import Charge
 from deployments.ingress.spending import Spent, spent_aside, spent_on
 from deployments.limits.keys import Caller, key_id
 from deployments.observability import metrics
-from deployments.observability.decision_record import AttemptRecord, DecisionRecord, PlanRecord, RecordSink
 from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers
+from deployments.observability.record_sink import RecordSink
 from deployments.observability.tracing import Span, Tracer
 from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.registry import ExpertRegistry
 from router.experts import Price
+from router.learning.record import AttemptRecord, DecisionRecord, PlanRecord
 
 logger = logging.getLogger("ray.serve")
 

@@ -31,8 +31,8 @@ from deployments.ingress.limited import LimitedEndpoints
 from deployments.ingress.request_ids import RequestIds
 from deployments.limits.admission import AdmissionQueue
 from deployments.observability import metrics
-from deployments.observability.decision_record import NoRecords, RecordSink
 from deployments.observability.recent_answers import RecentAnswers
+from deployments.observability.record_sink import NoRecords, RecordSink
 from deployments.observability.tracing import NoTracer, Tracer
 from deployments.upstream.attempts import Attempt
 from deployments.upstream.dispatcher import Dispatcher

@@ -25,14 +25,15 @@ from deployments.limits.ledger_client import LedgerClient
 from deployments.limits.ray_ledger import LedgerHandle
 from deployments.observability import metrics, tracing
 from deployments.observability.broadcast import Replicas
-from deployments.observability.decision_log import ConfiguredLog, log_files
-from deployments.observability.decision_record import NewerRecordError
+from deployments.observability.decision_log import ConfiguredLog
 from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers, origins_in_log
 from deployments.replica import replica_id, replica_name, replica_path
 from deployments.routing.client import RouterClient
 from deployments.settings import resolve
 from deployments.upstream.discovery import Discovery, applications
 from deployments.upstream.serve_client import expert_client
+from router.learning.log import log_files
+from router.learning.record import NewerRecordError
 
 logger = logging.getLogger("ray.serve")
 

@@ -19,9 +19,10 @@ from deployments.ingress.accounting import Account
 from deployments.ingress.limited import LimitedEndpoints
 from deployments.limits.keys import NO_KEY, key_id
 from deployments.observability import metrics
-from deployments.observability.decision_record import FeedbackRecord, RecordSink
 from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers
+from deployments.observability.record_sink import RecordSink
 from deployments.settings import Settings
+from router.learning.record import FeedbackRecord
 
 LONGEST_COMMENT = 4000
 MOST_BYTES = 64 * 1024

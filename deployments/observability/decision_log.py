@@ -19,18 +19,12 @@ import orjson
 
 from deployments.config import LogSettings
 from deployments.observability import metrics
-from deployments.observability.decision_record import (
-    DecisionRecord,
-    FeedbackRecord,
-    Record,
-    from_json,
-    to_json,
-)
 from deployments.settings import resolve
+from router.learning.log import PREFIX, RATINGS, SUFFIX, files_of
+from router.learning.record import DecisionRecord, FeedbackRecord, Record, to_json
 
 logger = logging.getLogger("ray.serve")
 
-PREFIX, RATINGS, SUFFIX = "decisions-", "ratings-", ".jsonl"
 RATINGS_SHARE = 1 / 8
 """Share of the disk space for ratings: files of their own, so that many of them displace no decision."""
 PARTS = 16
@@ -248,41 +242,8 @@ class LogFiles:
 
 def _sizes(folder: Path, prefix: str) -> Iterator[tuple[float, int, Path]]:
     """When each file was changed last, its bytes and its path."""
-    for file in _files(folder, prefix):
+    for file in files_of(folder, prefix):
         # Another replica may have deleted it meanwhile.
         with contextlib.suppress(FileNotFoundError):
             status = file.stat()
             yield status.st_mtime, status.st_size, file
-
-
-def log_files(folder: Path) -> list[Path]:
-    """The log's files: those of decisions, then those of ratings, each oldest first."""
-    return [*_files(folder, PREFIX), *_files(folder, RATINGS)]
-
-
-def _files(folder: Path, prefix: str) -> list[Path]:
-    return sorted(folder.glob(f"{prefix}*{SUFFIX}"))
-
-
-def read_records(file: Path, count_invalid: Callable[[], None] = lambda: None) -> Iterator[Record]:
-    """A file's records; a line that is no valid record (the last of a killed replica) is left out.
-
-    Args:
-        file: one of the log's files.
-        count_invalid: called for each line that is left out.
-
-    Raises:
-        NewerRecordError: a later version wrote a record.
-        OSError: the file cannot be read.
-    """
-    with file.open("rb") as lines:
-        for line in lines:
-            try:
-                data = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                data = None
-            record = from_json(data) if isinstance(data, dict) else None
-            if record is not None:
-                yield record
-            elif line.strip():
-                count_invalid()

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from deployments.limits.keys import NO_KEY
-from deployments.observability.decision_log import PREFIX, read_records
-from deployments.observability.decision_record import DecisionRecord
+from router.learning.log import PREFIX, read_records
+from router.learning.record import DecisionRecord
 
 REMEMBERED = 100_000
 """Responses that a replica still accepts a rating for: 2.4 MB."""

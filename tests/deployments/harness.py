@@ -12,7 +12,7 @@ from deployments.contracts.messages import PolicyView, RouterState
 from deployments.ingress.access import Access
 from deployments.ingress.api import Api
 from deployments.ingress.feedback import AskOthers
-from deployments.observability.decision_record import RecordSink
+from deployments.observability.record_sink import RecordSink
 from deployments.observability.tracing import Tracer
 from router.experts import Price
 from tests.deployments.asgi_client import Exchange

@@ -15,8 +15,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.cli.outcomes import outcomes
-from deployments.observability.decision_log import log_files, read_records
-from deployments.observability.decision_record import Record
+from router.learning.log import log_files, read_records
+from router.learning.record import Record
 from tests.deployments.e2e.conftest import EXPERTS, Graph
 from tests.deployments.e2e.load import CHAT
 from tests.deployments.e2e.test_faults import wait_until_calm

@@ -16,10 +16,10 @@ from deployments.contracts.messages import PolicyView, RouterState
 from deployments.ingress.feedback import parse_rating
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.observability import metrics
-from deployments.observability.decision_record import Record, to_json
 from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers, origins_in_log
 from deployments.observability.tracing import NoTracer, OtelTracer, tracer
 from router.experts import Price
+from router.learning.record import Record, to_json
 from tests.deployments.asgi_client import Exchange
 from tests.deployments.fakes import EVENTS, event
 from tests.deployments.harness import CHAT, HELLO, NAMES, IngressHarness, settle

@@ -13,10 +13,11 @@ import pytest
 from deployments.cli.outcomes import add_command, outcomes
 from deployments.config import LogSettings
 from deployments.observability import decision_log, metrics
-from deployments.observability.decision_log import MIB, PARTS, DecisionLog, LogFiles, log_files, read_records
-from deployments.observability.decision_record import DecisionRecord, FeedbackRecord, Record, from_json
+from deployments.observability.decision_log import MIB, PARTS, DecisionLog, LogFiles
 from router.data.outcomes import read_outcomes
 from router.errors import OutcomesError
+from router.learning.log import log_files, read_records
+from router.learning.record import DecisionRecord, FeedbackRecord, Record, from_json
 from tests.deployments.fakes import Clock
 
 

@@ -1,20 +1,21 @@
 """Records of the decision log: their schema, as dataclasses that are written to and read from JSON.
 
-The accounting makes them, `decision_log` writes them; `recent_answers` and `to-router outcomes` read them.
+The one owner of the schema: the deployments write these records, `router.learning` reads them. Knows
+neither files nor estimators.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning or its type; version 0 are records that name no version."""
 
-R = TypeVar("R")
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,17 @@ class PlanRecord:
     """What the answer was judged by."""
     cost_usd: Amount | None = None
     """Cost of all its calls, as predicted before."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplorationRecord:
+    """The configured exploration under which a decision was made, enough to repeat its draw."""
+
+    share: Probability
+    quality_floor: Probability
+    seed: int
+    unit: str
+    """What the draw was made for: the conversation, else the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +106,30 @@ class DecisionRecord:
     code: str | None = None
     key: str | None = None
     """The key's id; `None` without keys."""
+    propensities: Mapping[str, Probability] | None = None
+    """Candidate → probability that this decision chose it, the draw included; `None` where unknown."""
+    action: str | None = None
+    """The candidate that the decision chose. Another expert responded where it differs from `expert`."""
+    exploration: ExplorationRecord | None = None
+    """`None` where the request could not be drawn: exploration is off, or it named an expert or a plan."""
+    conversation: str | None = None
+    """Hash that the turns of one conversation share; `None` where there is none."""
+    sticky: bool | None = None
+    """Whether the conversation's earlier expert counted in the decision."""
+    load: Mapping[str, Mapping[str, float]] | None = None
+    """Expert → its load as the decision saw it."""
+    arm: str | None = None
+    """`canary` or `control` while a canary runs."""
+    encoder: str | None = None
+    """First 12 hex digits of the SHA-256 of the encoder of `embedding`."""
+    embedding: str | None = None
+    """Base64 of half-precision floats; only where configured."""
     query: str | None = None
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether another expert than the chosen one responded. The action stays what was chosen."""
+        return self.plan is None and None not in {self.action, self.expert} and self.action != self.expert
 
     def without_texts(self) -> "DecisionRecord":
         """The record without what people wrote."""
@@ -120,29 +155,47 @@ class FeedbackRecord:
         return replace(self, comment=None)
 
 
-Record = DecisionRecord | FeedbackRecord
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgementRecord:
+    """One judged response of a sample that was drawn uniformly at random."""
+
+    type: ClassVar[str] = "judgement"
+    texts: ClassVar[frozenset[str]] = frozenset()
+
+    request_id: Annotated[str, Field(min_length=1)]
+    time: str = ""
+    expert: str | None = None
+    quality: Annotated[float, Field(ge=0, le=1)]
+    judge: str = ""
+    """The expert that judged, or the check: `exact`, `numeric`, …"""
+    sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Probability with which any response of the log was drawn into the sample."""
+
+    def without_texts(self) -> "JudgementRecord":
+        """The record itself: it holds nothing that people wrote."""
+        return self
 
 
-class RecordSink(Protocol):
-    """Takes records; never blocks."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowRecord:
+    """Scores of a second policy for a query that another policy routed."""
 
-    @property
-    def active(self) -> bool:
-        """Whether records are kept, so that making them is worth it."""
-        ...
+    type: ClassVar[str] = "shadow"
+    texts: ClassVar[frozenset[str]] = frozenset()
 
-    def write(self, record: Record) -> None:
-        """Keep a record, or drop and count it."""
-        ...
+    request_id: Annotated[str, Field(min_length=1)]
+    time: str = ""
+    policy: Annotated[str, Field(min_length=1)]
+    ranking: tuple[str, ...] = ()
+    scores: Mapping[str, float | None]
+    costs_usd: Mapping[str, float | None] | None = None
+
+    def without_texts(self) -> "ShadowRecord":
+        """The record itself: it holds nothing that people wrote."""
+        return self
 
 
-class NoRecords:
-    """A sink that drops all records."""
-
-    active = False
-
-    def write(self, record: Record) -> None:
-        """Drop it."""
+Record = DecisionRecord | FeedbackRecord | JudgementRecord | ShadowRecord
 
 
 class NewerRecordError(Exception):
@@ -173,19 +226,15 @@ def from_json(data: Mapping[str, Any]) -> Record | None:
         raise NewerRecordError(
             f"record has schema version {version}, this build reads up to {SCHEMA_VERSION}: upgrade it"
         )
-    kind = data.get("type")
-    if kind == DecisionRecord.type:
-        return _valid(_DECISION, data)
-    return _valid(_FEEDBACK, data) if kind == FeedbackRecord.type else None
-
-
-_DECISION: TypeAdapter[DecisionRecord] = TypeAdapter(DecisionRecord)
-_FEEDBACK: TypeAdapter[FeedbackRecord] = TypeAdapter(FeedbackRecord)
-
-
-def _valid(adapter: TypeAdapter[R], data: Mapping[str, Any]) -> R | None:
-    """The record, where each field that it has is of its type and in its range; else `None`."""
+    adapter = _ADAPTERS.get(str(data.get("type")))
+    if adapter is None:
+        return None
     try:
         return adapter.validate_python(data)
     except ValidationError:
         return None
+
+
+_ADAPTERS: dict[str, TypeAdapter[Record]] = {
+    kind.type: TypeAdapter(kind) for kind in (DecisionRecord, FeedbackRecord, JudgementRecord, ShadowRecord)
+}

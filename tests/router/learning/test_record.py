@@ -5,13 +5,16 @@ from typing import Any
 import orjson
 import pytest
 
-from deployments.observability.decision_record import (
+from router.learning.record import (
     SCHEMA_VERSION,
     AttemptRecord,
     DecisionRecord,
+    ExplorationRecord,
     FeedbackRecord,
+    JudgementRecord,
     NewerRecordError,
     Record,
+    ShadowRecord,
     from_json,
     to_json,
 )
@@ -23,12 +26,17 @@ DECISION = DecisionRecord(
     ranking=("math", "words"),
     scores={"math": 0.5, "words": None},
     attempts=(AttemptRecord("math", "answered", 0.25),),
+    propensities={"math": 0.99, "words": 0.01},
+    action="math",
+    exploration=ExplorationRecord(0.02, 0.9, 7, "1"),
     query="hello",
 )
+JUDGEMENT = JudgementRecord(request_id="1", expert="math", quality=0.5, judge="large", sampling_rate=0.1)
+SHADOW = ShadowRecord(request_id="1", policy="0123456789ab", ranking=("math",), scores={"math": 0.5})
 FEEDBACK = FeedbackRecord(request_id="1", expert="math", quality=0.5, comment="good")
 
 
-@pytest.mark.parametrize("record", [DECISION, FEEDBACK], ids=lambda record: record.type)
+@pytest.mark.parametrize("record", [DECISION, FEEDBACK, JUDGEMENT, SHADOW], ids=lambda record: record.type)
 def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     data = orjson.loads(orjson.dumps(to_json(record, with_texts=True)))
 
@@ -36,7 +44,7 @@ def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     assert (data["type"], data["schema_version"]) == (record.type, SCHEMA_VERSION)
 
 
-@pytest.mark.parametrize("record", [DECISION, FEEDBACK], ids=lambda record: record.type)
+@pytest.mark.parametrize("record", [DECISION, FEEDBACK, JUDGEMENT, SHADOW], ids=lambda record: record.type)
 def test_texts_leave_no_key_behind(record: Record) -> None:
     data = orjson.loads(orjson.dumps(to_json(record, with_texts=False)))
 
@@ -72,3 +80,11 @@ def test_what_is_no_record_is_left_out(data: dict[str, Any]) -> None:
 def test_a_record_of_a_later_version_is_not_guessed_at() -> None:
     with pytest.raises(NewerRecordError, match="reads up to 1"):
         from_json({"type": "decision", "request_id": "1", "schema_version": SCHEMA_VERSION + 1})
+
+
+def test_a_fallback_is_flagged_and_keeps_the_chosen_action() -> None:
+    record = DecisionRecord(request_id="1", action="math", expert="words")
+
+    assert record.fell_back
+    assert not DECISION.fell_back
+    assert not DecisionRecord(request_id="1", action="math", expert=None).fell_back
