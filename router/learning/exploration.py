@@ -1,0 +1,102 @@
+"""Exploration: the random draw that makes a log evidence about other policies.
+
+A pure function of its arguments: the same seed, unit and candidates give the same draw on every replica
+and in a replay. Knows nothing of requests.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from router.core import Decision
+from router.errors import InputError
+
+ROUNDING = 1e-12
+"""A score this little under the bar reaches it: 0.9 × 0.7 is not quite 0.63."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """How often a decision is left to chance.
+
+    Raises:
+        InputError: a value is outside [0, 1].
+    """
+
+    share: float
+    """Share of units whose decision is drawn."""
+    quality_floor: float = 0.9
+    """Candidates of the draw have at least this fraction of the best eligible expert's score."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("share", "quality_floor"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} must be in [0, 1], found {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A decision with its randomness."""
+
+    action: str
+    """The candidate that is chosen."""
+    explored: bool
+    """Whether the draw chose it; true also where it drew what would have been chosen anyway."""
+    propensities: Mapping[str, float]
+    """Candidate → probability of being chosen, above 0; they sum to 1."""
+
+
+def draw(
+    exploration: Exploration, unit: str, *, chosen: str, scores: Mapping[str, float], eligible: Sequence[str]
+) -> Draw:
+    """Choose a candidate for a unit: mostly `chosen`, by chance one of the good eligible experts.
+
+    A unit is a conversation, or a request without one. Its draw is kept through later turns as long as the
+    drawn expert stays among the candidates: the order in which a unit prefers experts depends on their
+    names alone, not on which of them are candidates.
+
+    Args:
+        exploration: share, quality floor and seed.
+        unit: what is drawn for.
+        chosen: the candidate without exploration; a plan or an expert.
+        scores: expert → predicted quality.
+        eligible: the experts that may be drawn, without plans.
+    """
+    known = [name for name in eligible if name in scores]
+    bar = exploration.quality_floor * max((scores[name] for name in known), default=0.0)
+    candidates = [name for name in known if scores[name] >= bar - ROUNDING]
+    if not candidates or exploration.share == 0:
+        return Draw(chosen, False, {chosen: 1.0})
+    propensities = {chosen: 1.0 - exploration.share}
+    for name in candidates:
+        propensities[name] = propensities.get(name, 0.0) + exploration.share / len(candidates)
+    explored = _uniform(exploration.seed, unit, "draw") < exploration.share
+    action = chosen
+    if explored:
+        action = min(candidates, key=lambda name: (_uniform(exploration.seed, unit, f"expert {name}"), name))
+    return Draw(action, explored, {name: value for name, value in propensities.items() if value > 0})
+
+
+def draw_for(exploration: Exploration, unit: str, decision: Decision) -> Draw:
+    """The draw for a policy's decision: its experts, less the ineligible ones.
+
+    Raises:
+        NoEligibleExpertError: no expert is eligible.
+    """
+    views = decision.experts
+    scores = {name: view.score for name, view in views.items() if view.eligible and view.score is not None}
+    return draw(
+        exploration,
+        unit,
+        chosen=decision.candidate,
+        scores=scores,
+        eligible=[name for name in decision.ranking if name in scores],
+    )
+
+
+def _uniform(seed: int, unit: str, purpose: str) -> float:
+    """A number in [0, 1) that depends on nothing but the arguments."""
+    text = f"{seed}\0{purpose}\0{unit}".encode("utf-8", "replace")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big") / 2**56
