@@ -10,7 +10,7 @@ from typing import Literal
 
 from router.errors import InputError
 
-LEAST_VALUES = 30
+LEAST_VALUES = 50
 """Values of each arm before any verdict: below, an estimated variance says too little."""
 TUNED_AT = 150
 """Values of the smaller arm at which the bounds are tightest."""
