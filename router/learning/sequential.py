@@ -19,25 +19,25 @@ Verdict = Literal["worse", "better", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
-    """Sufficient statistics of one arm's values; replicas' moments add up, in any order."""
+class Sums:
+    """One arm's values, as their number and sums; those of several replicas add up in any order."""
 
     n: int = 0
     total: float = 0.0
     squares: float = 0.0
 
-    def plus(self, value: float) -> "Moments":
-        """These moments with one more value.
+    def plus(self, value: float) -> "Sums":
+        """The sums with one more value.
 
         Raises:
             InputError: the value is not finite.
         """
         if not math.isfinite(value):
             raise InputError(f"a value of an arm must be finite, found {value!r}")
-        return Moments(self.n + 1, self.total + value, self.squares + value * value)
+        return Sums(self.n + 1, self.total + value, self.squares + value * value)
 
-    def __add__(self, other: "Moments") -> "Moments":
-        return Moments(self.n + other.n, self.total + other.total, self.squares + other.squares)
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(self.n + other.n, self.total + other.total, self.squares + other.squares)
 
     @property
     def mean(self) -> float:
@@ -55,8 +55,8 @@ class Moments:
 class Comparison:
     """Canary less control, at any time."""
 
-    canary: Moments
-    control: Moments
+    canary: Sums
+    control: Sums
     difference: float | None
     """`None` until both arms have a value."""
     lower: float | None
@@ -67,7 +67,7 @@ class Comparison:
 
 
 def compare(
-    canary: Moments, control: Moments, *, alpha: float = 0.05, span: float = 1.0, tuned_at: int = TUNED_AT
+    canary: Sums, control: Sums, *, alpha: float = 0.05, span: float = 1.0, tuned_at: int = TUNED_AT
 ) -> Comparison:
     """Compare two arms; higher values are better.
 
