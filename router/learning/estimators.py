@@ -57,7 +57,16 @@ class Estimate:
     doubly_robust: Interval | None = None
     inverse_propensity: Interval | None = None
     gain: Interval | None = None
-    """Doubly robust, less the mean of what was logged."""
+    """Doubly robust, less that of what the log chooses without a draw: of the policy in effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """The decisions that the log does not support."""
+
+    share: float
+    reward: float
+    """Mean reward of what was logged for them."""
 
 
 @dataclass(frozen=True)
@@ -91,28 +100,35 @@ def estimate(evidence: Evidence, choices: IntArray, predicted: FloatArray) -> Es
         return Estimate(0.0, unsupported, Obstacle.NO_EXPLORATION)
     if unsupported > MOST_UNSUPPORTED:
         return Estimate(0.0, unsupported, Obstacle.UNSUPPORTED)
-    matched = evidence.actions[rows] == choices[rows]
-    part = _Part(
-        weight=share[rows] / share[rows].sum(),
-        ratio=np.where(matched, 1 / propensity[rows], 0.0),
-        propensity=propensity[rows],
-        reward=evidence.rewards[rows],
-        unit=evidence.units[rows],
-    )
+    part = _part(evidence, rows, choices[rows], share)
     effective = _effective(part)
     if effective < LEAST_EFFECTIVE:
         return Estimate(effective, unsupported, Obstacle.FEW)
-    expected = predicted[rows, choices[rows]]
+    undrawn = evidence.propensities[rows].argmax(axis=1)
+    expected, usual = predicted[rows, choices[rows]], predicted[rows, undrawn]
     residual = part.reward - predicted[rows, evidence.actions[rows]]
+    baseline = _part(evidence, rows, undrawn, share)
     missing = np.setdiff1d(np.arange(len(evidence)), rows)
-    logged = float(np.average(evidence.rewards[missing], weights=share[missing])) if len(missing) else 0.0
+    reward = float(np.average(evidence.rewards[missing], weights=share[missing])) if len(missing) else 0.0
     return Estimate(
         effective,
         unsupported,
         None,
         doubly_robust=_bounded(_doubly_robust(part, expected, residual), unsupported),
         inverse_propensity=_bounded(_inverse_propensity(part), unsupported),
-        gain=_gain(part, expected, residual, unsupported, logged),
+        gain=_gain(part, expected, baseline, usual, residual, _Outside(unsupported, reward)),
+    )
+
+
+def _part(evidence: Evidence, rows: IntArray, choices: IntArray, share: FloatArray) -> _Part:
+    """The decisions of `rows`, with the ratios of a policy that makes these choices."""
+    propensity = evidence.propensities[rows, choices]
+    return _Part(
+        weight=share[rows] / share[rows].sum(),
+        ratio=np.where(evidence.actions[rows] == choices, 1 / propensity, 0.0),
+        propensity=propensity,
+        reward=evidence.rewards[rows],
+        unit=evidence.units[rows],
     )
 
 
@@ -151,28 +167,35 @@ def _doubly_robust(part: _Part, expected: FloatArray, residual: FloatArray) -> I
 
 
 def _gain(
-    part: _Part, expected: FloatArray, residual: FloatArray, unsupported: float, logged: float
+    part: _Part,
+    expected: FloatArray,
+    baseline: _Part,
+    usual: FloatArray,
+    residual: FloatArray,
+    outside: _Outside,
 ) -> Interval:
-    """Paired with the logged rewards: what the two have in common adds no spread.
+    """Paired with what the log chooses without a draw: where the two agree, nothing is added.
 
     Args:
-        part: the supported decisions.
+        part: the supported decisions, with the ratios of the policy.
         expected: [m] predicted rewards of the policy's choices.
+        baseline: the same decisions, with the ratios of the log's choices without a draw.
+        usual: [m] predicted rewards of those.
         residual: [m] rewards less the predicted ones of the logged actions.
-        unsupported: share of the other decisions.
-        logged: their mean reward.
+        outside: the other decisions.
     """
     value, influence = _doubly_robust_influence(part, expected)
-    mean = float(part.weight @ part.reward)
-    paired = influence - part.weight * (part.reward - mean)
+    usual_value, usual_influence = _doubly_robust_influence(baseline, usual)
+    paired = influence - usual_influence
     spread = float(part.weight @ residual**2)
-    by_design = _by_design(part, spread * (1 - part.propensity) / part.propensity)
-    found = _interval(value - mean, _by_unit(paired, part.unit), by_design)
-    supported = 1 - unsupported
+    differs = (part.propensity != baseline.propensity) | (part.ratio != baseline.ratio)
+    by_design = _by_design(part, differs * spread * (1 / part.propensity + 1 / baseline.propensity))
+    found = _interval(value - usual_value, _by_unit(paired, part.unit), by_design)
+    supported = 1 - outside.share
     return Interval(
         found.value,
-        max(-1.0, supported * found.low - unsupported * logged),
-        min(1.0, supported * found.high + unsupported * (1 - logged)),
+        max(-1.0, supported * found.low - outside.share * outside.reward),
+        min(1.0, supported * found.high + outside.share * (1 - outside.reward)),
     )
 
 

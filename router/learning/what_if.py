@@ -160,7 +160,7 @@ def _judge(
 
 
 def verdict_of(found: Estimate) -> Verdict:
-    """Whether the gain over the logged traffic is certain."""
+    """Whether the gain over the policy in effect is certain."""
     if found.gain is None:
         return "not judged"
     return "better" if found.gain.low > 0 else "worse" if found.gain.high < 0 else "undecided"
@@ -173,13 +173,13 @@ def sentence_of(policy_id: str, found: Estimate) -> str:
     value, gain = found.doubly_robust, found.gain
     figures = (
         f"quality {value.value:.3f} ({value.low:.3f} to {value.high:.3f}), "
-        f"{100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}) against the traffic "
-        "as it was served"
+        f"{100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}) against the "
+        "policy in effect"
     )
     words = {
         "better": "would have been better",
         "worse": "would have been worse",
-        "undecided": "is not distinguishable from the traffic as it was served",
+        "undecided": "is not distinguishable from the policy in effect",
     }
     verdict = verdict_of(found)
     return f"policy {policy_id} {words[verdict]}: {figures}"

@@ -52,17 +52,29 @@ def test_a_wrong_reward_model_does_not_bias_the_estimate() -> None:
     assert abs(np.mean(values) - truth) < 4 * np.std(values) / np.sqrt(60)
 
 
-def test_the_gain_over_the_log_is_certain_where_it_is_large() -> None:
+def test_the_gain_over_the_policy_in_effect_is_certain_where_it_is_large() -> None:
     found = judged(WORLD.log(STATIC, share=0.3, seed=0), WORLD.best)
 
-    assert known(found.gain).low > 0.1
+    gain = known(found.gain)
+    assert gain.low > 0.1
+    assert gain.low < WORLD.value(WORLD.best) - WORLD.value(STATIC) < gain.high
 
 
-def test_the_policy_in_effect_gains_little_over_its_own_log() -> None:
+def test_the_policy_in_effect_gains_nothing_over_itself() -> None:
     found = judged(WORLD.log(WORLD.best, share=0.2, seed=0), WORLD.best)
 
+    assert known(found.gain) == Interval(0.0, 0.0, 0.0)
+
+
+def test_a_policy_that_differs_little_has_a_narrow_gain() -> None:
+    choices = WORLD.best.copy()
+    choices[::20] = 2
+
+    found = judged(WORLD.log(WORLD.best, share=0.2, seed=0), choices)
+
     gain, value = known(found.gain), known(found.doubly_robust)
-    assert gain.low <= WORLD.value(WORLD.best) - value.value + gain.value <= gain.high
+    truth = WORLD.value(choices) - WORLD.value(WORLD.best)
+    assert gain.low <= truth <= gain.high
     assert gain.high - gain.low < value.high - value.low
 
 
