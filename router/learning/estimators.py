@@ -12,7 +12,7 @@ from enum import StrEnum
 import numpy as np
 
 from router.core import FloatArray, IntArray
-from router.learning.evidence import Evidence
+from router.learning.evidence import OUTSIDE, Evidence
 
 LEAST_EFFECTIVE = 100.0
 """Effective sample size below which no figure is given."""
@@ -110,11 +110,12 @@ def estimate(evidence: Evidence, choices: IntArray, predicted: FloatArray) -> Es
     baseline = _part(evidence, rows, undrawn, share)
     missing = np.setdiff1d(np.arange(len(evidence)), rows)
     reward = float(np.average(evidence.rewards[missing], weights=share[missing])) if len(missing) else 0.0
+    outside = _predicted_outside(choices, predicted, missing, share)
     return Estimate(
         effective,
         unsupported,
         None,
-        doubly_robust=_bounded(_doubly_robust(part, expected, residual), unsupported),
+        doubly_robust=_bounded(_doubly_robust(part, expected, residual), unsupported, outside),
         inverse_propensity=_bounded(_inverse_propensity(part), unsupported),
         gain=_gain(part, expected, baseline, usual, residual, _Outside(unsupported, reward)),
     )
@@ -209,11 +210,22 @@ def _doubly_robust_influence(part: _Part, expected: FloatArray) -> tuple[float, 
     return mean + correction, influence
 
 
-def _bounded(found: Interval, unsupported: float) -> Interval:
+def _predicted_outside(
+    choices: IntArray, predicted: FloatArray, missing: IntArray, share: FloatArray
+) -> float | None:
+    """The reward model's mean for unsupported decisions; `None` without their candidates."""
+    rows = missing[choices[missing] != OUTSIDE]
+    return float(np.average(predicted[rows, choices[rows]], weights=share[rows])) if len(rows) else None
+
+
+def _bounded(found: Interval, unsupported: float, outside: float | None = None) -> Interval:
+    """An interval for all decisions; the unsupported ones have the mean `outside`, if any."""
     supported = 1 - unsupported
     low = supported * max(0.0, found.low)
     high = supported * min(1.0, found.high) + unsupported
     value = min(max(found.value, 0.0), 1.0)
+    if outside is not None:
+        value = supported * value + unsupported * outside
     return Interval(value, min(low, value), max(high, value))
 
 

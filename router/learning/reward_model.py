@@ -21,9 +21,9 @@ def cross_fitted(evidence: Evidence, *, seed: int = 0) -> FloatArray:
     n, width = evidence.propensities.shape
     if not n:
         return np.zeros((0, width))
-    components = _components(evidence.features)
-    rows = _rows(components, evidence.actions, width)
-    penalty = _penalties(components.shape[1], width)
+    queries = components(evidence.features)
+    rows = _rows(queries, evidence.actions, width)
+    penalty = _penalties(queries.shape[1], width)
     folds = _folds(evidence.units, seed)
     predicted = np.empty((n, width))
     parts = [np.flatnonzero(folds == fold) for fold in range(FOLDS)]
@@ -45,12 +45,12 @@ def cross_fitted(evidence: Evidence, *, seed: int = 0) -> FloatArray:
             (moments[number][1] - mean * moments[number][0] for number in others), np.zeros(rows.shape[1])
         )
         solved = np.linalg.solve(gram - grams[fold] + np.diag(penalty), target)
-        predicted[part] = mean + _apply(solved, components[part], width)
+        predicted[part] = mean + _apply(solved, queries[part], width)
     return np.clip(predicted, 0.0, 1.0)
 
 
-def _components(features: FloatArray) -> FloatArray:
-    """The first principal components, scaled to a mean square of 1, [n, up to DIMENSIONS]."""
+def components(features: FloatArray) -> FloatArray:
+    """The first principal components of features, scaled to a mean square of 1, [n, up to DIMENSIONS]."""
     if not features.shape[1]:
         return np.zeros((len(features), 0))
     centred = features.astype(np.float64) - features.mean(axis=0)
@@ -61,14 +61,14 @@ def _components(features: FloatArray) -> FloatArray:
     return found
 
 
-def _rows(components: FloatArray, actions: IntArray, width: int) -> FloatArray:
+def _rows(queries: FloatArray, actions: IntArray, width: int) -> FloatArray:
     """The regression's rows: components, which action, and components of that action."""
-    n, dimension = components.shape
+    n, dimension = queries.shape
     rows = np.zeros((n, dimension + width + dimension * width))
-    rows[:, :dimension] = components
+    rows[:, :dimension] = queries
     rows[np.arange(n), dimension + actions] = 1.0
     own = rows[:, dimension + width :].reshape(n, width, dimension)
-    own[np.arange(n), actions] = components
+    own[np.arange(n), actions] = queries
     return rows
 
 
@@ -78,11 +78,11 @@ def _penalties(dimension: int, width: int) -> FloatArray:
     )
 
 
-def _apply(solved: FloatArray, components: FloatArray, width: int) -> FloatArray:
-    dimension = components.shape[1]
-    shared = components @ solved[:dimension]
+def _apply(solved: FloatArray, queries: FloatArray, width: int) -> FloatArray:
+    dimension = queries.shape[1]
+    shared = queries @ solved[:dimension]
     slopes = solved[dimension + width :].reshape(width, dimension)
-    found: FloatArray = shared[:, None] + solved[dimension : dimension + width] + components @ slopes.T
+    found: FloatArray = shared[:, None] + solved[dimension : dimension + width] + queries @ slopes.T
     return found
 
 
