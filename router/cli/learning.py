@@ -1,16 +1,20 @@
-"""The commands that read the decision log: what-if, log."""
+"""The commands that read the decision log: what-if, learn, drift, log."""
 
 import argparse
 import json
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from router.cli.inputs import embed, encoder_of, seed
+from router.cli.inputs import embed, encoder_of, seed, show_step
 from router.core import FloatArray
 from router.encoders import EncoderSpec
 from router.errors import InputError
+from router.files import new_folder_atomically, require_absent
 from router.policy import Policy
 
 DEFAULT_LOG = Path("var/decisions")
@@ -38,6 +42,41 @@ def add_commands(commands: Any) -> None:
     what_if.add_argument("--seed", type=seed, default=0, help="of the reward model's folds")
     what_if.add_argument("--json", action="store_true", help="print the figures as JSON")
     what_if.set_defaults(run=_what_if)
+
+    learn = commands.add_parser(
+        "learn", help="train a policy on logged traffic, and keep it only if later traffic proves it better"
+    )
+    learn.add_argument("--log", type=Path, required=True, help="folder of the decision log")
+    learn.add_argument("--policy", type=Path, required=True, help="the policy in effect")
+    learn.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="a new folder for report.json, report.md, and policy if kept",
+    )
+    learn.add_argument(
+        "--reward",
+        choices=("judged", "ratings"),
+        default="judged",
+        help="the judged random sample, or the ratings that clients chose to give",
+    )
+    learn.add_argument("--method", default="auto", help="of the new policy; the default picks and blends")
+    learn.add_argument("--seed", type=seed, default=0, help="a whole number from 0")
+    learn.add_argument("--dry-run", action="store_true", help="show what would be used, and stop")
+    learn.add_argument("--json", action="store_true", help="print report.json")
+    learn.set_defaults(run=_learn)
+
+    drift = commands.add_parser("drift", help="which experts differ from what the policy predicts of them")
+    drift.add_argument("--log", type=Path, required=True, help="folder of the decision log")
+    drift.add_argument("--policy", type=Path, required=True, help="the policy whose predictions are examined")
+    drift.add_argument(
+        "--reward",
+        choices=("judged", "ratings"),
+        default="judged",
+        help="the judged random sample, or the ratings that clients chose to give",
+    )
+    drift.add_argument("--json", action="store_true", help="print the findings as JSON")
+    drift.set_defaults(run=_drift)
 
     log = commands.add_parser("log", help="delete records of the decision log")
     actions = log.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -132,6 +171,126 @@ def _range(interval: Any, scale: int) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
+
+
+def _learn(options: argparse.Namespace) -> int:
+    from router.learning.gates import alpha_of, read_gates
+    from router.learning.learn import learn, of_policy, outcomes, parts
+    from router.learning.log import read_folders
+    from router.learning.logged import traffic_of
+
+    require_absent(options.out)
+    current = Policy.load(options.policy)
+    traffic = traffic_of(read_folders(_distinct([options.log])), reward=options.reward)
+    tried = len(read_gates(options.log))
+    if options.dry_run:
+        earlier, later = parts(traffic)
+        plan = {
+            "decisions": len(traffic.decisions),
+            "left_out": dict(traffic.left_out),
+            "train": len(earlier.decisions),
+            "outcomes": len(outcomes(earlier.decisions)),
+            "gate": len(of_policy(later, current.policy_id).decisions),
+            "gates_before": tried,
+            "alpha": alpha_of(tried),
+        }
+        print(json.dumps(plan, indent=2))
+        return 0
+    found = learn(
+        traffic,
+        current,
+        _Encoders().embed,
+        method=options.method,
+        tried=tried,
+        seed=options.seed,
+        notify=show_step,
+    )
+    report = _record(options, current, found, tried)
+    print(json.dumps(report, indent=2) if options.json else report["sentence"])
+    return 0 if found.kept else 1
+
+
+def _record(options: argparse.Namespace, current: Policy, found: Any, tried: int) -> dict[str, Any]:
+    """Record the gate beside the log, then write the folder; returns the report."""
+    from router.learning.gates import Gate, record
+    from router.training.card import card
+
+    gain = found.gate.gain
+    with new_folder_atomically(options.out) as folder:
+        saved = found.candidate.save(folder / "policy", card(found.candidate))
+        if not found.kept:
+            shutil.rmtree(folder / "policy")
+        gate = Gate(
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            policy=current.policy_id,
+            candidate=saved.policy_id,
+            alpha=found.alpha,
+            kept=found.kept,
+            gain=None if gain is None else gain.value,
+            low=None if gain is None else gain.low,
+            high=None if gain is None else gain.high,
+            effective_n=found.gate.effective_n,
+            obstacle=found.gate.obstacle,
+        )
+        report = {
+            **asdict(gate),
+            "trained_on": found.trained_on,
+            "gated_on": found.gated_on,
+            "gates_before": tried,
+            "sentence": _sentence(gate),
+        }
+        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        (folder / "report.md").write_text(_report(report), encoding="utf-8")
+        record(options.log, gate)
+    return report
+
+
+def _sentence(gate: Any) -> str:
+    verdict = "is kept" if gate.kept else "is not kept; the policy in effect stays"
+    if gate.gain is None:
+        why = f"the later part of the log cannot show its value ({gate.obstacle})"
+        return f"policy {gate.candidate} {verdict}: {why}"
+    return (
+        f"policy {gate.candidate} {verdict}: {100 * gate.gain:+.1f} points ({100 * gate.low:+.1f} to "
+        f"{100 * gate.high:+.1f}) on later traffic against policy {gate.policy}"
+    )
+
+
+def _report(report: Mapping[str, Any]) -> str:
+    return (
+        f"# Learned from traffic\n\n{report['sentence'][0].upper()}{report['sentence'][1:]}.\n\n"
+        f"- Trained on {report['trained_on']} decisions of the earlier part of the log.\n"
+        f"- Judged on {report['gated_on']} decisions of the later part, worth "
+        f"{report['effective_n']:.0f} conversations for this policy.\n"
+        f"- Gate number {report['gates_before'] + 1} on this log: its error probability is "
+        f"{report['alpha']:.4f}, and that of all its gates together at most 0.05.\n"
+    )
+
+
+def _drift(options: argparse.Namespace) -> int:
+    from router.learning.drift import drift
+    from router.learning.log import read_folders
+    from router.learning.logged import traffic_of
+    from router.learning.record import DecisionRecord
+
+    policy = Policy.load(options.policy)
+    records = read_folders(_distinct([options.log]))
+    decisions = sorted(
+        (one for one in records if isinstance(one, DecisionRecord)), key=lambda record: record.time
+    )
+    found = drift(decisions, traffic_of(records, reward=options.reward).decisions, policy.policy_id)
+    if options.json:
+        print(json.dumps(found.as_json(), indent=2))
+        return 0
+    print(f"{found.n_earlier} earlier decisions of policy {policy.policy_id}, {found.n_later} later ones")
+    for one in found.findings:
+        if one.drifted:
+            print(
+                f"{one.expert or 'all traffic'}: {one.kind} {one.earlier:+.3f} → {one.later:+.3f} "
+                f"(difference {one.low:+.3f} to {one.high:+.3f})"
+            )
+    print(f"drifted: {', '.join(found.experts) or 'no expert'}")
+    return 0
 
 
 def _delete(options: argparse.Namespace) -> int:

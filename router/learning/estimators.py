@@ -8,6 +8,7 @@ the log happens to hold few of a policy's rarer choices, whose spread then canno
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import NormalDist
 
 import numpy as np
 
@@ -18,8 +19,8 @@ LEAST_EFFECTIVE = 100.0
 """Effective sample size below which no figure is given."""
 MOST_UNSUPPORTED = 0.10
 """Share of a policy's decisions that the log may lack."""
-Z = 1.959964
-"""Normal quantile of a two-sided 95 % interval."""
+ALPHA = 0.05
+"""Probability that an interval misses the truth: 95 % intervals."""
 LEAST_FREEDOM = 3.0
 
 
@@ -34,7 +35,7 @@ class Obstacle(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value and its 95 % interval."""
+    """A value and its interval, of 95 % unless another level is set."""
 
     value: float
     low: float
@@ -80,7 +81,9 @@ class _Part:
     unit: IntArray  # [m]
 
 
-def estimate(evidence: Evidence, choices: IntArray, predicted: FloatArray) -> Estimate:
+def estimate(
+    evidence: Evidence, choices: IntArray, predicted: FloatArray, *, alpha: float = ALPHA
+) -> Estimate:
     """Estimate the value of a policy.
 
     Unsupported decisions count as reward 0 in the lower bound and as reward 1 in the upper one.
@@ -89,6 +92,7 @@ def estimate(evidence: Evidence, choices: IntArray, predicted: FloatArray) -> Es
         evidence: logged decisions.
         choices: [n] column that the policy chooses for each; `OUTSIDE` where the log has no such candidate.
         predicted: [n, candidates] of the cross-fitted reward model.
+        alpha: probability that an interval misses the truth.
     """
     if not len(evidence):
         return Estimate(0.0, 0.0, Obstacle.NO_REWARD)
@@ -115,9 +119,9 @@ def estimate(evidence: Evidence, choices: IntArray, predicted: FloatArray) -> Es
         effective,
         unsupported,
         None,
-        doubly_robust=_bounded(_doubly_robust(part, expected, residual), unsupported, outside),
-        inverse_propensity=_bounded(_inverse_propensity(part), unsupported),
-        gain=_gain(part, expected, baseline, usual, residual, _Outside(unsupported, reward)),
+        doubly_robust=_bounded(_doubly_robust(part, expected, residual, alpha), unsupported, outside),
+        inverse_propensity=_bounded(_inverse_propensity(part, alpha), unsupported),
+        gain=_gain(part, expected, baseline, usual, residual, _Outside(unsupported, reward), alpha),
     )
 
 
@@ -151,20 +155,20 @@ def _effective(part: _Part) -> float:
     return float(min(observed, 1 / (expected**2).sum()))
 
 
-def _inverse_propensity(part: _Part) -> Interval:
+def _inverse_propensity(part: _Part, alpha: float) -> Interval:
     total = float(part.weight @ part.ratio)
     value = float(part.weight @ (part.ratio * part.reward)) / total
     influence = part.weight * part.ratio * (part.reward - value) / total
     spread = float(part.weight @ (part.reward - value) ** 2)
-    return _interval(value, _by_unit(influence, part.unit), _by_design(part, spread / part.propensity))
+    return _interval(value, _by_unit(influence, part.unit), _by_design(part, spread / part.propensity), alpha)
 
 
-def _doubly_robust(part: _Part, expected: FloatArray, residual: FloatArray) -> Interval:
+def _doubly_robust(part: _Part, expected: FloatArray, residual: FloatArray, alpha: float) -> Interval:
     value, influence = _doubly_robust_influence(part, expected)
     spread = float(part.weight @ residual**2)
     model = _by_unit(part.weight * (expected - part.weight @ expected), part.unit)
     by_design = _by_design(part, spread / part.propensity) + float((model**2).sum())
-    return _interval(value, _by_unit(influence, part.unit), by_design)
+    return _interval(value, _by_unit(influence, part.unit), by_design, alpha)
 
 
 def _gain(
@@ -174,6 +178,7 @@ def _gain(
     usual: FloatArray,
     residual: FloatArray,
     outside: _Outside,
+    alpha: float,
 ) -> Interval:
     """Paired with what the log chooses without a draw: where the two agree, nothing is added.
 
@@ -184,6 +189,7 @@ def _gain(
         usual: [m] predicted rewards of those.
         residual: [m] rewards less the predicted ones of the logged actions.
         outside: the other decisions.
+        alpha: probability that the interval misses the truth.
     """
     value, influence = _doubly_robust_influence(part, expected)
     usual_value, usual_influence = _doubly_robust_influence(baseline, usual)
@@ -191,7 +197,7 @@ def _gain(
     spread = float(part.weight @ residual**2)
     differs = (part.propensity != baseline.propensity) | (part.ratio != baseline.ratio)
     by_design = _by_design(part, differs * spread * (1 / part.propensity + 1 / baseline.propensity))
-    found = _interval(value - usual_value, _by_unit(paired, part.unit), by_design)
+    found = _interval(value - usual_value, _by_unit(paired, part.unit), by_design, alpha)
     supported = 1 - outside.share
     return Interval(
         found.value,
@@ -240,20 +246,20 @@ def _by_unit(values: FloatArray, units: IntArray) -> FloatArray:
     return np.bincount(place, weights=values)
 
 
-def _interval(value: float, influence: FloatArray, by_design: float) -> Interval:
+def _interval(value: float, influence: FloatArray, by_design: float, alpha: float = ALPHA) -> Interval:
     """A Student interval from each conversation's influence; few influential ones make it wider."""
     squares = influence**2
     n, total = len(squares), float(squares.sum())
     variance = max(total * n / max(1, n - 1), by_design)
     fourth = float((squares**2).sum())
     freedom = min(n - 1.0, total * total / fourth) if fourth > 0 else n - 1.0
-    radius = _student(max(LEAST_FREEDOM, freedom)) * math.sqrt(variance)
+    radius = _student(max(LEAST_FREEDOM, freedom), alpha) * math.sqrt(variance)
     return Interval(value, value - radius, value + radius)
 
 
-def _student(freedom: float) -> float:
-    """The 97.5 % quantile of Student's t, by its expansion around the normal's (Abramowitz, 26.7.5)."""
-    z = Z
+def _student(freedom: float, alpha: float) -> float:
+    """Student's two-sided quantile, by its expansion around the normal's (Abramowitz and Stegun, 26.7.5)."""
+    z = NormalDist().inv_cdf(1 - alpha / 2)
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,

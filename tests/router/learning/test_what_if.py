@@ -286,3 +286,19 @@ def test_records_are_deleted_by_the_command(tmp_path: Path, capsys: pytest.Captu
     assert "1 records deleted" in capsys.readouterr().out
     assert [record.request_id for record in read_folders([log])] == ["2"]
     assert main(["log", "delete", "--log", str(tmp_path / "none"), "--request", "1"]) == 2
+
+
+def test_a_dry_run_of_learn_shows_its_parts_and_writes_nothing(
+    static: tuple[Path, Policy], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, out = write(tmp_path / "log", log_of(static[1], 60)), tmp_path / "out"
+    arguments = ["learn", "--log", str(log), "--policy", str(static[0]), "--out", str(out)]
+
+    assert main([*arguments, "--dry-run"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["decisions"], plan["train"], plan["gates_before"], plan["alpha"]) == (60, 36, 0, 0.025)
+    assert not out.exists()
+
+    out.mkdir()
+    assert main(arguments) == 2
+    assert "already exists" in capsys.readouterr().err
