@@ -270,7 +270,7 @@ def _report(report: Mapping[str, Any]) -> str:
 def _drift(options: argparse.Namespace) -> int:
     from router.learning.drift import drift
     from router.learning.log import read_folders
-    from router.learning.logged import traffic_of
+    from router.learning.logged import rewards_of
     from router.learning.record import DecisionRecord
 
     policy = Policy.load(options.policy)
@@ -278,7 +278,7 @@ def _drift(options: argparse.Namespace) -> int:
     decisions = sorted(
         (one for one in records if isinstance(one, DecisionRecord)), key=lambda record: record.time
     )
-    found = drift(decisions, traffic_of(records, reward=options.reward).decisions, policy.policy_id)
+    found = drift(decisions, rewards_of(records, reward=options.reward), policy.policy_id)
     if options.json:
         print(json.dumps(found.as_json(), indent=2))
         return 0

@@ -5,14 +5,13 @@ window names no expert by chance.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from router.learning.logged import LoggedDecision
 from router.learning.record import DecisionRecord
 
 ALPHA = 0.01
@@ -62,18 +61,17 @@ class Drift:
         }
 
 
-def drift(decisions: Sequence[DecisionRecord], judged: Sequence[LoggedDecision], policy_id: str) -> Drift:
+def drift(decisions: Sequence[DecisionRecord], rewards: Mapping[str, float], policy_id: str) -> Drift:
     """Compare the later half of a policy's decisions with the earlier half.
 
     Args:
         decisions: of the log, in the order of time.
-        judged: those with a reward.
+        rewards: request → measured quality of its response.
         policy_id: of the policy whose predictions are examined.
     """
     own = [one for one in decisions if one.policy == policy_id and one.scores is not None]
     bar = int(len(own) * (1 - LATER_SHARE))
     later = {one.request_id for one in own[bar:]}
-    rewards = {one.record.request_id: one.quality for one in judged}
     experts = sorted({one.expert for one in own if one.expert is not None})
     alpha = ALPHA / max(1, 2 * len(experts) + 1)
     found = [_compare("unfamiliar", None, own, later, lambda one: float(one.unfamiliar), alpha)]
@@ -110,7 +108,7 @@ def _compare(
     return Finding(kind, expert, means[0], means[1], difference - radius, difference + radius, certain)
 
 
-def _quality_error(one: DecisionRecord, rewards: dict[str, float]) -> float | None:
+def _quality_error(one: DecisionRecord, rewards: Mapping[str, float]) -> float | None:
     """Measured quality less the predicted one."""
     predicted = None if one.scores is None or one.expert is None else one.scores.get(one.expert)
     reward = rewards.get(one.request_id)

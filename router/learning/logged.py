@@ -80,6 +80,13 @@ def traffic_of(records: Iterable[Record], *, reward: RewardKind) -> LoggedTraffi
     return LoggedTraffic(tuple(kept), shadows, dict(left_out))
 
 
+def rewards_of(records: Iterable[Record], *, reward: RewardKind) -> dict[str, float]:
+    """Request → quality of its response, whether or not the decision could be drawn; the last one counts."""
+    kind = JudgementRecord if reward == "judged" else FeedbackRecord
+    ordered = sorted(records, key=lambda record: record.time)
+    return {one.request_id: one.quality for one in ordered if isinstance(one, kind)}
+
+
 def _obstacle(record: DecisionRecord) -> str | None:
     """Why a decision cannot be judged; `None` where it can."""
     if record.reason == "named" or (record.model != "auto" and record.model == record.expert):

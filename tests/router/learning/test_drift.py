@@ -3,16 +3,15 @@
 import random
 
 from router.learning.drift import LEAST, Drift, drift
-from router.learning.logged import LoggedDecision
 from router.learning.record import DecisionRecord
 
 
 def traffic(
     n: int = 2000, *, drop: float = 0.0, factor: float = 1.0, unfamiliar: float = 0.01, seed: int = 0
-) -> tuple[list[DecisionRecord], list[LoggedDecision]]:
+) -> tuple[list[DecisionRecord], dict[str, float]]:
     """Decisions of two experts; in the later half `small` changes."""
     rng = random.Random(seed)
-    records, judged = [], []
+    records, rewards = [], {}
     for number in range(n):
         expert, later = rng.choice(["small", "large"]), number >= n // 2
         changed = later and expert == "small"
@@ -29,8 +28,8 @@ def traffic(
         )
         records.append(record)
         right = {"small": 0.7, "large": 0.8}[expert] - (drop if changed else 0)
-        judged.append(LoggedDecision(record, {expert: 1.0}, expert, float(rng.random() < right), 1.0))
-    return records, judged
+        rewards[record.request_id] = float(rng.random() < right)
+    return records, rewards
 
 
 def found(**changes: float) -> Drift:

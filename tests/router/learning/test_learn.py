@@ -65,7 +65,8 @@ def test_no_conversation_and_no_query_is_in_both_parts() -> None:
         records += [
             DecisionRecord(
                 request_id=str(number), conversation=f"c{number // 3}", query=f"q{number % 250}",
-                model="auto", expert="a", action="a", propensities={"a": 0.5, "b": 0.5}, outcome="200", policy="p",
+                model="auto", expert="a", action="a", propensities={"a": 0.5, "b": 0.5},
+                outcome="200", policy="p",
             ),
             JudgementRecord(request_id=str(number), quality=1.0),
         ]  # fmt: skip
