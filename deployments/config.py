@@ -16,6 +16,7 @@ from deployments.contracts.forbidden_fields import FORBIDDEN_FIELDS
 from deployments.contracts.harness_blocks import HARNESS_TAGS, plain
 from deployments.contracts.routing_options import PreferenceFields
 from deployments.settings import Settings, resolve
+from router.core import Exploration
 from router.experts import Price
 from router.validation import HIDDEN, AmountUSD
 
@@ -380,6 +381,21 @@ class IngressConfig(Settings):
         return self
 
 
+class ExploreSettings(Settings):
+    """A random draw among good experts, for a share of the requests to `auto`."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of requests whose expert is drawn; 0.02 is a good start."""
+    quality_floor: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Only experts whose score is at least this fraction of the best eligible one are drawn."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the draws; another seed draws for other requests."""
+
+    def as_exploration(self) -> Exploration:
+        """The same values for the library."""
+        return Exploration(self.share, self.quality_floor, self.seed)
+
+
 class RouterConfig(Settings):
     """`user_config` of the deployment `Router`."""
 
@@ -391,3 +407,5 @@ class RouterConfig(Settings):
     """Expert → its price; overrides the policy's."""
     experts: list[str] | None = None
     """Experts that the policy must cover; default: `/ready` compares the ingress' experts."""
+    explore: ExploreSettings = Field(default_factory=ExploreSettings)
+    """Random draws, which make the decision log evidence about other policies; default: none."""

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from experiments.data import Recorded, arguments, recorded
-from router.core import FloatArray, IntArray, QueryBatch
+from router.core import Exploration, FloatArray, IntArray, QueryBatch
 from router.data.dataset import split_by_query
 from router.learning.estimators import Interval, Obstacle, estimate
 from router.learning.evidence import Evidence
-from router.learning.exploration import Exploration, draw
+from router.learning.exploration import draw
 from router.learning.reward_model import components, cross_fitted
 from router.training.train import train
 

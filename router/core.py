@@ -122,6 +122,8 @@ class RouteRequest:
     """Whether the caller can carry out plans; without it only experts are ranked."""
     max_hold_ms: float | None = None
     """The longest time that the caller may hold an answer back; longer plans are excluded."""
+    draw_unit: str | None = None
+    """What exploration draws for, a conversation or a request; `None` where nothing may be drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,43 @@ class PlanView:
 
 
 @dataclass(frozen=True, slots=True)
+class Exploration:
+    """How often a decision is left to chance.
+
+    Raises:
+        InputError: a value is outside [0, 1].
+    """
+
+    share: float
+    """Share of units whose decision is drawn."""
+    quality_floor: float = 0.9
+    """Candidates of the draw have at least this fraction of the best eligible expert's score."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("share", "quality_floor"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} must be in [0, 1], found {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A decision with its randomness."""
+
+    action: str
+    """The candidate that is chosen."""
+    explored: bool
+    """Whether the draw chose it; true also where it drew what would have been chosen anyway."""
+    propensities: Mapping[str, float]
+    """Candidate → probability of being chosen, above 0; they sum to 1."""
+    exploration: Exploration
+    """Under which it was drawn."""
+    unit: str
+    """What it was drawn for: a conversation, or a request without one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """A policy's decision: the ranking of the eligible candidates, best first, and a view of each."""
 
@@ -183,6 +222,8 @@ class Decision:
     """The score that `min_quality` requires; `None` without `min_quality`."""
     plans: Mapping[str, PlanView] = field(default_factory=dict)
     """Every plan of the policy."""
+    draw: Draw | None = None
+    """How far the first choice was left to chance; `None` where it could not be."""
 
     @property
     def candidate(self) -> str:

@@ -12,7 +12,7 @@ from router.decide import reasons as reasons_of_decision
 from router.plans.acceptance import AcceptanceModel
 from router.plans.plan import Plan
 
-Reason = Literal["routed", "named", "fallback_router", "fallback_expert"]
+Reason = Literal["routed", "named", "explored", "fallback_router", "fallback_expert"]
 """Why an expert responds, the value of `x-router-reason`."""
 StaticCause = Literal["timeout", "no_replica", "no_policy"]
 """Why the static ranking replaces a decision of the router."""
@@ -88,6 +88,8 @@ class CallOrder:
                 for name in self.views
             }
         sentences = reasons_of_decision(self.decision)
+        if self.reason == "explored":
+            sentences[self.ranking[0]] = "drawn at random, for the log to show what it would give"
         return sentences | {
             name: f"{sentences[name]}; no replica runs, so the next in the ranking responds"
             for name in self.scale_up

@@ -95,6 +95,8 @@ class RoutingOptions(PreferenceFields):
     """Whether a plan, which may call several experts, may respond; default: true for `auto` and presets."""
     max_calls: Annotated[int, Field(ge=1)] | None = None
     """Excludes plans that may call experts more often than this; each sample of a vote counts."""
+    explore: bool | None = None
+    """Whether the expert may be drawn at random, for the configured share; default: true for `auto`."""
     check: AnswerCheck | None = None
     """What an answer must look like before a plan accepts it."""
 

@@ -30,8 +30,9 @@ from deployments.observability.record_sink import RecordSink
 from deployments.observability.tracing import Span, Tracer
 from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.registry import ExpertRegistry
+from router.core import Draw
 from router.experts import Price
-from router.learning.record import AttemptRecord, DecisionRecord, PlanRecord
+from router.learning.record import AttemptRecord, DecisionRecord, ExplorationRecord, PlanRecord
 
 logger = logging.getLogger("ray.serve")
 
@@ -363,7 +364,7 @@ class Account:
     ) -> DecisionRecord:
         opened = self._opened
         expert = None if opened is None else opened.expert
-        routed = order.reason == "routed"
+        routed, draw = order.reason in {"routed", "explored"}, order.decision.draw
         views = order.views.items()
         return DecisionRecord(
             request_id=self.request_id,
@@ -392,6 +393,9 @@ class Account:
             outcome=outcome,
             code=code,
             key=None if self.caller is None else self.caller.id,
+            propensities=None if draw is None else draw.propensities,
+            action=None if draw is None else draw.action,
+            exploration=None if draw is None else _exploration_record(draw),
             query=request.query,
         )
 
@@ -403,6 +407,11 @@ def _attempt_record(attempt: Attempt, request: InferenceRequest) -> AttemptRecor
     if spent is None:
         return record
     return replace(record, prompt_tokens=spent.prompt, completion_tokens=spent.completion)
+
+
+def _exploration_record(draw: Draw) -> ExplorationRecord:
+    settings = draw.exploration
+    return ExplorationRecord(settings.share, settings.quality_floor, settings.seed, draw.unit)
 
 
 def _plan_record(opened: OpenedResponse | None, order: CallOrder) -> PlanRecord | None:

@@ -159,6 +159,7 @@ class Generation:
                 account.span.context,
                 carries_out_plans=not headers.retries(request),
                 conversation=conversation,
+                draw_unit=account.request_id,
             )
         if order.plan is not None and caller is not None:
             extra = await self._reserve_plan(caller, parsed, order.plan)
@@ -284,6 +285,7 @@ class Generation:
         *,
         carries_out_plans: bool = True,
         conversation: Conversation = UNKNOWN,
+        draw_unit: str | None = None,
     ) -> CallOrder:
         cached = self._conversations.cached_tokens(key_id(caller), conversation)
         try:
@@ -297,6 +299,7 @@ class Generation:
                 trace=trace,
                 carries_out_plans=carries_out_plans,
                 cached_tokens=cached,
+                draw_unit=draw_unit,
             )
         except Unavailable as error:
             wait_s = error.retry_after_s or self._registry.retry_after_s()

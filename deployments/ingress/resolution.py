@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from deployments.config import AUTO
-from deployments.contracts.call_order import STARTING_RETRY_S, CallOrder, PlanToCarryOut, StaticCause
+from deployments.contracts.call_order import STARTING_RETRY_S, CallOrder, PlanToCarryOut, Reason, StaticCause
 from deployments.contracts.errors import BadRequest, ErrorCode, NotAllowed, NotFound, Unavailable
 from deployments.contracts.messages import NO_TRACE, TraceContext
 from deployments.contracts.protocols import Decider
@@ -43,6 +43,7 @@ async def resolve_model(
     trace: TraceContext = NO_TRACE,
     carries_out_plans: bool = True,
     cached_tokens: Mapping[str, int] = NOTHING_CACHED,
+    draw_unit: str | None = None,
 ) -> CallOrder:
     """Resolve a request's `model`.
 
@@ -56,6 +57,7 @@ async def resolve_model(
         trace: the trace context for the router.
         carries_out_plans: whether plans are carried out; not for a client's retry.
         cached_tokens: expert → tokens of the prompt that it holds from the conversation's turns before.
+        draw_unit: what exploration draws for; `None` where nothing may be drawn.
 
     Raises:
         NotFound: the model is no expert, no preset and not `auto`.
@@ -103,6 +105,8 @@ async def resolve_model(
         load=registry.loads(cached_tokens) if prices_time else {},
         plans=plans,
         max_hold_ms=1000 * registry.config.limits.max_hold_s,
+        # A preset's preferences are not in the log, so a draw under them would show nothing.
+        draw_unit=None if settings is not None or request.routing.explore is False else draw_unit,
     )
     try:
         response = await router.decide(route_request, deadline_s, trace)
@@ -125,7 +129,10 @@ async def resolve_model(
         scale_up += tuple(name for name in _worth_a_start(decision, registry) if name not in scale_up)
     fallback = request.routing.fallback is not False
     plan = _first_plan(decision, registry)
-    return CallOrder(ranking, "routed", fallback, decision, scale_up, plan=plan)
+    draw = decision.draw
+    is_drawn = draw is not None and draw.explored and draw.action == ranking[0]
+    reason: Reason = "explored" if is_drawn and plan is None else "routed"
+    return CallOrder(ranking, reason, fallback, decision, scale_up, plan=plan)
 
 
 def _worth_a_start(decision: Decision, registry: ExpertRegistry) -> tuple[str, ...]:

@@ -18,9 +18,10 @@ from deployments.observability import metrics
 from deployments.routing.embedding_cache import EmbeddingCache
 from deployments.routing.in_transit import InTransit
 from deployments.settings import resolve
-from router.core import Decision, FloatArray, QueryBatch, RouteRequest
+from router.core import Decision, Exploration, FloatArray, QueryBatch, RouteRequest
 from router.encoders import Encoder, EncoderSpec, load_encoder
 from router.errors import PoolError
+from router.learning.exploration import explored
 from router.policy import Policy
 
 ENCODE_SECONDS, SCORE_SECONDS = (metrics.router_seconds.labels(stage) for stage in ("encode", "score"))
@@ -36,6 +37,7 @@ class ServedPolicy:
     embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
     """Of recent queries, by this encoder; one batch at a time uses it."""
     in_transit: InTransit = field(default_factory=lambda: InTransit(time.monotonic))
+    exploration: Exploration = field(default_factory=lambda: Exploration(0.0))
 
     @property
     def is_light(self) -> bool:
@@ -50,7 +52,14 @@ class ServedPolicy:
         with SCORE_SECONDS.time():
             loaded = any(request.load for request in requests)
             ahead = self.in_transit.counts() if loaded else None
-            decisions = self.policy.decide(batch, requests, ahead=ahead)
+            decisions = [
+                decision
+                if request.draw_unit is None
+                else explored(self.exploration, request.draw_unit, decision)
+                for request, decision in zip(
+                    requests, self.policy.decide(batch, requests, ahead=ahead), strict=True
+                )
+            ]
             if loaded:
                 self.in_transit.add(decisions)
         metrics.router_unfamiliar.inc(sum(decision.unfamiliar for decision in decisions if decision.ranking))
@@ -123,9 +132,10 @@ def load(config: RouterConfig, args: RouterArgs, current: ServedPolicy | None) -
     )
     encoder = _encoder(policy, args, current)
     encoder.encode(["warm up"])
+    exploration = config.explore.as_exploration()
     if current is not None and current.encoder is encoder:
-        return ServedPolicy(policy, encoder, config.policy, current.embeddings)
-    return ServedPolicy(policy, encoder, config.policy)
+        return ServedPolicy(policy, encoder, config.policy, current.embeddings, exploration=exploration)
+    return ServedPolicy(policy, encoder, config.policy, exploration=exploration)
 
 
 def load_saved(saved: SavedConfig, copy: Path | None, args: RouterArgs) -> ServedPolicy:

@@ -6,46 +6,12 @@ and in a replay. Knows nothing of requests.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from router.core import Decision
-from router.errors import InputError
+from router.core import Decision, Draw, Exploration
 
 ROUNDING = 1e-12
 """A score this little under the bar reaches it: 0.9 × 0.7 is not quite 0.63."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exploration:
-    """How often a decision is left to chance.
-
-    Raises:
-        InputError: a value is outside [0, 1].
-    """
-
-    share: float
-    """Share of units whose decision is drawn."""
-    quality_floor: float = 0.9
-    """Candidates of the draw have at least this fraction of the best eligible expert's score."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("share", "quality_floor"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise InputError(f"{name} must be in [0, 1], found {value!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """A decision with its randomness."""
-
-    action: str
-    """The candidate that is chosen."""
-    explored: bool
-    """Whether the draw chose it; true also where it drew what would have been chosen anyway."""
-    propensities: Mapping[str, float]
-    """Candidate → probability of being chosen, above 0; they sum to 1."""
 
 
 def draw(
@@ -68,15 +34,16 @@ def draw(
     bar = exploration.quality_floor * max((scores[name] for name in known), default=0.0)
     candidates = [name for name in known if scores[name] >= bar - ROUNDING]
     if not candidates or exploration.share == 0:
-        return Draw(chosen, False, {chosen: 1.0})
+        return Draw(chosen, False, {chosen: 1.0}, exploration, unit)
     propensities = {chosen: 1.0 - exploration.share}
     for name in candidates:
         propensities[name] = propensities.get(name, 0.0) + exploration.share / len(candidates)
-    explored = _uniform(exploration.seed, unit, "draw") < exploration.share
+    is_drawn = _uniform(exploration.seed, unit, "draw") < exploration.share
     action = chosen
-    if explored:
+    if is_drawn:
         action = min(candidates, key=lambda name: (_uniform(exploration.seed, unit, f"expert {name}"), name))
-    return Draw(action, explored, {name: value for name, value in propensities.items() if value > 0})
+    possible = {name: value for name, value in propensities.items() if value > 0}
+    return Draw(action, is_drawn, possible, exploration, unit)
 
 
 def draw_for(exploration: Exploration, unit: str, decision: Decision) -> Draw:
@@ -94,6 +61,15 @@ def draw_for(exploration: Exploration, unit: str, decision: Decision) -> Draw:
         scores=scores,
         eligible=[name for name in decision.ranking if name in scores],
     )
+
+
+def explored(exploration: Exploration, unit: str, decision: Decision) -> Decision:
+    """The decision with its draw, and the drawn candidate first; unchanged where no expert is eligible."""
+    if not decision.ranking:
+        return decision
+    found = draw_for(exploration, unit, decision)
+    others = [name for name in decision.ranking if name != found.action]
+    return replace(decision, ranking=(found.action, *others), draw=found)
 
 
 def _uniform(seed: int, unit: str, purpose: str) -> float:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from experiments.off_policy import IN_EFFECT, Population, simulate
+from router.core import Exploration
 from router.learning.estimators import Obstacle
-from router.learning.exploration import Exploration
 
 
 def world() -> Population:

@@ -53,6 +53,36 @@ def test_each_distinct_query_is_encoded_once_and_decided_in_order(folder: Path) 
     assert encoder.texts == [SUM, SPELL]
 
 
+def test_a_share_of_the_requests_is_drawn_and_repeats_from_its_seed(folder: Path) -> None:
+    config = RouterConfig.model_validate(
+        {"policy": str(folder), "explore": {"share": 0.5, "quality_floor": 0.0}}
+    )
+    served = load(config, ARGS, None)
+    requests = [RouteRequest(SUM, draw_unit=f"request {number}") for number in range(200)]
+
+    decisions = served.decide(requests)
+
+    draws = [decision.draw for decision in decisions if decision.draw is not None]
+    assert len(draws) == 200
+    assert 70 <= sum(draw.explored for draw in draws) <= 130
+    assert all(sum(draw.propensities.values()) == pytest.approx(1.0) for draw in draws)
+    assert {decision.ranking[0] for decision in decisions} == {"sums", "words", "large"}
+    assert [one.draw for one in served.decide(requests)] == draws
+
+
+def test_without_a_unit_nothing_is_drawn_and_without_a_share_nothing_changes(folder: Path) -> None:
+    config = RouterConfig.model_validate({"policy": str(folder), "explore": {"share": 1.0}})
+    plain, without = load(RouterConfig(policy=str(folder)), ARGS, None), RouteRequest(SUM)
+
+    (undrawn,) = load(config, ARGS, None).decide([without])
+    (certain,) = plain.decide([RouteRequest(SUM, draw_unit="request 1")])
+
+    assert undrawn.draw is None
+    assert certain.draw is not None
+    assert certain.draw.propensities == {certain.ranking[0]: 1.0}
+    assert undrawn.ranking == certain.ranking == plain.decide([without])[0].ranking
+
+
 def test_static_embeddings_are_not_kept(folder: Path) -> None:
     loaded = load(RouterConfig(policy=str(folder)), ARGS, None)
     encoder = Counting(loaded.encoder)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core import Decision, ExpertView
+from router.core import Decision, ExpertView, Exploration
 from router.errors import InputError
-from router.learning.exploration import Exploration, draw, draw_for
+from router.learning.exploration import draw, draw_for, explored
 
 SCORES = {"small": 0.80, "code": 0.78, "large": 0.82, "weak": 0.3}
 
@@ -91,3 +91,23 @@ def test_a_plan_that_is_chosen_keeps_the_rest_of_the_probability() -> None:
 def test_shares_outside_their_range_are_bad_input(values: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="must be in"):
         Exploration(*values)
+
+
+def test_a_drawn_expert_comes_first_and_the_others_keep_their_order() -> None:
+    views = {name: ExpertView(score, None, None, True) for name, score in SCORES.items()}
+    decision = Decision(("small", "code", "large", "weak"), views, "0123456789ab")
+
+    found = [explored(Exploration(1.0, 0.9), f"{number}", decision) for number in range(20)]
+
+    assert {one.ranking for one in found} == {
+        ("small", "code", "large", "weak"),
+        ("code", "small", "large", "weak"),
+        ("large", "small", "code", "weak"),
+    }
+    assert all(one.draw is not None and one.draw.action == one.ranking[0] for one in found)
+
+
+def test_a_decision_without_eligible_expert_is_not_drawn() -> None:
+    decision = Decision((), {}, "0123456789ab")
+
+    assert explored(Exploration(1.0), "unit", decision) is decision

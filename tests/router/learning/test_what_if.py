@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from router.cli import main
-from router.core import FloatArray, Preferences, QueryBatch, RouteRequest
+from router.core import Exploration, FloatArray, Preferences, QueryBatch, RouteRequest
 from router.encoders import EncoderSpec
 from router.errors import InputError
 from router.learning import replay
-from router.learning.exploration import Exploration, draw_for
+from router.learning.exploration import draw_for
 from router.learning.log import read_folders
 from router.learning.logged import LoggedTraffic, traffic_of
 from router.learning.record import (
