@@ -11,7 +11,7 @@ from dataclasses import replace
 from router.core import Decision, Draw, Exploration
 
 ROUNDING = 1e-12
-"""A score this little under the bar reaches it: 0.9 × 0.7 is not quite 0.63."""
+"""A score this little under a bar reaches it: 0.9 × 0.7 is not quite 0.63."""
 
 
 def draw(
@@ -49,11 +49,18 @@ def draw(
 def draw_for(exploration: Exploration, unit: str, decision: Decision) -> Draw:
     """The draw for a policy's decision: its experts, less the ineligible ones.
 
+    Where the request requires a score (`min_quality`), no expert below it is drawn.
+
     Raises:
         NoEligibleExpertError: no expert is eligible.
     """
     views = decision.experts
-    scores = {name: view.score for name, view in views.items() if view.eligible and view.score is not None}
+    required = -1.0 if decision.required_score is None else decision.required_score - ROUNDING
+    scores = {
+        name: view.score
+        for name, view in views.items()
+        if view.eligible and view.score is not None and view.score >= required
+    }
     return draw(
         exploration,
         unit,

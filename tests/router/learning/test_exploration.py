@@ -78,6 +78,16 @@ def test_ineligible_experts_and_plans_are_never_drawn() -> None:
         assert found.action in {"small", "code"}
 
 
+def test_no_expert_below_the_required_quality_is_drawn() -> None:
+    views = {name: ExpertView(score, None, None, True) for name, score in SCORES.items()}
+    required = max(SCORES.values())
+    decision = Decision(tuple(SCORES), views, "0123456789ab", required_score=required)
+
+    for number in range(100):
+        found = draw_for(Exploration(1.0, 0.0), f"{number}", decision)
+        assert SCORES[found.action] == required
+
+
 def test_a_plan_that_is_chosen_keeps_the_rest_of_the_probability() -> None:
     views = {name: ExpertView(score, None, None, True) for name, score in SCORES.items()}
     decision = Decision(("cascade", "small", "code", "large", "weak"), views, "0123456789ab")
