@@ -194,7 +194,7 @@ class LogFiles:
         if self._path is not None and (
             self._size >= self._most_bytes // PARTS
             or self._now() - self._opened_at >= self._keep_s / PARTS
-            or not self._path.exists()
+            or not self._is_in_place()
         ):
             self.close()
         if self._descriptor is None:
@@ -212,6 +212,15 @@ class LogFiles:
             self.tidy()
             raise
         self._size += len(lines)
+
+    def _is_in_place(self) -> bool:
+        """Whether the open file is still the one of its name: records may be deleted from outside."""
+        if self._descriptor is None or self._path is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def tidy(self) -> None:
         """Delete what is too old, then the oldest until the folder keeps its bound."""

@@ -16,7 +16,7 @@ from deployments.observability import decision_log, metrics
 from deployments.observability.decision_log import MIB, PARTS, DecisionLog, LogFiles
 from router.data.outcomes import read_outcomes
 from router.errors import OutcomesError
-from router.learning.log import log_files, read_records
+from router.learning.log import delete_records, log_files, read_records
 from router.learning.record import DecisionRecord, FeedbackRecord, Record, from_json
 from tests.deployments.fakes import Clock
 
@@ -194,6 +194,17 @@ def test_a_file_deleted_by_hand_is_begun_again(tmp_path: Path) -> None:
     files.append(b'{"n": 2}\n')
 
     assert kept(tmp_path) == [{"n": 2}]
+
+
+def test_records_after_a_deletion_by_request_are_in_the_log(tmp_path: Path) -> None:
+    clock = Clock()
+    files = LogFiles(tmp_path, "r", settings(tmp_path), clock)
+    files.append(b'{"request_id": "1"}\n{"request_id": "2"}\n')
+    delete_records(tmp_path, request_id="1")
+    clock.now += 1
+    files.append(b'{"request_id": "3"}\n')
+
+    assert kept(tmp_path) == [{"request_id": "2"}, {"request_id": "3"}]
 
 
 def decision(id_: str, query: str | None = "What is 1 + 1?", **fields: Any) -> dict[str, Any]:
