@@ -4,6 +4,9 @@ A ridge regression on the query and the action, cross-fitted by conversation: no
 model that saw its conversation, and no candidate's own scores enter.
 """
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 
 from router.core import FloatArray, IntArray
@@ -22,31 +25,59 @@ def cross_fitted(evidence: Evidence, *, seed: int = 0) -> FloatArray:
     if not n:
         return np.zeros((0, width))
     queries = components(evidence.features)
-    rows = _rows(queries, evidence.actions, width)
-    penalty = _penalties(queries.shape[1], width)
+    rows = np.concatenate([np.ones((n, 1)), queries], axis=1)
     folds = _folds(evidence.units, seed)
+    grams = np.zeros((FOLDS, width, rows.shape[1], rows.shape[1]))
+    moments = np.zeros((FOLDS, width, rows.shape[1]))
+    weighted = rows * evidence.weights[:, None]
+    for fold, action in np.unique(np.stack([folds, evidence.actions], axis=1), axis=0).tolist():
+        part = np.flatnonzero((folds == fold) & (evidence.actions == action))
+        grams[fold, action] = weighted[part].T @ rows[part]
+        moments[fold, action] = weighted[part].T @ evidence.rewards[part]
     predicted = np.empty((n, width))
-    parts = [np.flatnonzero(folds == fold) for fold in range(FOLDS)]
-    grams, moments, centres = [], [], []
-    for part in parts:
-        weighted = rows[part] * evidence.weights[part, None]
-        grams.append(weighted.T @ rows[part])
-        moments.append((weighted.sum(axis=0), weighted.T @ evidence.rewards[part]))
-        centres.append((evidence.weights[part].sum(), evidence.weights[part] @ evidence.rewards[part]))
-    gram = sum(grams, np.zeros_like(grams[0]))
-    for fold, part in enumerate(parts):
-        if not len(part):
-            continue
-        others = [number for number in range(FOLDS) if number != fold]
-        total = sum(centres[number][0] for number in others)
-        # With one conversation there is nothing else to learn from; its own mean then cancels out.
-        mean = sum(centres[number][1] for number in others) / total if total else 0.5
-        target = sum(
-            (moments[number][1] - mean * moments[number][0] for number in others), np.zeros(rows.shape[1])
-        )
-        solved = np.linalg.solve(gram - grams[fold] + np.diag(penalty), target)
-        predicted[part] = mean + _apply(solved, queries[part], width)
+    for fold in range(FOLDS):
+        part = np.flatnonzero(folds == fold)
+        others = np.arange(FOLDS) != fold
+        model = _Ridge.fit(grams[others].sum(axis=0), moments[others].sum(axis=0))
+        predicted[part] = model.predict(rows[part])
     return np.clip(predicted, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class _Ridge:
+    """A mean, slopes that all candidates share, and a candidate's own difference from both."""
+
+    mean: float
+    shared: FloatArray  # [dimension]
+    own: FloatArray  # [candidates, 1 + dimension]
+
+    @classmethod
+    def fit(cls, grams: FloatArray, moments: FloatArray) -> Self:
+        """Solve by blocks: the candidates meet in the shared slopes alone.
+
+        Args:
+            grams: [candidates, 1 + dimension, 1 + dimension] of a candidate's rows, the first column is 1.
+            moments: [candidates, 1 + dimension] of its rows with their rewards.
+        """
+        size = grams.shape[1]
+        total = float(grams[:, 0, 0].sum())
+        # With one conversation there is nothing else to learn from; its own mean then cancels out.
+        mean = float(moments[:, 0].sum()) / total if total else 0.5
+        targets = moments - mean * grams[:, :, 0]
+        penalised = grams + np.diag([OWN, *[INTERACTION] * (size - 1)])
+        coupling = grams[:, :, 1:]
+        inner = np.linalg.solve(penalised, coupling)
+        alone = np.linalg.solve(penalised, targets[:, :, None])[:, :, 0]
+        # What the shared slopes explain beyond each candidate's own ones (a Schur complement).
+        left = (coupling[:, 1:] - coupling.transpose(0, 2, 1) @ inner).sum(axis=0) + SHARED * np.eye(size - 1)
+        right = (targets[:, 1:] - np.einsum("cij,ci->cj", coupling, alone)).sum(axis=0)
+        shared = np.linalg.solve(left, right)
+        return cls(mean, shared, alone - inner @ shared)
+
+    def predict(self, rows: FloatArray) -> FloatArray:
+        """Predicted rewards, [n, candidates]; the first column of the rows is 1."""
+        found: FloatArray = self.mean + (rows[:, 1:] @ self.shared)[:, None] + rows @ self.own.T
+        return found
 
 
 def components(features: FloatArray) -> FloatArray:
@@ -58,31 +89,6 @@ def components(features: FloatArray) -> FloatArray:
     kept = np.argsort(values)[::-1][:DIMENSIONS]
     kept = kept[values[kept] > 1e-9]
     found: FloatArray = centred @ vectors[:, kept] / np.sqrt(values[kept])
-    return found
-
-
-def _rows(queries: FloatArray, actions: IntArray, width: int) -> FloatArray:
-    """The regression's rows: components, which action, and components of that action."""
-    n, dimension = queries.shape
-    rows = np.zeros((n, dimension + width + dimension * width))
-    rows[:, :dimension] = queries
-    rows[np.arange(n), dimension + actions] = 1.0
-    own = rows[:, dimension + width :].reshape(n, width, dimension)
-    own[np.arange(n), actions] = queries
-    return rows
-
-
-def _penalties(dimension: int, width: int) -> FloatArray:
-    return np.concatenate(
-        [np.full(dimension, SHARED), np.full(width, OWN), np.full(dimension * width, INTERACTION)]
-    )
-
-
-def _apply(solved: FloatArray, queries: FloatArray, width: int) -> FloatArray:
-    dimension = queries.shape[1]
-    shared = queries @ solved[:dimension]
-    slopes = solved[dimension + width :].reshape(width, dimension)
-    found: FloatArray = shared[:, None] + solved[dimension : dimension + width] + queries @ slopes.T
     return found
 
 
