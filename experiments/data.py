@@ -3,12 +3,12 @@
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from router.core import FloatArray
+from router.core import BoolArray, FloatArray
 from router.data.dataset import Dataset, load_dataset
 from router.data.embeddings import encode_cached
 from router.encoders import EncoderSpec, load_encoder
@@ -49,11 +49,17 @@ def outcomes_of(folder: Path, name: str) -> Dataset:
     return load_dataset(file)
 
 
-def recorded(folder: Path, name: str) -> Recorded:
-    """Read outcomes, with embeddings by the default encoder, cached on disk; raises as `outcomes_of`."""
+def recorded(folder: Path, name: str, *, encoder_name: str = "default") -> Recorded:
+    """Read outcomes, with embeddings by an encoder, cached on disk; raises as `outcomes_of`."""
     dataset = outcomes_of(folder, name)
-    encoder = load_encoder("default", threads=os.cpu_count() or 1)
+    encoder = load_encoder(encoder_name, threads=os.cpu_count() or 1)
     return Recorded(dataset, encode_cached(encoder, dataset.texts), encoder.spec)
+
+
+def hide(dataset: Dataset, seen: BoolArray) -> Dataset:
+    """Return the same queries with every measured value hidden but the seen ones, [n, experts]."""
+    measured = {name: np.where(seen, values, np.nan) for name, values in dataset.measured.items()}
+    return replace(dataset, measured=measured)
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

@@ -45,27 +45,12 @@ class Population:
 
     def propensities(self, exploration: Exploration) -> FloatArray:
         """Return the probabilities with which the policy in effect chooses, [n, experts]."""
-        names = [str(column) for column in range(self.quality.shape[1])]
-        found = np.zeros(self.quality.shape)
-        for row, (scores, chosen) in enumerate(zip(self.scores, self.choices[IN_EFFECT], strict=True)):
-            one = draw(
-                exploration,
-                str(row),
-                chosen=names[chosen],
-                scores=dict(zip(names, scores.tolist(), strict=True)),
-                eligible=names,
-            )
-            for name, probability in one.propensities.items():
-                found[row, int(name)] = probability
-        return found
+        return propensities_of(self.scores, exploration)
 
     def log(self, propensities: FloatArray, n: int, rng: np.random.Generator) -> tuple[IntArray, Evidence]:
         """Return the rows of a simulated log, and what it holds of them."""
         rows = rng.integers(len(self.quality), size=n)
-        thresholds = propensities[rows].cumsum(axis=1)
-        # The last threshold may round to just below 1.
-        thresholds[:, -1] = 1.0
-        actions = (rng.random(n)[:, None] < thresholds).argmax(axis=1)
+        actions = drawn(propensities[rows], rng)
         return rows, Evidence(
             actions=actions,
             propensities=propensities[rows],
@@ -104,6 +89,28 @@ class Tally:
         return " | ".join(cells)
 
 
+def propensities_of(scores: FloatArray, exploration: Exploration) -> FloatArray:
+    """Return the probability of each choice by the highest score, with exploration, [n, experts]."""
+    names = [str(column) for column in range(scores.shape[1])]
+    found = np.zeros(scores.shape)
+    for row, each in enumerate(scores.tolist()):
+        named = dict(zip(names, each, strict=True))
+        chosen = max(names, key=named.__getitem__)
+        for name, probability in draw(
+            exploration, str(row), chosen=chosen, scores=named, eligible=names
+        ).propensities.items():
+            found[row, int(name)] = probability
+    return found
+
+
+def drawn(propensities: FloatArray, rng: np.random.Generator) -> IntArray:
+    """Return a column for each row, drawn with these probabilities."""
+    thresholds = propensities.cumsum(axis=1)
+    # The last threshold may round to just below 1.
+    thresholds[:, -1] = 1.0
+    return (rng.random(len(propensities))[:, None] < thresholds).argmax(axis=1)
+
+
 def population(outcomes: Recorded, methods: tuple[str, ...]) -> Population:
     """Train policies on half of the queries, and return the other half with their choices."""
     complete = outcomes.dataset.complete()
@@ -128,7 +135,8 @@ def simulate(world: Population, exploration: Exploration, *, logs: int, decision
     tallies = {name: Tally(world.value(name)) for name in world.choices}
     for seed in range(logs):
         rows, evidence = world.log(propensities, decisions, np.random.default_rng(seed))
-        predicted = cross_fitted(evidence)
+        # Logs without exploration are not judged, whatever a model predicts.
+        predicted = cross_fitted(evidence) if evidence.explored else np.zeros(evidence.propensities.shape)
         for name, tally in tallies.items():
             found = estimate(evidence, world.choices[name][rows], predicted)
             tally.effective.append(found.effective_n)
@@ -151,10 +159,11 @@ def main() -> None:
     parser.add_argument("--decisions", type=int, default=5000, help="decisions of each log")
     parser.add_argument("--shares", default="0,0.02,0.05,0.2", help="explored shares, separated by commas")
     parser.add_argument("--floor", type=float, default=0.9, help="quality floor of the draw")
+    parser.add_argument("--encoder", default="static", help="of the queries")
     parser.add_argument("--methods", default=",".join(CANDIDATES), help="of the policies to judge")
     options = parser.parse_args()
     file, left_out = SETS[options.name]
-    outcomes = recorded(options.data, file)
+    outcomes = recorded(options.data, file, encoder_name=options.encoder)
     names = [name for name in outcomes.dataset.pool.names if any(part in name.lower() for part in left_out)]
     world = population(outcomes.without(names), tuple(options.methods.split(",")))
     print(
