@@ -101,13 +101,13 @@ def _batch(policy: Policy, records: Sequence[DecisionRecord], embed: Embed) -> Q
     found = _embeddings(records, policy.encoder.sha256[:SHORT])
     if found is None or found.shape[1] != policy.encoder.dimension:
         raise InputError(
-            f"policy {policy.policy_id} cannot be judged on a log without its scores: serve it as `shadow`, "
-            "or log embeddings (`log.embeddings: true`) or texts (`log.queries: true`)"
+            f"policy {policy.policy_id} cannot be judged on a log without texts, its scores or embeddings of "
+            "its encoder: log texts (`log.queries: true` in user_config of Ingress)"
         )
     if not reads_embeddings_alone(policy):
         raise InputError(
             f"policy {policy.policy_id} (method {policy.method.name}) reads texts, which the log lacks: "
-            "serve it as `shadow`, or log texts (`log.queries: true`)"
+            "log them (`log.queries: true` in user_config of Ingress)"
         )
     return QueryBatch(("",) * len(records), found)
 

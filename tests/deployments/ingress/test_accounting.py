@@ -12,16 +12,18 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from deployments.contracts.errors import BadRequest, ExpertUnavailable
-from deployments.contracts.messages import PolicyView, RouterState
+from deployments.contracts.messages import PolicyView, RouterResponse, RouterState
 from deployments.ingress.feedback import parse_rating
 from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.observability import metrics
 from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers, origins_in_log
 from deployments.observability.tracing import NoTracer, OtelTracer, tracer
+from router.core import Exploration, RouteRequest
 from router.experts import Price
+from router.learning.exploration import explored
 from router.learning.record import Record, to_json
 from tests.deployments.asgi_client import Exchange
-from tests.deployments.fakes import EVENTS, event
+from tests.deployments.fakes import EVENTS, FakeRouter, event
 from tests.deployments.harness import CHAT, HELLO, NAMES, IngressHarness, settle
 from tests.deployments.limits.test_key_limits import bearer, with_keys
 
@@ -180,6 +182,39 @@ async def test_the_log_has_a_line_with_the_request_id_and_no_query_text(
     assert [vars(line)["client_request_id"] for line in lines] == ["mine"]
     assert (vars(lines[0])["expert"], vars(lines[0])["outcome"]) == ("small", "200")
     assert "secret" not in "".join(str(vars(record)) for record in caplog.records)
+
+
+async def test_a_drawn_expert_is_named_and_its_probability_logged(
+    harness: IngressHarness, kept: Kept
+) -> None:
+    decision = (await FakeRouter("small", "large").decide(RouteRequest("any"), 1.0)).decision
+    assert decision is not None
+    exploration = Exploration(1.0, quality_floor=0.0)
+    unit = next(
+        unit for unit in map(str, range(100)) if explored(exploration, unit, decision).ranking[0] == "large"
+    )
+    harness.router.answer = RouterResponse(explored(exploration, unit, decision))
+    response = await harness.ask()
+
+    assert (response.headers["x-router-reason"], response.headers["x-router-expert"]) == ("explored", "large")
+    (record,) = kept.records
+    assert (record["reason"], record["action"]) == ("explored", "large")
+    assert record["propensities"] == {"small": 0.5, "large": 0.5}
+    assert record["exploration"] == {"share": 1.0, "quality_floor": 0.0, "seed": 0, "unit": unit}
+    assert record["policy"] == decision.policy_id
+
+
+@pytest.mark.parametrize(
+    ("body", "may_be_drawn"),
+    [({}, True), ({"routing": {"explore": False}}, False), ({"model": "auto-cheap"}, False)],
+)
+async def test_only_plain_auto_may_be_drawn(
+    harness: IngressHarness, body: dict[str, Any], may_be_drawn: bool
+) -> None:
+    response = await harness.ask(**body)
+
+    (request,) = harness.router.asked
+    assert request.draw_unit == (response.headers["x-request-id"] if may_be_drawn else None)
 
 
 # --- feedback

@@ -123,7 +123,7 @@ def test_the_policy_in_effect_needs_no_texts(static: tuple[Path, Policy]) -> Non
 def test_without_texts_and_scores_the_message_says_what_to_log(
     learned: tuple[Path, Policy], static: tuple[Path, Policy]
 ) -> None:
-    with pytest.raises(InputError, match=r"serve it as `shadow`.*log\.queries: true"):
+    with pytest.raises(InputError, match=r"log texts \(`log\.queries: true`"):
         judged(log_of(static[1], query=None), learned, embed=no_texts)
 
 
@@ -276,7 +276,7 @@ def test_policies_that_the_log_cannot_show_are_bad_input(
     log = write(tmp_path / "log", log_of(static[1], 50, query=None))
 
     assert main(["what-if", "--log", str(log), "--policy", str(learned[0])]) == 2
-    assert "serve it as `shadow`" in capsys.readouterr().err
+    assert "log.queries: true" in capsys.readouterr().err
 
 
 def test_records_are_deleted_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
