@@ -18,6 +18,7 @@ from router.files import new_folder_atomically, require_absent
 from router.policy import Policy
 
 DEFAULT_LOG = Path("var/decisions")
+SOURCES = {"judged": "that of a judged random sample", "ratings": "what clients chose to rate"}
 
 
 def add_commands(commands: Any) -> None:
@@ -33,12 +34,7 @@ def add_commands(commands: Any) -> None:
     what_if.add_argument(
         "--policy", type=Path, action="append", required=True, help="a policy folder; may be repeated"
     )
-    what_if.add_argument(
-        "--reward",
-        choices=("judged", "ratings"),
-        default="judged",
-        help="the judged random sample, or the ratings that clients chose to give",
-    )
+    _add_reward(what_if)
     what_if.add_argument("--seed", type=seed, default=0, help="of the reward model's folds")
     what_if.add_argument("--json", action="store_true", help="print the figures as JSON")
     what_if.set_defaults(run=_what_if)
@@ -54,12 +50,7 @@ def add_commands(commands: Any) -> None:
         required=True,
         help="a new folder for report.json, report.md, and policy if kept",
     )
-    learn.add_argument(
-        "--reward",
-        choices=("judged", "ratings"),
-        default="judged",
-        help="the judged random sample, or the ratings that clients chose to give",
-    )
+    _add_reward(learn)
     learn.add_argument("--method", default="auto", help="of the new policy; the default picks and blends")
     learn.add_argument("--seed", type=seed, default=0, help="a whole number from 0")
     learn.add_argument("--dry-run", action="store_true", help="show what would be used, and stop")
@@ -69,12 +60,7 @@ def add_commands(commands: Any) -> None:
     drift = commands.add_parser("drift", help="which experts differ from what the policy predicts of them")
     drift.add_argument("--log", type=Path, required=True, help="folder of the decision log")
     drift.add_argument("--policy", type=Path, required=True, help="the policy whose predictions are examined")
-    drift.add_argument(
-        "--reward",
-        choices=("judged", "ratings"),
-        default="judged",
-        help="the judged random sample, or the ratings that clients chose to give",
-    )
+    _add_reward(drift)
     drift.add_argument("--json", action="store_true", help="print the findings as JSON")
     drift.set_defaults(run=_drift)
 
@@ -90,21 +76,25 @@ def add_commands(commands: Any) -> None:
     delete.set_defaults(run=_delete)
 
 
+def _add_reward(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--reward",
+        choices=("judged", "ratings"),
+        help="the judged random sample, or what clients chose to rate; default: judged, without any ratings",
+    )
+
+
 def _what_if(options: argparse.Namespace) -> int:
     from router.learning.log import read_folders
-    from router.learning.logged import traffic_of
+    from router.learning.logged import reward_in, traffic_of
     from router.learning.what_if import what_if
 
     invalid: list[None] = []
     policies = [(folder, Policy.load(folder)) for folder in options.policy]
     records = read_folders(_distinct(options.log), lambda: invalid.append(None))
-    found = what_if(
-        traffic_of(records, reward=options.reward),
-        policies,
-        _Encoders().embed,
-        reward=options.reward,
-        seed=options.seed,
-    )
+    reward = options.reward or reward_in(records)
+    traffic = traffic_of(records, reward=reward)
+    found = what_if(traffic, policies, _Encoders().embed, reward=reward, seed=options.seed)
     if invalid:
         print(f"{len(invalid)} lines of the log are no valid records and were skipped", file=sys.stderr)
     print(json.dumps(found.as_json(), indent=2) if options.json else _as_text(found))
@@ -177,15 +167,18 @@ def _learn(options: argparse.Namespace) -> int:
     from router.learning.gates import alpha_of, read_gates
     from router.learning.learn import learn, of_policy, outcomes, parts
     from router.learning.log import read_folders
-    from router.learning.logged import traffic_of
+    from router.learning.logged import reward_in, traffic_of
 
     require_absent(options.out)
     current = Policy.load(options.policy)
-    traffic = traffic_of(read_folders(_distinct([options.log])), reward=options.reward)
+    records = read_folders(_distinct([options.log]))
+    reward = options.reward or reward_in(records)
+    traffic = traffic_of(records, reward=reward)
     tried = len(read_gates(options.log))
     if options.dry_run:
         earlier, later = parts(traffic)
         plan = {
+            "reward": reward,
             "decisions": len(traffic.decisions),
             "left_out": dict(traffic.left_out),
             "train": len(earlier.decisions),
@@ -205,12 +198,14 @@ def _learn(options: argparse.Namespace) -> int:
         seed=options.seed,
         notify=show_step,
     )
-    report = _record(options, current, found, tried)
+    report = _record(options, current, found, tried, reward)
     print(json.dumps(report, indent=2) if options.json else report["sentence"])
     return 0 if found.kept else 1
 
 
-def _record(options: argparse.Namespace, current: Policy, found: Any, tried: int) -> dict[str, Any]:
+def _record(
+    options: argparse.Namespace, current: Policy, found: Any, tried: int, reward: str
+) -> dict[str, Any]:
     """Record the gate beside the log, then write the folder; returns the report."""
     from router.learning.gates import Gate, record
     from router.training.card import card
@@ -234,6 +229,7 @@ def _record(options: argparse.Namespace, current: Policy, found: Any, tried: int
         )
         report = {
             **asdict(gate),
+            "reward": reward,
             "trained_on": found.trained_on,
             "gated_on": found.gated_on,
             "gates_before": tried,
@@ -262,6 +258,7 @@ def _report(report: Mapping[str, Any]) -> str:
         f"- Trained on {report['trained_on']} decisions of the earlier part of the log.\n"
         f"- Judged on {report['gated_on']} decisions of the later part, worth "
         f"{report['effective_n']:.0f} conversations for this policy.\n"
+        f"- Quality is {SOURCES[report['reward']]}.\n"
         f"- Gate number {report['gates_before'] + 1} on this log: its error probability is "
         f"{report['alpha']:.4f}, and that of all its gates together at most 0.05.\n"
     )
@@ -270,7 +267,7 @@ def _report(report: Mapping[str, Any]) -> str:
 def _drift(options: argparse.Namespace) -> int:
     from router.learning.drift import drift
     from router.learning.log import read_folders
-    from router.learning.logged import rewards_of
+    from router.learning.logged import reward_in, rewards_of
     from router.learning.record import DecisionRecord
 
     policy = Policy.load(options.policy)
@@ -278,7 +275,8 @@ def _drift(options: argparse.Namespace) -> int:
     decisions = sorted(
         (one for one in records if isinstance(one, DecisionRecord)), key=lambda record: record.time
     )
-    found = drift(decisions, rewards_of(records, reward=options.reward), policy.policy_id)
+    rewards = rewards_of(records, reward=options.reward or reward_in(records))
+    found = drift(decisions, rewards, policy.policy_id)
     if options.json:
         print(json.dumps(found.as_json(), indent=2))
         return 0

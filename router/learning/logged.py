@@ -80,6 +80,11 @@ def traffic_of(records: Iterable[Record], *, reward: RewardKind) -> LoggedTraffi
     return LoggedTraffic(tuple(kept), shadows, dict(left_out))
 
 
+def reward_in(records: Iterable[Record]) -> RewardKind:
+    """What to measure quality by: judgements where the log has any, else ratings."""
+    return "judged" if any(isinstance(one, JudgementRecord) for one in records) else "ratings"
+
+
 def rewards_of(records: Iterable[Record], *, reward: RewardKind) -> dict[str, float]:
     """Request → quality of its response, whether or not the decision could be drawn; the last one counts."""
     kind = JudgementRecord if reward == "judged" else FeedbackRecord

@@ -16,7 +16,7 @@ from router.errors import InputError
 from router.learning import replay
 from router.learning.exploration import draw_for
 from router.learning.log import read_folders
-from router.learning.logged import LoggedTraffic, traffic_of
+from router.learning.logged import LoggedTraffic, reward_in, traffic_of
 from router.learning.record import (
     DecisionRecord,
     FeedbackRecord,
@@ -253,6 +253,13 @@ def test_the_command_prints_its_figures_as_json(
     }
     assert policy["policy_id"] == static[1].policy_id
     assert policy["ci95"][0] < policy["value"] < policy["ci95"][1]
+
+
+def test_ratings_are_the_reward_where_nothing_is_judged() -> None:
+    rating = FeedbackRecord(request_id="1", quality=1.0)
+
+    assert reward_in([DecisionRecord(request_id="1"), rating]) == "ratings"
+    assert reward_in([rating, JudgementRecord(request_id="1", quality=1.0)]) == "judged"
 
 
 def test_the_command_shows_a_table_for_people(
