@@ -23,7 +23,7 @@ def canary(quality: float, control: float, *, share: float, most: int, seed: int
     values = (rng.random(most) < quality).cumsum()
     # Values of the other arm that arrive before each value of the canary.
     others = (rng.geometric(share, size=most) - 1).cumsum()
-    totals = np.concatenate([[0], (rng.random(int(others[-1])) < control).cumsum()])
+    totals = np.concatenate([np.zeros(1, dtype=int), (rng.random(int(others[-1])) < control).cumsum()])
     for look in range(most):
         good, n, total = float(values[look]), int(others[look]), float(totals[others[look]])
         found = compare(Sums(look + 1, good, good), Sums(n, total, total))

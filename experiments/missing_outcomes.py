@@ -46,7 +46,8 @@ class Trained:
 
 def one_each(shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
     """Return where one expert per query is seen, at random, [n, experts]."""
-    return rng.integers(shape[1], size=shape[0])[:, None] == np.arange(shape[1])
+    seen: BoolArray = rng.integers(shape[1], size=shape[0])[:, None] == np.arange(shape[1])
+    return seen
 
 
 def estimated(

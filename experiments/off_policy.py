@@ -108,7 +108,8 @@ def drawn(propensities: FloatArray, rng: np.random.Generator) -> IntArray:
     thresholds = propensities.cumsum(axis=1)
     # The last threshold may round to just below 1.
     thresholds[:, -1] = 1.0
-    return (rng.random(len(propensities))[:, None] < thresholds).argmax(axis=1)
+    found: IntArray = (rng.random(len(propensities))[:, None] < thresholds).argmax(axis=1)
+    return found
 
 
 def population(outcomes: Recorded, methods: tuple[str, ...]) -> Population:
