@@ -25,10 +25,10 @@ import yaml
 from cluster.local.readiness import wait_until_ready
 from cluster.local.run import ROOT, serving
 from cluster.pocket.questions import Question, questions
-from deployments.observability.decision_log import log_files, read_records
-from deployments.observability.decision_record import DecisionRecord
 from experiments.served_plans_report import as_markdown, summarise
 from router.experts import Price
+from router.learning.log import log_files, read_records
+from router.learning.record import DecisionRecord
 
 CONFIG, POOL = ROOT / "cluster" / "local" / "claims.yaml", ROOT / "cluster" / "local" / "claims-experts.yaml"
 PORT = 8142

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from deployments.observability.decision_record import DecisionRecord
 from router.experts import Price
+from router.learning.record import DecisionRecord
 
 RESAMPLES = 2000
 

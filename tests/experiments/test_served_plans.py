@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from deployments.observability.decision_record import AttemptRecord, DecisionRecord, PlanRecord
 from experiments.served_plans_report import as_markdown, spent_usd, summarise
 from router.experts import Price
+from router.learning.record import AttemptRecord, DecisionRecord, PlanRecord
 
 PRICES = {"small": Price(1.0, 2.0), "large": Price(10.0, 20.0)}
 

@@ -18,9 +18,9 @@ import httpx
 import openai
 import pytest
 
-from deployments.observability.decision_log import log_files, read_records
-from deployments.observability.decision_record import DecisionRecord
 from experiments.simulated_plans import answer_of, behaviour, make_policy, plans_of
+from router.learning.log import log_files, read_records
+from router.learning.record import DecisionRecord
 from tests.deployments.e2e.conftest import EXPERTS, Graph, Watch
 from tests.deployments.e2e.load import CHAT
 from tests.deployments.e2e.test_faults import run, wait_until_calm
