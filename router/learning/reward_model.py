@@ -28,17 +28,17 @@ def cross_fitted(evidence: Evidence, *, seed: int = 0) -> FloatArray:
     rows = np.concatenate([np.ones((n, 1)), queries], axis=1)
     folds = _folds(evidence.units, seed)
     grams = np.zeros((FOLDS, width, rows.shape[1], rows.shape[1]))
-    moments = np.zeros((FOLDS, width, rows.shape[1]))
+    products = np.zeros((FOLDS, width, rows.shape[1]))
     weighted = rows * evidence.weights[:, None]
     for fold, action in np.unique(np.stack([folds, evidence.actions], axis=1), axis=0).tolist():
         part = np.flatnonzero((folds == fold) & (evidence.actions == action))
         grams[fold, action] = weighted[part].T @ rows[part]
-        moments[fold, action] = weighted[part].T @ evidence.rewards[part]
+        products[fold, action] = weighted[part].T @ evidence.rewards[part]
     predicted = np.empty((n, width))
     for fold in range(FOLDS):
         part = np.flatnonzero(folds == fold)
         others = np.arange(FOLDS) != fold
-        model = _Ridge.fit(grams[others].sum(axis=0), moments[others].sum(axis=0))
+        model = _Ridge.fit(grams[others].sum(axis=0), products[others].sum(axis=0))
         predicted[part] = model.predict(rows[part])
     return np.clip(predicted, 0.0, 1.0)
 
@@ -52,18 +52,18 @@ class _Ridge:
     own: FloatArray  # [candidates, 1 + dimension]
 
     @classmethod
-    def fit(cls, grams: FloatArray, moments: FloatArray) -> Self:
+    def fit(cls, grams: FloatArray, products: FloatArray) -> Self:
         """Solve by blocks: the candidates meet in the shared slopes alone.
 
         Args:
             grams: [candidates, 1 + dimension, 1 + dimension] of a candidate's rows, the first column is 1.
-            moments: [candidates, 1 + dimension] of its rows with their rewards.
+            products: [candidates, 1 + dimension] of its rows with their rewards.
         """
         size = grams.shape[1]
         total = float(grams[:, 0, 0].sum())
         # With one conversation there is nothing else to learn from; its own mean then cancels out.
-        mean = float(moments[:, 0].sum()) / total if total else 0.5
-        targets = moments - mean * grams[:, :, 0]
+        mean = float(products[:, 0].sum()) / total if total else 0.5
+        targets = products - mean * grams[:, :, 0]
         penalised = grams + np.diag([OWN, *[INTERACTION] * (size - 1)])
         coupling = grams[:, :, 1:]
         inner = np.linalg.solve(penalised, coupling)

@@ -44,7 +44,7 @@ def no_texts(encoder: EncoderSpec, texts: Sequence[str]) -> FloatArray:
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Policy]:
-    """A policy that tells sums from words."""
+    """A policy that separates sums from words."""
     data = dataset(120, seed=9)
     policy = train(data, embeddings(data.texts), ENCODER, method="knn")
     folder = tmp_path_factory.mktemp("learned") / "policy"
