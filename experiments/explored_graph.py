@@ -58,7 +58,7 @@ async def send(url: str, asked: Sequence[Question]) -> int:
                 response.raise_for_status()
                 text = response.json()["choices"][0]["message"]["content"].strip()
                 rating = {"request_id": response.headers["x-request-id"]}
-                right = text == question.reference
+                right: bool = text == question.reference
                 (await client.post(FEEDBACK, json={**rating, "quality": float(right)})).raise_for_status()
             return right
 

@@ -243,7 +243,8 @@ def _by_design(part: _Part, variance: FloatArray) -> float:
 def _by_unit(values: FloatArray, units: IntArray) -> FloatArray:
     """Sums over each conversation."""
     _, place = np.unique(units, return_inverse=True)
-    return np.bincount(place, weights=values)
+    sums: FloatArray = np.bincount(place, weights=values).astype(np.float64)
+    return sums
 
 
 def _interval(value: float, influence: FloatArray, by_design: float, alpha: float = ALPHA) -> Interval:

@@ -121,12 +121,12 @@ def reads_embeddings_alone(policy: Policy) -> bool:
     scores = [policy.score(batch).quality for batch in batches]
     costs = [policy.expected_costs(batch, requests) for batch in batches]
     same_costs = costs[0] is None or costs[1] is None or np.array_equal(costs[0], costs[1], equal_nan=True)
-    return bool(np.array_equal(*scores)) and same_costs
+    return bool(np.array_equal(scores[0], scores[1])) and same_costs
 
 
 def _embeddings(records: Sequence[DecisionRecord], encoder: str | None) -> FloatArray | None:
     """The logged embeddings by one encoder, [n, dimension]; `None` where one is missing or broken."""
-    rows = []
+    rows: list[FloatArray] = []
     for record in records:
         if record.embedding is None or record.encoder is None or record.encoder != encoder:
             return None
