@@ -1,6 +1,6 @@
 """The README's tour on the default graph: time to ready, memory, its queries many times, open questions.
 
-    python -m experiments.tour [--endpoint URL] [--times 50] [--out FILE]
+    python -m experiments.tour [--endpoint URL] [--times 50] [--at-once 1] [--out FILE]
 
 Without `--endpoint` it starts the default graph itself. Requests are the README's: no temperature, no
 limit of tokens. Open questions of the held-out split are only routed, through `/v1/route`.
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--endpoint", help="a running ingress, such as http://127.0.0.1:8000")
     parser.add_argument("--times", type=int, default=50, help="how often each query of the tour is sent")
+    parser.add_argument("--at-once", type=int, default=1, help="requests of one query in flight")
     parser.add_argument("--out", type=Path, default=Path("var/tour.json"))
     options = parser.parse_args()
     figures: dict[str, Any] = {}
@@ -56,7 +58,10 @@ def main() -> int:
             figures["ready_s"] = round(time.monotonic() - began, 1)
             figures["pss_gib"] = round(pss_bytes(process.pid) / 2**30, 2)
         http = stack.enter_context(httpx.Client(base_url=url, timeout=RESPONSE_WITHIN_S))
-        figures["tour"] = {query: _many(http, query, part, options.times) for query, part in TOUR.items()}
+        figures["tour"] = {}
+        for query, part in TOUR.items():
+            figures["tour"][query] = _many(http, query, part, options.times, options.at_once)
+            print(f"{query} {figures['tour'][query]}", file=sys.stderr, flush=True)
         figures["open"] = _routed(http)
         if "pss_gib" in figures:
             figures["pss_gib_after"] = round(pss_bytes(process.pid) / 2**30, 2)
@@ -73,15 +78,19 @@ def pss_bytes(pid: int) -> int:
     return sum(int(one.memory_full_info().pss) for one in (root, *root.children(recursive=True)))
 
 
-def _many(http: httpx.Client, query: str, part: str, times: int) -> dict[str, Any]:
-    answers: Counter[tuple[str, str]] = Counter()
-    cost = ""
-    for _ in range(times):
-        message = {"role": "user", "content": query}
-        response = http.post("/v1/chat/completions", json={"model": "auto", "messages": [message]})
+def _many(http: httpx.Client, query: str, part: str, times: int, at_once: int) -> dict[str, Any]:
+    body = {"model": "auto", "messages": [{"role": "user", "content": query}]}
+
+    def ask(_: int) -> tuple[str, str, str]:
+        response = http.post("/v1/chat/completions", json=body)
         response.raise_for_status()
-        answers[response.json()["choices"][0]["message"]["content"], response.headers["x-router-expert"]] += 1
-        cost = response.headers["x-router-cost-usd"]
+        text = response.json()["choices"][0]["message"]["content"]
+        return text, response.headers["x-router-expert"], response.headers["x-router-cost-usd"]
+
+    with ThreadPoolExecutor(at_once) as pool:
+        responses = list(pool.map(ask, range(times)))
+    answers = Counter((text, expert) for text, expert, _ in responses)
+    cost = responses[-1][2]
     (answer, expert), _ = answers.most_common(1)[0]
     right = sum(count for (text, _), count in answers.items() if part in text)
     return {
