@@ -18,20 +18,17 @@ import numpy as np
 
 from deployments.contracts.conversation import Conversation
 from deployments.upstream.conversations import Conversations
-from deployments.upstream.load import Present, loads_now
 from experiments.waits import (
     CAPACITY_PER_S,
     COMPLETION_TOKENS,
     NAMES,
     QUALITY,
-    UNBOUNDED,
     Graph,
     Request,
-    costs,
+    expected,
     scores,
 )
-from router.assignment import Queue, times
-from router.core import FloatArray, Preferences
+from router.core import Preferences
 from router.decide import decide
 
 TURNS = 8
@@ -113,19 +110,12 @@ def run(way: str, weight: float, seed: int) -> tuple[list[Request], list[Talk]]:
 
 
 def _priced(graph: Graph, request: Request, held: Mapping[str, int], weight: float) -> int:
-    now = loads_now(
-        {
-            name: Present(estimate, flying, UNBOUNDED, held.get(name, 0))
-            for name, estimate, flying in zip(NAMES, graph.loads[0], graph.in_flight[0], strict=True)
-        }
-    )
-    ones: FloatArray = np.ones(len(NAMES))
-    found = times(now, ones * request.prompt, ones * COMPLETION_TOKENS, Queue(NAMES, {}), NAMES)
+    found = expected(graph, request, held)
     ranked = decide(
-        scores(request),
-        costs(request),
+        scores(request.task),
+        None,
         preferences=Preferences(latency_weight=weight),
-        seconds=found.latency[None, :] / 1000,
+        seconds=(found.latency + found.imposed)[None, :] / 1000,
     )
     return int(ranked.best[0])
 

@@ -50,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     encoder = load_encoder("default", device="cpu", threads=1)
     rng = random.Random(0)
-    policies = {count: _policy(encoder, count, options.method) for count in POOLS}
+    policies = {count: a_policy(encoder, count, options.method) for count in POOLS}
     print(f"{os.cpu_count()} processors; encoder with 1 thread; load average {os.getloadavg()[0]:.1f}\n")
     print("| batch | encode only, ms | 4 experts, ms | 64 experts, ms | 64 over 4 | encode share of 4 |")
     print("|---|---|---|---|---|---|")
@@ -99,7 +99,8 @@ def a_query(rng: random.Random) -> str:
     return f"Please explain how the {' '.join(rng.choices(WORDS, k=16))} came to be ({rng.randrange(10**6)})"
 
 
-def _policy(encoder: Encoder, experts: int, method: str) -> Policy:
+def a_policy(encoder: Encoder, experts: int, method: str) -> Policy:
+    """Return a policy trained on made-up outcomes."""
     rng, words = np.random.default_rng(experts), random.Random(experts)
     texts = _queries(TRAINED_ON, words)
     topic = rng.integers(0, TOPICS, TRAINED_ON)

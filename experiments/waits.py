@@ -12,17 +12,17 @@ import heapq
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import mean
+from types import MappingProxyType
 
 import numpy as np
 
 from deployments.contracts.messages import ReplicaLoad
-from deployments.upstream.latency import LatencyEstimate
 from deployments.upstream.load import NOTHING, Begun, LoadEstimate, Present, loads_now
-from router.assignment import Queue, times
+from router.assignment import Queue, Times, times
 from router.core import FloatArray, Preferences
 from router.decide import decide
 from router.experts import Price
@@ -40,6 +40,7 @@ QUALITY = {
 """Task → its questions, and the mean quality of each expert on them, as recorded."""
 PRICES = (Price(1.25, 5.0), Price(0.075, 0.3), Price(0.35, 0.4))
 LOADS = (0.3, 0.6, 0.9, 1.2)
+ARRIVALS = ("Poisson", "bursts")
 SECONDS = 300.0
 """Of arrivals; the engines finish what came."""
 WARM_UP_S = 60.0
@@ -102,10 +103,16 @@ class Request:
 
 
 class Engine:
-    """Continuous batching: every running request gets its tokens at the pace of the whole batch."""
+    """Continuous batching: every running request gets its tokens at the pace of the whole batch.
 
-    def __init__(self, speed: Speed) -> None:
+    Args:
+        speed: alone on its hardware.
+        sharing: how many engines share it now.
+    """
+
+    def __init__(self, speed: Speed, sharing: Callable[[], int] = lambda: 1) -> None:
         self._speed = speed
+        self._sharing = sharing
         self._now = 0.0
         self._tokens = 0.0
         """Tokens that a request would have that ran all the time."""
@@ -119,7 +126,7 @@ class Engine:
         return len(self._prefills) + len(self._decodes)
 
     def add(self, now: float, request: Request) -> None:
-        self._advance(now)
+        self.advance(now)
         self.waiting.append(request)
         self._admit()
 
@@ -134,21 +141,22 @@ class Engine:
         """Advance to it; which of the two it was, and of which request."""
         at = self.next_at()
         if self._prefills and self._prefills[0][0] <= at:
-            self._advance(at)
+            self.advance(at)
             _, number, request = heapq.heappop(self._prefills)
             request.first_at = at + self._token_s()
             heapq.heappush(self._decodes, (self._tokens + request.completion, number, request))
             return "first", request
-        self._advance(at)
+        self.advance(at)
         _, _, request = heapq.heappop(self._decodes)
         request.ended_at = max(at, request.first_at)
         self._admit()
         return "end", request
 
     def _token_s(self) -> float:
-        return self._speed.token_s + self._speed.added_s * max(1, self.running)
+        alone_s = self._speed.token_s + self._speed.added_s * max(1, self.running)
+        return alone_s * max(1, self._sharing())
 
-    def _advance(self, now: float) -> None:
+    def advance(self, now: float) -> None:
         self._tokens += (now - self._now) / self._token_s()
         self._now = now
 
@@ -166,14 +174,17 @@ class Graph:
     Args:
         ingresses: replicas of the ingress.
         learns: whether they learn the engines' times.
+        shared: whether all engines share their hardware: an engine's tokens take as many times as long as
+            engines are busy.
     """
 
-    def __init__(self, ingresses: int, *, learns: bool = True) -> None:
+    def __init__(self, ingresses: int, *, learns: bool = True, shared: bool = False) -> None:
         self._learns = learns
         self.now = 0.0
-        self.engines = [Engine(speed) for speed in SPEEDS]
+        self._shared = shared
+        sharing = {"sharing": self._busy} if shared else {}
+        self.engines = [Engine(speed, **sharing) for speed in SPEEDS]
         self.loads = [[LoadEstimate(lambda: self.now) for _ in NAMES] for _ in range(ingresses)]
-        self.latencies = [[LatencyEstimate() for _ in NAMES] for _ in range(ingresses)]
         self.in_flight = [[0] * len(NAMES) for _ in range(ingresses)]
 
     def send(self, request: Request, expert: int) -> None:
@@ -182,6 +193,7 @@ class Graph:
         mine = self.in_flight[request.ingress][expert]
         if self._learns:
             request.begun = self.loads[request.ingress][expert].begun(request.prompt, mine, UNBOUNDED)
+        self._advance()
         self.engines[expert].add(self.now, request)
 
     def step(self) -> tuple[str, Request]:
@@ -189,8 +201,8 @@ class Graph:
         due = [engine.next_at() for engine in self.engines]
         self.now = min(due)
         expert = due.index(self.now)
-        engine = self.engines[expert]
-        what, request = engine.step()
+        self._advance()
+        what, request = self.engines[expert].step()
         load, begun = self.loads[request.ingress][expert], request.begun
         if what == "end":
             self.in_flight[request.ingress][expert] -= 1
@@ -198,8 +210,7 @@ class Graph:
             return what, request
         if what == "first":
             seconds = request.first_at - request.at
-            self.latencies[request.ingress][expert].observe("streaming", seconds)
-            report = ReplicaLoad(engine.running, len(engine.waiting))
+            report = ReplicaLoad(self.engines[expert].running, len(self.engines[expert].waiting))
             load.reported(report, self.in_flight[request.ingress][expert], 1)
             load.first_byte(begun, seconds)
         else:
@@ -210,24 +221,30 @@ class Graph:
     def next_at(self) -> float:
         return min(engine.next_at() for engine in self.engines)
 
+    def _busy(self) -> int:
+        return sum(engine.running > 0 for engine in self.engines)
+
+    def _advance(self) -> None:
+        """Before one engine's load changes the pace of all."""
+        if self._shared:
+            for engine in self.engines:
+                engine.advance(self.now)
+
 
 UNBOUNDED = 1_000_000
 Choice = Callable[[Graph, Request], int | None]
-"""The column of the expert; `None` where none is eligible."""
+"""The column of the expert; `None` where none is eligible. Costs break no tie, as no task has one."""
 
 
-def scores(request: Request) -> FloatArray:
-    return np.array([QUALITY[request.task][1:]])
-
-
-def costs(request: Request) -> FloatArray:
-    return np.array([[price.cost_usd(request.prompt, COMPLETION_TOKENS) for price in PRICES]])
+@cache
+def scores(task: str) -> FloatArray:
+    return np.array([QUALITY[task][1:]])
 
 
 @cache
 def best_for(task: str) -> int:
-    """Where the load does not count: no two scores of a task are equal, so that costs break no tie."""
-    return int(decide(np.array([QUALITY[task][1:]]), None, preferences=Preferences()).best[0])
+    """Where the load does not count."""
+    return int(decide(scores(task), None, preferences=Preferences()).best[0])
 
 
 def today(graph: Graph, request: Request) -> int | None:
@@ -235,11 +252,29 @@ def today(graph: Graph, request: Request) -> int | None:
     return best_for(request.task)
 
 
+def expected(graph: Graph, request: Request, held: Mapping[str, int] = MappingProxyType({})) -> Times:
+    """Expected times of a request on every expert, as its ingress replica knows them; NaN before that.
+
+    Args:
+        graph: the engines.
+        request: the request.
+        held: expert → tokens of its prompt in the expert's cache.
+    """
+    estimates, mine = graph.loads[request.ingress], graph.in_flight[request.ingress]
+    now = loads_now(
+        {
+            name: Present(estimate, flying, UNBOUNDED, held.get(name, 0))
+            for name, estimate, flying in zip(NAMES, estimates, mine, strict=True)
+        }
+    )
+    prompt, completion = np.full(len(NAMES), request.prompt), np.full(len(NAMES), COMPLETION_TOKENS)
+    return times(now, prompt.astype(float), completion.astype(float), Queue(NAMES, {}), NAMES)
+
+
 def ceiling(graph: Graph, request: Request) -> int | None:
-    """The best score among experts whose usual time to the first token is within the objective."""
-    usual = [latency.ttft_ms for latency in graph.latencies[request.ingress]]
-    eligible = np.array([[ttft_ms is None or ttft_ms <= 1000 * SLO_TTFT_S for ttft_ms in usual]])
-    ranked = decide(scores(request), costs(request), preferences=Preferences(), eligible=eligible)
+    """The best score among experts whose expected time to the first token is within the objective."""
+    eligible = ~(expected(graph, request).ttft > 1000 * SLO_TTFT_S)[None, :]
+    ranked = decide(scores(request.task), None, preferences=Preferences(), eligible=eligible)
     return int(ranked.best[0]) if ranked.eligible[0] else None
 
 
@@ -247,24 +282,15 @@ def priced(weight: float) -> Choice:
     """The best score less the price of the expected time."""
 
     def choose(graph: Graph, request: Request) -> int | None:
-        estimates, mine = graph.loads[request.ingress], graph.in_flight[request.ingress]
-        now = loads_now(
-            {
-                name: Present(estimate, flying, UNBOUNDED)
-                for name, estimate, flying in zip(NAMES, estimates, mine, strict=True)
-            }
-        )
-        width = len(NAMES)
-        prompt, completion = np.full(width, float(request.prompt)), np.full(width, float(COMPLETION_TOKENS))
-        found = times(now, prompt, completion, Queue(NAMES, {}), NAMES)
+        found = expected(graph, request)
         ranked = decide(
-            scores(request),
-            costs(request),
+            scores(request.task),
+            None,
             preferences=Preferences(latency_weight=weight),
-            seconds=found.latency[None, :] / 1000,
+            seconds=(found.latency + found.imposed)[None, :] / 1000,
         )
         best = int(ranked.best[0])
-        if NAMES[best] in now:
+        if np.isfinite(found.latency[best]):
             first_ms, end_ms = float(found.ttft[best]), float(found.latency[best])
             exact_ms = first_ms + (end_ms - first_ms) * request.completion / COMPLETION_TOKENS
             request.expected = first_ms / 1000, exact_ms / 1000
@@ -346,6 +372,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[5, 6, 7, 8, 9])
     parser.add_argument("--weights", type=float, nargs="+", default=[0.01])
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS, help="shares of the capacity")
+    parser.add_argument("--arrivals", nargs="+", choices=ARRIVALS, default=ARRIVALS)
     parser.add_argument("--ingresses", type=int, default=1, help="replicas of the ingress")
     options = parser.parse_args()
     choices: dict[str, Choice] = {"today": today, "today, max_ttft_ms": ceiling, "least loaded": least_loaded}
@@ -354,7 +381,8 @@ def main() -> None:
     print(f"Capacity {CAPACITY_PER_S:.1f} requests/s ({shares}), seeds {options.seeds}.\n")
     print("| arrivals | load | choice | goodput, 1/s | × today | quality | US$/1000 | TTFT p90, s | errors |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for bursts in (False, True):
+    for arriving in options.arrivals:
+        bursts = arriving == "bursts"
         for load in options.loads:
             base = 0.0
             for name, choice in choices.items():
@@ -364,7 +392,7 @@ def main() -> None:
                 goodput = mean(figures.goodput)
                 base = base or goodput
                 print(
-                    f"| {'bursts' if bursts else 'Poisson'} | {load} | {name} | {goodput:.2f} | "
+                    f"| {arriving} | {load} | {name} | {goodput:.2f} | "
                     f"{goodput / base if base else math.nan:.2f} | {_mean(figures.quality):.4f} | "
                     f"{1000 * _mean(figures.usd):.3f} | {_mean(figures.ttft_s):.2f} | "
                     f"{_errors(figures)} |",

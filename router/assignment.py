@@ -11,6 +11,9 @@ import numpy as np
 
 from router.core import BoolArray, Decision, ExpertLoad, FloatArray
 
+BEHIND = 2.0
+"""Requests that wait behind one in a queue, as its price counts them; more where more come, but unknown."""
+
 
 class Times(NamedTuple):
     """Expected milliseconds of one request on every expert, [experts]; NaN where no load is known."""
@@ -19,6 +22,8 @@ class Times(NamedTuple):
     """Due to other requests."""
     ttft: FloatArray
     latency: FloatArray
+    imposed: FloatArray
+    """What the request adds to the times of those behind it, all together."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Predicted:
     waits: FloatArray  # [n, experts] milliseconds to the first token
     latencies: FloatArray | None  # [n, experts] milliseconds to the end; `None` where nothing needs them
     queues: FloatArray | None = None  # [n, experts] milliseconds due to other requests
+    imposed: FloatArray | None = None  # [n, experts] milliseconds added to the times of others
 
     def row(self, index: int) -> Self:
         """One row alone."""
@@ -44,6 +50,7 @@ class Predicted:
             self.waits[one],
             None if self.latencies is None else self.latencies[one],
             None if self.queues is None else self.queues[one],
+            None if self.imposed is None else self.imposed[one],
         )
 
     def with_times(self, times: Times) -> Self:
@@ -55,6 +62,7 @@ class Predicted:
             waits=np.where(known, times.ttft, self.waits),
             latencies=np.where(known, times.latency, before),
             queues=times.queue[None, :],
+            imposed=np.where(known, times.imposed, 0.0)[None, :],
         )
 
 
@@ -93,6 +101,8 @@ def times(
 ) -> Times:
     """Expected times of one request: wait + prefill of what is not cached + tokens of the answer.
 
+    With what it adds to those of requests behind it.
+
     Args:
         load: expert → its load.
         prompt_tokens: [experts] as each expert counts them.
@@ -100,14 +110,17 @@ def times(
         queue: what was assigned before.
         names: the experts, in the order of their columns.
     """
-    none = (np.nan,) * 7
+    none = (np.nan,) * 8
     rows = [_numbers(load[name]) if name in load else none for name in names]
-    wait, prefill, token, cached, more_wait, more_token, free = np.array(rows).reshape(-1, 7).T
-    waiting = wait + np.maximum(queue.ahead - free, 0.0) * more_wait
+    columns = np.array(rows).reshape(-1, 8).T
+    wait, prefill, token, cached, more_wait, more_token, free, queued = columns
+    beyond = np.maximum(queue.ahead - free, 0.0)
+    waiting = wait + beyond * more_wait
     together = np.where(more_wait > 0, np.minimum(queue.ahead, free), queue.ahead)
     ttft = waiting + prefill * np.maximum(prompt_tokens - cached, 0.0)
     latency = ttft + (token + together * more_token) * completion_tokens
-    return Times(1000 * waiting, 1000 * ttft, 1000 * latency)
+    imposed = BEHIND * (queued + beyond * more_wait)
+    return Times(1000 * waiting, 1000 * ttft, 1000 * latency, 1000 * imposed)
 
 
 def _numbers(load: ExpertLoad) -> tuple[float, ...]:
@@ -119,4 +132,5 @@ def _numbers(load: ExpertLoad) -> tuple[float, ...]:
         load.added_wait_s,
         load.added_s_per_output_token,
         load.free_slots,
+        load.queued_s,
     )

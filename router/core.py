@@ -25,8 +25,9 @@ class Preferences:
     `cost_weight` ≥ 0: utility = score − cost_weight × cost / (most expensive eligible cost of the query).
     `min_quality` in [0, 1]: the cheapest expert whose score is at least this fraction of the best.
     `max_cost_usd`, `max_ttft_ms`, `max_latency_ms`: experts expected to exceed them are excluded.
-    `latency_weight` ≥ 0: score that each second until the end of the answer takes off the utility; among
-    those that reach `min_quality`, it is added to the relative cost.
+    `latency_weight` ≥ 0: score that each second until the end of the answer takes off the utility, and each
+    by which the answers of others end later; among those that reach `min_quality`, it is added to the
+    relative cost.
 
     Raises:
         PreferenceError: a value is out of range, or `cost_weight` and `min_quality` come together.
@@ -93,6 +94,8 @@ class ExpertLoad:
     """What one more adds to `s_per_output_token`, within them: those beyond wait."""
     free_slots: float = 0.0
     """Requests that may come before this one without a wait."""
+    queued_s: float = 0.0
+    """The part of `wait_s` that the request spends in a queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ class ExpertView:
     cost_penalty: float = 0.0
     """What `utility` subtracts from `score` for the cost."""
     latency_penalty: float = 0.0
-    """What it subtracts for the time."""
+    """What it subtracts for the time, that of others included."""
     latency_ms: float | None = None
     """Expected time to the end of the answer in milliseconds; `None` where unknown or not needed."""
     wait_ms: float | None = None

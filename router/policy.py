@@ -165,15 +165,16 @@ class Policy:
     ) -> list[Decision]:
         """Compose the plans, exclude, rank."""
         costs, waits, latencies = predicted.costs, predicted.waits, predicted.latencies
-        queues, composed = predicted.queues, None
+        queues, imposed, composed = predicted.queues, predicted.imposed, None
         if self.plans is not None and predicted.p_accept is not None and latencies is not None:
             composed = Composed.of(
-                self.plans, predicted.p_accept, costs, waits, latencies, self.pool.names, queues
+                self.plans, predicted.p_accept, costs, waits, latencies, self.pool.names, queues, imposed
             )
             costs = None if costs is None else np.hstack([costs, composed.costs])
             waits = np.hstack([waits, composed.waits])
             latencies = np.hstack([latencies, composed.latencies])
             queues = None if queues is None else np.hstack([queues, composed.queues])
+            imposed = None if imposed is None else np.hstack([imposed, composed.imposed])
         reasons = []
         for row, (request, said) in enumerate(zip(requests, wanted, strict=True)):
             excluded = {name: why for name, why in request.excluded.items() if name in self.pool}
@@ -186,13 +187,14 @@ class Policy:
         eligible = None
         if any(reasons):
             eligible = np.array([[name not in why for name in names] for why in reasons], dtype=bool)
+        priced = latencies if latencies is None or imposed is None else latencies + imposed
         rankings = decide(
             predicted.quality,
             costs,
             preferences=wanted,
             eligible=eligible,
             experts=len(self.pool),
-            seconds=None if latencies is None else latencies / 1000,
+            seconds=None if priced is None else priced / 1000,
         )
         return as_decisions(
             rankings,

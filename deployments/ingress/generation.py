@@ -190,6 +190,9 @@ class Generation:
             account.order = replace(order, ranking=(opened.expert,))
         else:
             opened = await dispatch(order)
+        if order.cached_tokens:
+            stays = opened.expert == list(order.cached_tokens)[-1]
+            metrics.conversation_turns.labels("stayed" if stays else "moved").inc()
         self._conversations.remember(owner, conversation, opened.expert, parsed.prompt_tokens)
         account.request = parsed.without_body()
         held.release()
@@ -206,12 +209,13 @@ class Generation:
 
     async def route(self, request: Request) -> Response:
         """Return the decision for a body without acting on it."""
-        return await self._limited.serve(request, "route", self._args.max_body_bytes, self._route)
+        answer = partial(self._route, headers.conversation_name(request))
+        return await self._limited.serve(request, "route", self._args.max_body_bytes, answer)
 
-    async def _route(self, raw: bytes, account: Account) -> Response:
+    async def _route(self, name: str | None, raw: bytes, account: Account) -> Response:
         parsed = await self._parser.parse(partial(parse_for_any_endpoint, **self._bounds()), raw)
         order = await self._resolve(
-            parsed, account.caller, account.span.context, conversation=parsed.conversation
+            parsed, account.caller, account.span.context, conversation=parsed.conversation.named(name)
         )
         sentences = order.sentences()
         experts = {

@@ -172,6 +172,12 @@ expert_in_flight = Gauge(
     ["expert"],
     registry=registry,
 )
+conversation_turns = Counter(
+    "to_router_conversation_turns",
+    "Later turns of conversations, by whether the expert of the turn before responded.",
+    ["result"],
+    registry=registry,
+)
 expected_time_ratio = Histogram(
     "to_router_expected_time_ratio",
     "Observed time of a response by the expected one, to the first byte and to the end; 1 is exact.",

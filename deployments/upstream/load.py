@@ -20,6 +20,10 @@ STICKY = 0.1
 """A learnt speed takes effect once it differs by this share: small changes shall not swing the traffic."""
 ASSUMED_START_S = 60.0
 """Time that an expert at zero replicas takes to start, until one start was measured."""
+WAIT_SMOOTHING = 0.05
+MIN_WAIT_S = 0.2
+"""Expected waits from this on are compared with the observed ones."""
+MOST_WAIT_RATIO = 4.0
 MIN_OBSERVATIONS = 3
 """Responses before anything is known of an expert."""
 TYPICAL_PROMPT, TYPICAL_IN_FLIGHT = 1000.0, 8.0
@@ -31,7 +35,7 @@ class Begun:
 
     uncached_tokens: int
     in_flight: int
-    """At the expert, with this one."""
+    """Served at the expert at once, with this one."""
     waited_s: float
     """Expected wait for others within the engine."""
 
@@ -84,17 +88,11 @@ def _like(idle: Sequence[ExpertLoad], expert: Present) -> ExpertLoad:
     )
 
 
-class Sticky:
-    """A number that follows another only when that has moved away enough."""
-
-    def __init__(self) -> None:
-        self._value: float | None = None
-
-    def follow(self, value: float) -> float:
-        """The number, after the other one became `value`."""
-        if self._value is None or abs(value - self._value) > STICKY * self._value:
-            self._value = value
-        return self._value
+def followed(old: Sequence[float], new: Sequence[float]) -> tuple[float, ...]:
+    """Numbers that follow others only when those have moved away enough."""
+    return tuple(
+        [value if abs(value - kept) > STICKY * kept else kept for kept, value in zip(old, new, strict=True)]
+    )
 
 
 class LoadEstimate:
@@ -108,8 +106,14 @@ class LoadEstimate:
         self._clock = clock
         self._ttft = OnlineLine(TYPICAL_PROMPT, TYPICAL_IN_FLIGHT)
         self._token = OnlineLine(TYPICAL_IN_FLIGHT)
-        self._sticky = tuple(Sticky() for _ in range(6))
+        self._first_speeds: tuple[float, ...] = (0.0, 0.0, 0.0)
+        self._token_speeds: tuple[float, ...] = (0.0, 0.0)
+        """As they take effect."""
         self._service_s = 0.0
+        self._wait_ratio = 1.0
+        """Observed waits by what the queue and the service time say."""
+        self._usual_service_s = 0.0
+        """As it takes effect."""
         self._responses = 0
         self._others = 0.0
         self._reported_at = 0.0
@@ -149,13 +153,20 @@ class LoadEstimate:
     def begun(self, uncached_tokens: int, in_flight: int, slots: int) -> Begun:
         """Note what a request meets that goes to the expert now."""
         total = in_flight + self.others()
-        return Begun(uncached_tokens, round(total), self._wait_s(total - 1, slots))
+        running = round(min(total, self._most(slots)))
+        return Begun(uncached_tokens, running, self._wait_s(total - 1, slots))
 
     def first_byte(self, begun: Begun, seconds: float) -> None:
         """Learn from the time to a stream's first byte."""
-        self._ttft.observe(
-            max(0.0, seconds - begun.waited_s), (float(begun.uncached_tokens), float(begun.in_flight))
-        )
+        x = (float(begun.uncached_tokens), float(begun.in_flight))
+        if begun.waited_s == 0:
+            self._ttft.observe(seconds, x)
+            self._first_speeds = followed(self._first_speeds, self._ttft.coefficients)
+        elif begun.waited_s > MIN_WAIT_S:
+            # What a queue adds is no property of the engine: it would still count once the queue is gone.
+            waited = min(2.0, max(0.0, seconds - self._ttft.at(*x)) / begun.waited_s)
+            ratio = self._wait_ratio * (1 + WAIT_SMOOTHING * (waited - 1))
+            self._wait_ratio = min(MOST_WAIT_RATIO, max(1 / MOST_WAIT_RATIO, ratio))
 
     def ended(self, begun: Begun, seconds: float, tokens: float, first_s: float | None) -> None:
         """Learn from a response that came to its end.
@@ -167,14 +178,18 @@ class LoadEstimate:
             first_s: time to its first byte, where it was a stream.
         """
         self._responses += 1
-        served_s = max(0.0, seconds - begun.waited_s)
-        self._service_s += (served_s - self._service_s) * max(SERVICE_SMOOTHING, 1 / self._responses)
         before_s = first_s
+        alone_s = self._ttft.at(float(begun.uncached_tokens), float(begun.in_flight))
         if before_s is None:
-            before_s = begun.waited_s + self._ttft.at(float(begun.uncached_tokens), float(begun.in_flight))
+            before_s = begun.waited_s + alone_s
+        served_s = alone_s + max(0.0, seconds - before_s)
+        self._service_s += (served_s - self._service_s) * max(SERVICE_SMOOTHING, 1 / self._responses)
+        (self._usual_service_s,) = followed((self._usual_service_s,), (self._service_s,))
         if tokens >= 1:
             steps = max(1.0, tokens - 1) if first_s is not None else tokens
-            self._token.observe(max(0.0, seconds - before_s) / steps, (float(begun.in_flight),))
+            token_s = max(0.0, seconds - before_s) / steps
+            self._token.observe(token_s, (float(begun.in_flight),))
+            self._token_speeds = followed(self._token_speeds, self._token.coefficients)
 
     def started(self, seconds: float) -> None:
         """Learn how long a start from zero replicas took."""
@@ -199,7 +214,13 @@ class LoadEstimate:
         return max(usual / 4, usual - (self._clock() - self._cold_since))
 
     def now(
-        self, in_flight: int, slots: int, *, cached_tokens: int = 0, cold: bool = False, idle: bool = False
+        self,
+        in_flight: int,
+        slots: int,
+        *,
+        cached_tokens: int = 0,
+        cold: bool = False,
+        idle: bool = False,
     ) -> ExpertLoad | None:
         """What one more request would meet; `None` before it is known.
 
@@ -216,23 +237,19 @@ class LoadEstimate:
             return None
         total = in_flight + (0.0 if idle else self.others())
         capacity = self._most(slots)
-        fixed, prefill, each = (
-            sticky.follow(value)
-            for sticky, value in zip(self._sticky[:3], self._ttft.coefficients, strict=True)
-        )
-        token, slower = (
-            sticky.follow(value)
-            for sticky, value in zip(self._sticky[3:5], self._token.coefficients, strict=True)
-        )
+        fixed, prefill, each = self._first_speeds
+        token, slower = self._token_speeds
         together = min(total + 1, capacity)
+        queued_s = self._wait_s(total, slots)
         return ExpertLoad(
-            wait_s=fixed + each * together + self._wait_s(total, slots),
+            wait_s=fixed + each * together + queued_s,
             prefill_s_per_token=prefill,
             s_per_output_token=token + slower * together,
             cached_tokens=cached_tokens,
-            added_wait_s=self._sticky[5].follow(self._service_s) / capacity,
+            added_wait_s=self._usual_service_s / capacity,
             added_s_per_output_token=slower,
             free_slots=max(0.0, capacity - total - 1),
+            queued_s=queued_s,
         )
 
     def _at_start(self) -> ExpertLoad:
@@ -245,4 +262,4 @@ class LoadEstimate:
     def _wait_s(self, before: float, slots: int) -> float:
         """Wait of a request that so many are before: slots come free as responses end."""
         capacity = self._most(slots)
-        return max(0.0, before + 1 - capacity) * self._service_s / capacity
+        return max(0.0, before + 1 - capacity) * self._wait_ratio * self._service_s / capacity

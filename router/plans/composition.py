@@ -27,6 +27,8 @@ class Composed:
     """Milliseconds to the end of the answer."""
     queues: FloatArray
     """Milliseconds of them that are due to other requests."""
+    imposed: FloatArray
+    """Milliseconds added to those of others by all calls."""
 
     @classmethod
     def of(
@@ -38,6 +40,7 @@ class Composed:
         latencies: FloatArray,
         names: Sequence[str],
         queues: FloatArray | None = None,
+        imposed: FloatArray | None = None,
     ) -> Self:
         """Compose a batch.
 
@@ -49,6 +52,7 @@ class Composed:
             latencies: [n, experts] milliseconds to the end of the answer; NaN where unknown.
             names: the experts, in the order of their columns.
             queues: [n, experts] milliseconds that are due to other requests; NaN or `None` where unknown.
+            imposed: [n, experts] milliseconds added to those of others, likewise.
         """
         holds = np.empty(p_accept.shape)
         for at, (plan, calls) in enumerate(zip(plans.plans, plans.calls, strict=True)):
@@ -66,6 +70,9 @@ class Composed:
         if queues is not None:
             queued = _slowest(plans.plans, queues, names) + rejected * queues[:, other]
         ends = p_accept * _slowest(plans.plans, latencies, names) + rejected * (holds + latencies[:, other])
+        added: FloatArray = np.zeros(p_accept.shape)
+        if imposed is not None:
+            added = composed_costs(plans.plans, plans.calls, p_accept, imposed, names)
         return cls(
             plans,
             p_accept,
@@ -74,6 +81,7 @@ class Composed:
             waits=holds + rejected * waits[:, other],
             latencies=ends,
             queues=queued,
+            imposed=added,
         )
 
     def view(self, row: int, name: str, view: ExpertView) -> PlanView:

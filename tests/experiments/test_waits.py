@@ -68,7 +68,7 @@ def test_every_choice_meets_the_same_requests(monkeypatch: pytest.MonkeyPatch) -
 def test_two_equal_experts_share_the_traffic_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     equal = waits.SPEEDS[1]
     monkeypatch.setattr(waits, "SPEEDS", (equal, equal, equal))
-    monkeypatch.setattr(waits, "QUALITY", {"math": (1, 0.8, 0.8, 0.0)})
+    monkeypatch.setattr(waits, "QUALITY", {"equal": (1, 0.8, 0.8, 0.0)})
     monkeypatch.setattr(waits, "CAPACITY_PER_S", 2 * equal.per_s)
     monkeypatch.setattr(waits, "SECONDS", 90.0)
     requests = run(waits.priced(0.05), 0.8, 0, bursts=False, ingresses=2)

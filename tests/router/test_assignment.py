@@ -1,11 +1,12 @@
 """Times follow from loads, and what is decided for one request is load for the next."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from router.assignment import Queue, times
+from router.assignment import BEHIND, Queue, times
 from router.core import Decision, ExpertLoad, PlanView, Preferences, QueryBatch, RouteRequest
 from router.decide import reasons
 from router.encoders import EncoderSpec
@@ -132,3 +133,17 @@ def test_a_preference_that_is_unset_is_not_saved(policy: Policy, tmp_path: Any) 
 
     assert "latency_weight" not in (tmp_path / "plain" / "manifest.json").read_text()
     assert Policy.load(tmp_path / "timed").preferences.latency_weight == 0.01
+
+
+def test_a_queue_costs_more_than_the_own_wait(policy: Policy) -> None:
+    alike = ExpertLoad(3.0, 0.001, 0.01)
+    load = {SUMS: replace(alike, queued_s=2.0), "words": alike, LARGE: alike}
+    preferences = Preferences(0.0, latency_weight=0.2)
+    (decision,) = decided(policy, 1, load=load, preferences=preferences)
+    queued, free = decision.experts[SUMS], decision.experts[LARGE]
+
+    assert decision.expert == LARGE
+    assert queued.latency_ms is not None
+    assert queued.latency_penalty == pytest.approx(0.2 * (queued.latency_ms / 1000 + BEHIND * 2.0))
+    assert free.latency_ms is not None
+    assert free.latency_penalty == pytest.approx(0.2 * free.latency_ms / 1000)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from deployments.contracts.messages import RouterResponse
+from deployments.observability import metrics
 from deployments.upstream.load import Begun
 from router.core import Decision, ExpertView, Preferences
 from tests.deployments.harness import IngressHarness, settle
@@ -57,6 +58,17 @@ async def test_a_later_turn_reports_what_its_expert_holds(harness: IngressHarnes
     assert second.load["small"].cached_tokens > 200
     assert second.load["large"].cached_tokens == 0
     assert third.load["small"].cached_tokens == second.load["small"].cached_tokens
+
+
+async def test_later_turns_are_counted_by_whether_they_stay(harness: IngressHarness) -> None:
+    stayed, moved = (metrics.conversation_turns.labels(result) for result in ("stayed", "moved"))
+    before = stayed._value.get(), moved._value.get()
+    for preferred in ("small", "small", "large"):
+        other = "large" if preferred == "small" else "small"
+        decides(harness, **{preferred: view(0.8, 0), other: view(0.5, 0)})
+        await harness.ask({"x-router-session": "chat-8"}, routing=PRICED)
+
+    assert (stayed._value.get() - before[0], moved._value.get() - before[1]) == (1, 1)
 
 
 async def test_a_session_id_stands_for_the_turns(harness: IngressHarness) -> None:

@@ -65,7 +65,8 @@ def test_a_request_behind_full_slots_waits_its_turn(clock: Clock) -> None:
 
     assert free is not None
     assert full is not None
-    assert full.free_slots == 0
+    assert full.free_slots == free.queued_s == 0
+    assert full.queued_s == pytest.approx((SLOTS + 1) * free.added_wait_s, rel=0.1)
     assert full.wait_s == pytest.approx(free.wait_s + (SLOTS + 1) * free.added_wait_s, rel=0.1)
     assert full.s_per_output_token > free.s_per_output_token
 
@@ -89,8 +90,11 @@ def test_small_changes_of_a_speed_do_not_take_effect(clock: Clock) -> None:
     before = load.now(0, SLOTS)
     begun = load.begun(400, 1, SLOTS)
     load.ended(begun, 0.5 + 50 * 0.0112, 51, 0.5)
+    after = load.now(0, SLOTS)
 
-    assert load.now(0, SLOTS) == before
+    assert before is not None
+    assert after is not None
+    assert (after.wait_s, after.s_per_output_token) == (before.wait_s, before.s_per_output_token)
 
 
 def test_an_expert_at_zero_costs_its_measured_start(clock: Clock) -> None:
