@@ -252,13 +252,16 @@ def today(graph: Graph, request: Request) -> int | None:
     return best_for(request.task)
 
 
-def expected(graph: Graph, request: Request, held: Mapping[str, int] = MappingProxyType({})) -> Times:
+def expected(
+    graph: Graph, request: Request, held: Mapping[str, int] = MappingProxyType({}), *, limited: bool = False
+) -> Times:
     """Expected times of a request on every expert, as its ingress replica knows them; NaN before that.
 
     Args:
         graph: the engines.
         request: the request.
         held: expert → tokens of its prompt in the expert's cache.
+        limited: whether a limit on time excludes experts.
     """
     estimates, mine = graph.loads[request.ingress], graph.in_flight[request.ingress]
     now = loads_now(
@@ -267,13 +270,15 @@ def expected(graph: Graph, request: Request, held: Mapping[str, int] = MappingPr
             for name, estimate, flying in zip(NAMES, estimates, mine, strict=True)
         }
     )
+    if limited:
+        now = {name: now[name].faded(one.trust()) for name, one in zip(NAMES, estimates, strict=True) if now}
     prompt, completion = np.full(len(NAMES), request.prompt), np.full(len(NAMES), COMPLETION_TOKENS)
     return times(now, prompt.astype(float), completion.astype(float), Queue(NAMES, {}), NAMES)
 
 
 def ceiling(graph: Graph, request: Request) -> int | None:
     """The best score among experts whose expected time to the first token is within the objective."""
-    eligible = ~(expected(graph, request).ttft > 1000 * SLO_TTFT_S)[None, :]
+    eligible = ~(expected(graph, request, limited=True).ttft > 1000 * SLO_TTFT_S)[None, :]
     ranked = decide(scores(request.task), None, preferences=Preferences(), eligible=eligible)
     return int(ranked.best[0]) if ranked.eligible[0] else None
 

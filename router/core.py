@@ -5,8 +5,9 @@ Imports nothing of the package except its errors.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,11 @@ class Preferences:
         """Whether the time to the end of the answer counts."""
         return bool(self.latency_weight) or self.max_latency_ms is not None
 
+    @property
+    def limits_times(self) -> bool:
+        """Whether slow experts are excluded."""
+        return self.max_ttft_ms is not None or self.max_latency_ms is not None
+
 
 UNSET = Preferences()
 
@@ -96,6 +102,18 @@ class ExpertLoad:
     """Requests that may come before this one without a wait."""
     queued_s: float = 0.0
     """The part of `wait_s` that the request spends in a queue."""
+
+    def faded(self, share: float) -> Self:
+        """The same with a share of its times only."""
+        if share == 1:
+            return self
+        return replace(
+            self,
+            wait_s=share * self.wait_s,
+            queued_s=share * self.queued_s,
+            prefill_s_per_token=share * self.prefill_s_per_token,
+            s_per_output_token=share * self.s_per_output_token,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from deployments.upstream.eligibility import (
 )
 from deployments.upstream.plan_eligibility import allows_plans, plan_exclusions
 from deployments.upstream.registry import ExpertRegistry
-from router.core import UNSET, Decision, ExpertView, RouteRequest
+from router.core import UNSET, Decision, ExpertLoad, ExpertView, Preferences, RouteRequest
 
 logger = logging.getLogger("ray.serve")
 
@@ -91,8 +91,9 @@ async def resolve_model(
     if settings is not None:
         preferences = preferences.over(settings.as_preferences())
     default = UNSET if registry.policy is None else registry.policy.preferences or UNSET
-    prices_time = preferences.over(default).reads_times
-    last, unpriced = (called_last(registry, prices_time=priced) for priced in (prices_time, False))
+    wanted = preferences.over(default)
+    prices_start = wanted.reads_times and not wanted.limits_times
+    last, unpriced = (called_last(registry, prices_start=priced) for priced in (prices_start, False))
     plans = carries_out_plans and allows_plans(request, registry)
     route_request = RouteRequest(
         query=request.query,
@@ -101,8 +102,8 @@ async def resolve_model(
         prompt_tokens=request.tokens_to_query,
         max_tokens=request.max_tokens,
         ttft_ms=registry.ttft_ms(),
-        latency_ms=registry.latency_ms() if plans or prices_time else {},
-        load=registry.loads(cached_tokens) if prices_time else {},
+        latency_ms=registry.latency_ms() if plans or wanted.reads_times else {},
+        load=_loads(registry, wanted, cached_tokens),
         plans=plans,
         max_hold_ms=1000 * registry.config.limits.max_hold_s,
         # A preset's preferences are not in the log, so a draw under them would show nothing.
@@ -125,7 +126,7 @@ async def resolve_model(
         why = "the router knows none of the experts that are configured here"
         return _static(request, registry, reasons, "no_policy", why, unpriced)
     ranking, scale_up = _warm_first(here, last)
-    if prices_time:
+    if prices_start:
         scale_up += tuple(name for name in _worth_a_start(decision, registry) if name not in scale_up)
     fallback = request.routing.fallback is not False
     plan = _first_plan(decision, registry)
@@ -133,6 +134,14 @@ async def resolve_model(
     is_drawn = draw is not None and draw.explored and draw.action == ranking[0]
     reason: Reason = "explored" if is_drawn and plan is None else "routed"
     return CallOrder(ranking, reason, fallback, decision, scale_up, plan=plan)
+
+
+def _loads(
+    registry: ExpertRegistry, wanted: Preferences, cached_tokens: Mapping[str, int]
+) -> Mapping[str, ExpertLoad]:
+    if not wanted.reads_times and not wanted.limits_times:
+        return {}
+    return registry.loads(cached_tokens, limited=wanted.limits_times)
 
 
 def _worth_a_start(decision: Decision, registry: ExpertRegistry) -> tuple[str, ...]:

@@ -69,18 +69,18 @@ def unavailable(registry: ExpertRegistry) -> dict[str, str]:
     return {name: BREAKER_OPEN for name, expert in registry.experts.items() if not expert.breaker.available()}
 
 
-def called_last(registry: ExpertRegistry, *, prices_time: bool) -> frozenset[str]:
+def called_last(registry: ExpertRegistry, *, prices_start: bool) -> frozenset[str]:
     """Experts without a replica whose requests go to the next in the ranking.
 
     Args:
         registry: the experts.
-        prices_time: whether the time of a start was weighed in the ranking.
+        prices_start: whether the time of a start was weighed in the ranking.
     """
     return frozenset(
         name
         for name, expert in registry.experts.items()
         if expert.state.is_cold
-        and (expert.target.cold == "next" or (expert.target.cold == "priced" and not prices_time))
+        and (expert.target.cold == "next" or (expert.target.cold == "priced" and not prices_start))
     )
 
 

@@ -26,6 +26,8 @@ MIN_WAIT_S = 0.2
 MOST_WAIT_RATIO = 4.0
 MIN_OBSERVATIONS = 3
 """Responses before anything is known of an expert."""
+PATIENCE_S, MOST_PATIENCE_S = 30.0, 3600.0
+"""An expert without a call for so long is silent; the time doubles with each call that ends a silence."""
 TYPICAL_PROMPT, TYPICAL_IN_FLIGHT = 1000.0, 8.0
 
 
@@ -117,6 +119,7 @@ class LoadEstimate:
         self._responses = 0
         self._others = 0.0
         self._reported_at = 0.0
+        self._called_at, self._patience_s = clock(), PATIENCE_S
         self._capacity: float | None = None
         self._start_s: float | None = None
         self._cold_since: float | None = None
@@ -152,6 +155,14 @@ class LoadEstimate:
 
     def begun(self, uncached_tokens: int, in_flight: int, slots: int) -> Begun:
         """Note what a request meets that goes to the expert now."""
+        if self.trust() < 1:
+            # Responses so long ago say little now: the next few count most.
+            self._ttft.loosen()
+            self._token.loosen()
+            self._patience_s = min(2 * self._patience_s, MOST_PATIENCE_S)
+        else:
+            self._patience_s = PATIENCE_S
+        self._called_at = self._clock()
         total = in_flight + self.others()
         running = round(min(total, self._most(slots)))
         return Begun(uncached_tokens, running, self._wait_s(total - 1, slots))
@@ -212,6 +223,14 @@ class LoadEstimate:
             return usual
         # One that takes longer than usual may take as long again as a quarter of it, not no time at all.
         return max(usual / 4, usual - (self._clock() - self._cold_since))
+
+    def trust(self) -> float:
+        """Share of an expected time that counts where a limit excludes slow experts.
+
+        It falls while no request goes to the expert: what was slow once is not excluded forever.
+        """
+        silent_s = self._clock() - self._called_at - self._patience_s
+        return float(0.5 ** (max(0.0, silent_s) / self._patience_s))
 
     def now(
         self,

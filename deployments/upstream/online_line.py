@@ -24,9 +24,9 @@ class OnlineLine:
 
     def __init__(self, *scales: float) -> None:
         self._scales = (1.0, *scales)
-        size = len(self._scales)
-        self._weights = [0.0] * size
-        self._variance = [[UNCERTAIN if i == j else 0.0 for j in range(size)] for i in range(size)]
+        self._weights = [0.0] * len(self._scales)
+        self._variance: list[list[float]] = []
+        self.loosen()
         self._deviation = 0.0
         self.count = 0
 
@@ -40,6 +40,11 @@ class OnlineLine:
     def at(self, *x: float) -> float:
         """The line's value, at least 0."""
         return sum(a * value for a, value in zip(self.coefficients, (1.0, *x), strict=True))
+
+    def loosen(self) -> None:
+        """Let the next observations turn the line as if there were none before."""
+        size = range(len(self._weights))
+        self._variance = [[UNCERTAIN if i == j else 0.0 for j in size] for i in size]
 
     def observe(self, y: float, x: Sequence[float]) -> None:
         """Learn from one observation."""

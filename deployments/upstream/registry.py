@@ -128,20 +128,22 @@ class ExpertRegistry:
         )
 
     def latency_ms(self) -> dict[str, float]:
-        """Expert → usual time to the end of a non-streaming response, where it is known."""
+        """Expert → usual time to the end of a non-streaming response, where it is known and not old."""
         return {
-            name: latency_ms
+            name: latency_ms * expert.load.trust()
             for name, expert in self.experts.items()
             if (latency_ms := expert.latency.latency_ms) is not None
         }
 
-    def loads(self, cached_tokens: Mapping[str, int]) -> dict[str, ExpertLoad]:
+    def loads(self, cached_tokens: Mapping[str, int], *, limited: bool = False) -> dict[str, ExpertLoad]:
         """Expert → what one more request would meet there now, where it is known.
 
         Args:
             cached_tokens: expert → tokens of that request's prompt that it holds.
+            limited: whether a limit excludes slow experts. Then what is old counts less, and one at zero
+                replicas is as if it ran: excluded by its start, it would never be started.
         """
-        return loads_now(
+        loads = loads_now(
             {
                 name: Present(
                     expert.load,
@@ -149,16 +151,19 @@ class ExpertRegistry:
                     expert.slots.slots,
                     cached_tokens.get(name, 0),
                     # Where requests go elsewhere anyway, the ranking is as if it ran: so it is scaled up.
-                    cold=expert.state.is_cold and expert.target.cold != "next",
+                    cold=expert.state.is_cold and expert.target.cold != "next" and not limited,
                 )
                 for name, expert in self.experts.items()
             }
         )
+        if not limited:
+            return loads
+        return {name: load.faded(self.experts[name].load.trust()) for name, load in loads.items()}
 
     def ttft_ms(self) -> dict[str, float]:
-        """Expert → usual time to a stream's first byte, where it is known."""
+        """Expert → usual time to a stream's first byte, where it is known and not old."""
         return {
-            name: ttft_ms
+            name: ttft_ms * expert.load.trust()
             for name, expert in self.experts.items()
             if (ttft_ms := expert.latency.ttft_ms) is not None
         }

@@ -34,7 +34,7 @@ def decides(harness: IngressHarness, small: ExpertView, large: ExpertView) -> No
     harness.router.answer = RouterResponse(decision)
 
 
-async def test_loads_are_sent_only_where_time_has_a_price(harness: IngressHarness) -> None:
+async def test_loads_are_sent_where_time_has_a_price_or_a_limit(harness: IngressHarness) -> None:
     await harness.ask()
     await harness.ask(routing={"max_ttft_ms": 500})
     await harness.ask(routing=PRICED)
@@ -42,8 +42,7 @@ async def test_loads_are_sent_only_where_time_has_a_price(harness: IngressHarnes
 
     plain, ttft, priced, ceiling = harness.router.asked
     assert not plain.load
-    assert not ttft.load
-    assert priced.load.keys() == ceiling.load.keys() == {"small", "large"}
+    assert ttft.load.keys() == priced.load.keys() == ceiling.load.keys() == {"small", "large"}
     assert priced.preferences.latency_weight == 0.01
 
 
@@ -110,6 +109,17 @@ async def test_one_that_would_not_be_first_stays_at_zero(harness: IngressHarness
     await settle()
 
     assert not harness.experts["small"].asked
+
+
+async def test_a_limit_on_time_counts_no_start(harness: IngressHarness) -> None:
+    harness.scale_to_zero("small")
+    decides(harness, view(0.8, 100), view(0.5, 0))
+    response = await harness.ask(routing={"max_ttft_ms": 500})
+    await settle()
+
+    assert harness.router.asked[0].load["small"].wait_s < 1
+    assert response.headers["x-router-expert"] == "large"
+    assert [call[1] for call in harness.experts["small"].asked] == ["/v1/models"]
 
 
 async def test_route_shows_the_times_of_the_decision(harness: IngressHarness) -> None:
