@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from itertools import cycle, islice
@@ -46,9 +46,15 @@ class Client:
     """Sends questions to one endpoint, `at_a_time` of them in flight, each lane with its own connection.
 
     Plain `http.client`: the client shares the machine with the graph and must use little of it.
+
+    Args:
+        url: of the endpoint.
+        at_a_time: questions in flight.
+        routing: preferences of each request.
     """
 
-    def __init__(self, url: str, at_a_time: int) -> None:
+    def __init__(self, url: str, at_a_time: int, routing: Mapping[str, Any] | None = None) -> None:
+        self._routing = {} if routing is None else {"routing": dict(routing)}
         self._host = url.removeprefix("http://")
         self._lanes = ThreadPoolExecutor(at_a_time, initializer=self._connect)
         self._own = threading.local()
@@ -82,6 +88,7 @@ class Client:
             "messages": [{"role": "user", "content": question.query}],
             "max_tokens": MOST_TOKENS,
             "temperature": 0,
+            **self._routing,
         }
         connection: HTTPConnection = self._own.connection
         connection.request("POST", "/v1/chat/completions", json.dumps(body), JSON)
