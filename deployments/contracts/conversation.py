@@ -4,7 +4,7 @@ Pure: texts in, digests out. A digest says nothing of the texts.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 DIGEST_BYTES = 16
@@ -22,12 +22,27 @@ class Conversation:
     """Turns follow the last user turn: `here` is known from before."""
     name: bytes = b""
     """Digest of the client's own name of it; empty without one."""
+    root: bytes = b""
+    """Digest of the turns up to the first user turn, at a later one; empty at the first."""
 
     def named(self, name: str | None) -> "Conversation":
         """The same under a name that came beside the body; one in the body comes first."""
         if self.name or not name:
             return self
-        return Conversation(self.here, self.before, self.in_tool_loop, digest_of_name(name))
+        return replace(self, name=digest_of_name(name))
+
+    def replica_key(self, owner: str) -> bytes | None:
+        """What is the same for all later turns, for the choice of a replica; `None` for a first turn.
+
+        Many first turns are alike, and a conversation has no second one more often than not.
+
+        Args:
+            owner: the id of the request's key: no key sees where another one's requests go.
+        """
+        if not (shared := self.name or self.root):
+            return None
+        state = blake2b(shared, key=owner.encode()[:64], digest_size=DIGEST_BYTES)
+        return state.hexdigest().encode()
 
 
 UNKNOWN = Conversation()
@@ -45,14 +60,20 @@ def conversation_of(turns: Sequence[tuple[str, str]], name: object = None) -> Co
     if not users:
         return Conversation(name=own)
     state = blake2b(digest_size=DIGEST_BYTES)
-    before = b""
-    if len(users) > 1:
-        _add(state, turns[: users[-2] + 1])
-        before = state.digest()
-        _add(state, turns[users[-2] + 1 : users[-1] + 1])
-    else:
-        _add(state, turns[: users[-1] + 1])
-    return Conversation(state.digest(), before, users[-1] + 1 < len(turns), own)
+    digests, at = [], 0
+    # Of the first user turn, of the last but one, and of the last.
+    for user in sorted({users[0], *users[-2:]}):
+        _add(state, turns[at : user + 1])
+        digests.append(state.digest())
+        at = user + 1
+    later = len(users) > 1
+    return Conversation(
+        digests[-1],
+        digests[-2] if later else b"",
+        at < len(turns),
+        own,
+        digests[0] if later else b"",
+    )
 
 
 def digest_of_name(name: str) -> bytes:

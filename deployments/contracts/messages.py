@@ -24,6 +24,8 @@ HEARTBEAT = b""
 """What an expert's replica sends before the head of a response while its engine makes progress."""
 HEARTBEATS = (b"x-heartbeats", b"1")
 """The header by which a caller gets heartbeats; a replica without them ignores it."""
+REPLICA_KEY = b"x-replica-key"
+"""The header by whose value requests go to the same replica of an expert; it leaves no cluster."""
 
 
 @dataclass(frozen=True, slots=True)

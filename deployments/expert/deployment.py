@@ -17,7 +17,7 @@ from ray import serve
 
 from deployments.config import EXPERT_DEPLOYMENT, ExpertArgs
 from deployments.contracts import heartbeats
-from deployments.contracts.messages import HEARTBEATS, Head, Headers
+from deployments.contracts.messages import HEARTBEATS, REPLICA_KEY, Head, Headers
 from deployments.expert.asgi import call
 from deployments.placement import expert_options
 from deployments.replica import replica_name
@@ -81,7 +81,7 @@ class Expert:
         A caller that wants heartbeats gets them before the head while the engine takes steps, for whatever
         request. Cancelling the call aborts the engine's request.
         """
-        sent = tuple(header for header in headers if header != HEARTBEATS)
+        sent = tuple(header for header in headers if header[0] not in (HEARTBEATS[0], REPLICA_KEY))
         response = call(self._app, method, path, sent, body)
         if heartbeats.are_wanted(headers):
             response = heartbeats.with_heartbeats(response, lambda: self._counter.steps)

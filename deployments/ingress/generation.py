@@ -173,7 +173,9 @@ class Generation:
         dispatch = partial(
             self._executor.open,
             parsed,
-            headers=headers.forwarded(request, account.request_id, account.span.context),
+            headers=headers.forwarded(
+                request, account.request_id, account.span.context, conversation.replica_key(owner)
+            ),
             deadline=deadline,
             max_attempts=MAX_ATTEMPTS.get(headers.retries(request), 1),
             failed=account.failed_attempts,

@@ -6,7 +6,7 @@ Each value from a client is bounded and checked; an invalid one counts as absent
 from starlette.requests import Request
 
 from deployments.contracts.call_order import CallOrder
-from deployments.contracts.messages import Headers, TraceContext
+from deployments.contracts.messages import REPLICA_KEY, Headers, TraceContext
 from deployments.ingress.request_ids import SESSION
 from deployments.observability.tracing import CONTEXT_HEADERS
 from deployments.upstream.attempts import OpenedResponse
@@ -27,7 +27,7 @@ def trace_context(request: Request) -> TraceContext:
     }
 
 
-def forwarded(request: Request, id_: str, trace: TraceContext) -> Headers:
+def forwarded(request: Request, id_: str, trace: TraceContext, replica_key: bytes | None = None) -> Headers:
     """Headers of the request to an expert."""
     kept = [
         (name, value)
@@ -35,7 +35,10 @@ def forwarded(request: Request, id_: str, trace: TraceContext) -> Headers:
         if name in FORWARDED and len(value) <= LONGEST_FORWARDED and _printable(value)
     ]
     traced = [(name.encode(), value.encode()) for name, value in trace.items()]
-    return [*kept, *traced, (b"content-type", b"application/json"), (b"x-request-id", id_.encode())]
+    ours = [(b"content-type", b"application/json"), (b"x-request-id", id_.encode())]
+    if replica_key is not None:
+        ours.append((REPLICA_KEY, replica_key))
+    return [*kept, *traced, *ours]
 
 
 def conversation_name(request: Request) -> str | None:

@@ -13,7 +13,7 @@ from deployments.config import ExpertTarget
 from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable, ExpertUnreachable
 from deployments.contracts.heartbeats import Progress
-from deployments.contracts.messages import Head, Headers
+from deployments.contracts.messages import REPLICA_KEY, Head, Headers
 from deployments.contracts.protocols import ResponseStream
 from deployments.settings import resolve
 
@@ -107,7 +107,7 @@ class RemoteExpert:
     async def _open(
         self, method: str, path: str, headers: Headers, body: bytes, connect_s: float | None
     ) -> ResponseStream:
-        sent = [(name, value) for name, value in headers if name != b"authorization"]
+        sent = [(name, value) for name, value in headers if name not in (b"authorization", REPLICA_KEY)]
         if key := await self._key():
             sent.append((b"authorization", f"Bearer {key}".encode()))
         # A configured url ends in /v1, as in the openai client's base_url; /tokenize is beside it.

@@ -46,5 +46,15 @@ def test_the_clients_name_in_the_body_comes_first() -> None:
     assert conversation_of([HI]).named(None).name == conversation_of([HI], 7).name == b""
 
 
+def test_all_later_turns_go_to_one_replica() -> None:
+    second = conversation_of([HI, HELLO, MORE])
+    third = conversation_of([HI, HELLO, MORE, HELLO, MORE])
+
+    assert conversation_of([HI]).replica_key("k") is None
+    assert second.replica_key("k") == third.replica_key("k") is not None
+    assert second.replica_key("k") != second.replica_key("other")
+    assert conversation_of([HI], "a").replica_key("k") == conversation_of([MORE], "a").replica_key("k")
+
+
 def test_without_a_user_turn_there_is_no_conversation() -> None:
     assert conversation_of([("system", "x")]) == UNKNOWN

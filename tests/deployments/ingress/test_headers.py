@@ -4,7 +4,7 @@ import pytest
 from starlette.requests import Request
 
 from deployments.contracts.call_order import CallOrder
-from deployments.contracts.messages import Head
+from deployments.contracts.messages import REPLICA_KEY, Head
 from deployments.contracts.protocols import ResponseStream
 from deployments.ingress import headers, request_ids
 from deployments.limits.admission import AdmissionQueue
@@ -57,6 +57,10 @@ def test_an_expert_gets_neither_keys_nor_long_headers() -> None:
         b"content-type": b"application/json",
         b"x-request-id": b"id",
     }
+
+
+def test_a_replica_key_goes_to_the_expert() -> None:
+    assert (REPLICA_KEY, b"k") in headers.forwarded(request(), "id", {}, b"k")
 
 
 def test_score_and_cost_are_returned_only_for_a_scored_expert() -> None:

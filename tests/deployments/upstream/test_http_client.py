@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from deployments.config import ExpertTarget
 from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable, ExpertUnreachable
+from deployments.contracts.messages import REPLICA_KEY
 from deployments.contracts.protocols import ResponseStream
 from deployments.upstream import http_client
 from deployments.upstream.http_client import RemoteExpert
@@ -45,13 +46,14 @@ async def test_the_configured_host_gets_its_own_key_and_model(
 
     monkeypatch.setenv("CLOUD_KEY", "secret")
     expert = remote(handler, key_env="CLOUD_KEY", model="big-1")
-    headers = [(b"authorization", b"Bearer of-the-client"), (b"x-request-id", b"abc")]
+    headers = [(b"authorization", b"Bearer of-the-client"), (b"x-request-id", b"abc"), (REPLICA_KEY, b"k")]
     stream = await expert.open("POST", CHAT, headers, b"{}", 5)
 
     assert await everything(stream) == b'{"ok":true}'
     assert str(seen[0].url) == "http://expert.example/v1/chat/completions"
     assert seen[0].headers.get_list("authorization") == ["Bearer secret"]
     assert seen[0].headers["x-request-id"] == "abc"
+    assert REPLICA_KEY.decode() not in seen[0].headers
     assert expert.model == "big-1"
 
 
