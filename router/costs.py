@@ -133,6 +133,7 @@ class CostModel:
         *,
         prompt_tokens: Sequence[int] | None = None,
         max_tokens: Sequence[int | None] | None = None,
+        tokens: tuple[FloatArray, FloatArray] | None = None,
     ) -> FloatArray | None:
         """Expected US$, [n, experts], NaN where unknown; `None` when nothing about cost is known.
 
@@ -141,11 +142,14 @@ class CostModel:
             texts: the queries; their length is used where a prompt's length is not known.
             prompt_tokens: the caller's own estimate of each whole prompt; 0 where unknown.
             max_tokens: the caller's bound on each answer; `None` for none.
+            tokens: those of prompts and answers, where they are known from before.
         """
         priced = None
         if self._prices_known:
-            completion = self.completion_tokens(embeddings, max_tokens)
-            prompt = self.prompt_tokens(texts, prompt_tokens)
+            prompt, completion = tokens or (
+                self.prompt_tokens(texts, prompt_tokens),
+                self.completion_tokens(embeddings, max_tokens),
+            )
             priced = (prompt * self.prices[:, 0] + completion * self.prices[:, 1]) / 1e6
         if self.usd is None:
             return priced

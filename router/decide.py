@@ -252,10 +252,14 @@ def _delay(
         return None
     weight = np.array([item.latency_weight or 0.0 for item in each], dtype=np.float64)
     finite = np.isfinite(seconds)
+    delay: FloatArray
+    if finite.all():
+        delay = weight[:, None] * seconds
+        return delay
     counted = finite if eligible is None else finite & eligible
     known = np.where(counted, seconds, 0.0)
     mean = known.sum(axis=1, keepdims=True) / np.maximum(counted.sum(axis=1, keepdims=True), 1)
-    delay: FloatArray = weight[:, None] * np.where(finite, seconds, mean)
+    delay = weight[:, None] * np.where(finite, seconds, mean)
     return delay
 
 

@@ -88,13 +88,27 @@ class Policy:
         ordered = guarded[:, self.plans.columns(guarded.shape[1])]
         return Scores(ordered, unfamiliar, self.plans.p_accept(queries, unfamiliar))
 
-    def expected_costs(self, queries: QueryBatch, requests: Sequence[RouteRequest]) -> FloatArray | None:
+    def expected_tokens(
+        self, queries: QueryBatch, requests: Sequence[RouteRequest]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Expected tokens of prompts and answers, each [n, experts]."""
+        prompts = self.costs.prompt_tokens(queries.texts, [request.prompt_tokens for request in requests])
+        bounds = [request.max_tokens for request in requests]
+        return prompts, self.costs.completion_tokens(queries.embeddings, bounds)
+
+    def expected_costs(
+        self,
+        queries: QueryBatch,
+        requests: Sequence[RouteRequest],
+        tokens: tuple[FloatArray, FloatArray] | None = None,
+    ) -> FloatArray | None:
         """Expected US$ of every expert, [n, experts]; `None` when nothing about cost is known."""
         return self.costs.predict(
             queries.embeddings,
             queries.texts,
             prompt_tokens=[request.prompt_tokens for request in requests],
             max_tokens=[request.max_tokens for request in requests],
+            tokens=tokens,
         )
 
     def expected_waits(self, queries: QueryBatch, requests: Sequence[RouteRequest]) -> FloatArray:
@@ -136,21 +150,20 @@ class Policy:
         """
         scores = self.score(queries)
         wanted = [request.preferences.over(self._default(request)) for request in requests]
+        loaded = any(request.load for request in requests)
+        tokens = self.expected_tokens(queries, requests) if loaded else None
         timed = scores.p_accept is not None or any(said.reads_times for said in wanted)
         predicted = Predicted(
             scores.quality,
             scores.unfamiliar,
             scores.p_accept,
-            self.expected_costs(queries, requests),
+            self.expected_costs(queries, requests, tokens),
             self.expected_waits(queries, requests),
             self.expected_latencies(queries, requests) if timed else None,
         )
-        if not any(request.load for request in requests):
+        if tokens is None:
             return self._ranked(predicted, requests, wanted)
-        prompts = self.costs.prompt_tokens(queries.texts, [request.prompt_tokens for request in requests])
-        completions = self.costs.completion_tokens(
-            queries.embeddings, [request.max_tokens for request in requests]
-        )
+        prompts, completions = tokens
         queue, decisions = Queue(self.pool.names, ahead or {}), []
         for row, request in enumerate(requests):
             expected = times(request.load, prompts[row], completions[row], queue, self.pool.names)
