@@ -276,24 +276,26 @@ def expected(
     return times(now, prompt.astype(float), completion.astype(float), Queue(NAMES, {}), NAMES)
 
 
-def ceiling(graph: Graph, request: Request) -> int | None:
-    """The best score among experts whose expected time to the first token is within the objective."""
-    eligible = ~(expected(graph, request, limited=True).ttft > 1000 * SLO_TTFT_S)[None, :]
-    ranked = decide(scores(request.task), None, preferences=Preferences(), eligible=eligible)
-    return int(ranked.best[0]) if ranked.eligible[0] else None
+def priced(weight: float, *, limited: bool = False) -> Choice:
+    """The best score less the price of the expected time, among experts within a limit.
 
-
-def priced(weight: float) -> Choice:
-    """The best score less the price of the expected time."""
+    Args:
+        weight: the price; 0 leaves the limit alone.
+        limited: whether the expected time to the first token has to be within the objective.
+    """
 
     def choose(graph: Graph, request: Request) -> int | None:
-        found = expected(graph, request)
+        found = expected(graph, request, limited=limited)
+        eligible = ~(found.ttft > 1000 * SLO_TTFT_S)[None, :] if limited else None
         ranked = decide(
             scores(request.task),
             None,
             preferences=Preferences(latency_weight=weight),
+            eligible=eligible,
             seconds=(found.latency + found.imposed)[None, :] / 1000,
         )
+        if not ranked.eligible[0]:
+            return None
         best = int(ranked.best[0])
         if np.isfinite(found.latency[best]):
             first_ms, end_ms = float(found.ttft[best]), float(found.latency[best])
@@ -351,6 +353,7 @@ class Figures:
     """Of one choice under one load, a value for each seed."""
 
     goodput: list[float] = field(default_factory=list)
+    served: list[float] = field(default_factory=list)
     quality: list[float] = field(default_factory=list)
     usd: list[float] = field(default_factory=list)
     ttft_s: list[float] = field(default_factory=list)
@@ -360,6 +363,7 @@ class Figures:
         counted = [request for request in requests if request.at >= WARM_UP_S]
         served = [request for request in counted if request.expert >= 0]
         self.goodput.append(sum(request.within_slo for request in counted) / (SECONDS - WARM_UP_S))
+        self.served.append(len(served) / len(counted))
         if not served:
             return
         self.quality.append(mean(QUALITY[request.task][1 + request.expert] for request in served))
@@ -380,12 +384,21 @@ def main() -> None:
     parser.add_argument("--arrivals", nargs="+", choices=ARRIVALS, default=ARRIVALS)
     parser.add_argument("--ingresses", type=int, default=1, help="replicas of the ingress")
     options = parser.parse_args()
-    choices: dict[str, Choice] = {"today": today, "today, max_ttft_ms": ceiling, "least loaded": least_loaded}
-    choices |= {f"latency_weight {weight:g}": priced(weight) for weight in options.weights}
+    choices: dict[str, Choice] = {
+        "today": today,
+        "today, max_ttft_ms": priced(0.0, limited=True),
+        "least loaded": least_loaded,
+    }
+    for weight in options.weights:
+        choices[f"latency_weight {weight:g}"] = priced(weight)
+        choices[f"latency_weight {weight:g}, max_ttft_ms"] = priced(weight, limited=True)
     shares = ", ".join(f"{speed.per_s / CAPACITY_PER_S:.0%}" for speed in SPEEDS)
     print(f"Capacity {CAPACITY_PER_S:.1f} requests/s ({shares}), seeds {options.seeds}.\n")
-    print("| arrivals | load | choice | goodput, 1/s | × today | quality | US$/1000 | TTFT p90, s | errors |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| arrivals | load | choice | goodput, 1/s | × today | served | quality | US$/1000 | TTFT p90, s "
+        "| errors |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for arriving in options.arrivals:
         bursts = arriving == "bursts"
         for load in options.loads:
@@ -398,7 +411,8 @@ def main() -> None:
                 base = base or goodput
                 print(
                     f"| {arriving} | {load} | {name} | {goodput:.2f} | "
-                    f"{goodput / base if base else math.nan:.2f} | {_mean(figures.quality):.4f} | "
+                    f"{goodput / base if base else math.nan:.2f} | {mean(figures.served):.0%} | "
+                    f"{_mean(figures.quality):.4f} | "
                     f"{1000 * _mean(figures.usd):.3f} | {_mean(figures.ttft_s):.2f} | "
                     f"{_errors(figures)} |",
                     flush=True,

@@ -26,9 +26,8 @@ class Preferences:
     `cost_weight` ≥ 0: utility = score − cost_weight × cost / (most expensive eligible cost of the query).
     `min_quality` in [0, 1]: the cheapest expert whose score is at least this fraction of the best.
     `max_cost_usd`, `max_ttft_ms`, `max_latency_ms`: experts expected to exceed them are excluded.
-    `latency_weight` ≥ 0: score that each second until the end of the answer takes off the utility, and each
-    by which the answers of others end later; among those that reach `min_quality`, it is added to the
-    relative cost.
+    `latency_weight` ≥ 0: score that each second until the end of the answer takes off the utility, a second
+    in a queue three times; among those that reach `min_quality`, it is added to the relative cost.
 
     Raises:
         PreferenceError: a value is out of range, or `cost_weight` and `min_quality` come together.
@@ -164,7 +163,7 @@ class ExpertView:
     cost_penalty: float = 0.0
     """What `utility` subtracts from `score` for the cost."""
     latency_penalty: float = 0.0
-    """What it subtracts for the time, that of others included."""
+    """What it subtracts for the time, that of requests behind it included."""
     latency_ms: float | None = None
     """Expected time to the end of the answer in milliseconds; `None` where unknown or not needed."""
     wait_ms: float | None = None
