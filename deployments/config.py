@@ -229,6 +229,10 @@ class ExpertTarget(Settings):
     """With no replica: weigh its start where time has a price, else as `next`; wait; or call the next."""
     max_in_flight: Requests | None = None
     """Requests in flight to this expert, per ingress replica."""
+    description: Annotated[str, Field(max_length=200)] | None = None
+    """A few words for people, which the page shows beside its name."""
+    example: Annotated[str, Field(max_length=1000)] | None = None
+    """A query that it is good at, which the page offers to send."""
 
     @field_validator("key_env")
     @classmethod

@@ -66,6 +66,7 @@ ALLOWED_IN = {
 text of a judge's prompt, which is part of its cache's keys; words of humans' messages."""
 
 SKIPPED = (
+    "deployments/dashboard/static/vendor",
     "tests/deployments/dashboard/vendor",
     "tests/cluster/kuberay/schemas",
     "tests/router/fixtures",

@@ -31,15 +31,21 @@ class PolicyCard:
         self._registry = registry
 
     def prices(self, allowed: Collection[str] | None) -> dict[str, Any]:
-        """Prices in US$ per million tokens by expert, and the default preference.
+        """Prices in US$ per million tokens by expert, what is known of them, and the default preference.
 
         Args:
             allowed: the experts that the caller may use; `None` for all.
         """
         policy = self._registry.policy
+        about = {
+            name: {"description": target.description, "example": target.example}
+            for name, target in self._registry.config.experts.items()
+            if allowed is None or name in allowed
+        }
         if policy is None:
-            return {"policy_id": None, "prices": {}, "preferences": None}
+            return {"policy_id": None, "prices": {}, "preferences": None, "about": about}
         return {
+            "about": about,
             "policy_id": policy.policy_id,
             "prices": {
                 name: {"input": price.input, "output": price.output}

@@ -7,16 +7,18 @@ Knows nothing of how the data is made.
 import gzip
 import hashlib
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from deployments.config import PageWhen
 from deployments.contracts.errors import ErrorCode, NotAllowed, NotFound
@@ -25,6 +27,8 @@ from deployments.dashboard.snapshot import MetricsSnapshots
 from deployments.limits.keys import Caller
 
 STATIC = Path(__file__).parent / "static"
+VENDOR = STATIC / "vendor"
+"""Libraries of others, unchanged; its README.md has their origin, licences and hashes."""
 FRAME = "frame.html"
 """Header, navigation and key dialog around the content of each document."""
 DOCUMENTS = {"/": "ask.html", "/board": "board.html", "/policy": "policy.html"}
@@ -37,7 +41,8 @@ KINDS = {
 SECURITY = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types dompurify"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -62,11 +67,12 @@ class StaticFile:
 def static_files() -> dict[str, StaticFile]:
     """Each file of the page by name, documents in their frame, compressed once."""
     files = {}
-    for path in sorted(STATIC.iterdir()):
+    for path in sorted((*STATIC.iterdir(), *VENDOR.iterdir())):
         if path.suffix in KINDS and path.name != FRAME:
             body = _document(path) if path.name in DOCUMENTS.values() else path.read_bytes()
             etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-            files[path.name] = StaticFile(KINDS[path.suffix], body, gzip.compress(body, 9, mtime=0), etag)
+            name = path.relative_to(STATIC).as_posix()
+            files[name] = StaticFile(KINDS[path.suffix], body, gzip.compress(body, 9, mtime=0), etag)
     return files
 
 
@@ -125,8 +131,15 @@ class DashboardRoutes:
             Route("/page/data/ask", self.ask_data, methods=["GET"]),
             Route("/page/data/board", self.board_data, methods=["GET"]),
             Route("/page/data/policy", self.policy_data, methods=["GET"]),
-            Route("/page/{name}", self.file, methods=["GET"]),
+            Route("/page/{name:path}", self.file, methods=["GET"]),
+            _BarePrefix(self.slash),
         ]
+
+    async def slash(self, request: Request) -> Response:
+        """Redirect the bare route prefix to Ask, whose links are relative to the prefix with its slash."""
+        self._admit(request)
+        last = request.scope["path"].rpartition("/")[2]
+        return Response(status_code=307, headers={**SECURITY, **NO_STORE, "location": f"{quote(last)}/"})
 
     async def document(self, path: str, request: Request) -> Response:
         """Respond with one of the three documents."""
@@ -181,6 +194,19 @@ class DashboardRoutes:
             raise NotAllowed(
                 "Board and Policy show every expert; this key may use only some", ErrorCode.PAGE_NOT_ALLOWED
             )
+
+
+class _BarePrefix(Route):
+    """The route prefix of the application itself, such as `/models`, without a slash after it."""
+
+    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        super().__init__("/", endpoint, methods=["GET"])
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] != "http" or not scope["path"] or scope["path"] != scope.get("root_path", ""):
+            return Match.NONE, {}
+        found = Match.FULL if scope["method"] in ("GET", "HEAD") else Match.PARTIAL
+        return found, {"endpoint": self.endpoint, "path_params": {}}
 
 
 def _file_response(request: Request, file: StaticFile) -> Response:

@@ -246,6 +246,7 @@ class Generation:
             "ranking": list(order.decision.ranking if planned else order.ranking),
             "policy": order.policy_id,
             "reason": order.reason_for(order.ranking[0]),
+            "required_score": order.decision.required_score,
             "experts": experts,
             "plans": plans,
         }

@@ -1,11 +1,14 @@
 // Ask: a streaming chat, with the decision beside each answer and a preview of it while the user types.
 
-import { $, call, dollars, h, notice, number, onKey, RequestError, seconds, start } from "./common.js";
-import { expertItems, outcome, preferenceWords, steps } from "./explain.js";
-import { answerOf } from "./stream.js";
+import { $, call, h, notice, number, onKey, start } from "./common.js";
+import { copy, showCode } from "./copy.js";
+import { expertItems, line, preferenceWords, steps } from "./explain.js";
+import { one, words } from "./turn.js";
 
 const LIVE_AFTER_MS = 200;
-let history = [], facts = { prices: {}, preferences: null }, running = null;
+// Where the configuration has no example of its own.
+const EXAMPLES = ["What is 12 + 30?", "Write a Python function that reverses a list.", "Translate 'good morning' into French.", "Why is the sky blue?"];
+let history = [], facts = { prices: {}, preferences: null, about: {} }, running = null;
 let liveTimer = null, liveCall = null;
 
 // 0 is best quality; the rest spans 0.001 to about 30, where the decision of every pool changes.
@@ -28,6 +31,8 @@ function request(text, model = "auto") {
   return body;
 }
 
+const showRequest = () => showCode(request($("query").value.trim() || EXAMPLES[0]));
+
 function showSliders() {
   $("cost-value").textContent = number(costWeight());
   $("cost").setAttribute("aria-valuetext", number(costWeight()));
@@ -37,17 +42,19 @@ function showSliders() {
 function previewSoon(delay = LIVE_AFTER_MS) {
   clearTimeout(liveTimer);
   liveTimer = setTimeout(preview, delay);
-  showCode();
+  showRequest();
+}
+
+function clearPreview(text) {
+  $("live").textContent = text;
+  $("live-experts").replaceChildren();
+  $("live-line").textContent = "";
 }
 
 async function preview() {
   if (liveCall) liveCall.abort();
   const text = $("query").value.trim();
-  if (!text) {
-    $("live").textContent = "Type a message to see the decision.";
-    $("live-experts").replaceChildren();
-    return;
-  }
+  if (!text) { clearPreview("Type a message to see the decision."); return; }
   const mine = (liveCall = new AbortController());
   try {
     const decision = await (await call("v1/route", { body: request(text), signal: mine.signal })).json();
@@ -56,23 +63,19 @@ async function preview() {
     showDecision(decision);
   } catch (error) {
     if (error.name === "AbortError" || mine !== liveCall) return;
-    $("live").textContent = words(error);
-    $("live-experts").replaceChildren();
+    clearPreview(words(error));
   }
 }
 
 function showDecision(decision) {
   const how = decision.reason === "routed" ? preferenceWords(preference()) : "no decision by the router: static ranking";
   const first = decision.ranking[0], plan = (decision.plans || {})[first];
-  const line = plan ? `Plan ${first} would answer (${how}): ${steps(plan)}.` : `${decision.expert} would answer (${how}).`;
-  if ($("live").textContent !== line) $("live").textContent = line;
+  const sentence = plan ? `Plan ${first} would answer (${how}): ${steps(plan)}.` : `${decision.expert} would answer (${how}).`;
+  if ($("live").textContent !== sentence) $("live").textContent = sentence;
   $("live").dataset.expert = decision.expert;
-  $("live-experts").replaceChildren(...expertItems(decision));
+  $("live-experts").replaceChildren(...expertItems(decision, { about: facts.about }));
+  $("live-line").textContent = line(decision).words;
 }
-
-const words = (error) => error instanceof RequestError
-  ? `${error.message}${error.retryAfter ? ` (try again in ${error.retryAfter} s)` : ""}`
-  : `no response from the server: ${error.message}`;
 
 async function ask(text) {
   stop();
@@ -86,13 +89,13 @@ async function ask(text) {
   const decided = call("v1/route", { body: request(text), signal: mine.signal })
     .then((response) => response.json()).then((decision) => refreshFacts(decision).then(() => decision));
   decided.catch(() => null); // the error is shown where the decision is awaited
+  const options = { signal: mine.signal, decided, facts: () => facts };
   try {
     if (many) {
-      const decision = await decided;
-      const names = Object.keys(decision.experts);
-      await Promise.all(names.map((name) => one(answers, request(text, name), mine.signal, decided, name)));
+      const names = Object.keys((await decided).experts);
+      await Promise.all(names.map((name) => one(answers, request(text, name), { ...options, name })));
     } else {
-      const reply = await one(answers, request(text), mine.signal, decided, null);
+      const reply = await one(answers, request(text), { ...options, name: null });
       if (reply) history = [...history, { role: "user", content: text }, { role: "assistant", content: reply }];
     }
   } catch (error) {
@@ -102,117 +105,23 @@ async function ask(text) {
   }
 }
 
-async function one(answers, body, signal, decided, name) {
-  const output = h("div", { class: "said", "aria-busy": "true" });
-  const by = h("p", { class: "by" }, name ? `${name} …` : "waiting …");
-  const reasoning = h("div", { class: "thought" });
-  const details = h("details", { hidden: "" }, h("summary", {}, "Reasoning"), reasoning);
-  const facts_ = h("p", { class: "muted" });
-  const why = h("div", { class: "why" });
-  answers.append(h("section", { class: "answer", "data-expert": name || "" }, h("div", {}, by, details, output, facts_), why));
-  const options = { ...body, stream: true, stream_options: { include_usage: true } };
-  try {
-    const answer = await answerOf(options, signal, (text) => output.append(text), (text) => { details.hidden = false; reasoning.append(text); }, (headers) => {
-      by.textContent = headers.expert;
-      by.closest(".answer").dataset.expert = headers.expert;
-    });
-    await decided.catch(() => null); // prices may be those of a new policy
-    facts_.textContent = numbers(answer);
-    if (!answer.error && answer.headers.id) facts_.after(rating(answer.headers.id));
-    await beside(why, decided, answer, name);
-    if (answer.error) output.append(h("span", { class: "error" }, ` ${answer.error}`));
-    return answer.error ? null : answer.text;
-  } catch (error) {
-    by.textContent = name || "no answer";
-    output.append(h("span", { class: "error" }, error.name === "AbortError" ? " stopped" : words(error)));
-    return null;
-  } finally {
-    output.setAttribute("aria-busy", "false");
-  }
-}
-
-// A rating for POST /v1/feedback, from which the next policy can learn.
-function rating(id) {
-  const status = h("span", { role: "status" });
-  const rate = async (quality, event) => {
-    try {
-      await call("v1/feedback", { body: { request_id: id, quality } });
-      for (const button of event.target.parentElement.querySelectorAll("button")) button.disabled = true;
-      status.textContent = "thank you";
-    } catch (error) {
-      status.textContent = words(error);
-    }
-  };
-  return h("p", { class: "row rate" },
-    h("button", { type: "button", class: "quiet", onclick: (event) => rate(1, event) }, "Good answer"),
-    h("button", { type: "button", class: "quiet", onclick: (event) => rate(0, event) }, "Bad answer"), status);
-}
-
-function numbers(answer) {
-  const price = facts.prices[answer.headers.expert], usage = answer.usage;
-  const parts = [`first byte ${seconds(answer.first)}`, `total ${seconds(answer.total)}`];
-  if (usage) {
-    parts.push(`${usage.prompt_tokens} + ${usage.completion_tokens} tokens`);
-    if (price) parts.push(dollars((usage.prompt_tokens * price.input + usage.completion_tokens * price.output) / 1e6));
-  }
-  if (answer.headers.cost !== null) parts.push(`predicted ${dollars(answer.headers.cost)}`);
-  return parts.join(" · ");
-}
-
-async function beside(why, decided, answer, name) {
-  const { attempts, reason, expert, plan, accepted } = answer.headers;
-  const lines = [];
-  if (reason === "fallback_router") lines.push("The router gave no decision in time: the policy's static ranking was used.");
-  let decision = null;
-  try { decision = await decided; } catch { lines.push("The decision cannot be shown."); }
-  if (plan) {
-    why.dataset.plan = plan;
-    why.append(h("p", {}, outcome(plan, decision && decision.plans && decision.plans[plan], accepted)));
-  } else if (attempts > 1 || reason === "fallback_expert") {
-    const before = decision ? decision.ranking.filter((other) => other !== expert).slice(0, attempts - 1) : [];
-    lines.push(`${attempts} experts were tried${before.length ? `: ${before.join(", ")} gave no answer` : ""}; ${expert} answered.`);
-  }
-  why.dataset.attempts = attempts;
-  why.dataset.reason = reason;
-  why.append(...lines.map((line) => h("p", { class: "error" }, line)));
-  if (!decision) return;
-  if (!name) {
-    why.append(h("ol", { class: "experts" }, ...expertItems(decision, expert)));
-    return;
-  }
-  const view = decision.experts[name];
-  const score = view && view.score !== null ? `predicted quality ${number(view.score)}` : "no prediction";
-  why.append(h("p", { class: "muted" }, name === decision.expert ? `${score} – would have been chosen` : score));
-}
-
 function stop() {
   if (running) running.abort();
 }
 
-function showCode() {
-  const body = request($("query").value.trim() || "What is 12 + 30?");
-  const url = new URL("v1", location.href).href;
-  const json = JSON.stringify(body, null, 2);
-  $("code-curl").textContent = `curl ${url}/chat/completions \\\n  -H 'content-type: application/json' \\\n  -H "authorization: Bearer $TO_ROUTER_KEY" \\\n  -d '${json.replaceAll("'", "'\\''")}'`;
-  const extra = body.routing ? `,\n    extra_body=${python({ routing: body.routing })}` : "";
-  $("code-python").textContent = `import os\n\nfrom openai import OpenAI\n\nclient = OpenAI(base_url=${JSON.stringify(url)}, api_key=os.environ.get("TO_ROUTER_KEY", "none"))\nanswer = client.chat.completions.create(\n    model=${JSON.stringify(body.model)},\n    messages=${python(body.messages)}${extra},\n)\nprint(answer.choices[0].message.content)`;
+function send(text) {
+  $("query").value = "";
+  ask(text);
+  previewSoon(0);
 }
 
-// JSON strings, numbers, lists and objects are Python too.
-const python = (value) => JSON.stringify(value);
-
-async function copy(what) {
-  const text = $(`code-${what}`).textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    $("copied").textContent = "copied";
-  } catch {
-    const range = document.createRange();
-    range.selectNodeContents($(`code-${what}`));
-    getSelection().removeAllRanges();
-    getSelection().addRange(range);
-    $("copied").textContent = "selected: copy it with your keyboard";
-  }
+// One example of each expert that has one in the configuration, else some of the page.
+function showExamples() {
+  const own = Object.entries(facts.about).filter(([, expert]) => expert.example);
+  const items = own.length ? own.map(([name, expert]) => [expert.example, expert.description || name]) : EXAMPLES.map((example) => [example, ""]);
+  $("examples").replaceChildren(...items.map(([example, about]) => h("li", {},
+    h("button", { type: "button", class: "example", onclick: () => { send(example); $("query").focus(); } },
+      h("span", {}, example), about ? h("small", { class: "muted" }, about) : null))));
 }
 
 // Prices and the default preference belong to one policy: they are stale after another took effect.
@@ -229,6 +138,7 @@ async function readFacts() {
     return false;
   }
   $("default-label").textContent = facts.preferences ? `the policy's own: ${preferenceWords(facts.preferences)}` : "the policy's own";
+  showExamples();
   return true;
 }
 
@@ -240,9 +150,7 @@ start();
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("query").value.trim();
-  if (!text) { $("query").focus(); return; }
-  $("query").value = "";
-  ask(text);
+  if (text) send(text); else $("query").focus();
 });
 $("query").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); $("form").requestSubmit(); }
@@ -265,5 +173,5 @@ for (const radio of document.getElementsByName("trade")) radio.addEventListener(
 for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button.dataset.copy));
 onKey(loadFacts);
 showSliders();
-showCode();
+showRequest();
 loadFacts();

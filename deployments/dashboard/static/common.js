@@ -23,11 +23,18 @@ function asNode(child) {
   return child instanceof Node ? child : document.createTextNode(String(child));
 }
 
-export function bar(fraction, extra = "") {
-  const fill = h("div", { class: `fill ${extra}` });
-  fill.style.width = `${Math.max(0, Math.min(1, fraction || 0)) * 100}%`;
-  return h("div", { class: "track", "aria-hidden": "true" }, fill);
+const share = (fraction) => `${Math.max(0, Math.min(1, fraction || 0)) * 100}%`;
+
+// A bar, hatched from `solid` to `whole`, with a line at `at`; a screen reader reads the number beside it.
+export function track({ solid, whole = null, at = null, extra = "" }) {
+  const part = (name, property, value) => { const element = h("div", { class: name }); element.style[property] = share(value); return element; };
+  return h("div", { class: "track", "aria-hidden": "true" },
+    whole === null ? null : part("fill hatched", "width", whole),
+    part(`fill ${extra}`, "width", solid),
+    at === null ? null : part("line", "insetInlineStart", at));
 }
+
+export const bar = (fraction, extra = "") => track({ solid: fraction, extra });
 
 // The browser may deny storage; the page then works without it.
 function stored(storage, name) {
@@ -134,4 +141,15 @@ export function table(heads, rows) {
   return h("table", {},
     h("thead", {}, h("tr", {}, ...heads.map((head) => h("th", { scope: "col" }, head)))),
     h("tbody", {}, ...rows.map((row) => h("tr", {}, ...cells(row)))));
+}
+
+// Copies the text of an element; where the browser denies it, selects the text. Returns whether it is copied.
+export async function copyText(element) {
+  try {
+    await navigator.clipboard.writeText(element.textContent);
+    return true;
+  } catch {
+    getSelection().selectAllChildren(element);
+    return false;
+  }
 }

@@ -38,6 +38,10 @@ NAMES = ("arithmetic", "words", "atlas", "generalist")
 CHEAP = Price(0.05, 0.10)
 PRICES = {**dict.fromkeys(NAMES[:3], CHEAP), "generalist": Price(0.30, 0.60)}
 DEFAULT = Preferences(cost_weight=0.3)
+ABOUT = {
+    "arithmetic": {"description": "sums", "example": "What is 12 + 30?"},
+    "generalist": {"description": "everything else", "example": "Why is the sky blue?"},
+}
 PROMPT_TOKENS = 20
 ANSWER_TOKENS = 4
 POLICY_ID = "0123456789ab"
@@ -134,7 +138,7 @@ class Graph:
 
     def __init__(self, *, allow_anonymous: bool = False, **args: Any) -> None:
         self.experts = {name: ScriptedExpert(name) for name in NAMES}
-        experts = {name: {"app": f"expert-{name}"} for name in NAMES}
+        experts = {name: {"app": f"expert-{name}", **ABOUT.get(name, {})} for name in NAMES}
         config = IngressConfig.model_validate({"experts": experts, "allow_anonymous": allow_anonymous})
         self.router = ScriptedRouter()
         self.access = Access()

@@ -24,7 +24,7 @@ def test_an_answer_streams_and_names_its_expert_and_the_reason(graph: Graph, tab
     tab.goto(graph.url)
     tab.fill("#query", browser.SUM)
     tab.click("#send")
-    tab.wait_for_selector(".said[aria-busy=true]:text('this is')")
+    tab.wait_for_selector(".said[aria-busy=true]:has-text('this is')")
     assert "speaking" not in tab.inner_text(".said")
 
     tab.wait_for_selector(".said[aria-busy=false]")
@@ -33,7 +33,8 @@ def test_an_answer_streams_and_names_its_expert_and_the_reason(graph: Graph, tab
     assert turn.locator(".said").inner_text() == "this is arithmetic speaking"
     assert turn.locator(".by").inner_text() == "arithmetic"
     why = turn.locator(".why").inner_text()
-    assert "quality 0.86" in why
+    assert "0.86" in why
+    assert "sums" in turn.locator(".why [data-expert=arithmetic].chosen").inner_text()
     assert "lower utility: 0.90 − 0.30 for cost = 0.60" in why
     cost = PRICES["arithmetic"].cost_usd(PROMPT_TOKENS, ANSWER_TOKENS)
     assert f"20 + 4 tokens · ${cost:.7f}" in turn.inner_text()
@@ -85,17 +86,119 @@ def test_all_experts_answer_side_by_side(graph: Graph, tab: Any) -> None:
     assert "would have been chosen" in tab.inner_text(".answer[data-expert=arithmetic]")
 
 
-def test_an_answer_with_markup_is_shown_as_text(graph: Graph, tab: Any) -> None:
-    evil = "<script>window.hacked=1</script> <img src=x onerror=window.hacked=1> **bold** [a](javascript:1)"
-    graph.experts["arithmetic"].text = evil
+HOSTILE = """
+<script>window.hacked = 1</script>
+
+<img src=x onerror=window.hacked=1> <svg onload=window.hacked=1> <form action=/v1/feedback><button>go</button></form>
+
+[js](javascript:window.hacked=1) [data](data:text/html,<script>1</script>) [here](/page/data/board) ![pixel](https://example.com/a.png)
+
+<a href="javascript:window.hacked=1" style="position:fixed;inset:0">cover</a> <iframe src=/></iframe>
+""".strip()  # noqa: E501 - Markdown as a model would write it
+WIDE_TABLE = "\n".join(["|" + "cell|" * 200, "|" + "---|" * 200, *["|" + "cell|" * 200] * 30])
+DEEP_LIST = "\n".join(f"{'- ' * depth}level{depth}" for depth in range(40))
+LONG_TEXT = "cell\n\n" * 12_000
+
+
+def test_a_hostile_answer_is_harmless_and_readable(graph: Graph, tab: Any) -> None:
+    graph.experts["arithmetic"].text = HOSTILE
+    requests: list[str] = []
+    tab.goto(graph.url)
+    tab.on("request", lambda request: requests.append(request.url))
+
+    turn = browser.ask(tab, f"1 {HOSTILE}")
+
+    said = turn.locator(".said")
+    assert turn.locator(".asked").inner_text() == f"1 {HOSTILE}"
+    for line in HOSTILE.splitlines():
+        assert line.strip()[:24] in said.inner_text()
+    active = "script, img, svg, form, iframe, style, input, [style], [onerror], [onload], [onclick]"
+    assert said.locator(active).count() == 0
+    links = [link.get_attribute("href") for link in said.locator("a").all()]
+    assert links == ["https://example.com/a.png"]  # of the picture, which is not loaded
+    assert tab.evaluate("window.hacked") is None
+    assert not [url for url in requests if "example.com" in url]
+
+
+@pytest.mark.parametrize("text", [WIDE_TABLE, DEEP_LIST, LONG_TEXT], ids=["table", "list", "text"])
+def test_a_huge_answer_stays_in_its_column(graph: Graph, tab: Any, text: str) -> None:
+    graph.experts["arithmetic"].text = text
+    tab.set_viewport_size(browser.NARROW)
     tab.goto(graph.url)
 
-    turn = browser.ask(tab, f"1 {evil}")
+    said = browser.ask(tab, browser.SUM).locator(".said")
 
-    assert turn.locator(".said").inner_text() == evil
-    assert turn.locator(".asked").inner_text() == f"1 {evil}"
-    assert tab.locator("#log script, #log img, #log a, #log strong").count() == 0
-    assert tab.evaluate("window.hacked") is None
+    assert tab.evaluate("document.documentElement.scrollWidth") <= browser.NARROW["width"]
+    assert said.bounding_box()["height"] < 6_000
+    words = said.text_content()
+    assert words.count("cell") == text.count("cell")
+    assert all(f"level{depth}" in words for depth in range(text.count("level")))
+
+
+MARKDOWN = """
+# Heading
+
+Some **bold** and `code`, a [link](https://example.com/a?b=1).
+
+1. one
+2. two
+
+| a | b |
+|---|:-:|
+| 1 | 2 |
+
+```python
+def f(x):
+    return x < 1
+```
+""".strip()
+
+
+def test_markdown_and_code_are_rendered(graph: Graph, tab: Any) -> None:
+    graph.experts["arithmetic"].text = MARKDOWN
+    tab.goto(graph.url)
+
+    said = browser.ask(tab, browser.SUM).locator(".said")
+
+    assert said.locator("h3").inner_text() == "Heading"
+    assert said.locator("strong").inner_text() == "bold"
+    assert said.locator("ol li").count() == 2
+    assert said.locator("td").all_inner_texts() == ["1", "2"]
+    assert said.locator("pre").text_content() == "def f(x):\n    return x < 1\n"
+    assert "python" in said.locator(".code").inner_text()
+    link = said.locator("a")
+    assert link.get_attribute("href") == "https://example.com/a?b=1"
+    assert link.get_attribute("rel") == "noopener noreferrer nofollow"
+
+
+def test_an_example_of_an_expert_is_sent_by_a_click(graph: Graph, tab: Any) -> None:
+    tab.goto(graph.url)
+    tab.wait_for_selector("#examples button")
+    assert tab.locator("#examples button").all_inner_texts() == [
+        "What is 12 + 30?\nsums",
+        "Why is the sky blue?\neverything else",
+    ]
+
+    tab.click("#examples button:has-text('sums')")
+
+    tab.wait_for_selector(".turn .said[aria-busy=false]")
+    assert tab.inner_text(".turn .by") == "arithmetic"
+    assert tab.locator("#empty").is_hidden()
+
+
+def test_the_preferences_line_is_drawn(graph: Graph, tab: Any) -> None:
+    tab.goto(graph.url)
+    tab.fill("#query", browser.SUM)
+    tab.wait_for_selector("#live[data-expert=arithmetic]")
+    own = "#live-experts [data-expert=arithmetic] .measures"
+
+    utility = tab.evaluate(f"document.querySelector('{own} .line').style.insetInlineStart")
+    tab.locator("#quality").fill("0.8")
+    tab.wait_for_selector("#live-line:has-text('requires')")
+    required = tab.evaluate(f"document.querySelector('{own} .line').style.insetInlineStart")
+
+    assert float(utility.rstrip("%")) == pytest.approx(100 * (0.86 - 0.3 / 6), abs=0.1)
+    assert float(required.rstrip("%")) == pytest.approx(100 * 0.8 * 0.9, abs=0.1)
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
@@ -176,7 +279,10 @@ def test_a_plan_is_shown_with_its_steps_and_outcome(
 
     assert turn.locator(f".answer[data-expert={expert}]").count() == 1
     assert what in turn.inner_text()
-    assert steps in turn.locator("[data-expert=check]").inner_text()
+    drawn = turn.locator("[data-expert=check] .steps li")
+    assert drawn.first.inner_text() == "calls arithmetic"
+    assert "else generalist" in drawn.last.inner_text()
+    assert ("its answer is this one" in drawn.last.inner_text()) == (expert == "generalist")
     assert "were tried" not in turn.inner_text()
 
 

@@ -111,6 +111,7 @@ def test_prices_are_those_of_the_allowed_experts() -> None:
     card = PolicyCard(Graph().api.registry)
 
     assert set(card.prices(None)["prices"]) == set(NAMES)
+    assert set(card.prices({"words"})["about"]) == {"words"}
     assert card.prices({"words"})["prices"] == {
         "words": {"input": PRICES["words"].input, "output": PRICES["words"].output}
     }
@@ -123,6 +124,7 @@ async def test_card_without_a_policy_has_the_routers_reason() -> None:
 
     card = await PolicyCard(graph.api.registry).read()
 
+    assert set(card.pop("about")) == set(NAMES)
     assert card == {"policy_id": None, "prices": {}, "preferences": None, "why": ["the folder is missing"]}
 
 
