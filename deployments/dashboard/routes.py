@@ -165,9 +165,13 @@ class DashboardRoutes:
         return _json_response(self._card.prices(None if caller is None else caller.experts))
 
     async def board_data(self, request: Request) -> Response:
-        """Respond with the metrics of the whole application, at most one second old."""
+        """Respond with the metrics of the whole application, at most one second old.
+
+        With `?history=1` also with their history, for a board that was just opened.
+        """
         self._whole_view(request)
-        snapshot = await self._board.snapshot()
+        wants_history = request.query_params.get("history") == "1"
+        snapshot = await (self._board.with_history() if wants_history else self._board.snapshot())
         zipped = _accepts_gzip(request)
         headers = {**SECURITY, **NO_STORE, "vary": "accept-encoding"}
         if zipped:

@@ -54,6 +54,7 @@ class Api:
         recent: responses that ratings are accepted for.
         ask_others: finds responses of other replicas; `None` where there are none.
         gather_metrics: returns the metrics of the whole application; by default this replica's.
+        gather_for_board: the same without the engines; by default this replica's.
         tracer: begins the span of each request.
         clock: monotonic seconds.
     """
@@ -71,6 +72,7 @@ class Api:
         recent: RecentAnswers | None = None,
         ask_others: AskOthers | None = None,
         gather_metrics: Callable[[], Awaitable[bytes]] | None = None,
+        gather_for_board: Callable[[], Awaitable[bytes]] | None = None,
         tracer: Tracer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -111,9 +113,8 @@ class Api:
         feedback = Feedback(limited, records, recent, ask_others)
         gather = gather_metrics or self._own_metrics
         caller = self._access.caller
-        dashboard = DashboardRoutes(
-            args.page, MetricsSnapshots(self.registry, gather), PolicyCard(self.registry), caller
-        )
+        self.board = MetricsSnapshots(self.registry, gather_for_board or self._own_metrics)
+        dashboard = DashboardRoutes(args.page, self.board, PolicyCard(self.registry), caller)
         starlette = Starlette(
             routes=[
                 *(Route(path, partial(generation.generate, path), methods=["POST"]) for path in ENDPOINTS),

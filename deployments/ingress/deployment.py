@@ -145,6 +145,7 @@ class Ingress:
             recent=self._recent,
             ask_others=self._replicas.recall,
             gather_metrics=self._replicas.metrics,
+            gather_for_board=self._replicas.metrics_without_engines,
             tracer=tracing.tracer("to-router-ingress"),
         )
         # What lives as long as the replica is no work for the collector, which large bodies call often.
@@ -152,6 +153,8 @@ class Ingress:
         gc.freeze()
         discovery = Discovery(self._api.registry, self._router.describe, self._applications)
         self._tasks = [asyncio.create_task(discovery.run()), asyncio.create_task(self._keys.watch())]
+        if self._args.page is not False:
+            self._tasks.append(asyncio.create_task(self._api.board.keep_history()))
         return self._api
 
     async def _off_loop(self, function: Callable[..., T], *args: Any) -> T | None:

@@ -82,6 +82,10 @@ class Replicas:
                 self._last = (self._clock(), text)
             return self._last[1]
 
+    async def metrics_without_engines(self) -> bytes:
+        """The metrics of all ingress and router replicas, which no expert is called for; never cached."""
+        return await self._joins.run(joined, await self._graph_texts(), timeout_s=JOIN_TIMEOUT_S)
+
     async def recall(self, request_id: str) -> tuple[Any, bool]:
         """The origin of a response as any ingress replica knows it, and whether all of them responded."""
         results = await self._call_app("ingress", *self._here(), "recall", self._recall_s, request_id)
@@ -96,18 +100,21 @@ class Replicas:
             if target[1] not in apps.values():
                 del self._handles[target]
         calls: list[Coroutine[Any, Any, list[Any]]] = [
-            self._call_app("ingress", *self._here(), "exposition", self._scrape_s),
-            self._call("router", self._router, "exposition", self._scrape_s),
-            *(
-                self._call_app("expert", EXPERT_DEPLOYMENT, app, "exposition", self._scrape_s)
-                for app in apps.values()
-            ),
+            self._call_app("expert", EXPERT_DEPLOYMENT, app, "exposition", self._scrape_s)
+            for app in apps.values()
         ]
-        ingresses, routers, *engines = await asyncio.gather(*calls)
-        own = self._own()
-        texts = [own, *(pair for pair in _texts(ingresses) if pair[0] != own[0]), *_texts(routers)]
+        texts, *engines = await asyncio.gather(self._graph_texts(), *calls)
         texts += [(name, engine_only(text)) for results in engines for name, text in _texts(results)]
         return await self._joins.run(joined, texts, timeout_s=JOIN_TIMEOUT_S)
+
+    async def _graph_texts(self) -> list[tuple[str, bytes]]:
+        """(name, metrics) of this replica, of the other ingress replicas, and of the router's."""
+        ingresses, routers = await asyncio.gather(
+            self._call_app("ingress", *self._here(), "exposition", self._scrape_s),
+            self._call("router", self._router, "exposition", self._scrape_s),
+        )
+        own = self._own()
+        return [own, *(pair for pair in _texts(ingresses) if pair[0] != own[0]), *_texts(routers)]
 
     async def _call_app(
         self, kind: str, deployment: str, app: str, method: str, timeout_s: float, *args: Any

@@ -2,20 +2,22 @@
 
 import { $, bar, call, dollars, h, notice, number, onKey, percent, seconds, start } from "./common.js";
 import { chart, legend } from "./charts.js";
-import { by, each, growth, mean, parse, quantile, seen, sum } from "./metrics.js";
+import { TimeLine } from "./history.js";
+import { by, each, mean, quantile, sum } from "./metrics.js";
+import { choices, onlyWith, plans, times } from "./panels.js";
 
-const EVERY_MS = 2000, KEEP_S = 600;
+const EVERY_MS = 2000;
 const STAGE = "to_router_stage_seconds", FIRST = { stage: "first_byte" }, WHOLE = { stage: "whole" };
 // Outcomes of attempts that a working expert has too.
 const HARMLESS = new Set(["answered", "overloaded", "ineligible"]);
-let views = [], timer = null, paused = false, alarms = "";
+let known = new TimeLine(), timer = null, paused = false, alarms = "";
 
 async function update() {
   clearTimeout(timer);
   if (document.hidden || paused) return;
   try {
-    const snapshot = await (await call("page/data/board")).json();
-    if (!views.length || snapshot.at > views[views.length - 1].at) take(snapshot);
+    known.take(await (await call(known.needsHistory ? "page/data/board?history=1" : "page/data/board")).json());
+    show();
     notice("");
   } catch (error) {
     if (error.status === 401) { clear("a key is required"); return; }
@@ -26,36 +28,35 @@ async function update() {
 }
 
 function clear(why) {
-  views = [];
+  known = new TimeLine();
   for (const id of ["tiles", "money", "ends", "chart-rate", "chart-wait"]) $(id).replaceChildren();
   $("experts").tBodies[0].replaceChildren();
   $("state").textContent = why;
 }
 
-function take(snapshot) {
-  const series = parse(snapshot.metrics), oldest = snapshot.at - KEEP_S - 5;
-  const before = views.length ? views[views.length - 1].seen : new Map();
-  views.push({ ...snapshot, series, seen: seen(before, series, snapshot.at, oldest), metrics: null });
-  views = views.filter((view) => view.at >= oldest);
-  show();
-}
-
 function show() {
-  const now = views[views.length - 1];
-  const span = Number($("window").value);
-  const before = views.find((view) => view.at >= now.at - span - 0.5) || views[0];
-  const elapsed = now.at - before.at;
-  const grown = growth(before.seen, now.series), levels = [...now.series.values()];
+  const { now } = known, choice = $("window").value;
+  const begin = choice === "all" ? known.start : now.at - Number(choice);
+  const { from, samples } = known.since(begin);
+  const elapsed = now.at - from, levels = [...now.series.values()];
   const clock = new Date(now.at * 1000).toLocaleTimeString();
-  $("state").textContent = elapsed ? `${clock}, over ${elapsed.toFixed(0)} s` : `${clock}, counting started`;
-  Object.assign(document.body.dataset, { views: views.length, from: before.at, at: now.at });
-  tiles(grown, levels, elapsed);
-  experts(now, grown, levels, elapsed);
-  money(grown);
-  ends(grown);
-  charts();
+  $("state").textContent = elapsed ? `${clock}, over ${ago(elapsed)}` : `${clock}, counting started`;
+  $("since").textContent = new Date(known.start * 1000).toLocaleString();
+  Object.assign(document.body.dataset, { views: known.views.length, from, at: now.at });
+  const names = Object.keys(now.experts);
+  onlyWith(sum(known.since(known.start).samples, "to_router_requests_total"));
+  tiles(samples, levels, elapsed);
+  experts(now, samples, levels, elapsed);
+  money(samples);
+  ends(samples);
+  choices(samples);
+  plans(now.plans, samples);
+  times(names, samples);
+  charts(begin);
   showAlarms(now, levels);
 }
+
+const ago = (span) => (span < 120 ? `${span.toFixed(0)} s` : span < 7200 ? `${number(span / 60, 2)} min` : `${number(span / 3600, 2)} h`);
 
 const tile = (id, name, value, raw, small) => h("div", {}, h("dt", {}, name), h("dd", { id, "data-value": raw === null ? "" : raw }, value, small ? h("small", {}, small) : null));
 
@@ -117,7 +118,7 @@ function experts(now, grown, levels, elapsed) {
     const circuit = breaker(levels, name);
     const trouble = state.ready ? null : h("div", { class: "bad" }, state.why || "not ready");
     return row({ "data-expert": name, "data-answers": mine, "data-share": all ? share : "", "data-observed": observed, "data-predicted": predicted },
-      [name, trouble],
+      [name, state.description ? h("small", { class: "muted" }, ` ${state.description}`) : null, trouble],
       [percent(share), bar(share, "own")],
       [number(elapsed ? mine / elapsed : null)],
       [replicas(state)],
@@ -135,7 +136,7 @@ function money(grown) {
   const mostExpensive = sum(grown, "to_router_baseline_usd_total", { baseline: "most_expensive" });
   const single = sum(grown, "to_router_baseline_usd_total", { baseline: "best_single" });
   const top = Math.max(spent, mostExpensive, single);
-  const best = views[views.length - 1].best_single;
+  const best = known.now.best_single;
   const line = (id, name, value, against) => [
     h("dt", {}, name),
     h("dd", { id, "data-value": value }, dollars(value), against && value ? h("small", {}, `routing saved ${percent(1 - spent / value)} of it`) : null, bar(top ? value / top : 0, against ? "" : "own")),
@@ -157,18 +158,18 @@ function ends(grown) {
   );
 }
 
-function charts() {
-  const last = views[views.length - 1], pairs = views.slice(1).map((view, i) => [views[i], view]);
-  const rate = [], p50 = [], p95 = [];
-  for (const [a, b] of pairs) {
-    const grown = growth(a.seen, b.series), x = b.at - last.at;
-    rate.push([x, sum(grown, "to_router_requests_total") / (b.at - a.at)]);
+function charts(begin) {
+  const { now } = known, rate = [], p50 = [], p95 = [];
+  const span = Math.max(30, now.at - begin), unit = span < 300 ? 1 : span < 7200 ? 60 : 3600;
+  for (const { a, b, samples } of known.intervals(begin)) {
+    const x = (b - now.at) / unit;
+    rate.push([x, sum(samples, "to_router_requests_total") / (b - a)]);
     for (const [points, q] of [[p50, 0.5], [p95, 0.95]]) {
-      const at = quantile(grown, STAGE, FIRST, q);
+      const at = quantile(samples, STAGE, FIRST, q);
       if (at) points.push([x, at.value]);
     }
   }
-  const x = { name: "seconds ago", range: [Math.min(-30, views[0].at - last.at), 0], format: (at) => number(-at) };
+  const x = { name: `${{ 1: "seconds", 60: "minutes", 3600: "hours" }[unit]} ago`, range: [-span / unit, 0], format: (at) => number(-at) };
   const latest = (points) => (points.length ? number(points[points.length - 1][1]) : "nothing yet");
   chart($("chart-rate"), [{ points: rate, kind: "line", color: 0 }], { title: `Requests per second over time, now ${latest(rate)}`, x, y: { zero: true } });
   const waits = [{ name: "p50", points: p50, kind: "line", color: 0 }, { name: "p95", points: p95, kind: "line", color: 1 }];
@@ -191,7 +192,7 @@ function showAlarms(now, levels) {
 }
 
 start();
-$("window").addEventListener("change", () => { if (views.length) show(); });
+$("window").addEventListener("change", () => { if (known.views.length) show(); });
 $("pause").addEventListener("click", () => {
   paused = !paused;
   $("pause").setAttribute("aria-pressed", String(paused));

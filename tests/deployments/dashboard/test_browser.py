@@ -304,6 +304,50 @@ def test_the_board_counts_what_a_load_sent(graph: Graph, tab: Any) -> None:
     assert 0 < number(tab, "#first-p50") <= number(tab, "#first-p95")
 
 
+def board_data(at: float, count: int) -> dict[str, Any]:
+    return {
+        "at": at, "policy_id": None, "best_single": None, "plans": [], "experts": {},
+        "router": {"ready": True, "why": ""},
+        "metrics": f'to_router_requests_total{{outcome="200",replica="a"}} {count}',
+    }  # fmt: skip
+
+
+def test_the_board_joins_the_servers_history_with_its_own(graph: Graph, tab: Any) -> None:
+    series = {'to_router_requests_total{outcome="200"}': [2, 3]}
+    opened = {**board_data(120, 50), "history": {"at": [0, 110, 120], "series": series}}
+    tab.route("**/page/data/board?history=1", lambda route: route.fulfill(json=opened))
+    tab.route("**/page/data/board", lambda route: route.fulfill(json=board_data(122, 51)))
+
+    tab.goto(f"{graph.url}/board")
+
+    tab.wait_for_selector("#end-200[data-value='5']")
+    tab.wait_for_selector("#end-200[data-value='6']")
+    assert float(tab.get_attribute("#rate", "data-value")) == pytest.approx(6 / 122)
+    tab.select_option("#window", "10")
+    assert tab.get_attribute("#end-200", "data-value") == "1"
+
+
+def test_the_board_of_a_fresh_graph_has_no_empty_panel(graph: Graph, tab: Any) -> None:
+    tab.goto(f"{graph.url}/board")
+    tab.wait_for_selector("body[data-views]")
+
+    assert tab.is_visible("#none")
+    assert tab.locator("main section:visible h2").all_inner_texts() == ["Experts"]
+    browser.load(tab, graph.url, 1)
+    tab.wait_for_selector("#end-200[data-value='1']")
+    assert tab.is_hidden("#none")
+
+
+def test_the_board_compares_accepted_plans_with_the_prediction(graph: Graph, tab: Any) -> None:
+    graph.serve_plan(0.9)
+    tab.goto(f"{graph.url}/board")
+    tab.wait_for_selector("#plans:visible")
+    browser.load(tab, graph.url, 2)
+
+    tab.wait_for_selector("#plans td:text-is('2')")
+    assert tab.locator("#plans tbody tr").first.inner_text().split("\t")[1:4] == ["2", "100.0 %", "75.0 %"]
+
+
 def test_the_board_shows_an_expert_scaled_to_zero(graph: Graph, tab: Any) -> None:
     state = graph.api.registry.experts["words"].state
     state.running, state.scaled_to_zero = 0, True

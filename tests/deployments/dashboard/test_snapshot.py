@@ -1,7 +1,10 @@
 """Snapshots for Board: gathered once a second, with the metrics that Board shows."""
 
+import asyncio
 import gzip
 import json
+
+import pytest
 
 from deployments.dashboard.snapshot import MetricsSnapshots
 from tests.deployments.dashboard.graph import NAMES, Graph
@@ -54,3 +57,43 @@ async def test_snapshot_reports_an_expert_scaled_to_zero() -> None:
 
     assert view["experts"]["words"]["scaled_to_zero"] is True
     assert view["experts"]["atlas"]["scaled_to_zero"] is False
+
+
+async def test_an_opened_board_gets_the_history_before_it() -> None:
+    clock, count = Clock(), 0
+
+    async def gather() -> bytes:
+        return f'to_router_requests_total{{outcome="200",replica="a"}} {count}\n'.encode()
+
+    board = MetricsSnapshots(Graph().api.registry, gather, clock, now=clock)
+    await board.snapshot()
+    clock.now += 10
+    count = 4
+    view = json.loads((await board.with_history()).plain)
+
+    assert view["history"]["series"] == {'to_router_requests_total{outcome="200"}': [4]}
+    assert view["history"]["at"][-1] == view["at"]
+    assert "history" not in json.loads((await board.snapshot()).plain)
+
+
+async def test_history_goes_on_after_a_gathering_that_failed() -> None:
+    clock, failures = Clock(), [ValueError("a replica sent what is no text")]
+
+    async def gather() -> bytes:
+        if failures:
+            raise failures.pop()
+        return b"to_router_requests_total 1\n"
+
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        clock.now += seconds
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise asyncio.CancelledError
+
+    board = MetricsSnapshots(Graph().api.registry, gather, clock, now=clock)
+    with pytest.raises(asyncio.CancelledError):
+        await board.keep_history(wait)
+
+    assert len(json.loads((await board.with_history()).plain)["history"]["at"]) >= 2

@@ -69,6 +69,18 @@ async def test_every_replica_is_reported_once_and_engines_by_their_metrics() -> 
     ]
 
 
+async def test_the_boards_metrics_call_no_expert() -> None:
+    handles = {
+        ("Ingress", "app"): FakeHandle(("app#Ingress#2", b"own 2\n")),
+        ("Router", "app"): FakeHandle(("app#Router#1", b"own 3\n")),
+        ("Expert", "expert-a"): FakeHandle(("expert-a#Expert#1", RUNNING)),
+    }
+    text = await replicas(handles, lambda: {"a": "expert-a"}).metrics_without_engines()
+
+    assert [line[-1] for line in text.decode().splitlines()] == ["1", "2", "3"]
+    assert handles["Expert", "expert-a"].asked == []
+
+
 @pytest.mark.parametrize(
     "failure", [TimeoutError(), DeploymentUnavailableError(DeploymentID("Expert", "expert-a"))]
 )
