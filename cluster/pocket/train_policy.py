@@ -36,6 +36,8 @@ CONCURRENCY = 32
 METHOD = "auto"
 PLANS = "none"
 """One expert answers each query: the graphs show routing, and a newcomer sees one decision."""
+EXAMPLES = 3
+"""Held-out questions of each task that the report shows with their expert."""
 DRAWN_SEED = 1
 HELD_OUT_SEED = 12
 
@@ -135,7 +137,8 @@ def _make(recipe: Recipe) -> bool:
     shutil.rmtree(policy, ignore_errors=True)
     of = ("--method", METHOD, "--encoder", recipe.encoder, "--plans", PLANS, "--pool", recipe.pool)
     _run("train", "--outcomes", outcomes["policy"], *of, "--out", policy)
-    _run("evaluate", "--policy", policy, "--outcomes", outcomes["heldout"], "--out", report)
+    shown = ("--examples", EXAMPLES)
+    _run("evaluate", "--policy", policy, "--outcomes", outcomes["heldout"], "--out", report, *shown)
     _run("verify", policy)
     for made, place in ((policy, recipe.policy), (report, recipe.report)):
         shutil.rmtree(place, ignore_errors=True)

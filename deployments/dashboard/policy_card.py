@@ -66,6 +66,16 @@ class PolicyCard:
             "experts": list(policy.experts),
             "static_ranking": list(policy.static_ranking),
             "best_single": policy.best_single,
+            "is_prior": policy.is_prior,
+            "plans": {
+                name: {
+                    "ask": list(served.plan.ask),
+                    "samples": served.plan.samples,
+                    "at_least": served.plan.at_least,
+                    "else": served.plan.otherwise,
+                }
+                for name, served in policy.plans.items()
+            },
         }
         if policy.is_prior:
             known["next"] = PRIOR

@@ -103,7 +103,7 @@ class Replicas:
             self._call_app("expert", EXPERT_DEPLOYMENT, app, "exposition", self._scrape_s)
             for app in apps.values()
         ]
-        texts, *engines = await asyncio.gather(self._graph_texts(), *calls)
+        texts, engines = await asyncio.gather(self._graph_texts(), asyncio.gather(*calls))
         texts += [(name, engine_only(text)) for results in engines for name, text in _texts(results)]
         return await self._joins.run(joined, texts, timeout_s=JOIN_TIMEOUT_S)
 

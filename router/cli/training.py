@@ -69,6 +69,9 @@ def add_commands(commands: Any) -> None:
     add_outcomes(evaluate)
     evaluate.add_argument("--split", help="only the queries of this split")
     evaluate.add_argument("--out", required=True, type=Path, help="folder for report.json, .md and pictures")
+    evaluate.add_argument(
+        "--examples", type=count, help="queries of each task that report.json holds as text; default: none"
+    )
     evaluate.add_argument("--json", action="store_true", help="print report.json")
     evaluate.set_defaults(run=_evaluate)
 
@@ -157,6 +160,7 @@ def _target(options: argparse.Namespace, dataset: Dataset) -> "tuple[list[Encode
 
 def _evaluate(options: argparse.Namespace) -> int:
     from router.evaluation.evaluate import judge, report
+    from router.evaluation.examples import examples
     from router.evaluation.plots import require_matplotlib
     from router.evaluation.report import as_json, as_markdown, write_report
 
@@ -168,6 +172,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     encoder = encoder_of(policy.encoder)
     evaluated = judge(policy, dataset, embed(encoder, dataset.texts))
     figures = report(evaluated)
+    if options.examples:
+        figures["examples"] = examples(evaluated, options.examples)
     write_report(options.out, evaluated, figures)
     print(as_json(figures) if options.json else as_markdown(figures))
     return 0

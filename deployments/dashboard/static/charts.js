@@ -28,7 +28,7 @@ function range(values, zero) {
   return zero ? [low, high * 1.08] : [low - (high - low) * 0.08, high + (high - low) * 0.08];
 }
 
-// series: [{name, points: [[x, y, label?]], kind: "line" | "points", color}]
+// series: [{name, points: [[x, y, label?]], kind: "line" | "points" | "squares" | "both", color}]
 // options: {title, x: {name, format, zero, range}, y: likewise, diagonal, marks: [[x, y, label]]}
 export function chart(element, series, options) {
   const draw = () => render(element, series, options);
@@ -58,12 +58,15 @@ function render(element, series, options) {
   if (options.y.name) svg.append(s("text", { x: LEFT, y: TOP - 2, "text-anchor": "start" }, options.y.name));
   if (options.diagonal) svg.append(s("line", { class: "diagonal", x1: X(x0), y1: Y(x0), x2: X(x1), y2: Y(x1) }));
   for (const one of series) {
-    if (one.kind !== "points" && one.points.length > 1) {
+    if ((one.kind === "line" || one.kind === "both") && one.points.length > 1) {
       const path = one.points.map(([x, y], i) => `${i ? "L" : "M"}${X(x).toFixed(1)} ${Y(y).toFixed(1)}`).join("");
       svg.append(s("path", { d: path, class: `s${one.color}`, fill: "none", "stroke-width": 2 }));
     }
     if (one.kind !== "line" || one.points.length === 1) {
-      for (const [x, y] of one.points) svg.append(s("circle", { cx: X(x), cy: Y(y), r: one.kind === "points" ? 6 : 3, class: `f${one.color}` }));
+      for (const [x, y] of one.points) {
+        if (one.kind === "squares") svg.append(s("rect", { x: X(x) - 6, y: Y(y) - 6, width: 12, height: 12, class: `f${one.color}` }));
+        else svg.append(s("circle", { cx: X(x), cy: Y(y), r: one.kind === "points" ? 6 : 3, class: `f${one.color}` }));
+      }
     }
   }
   for (const [x, y, label] of options.marks || []) {

@@ -18,20 +18,28 @@ async function update() {
   document.body.dataset.policy = card.policy_id || "";
   $("why").replaceChildren(...(card.why || []).map((line) => h("li", {}, line)));
   $("why").hidden = !(card.why || []).length;
+  $("prior").hidden = !card.is_prior;
   facts(card);
   curve(card);
   reliability(card.report);
-  wins(card);
+  chosen(card, $("choices"));
+  show("wins", wins(card));
+  plans(card);
   experts(card);
-  $("card").textContent = card.card || "The policy's folder cannot be read here.";
+  show("card", card.card ? [h("pre", { tabindex: "0", "aria-labelledby": "h-card" }, card.card)] : []);
 }
 
-const nothing = (element, text) => element.replaceChildren(h("p", { class: "muted" }, text));
+// A section without content is not shown: `why` above has the reason.
+function show(id, content) {
+  $(id).replaceChildren(...content);
+  $(id).closest("section").hidden = !content.length;
+}
 
 function facts(card) {
   const manifest = card.manifest || {}, training = manifest.training || {}, report = card.report;
   const rows = [
     ["Policy", card.policy_id || "none"],
+    ["Made from", card.is_prior ? "priors: what is known of the models, before any outcome of these experts" : null],
     ["Preference in effect", card.preferences ? preferenceWords(card.preferences) : null],
     ["Method", manifest.router && manifest.router.name],
     ["Encoder", manifest.encoder && `${manifest.encoder.id} (${manifest.encoder.sha256.slice(0, 12)})`],
@@ -64,27 +72,29 @@ function inUse(card, points) {
 function curve(card) {
   const report = card.report, place = $("curve");
   $("curve-table").replaceChildren();
+  place.closest("section").hidden = false;
   if (!report) { outOfFold(card); return; }
   const at = (row) => [row.cost_usd * PER, row.quality];
   const priced = (row) => row && row.cost_usd !== null;
   const points = report.curve.filter(priced);
-  if (!points.length) { nothing(place, "There is no curve: the outcomes hold no costs."); return; }
+  if (!points.length) { place.closest("section").hidden = true; return; }
+  const alone = (name, row) => (row.plan ? `plan ${name} always` : `${name} alone`);
   const singles = Object.entries(report.experts).filter(([, row]) => priced(row));
   const series = [{ name: "this policy, by cost_weight", points: [...points].sort((a, b) => a.cost_usd - b.cost_usd).map(at), kind: "both", color: 0 },
-    ...singles.map(([name, row], i) => ({ name: `${name} alone`, points: [at(row)], kind: "points", color: 1 + (i % 6) }))];
+    ...singles.map(([name, row], i) => ({ name: alone(name, row), points: [at(row)], kind: row.plan ? "squares" : "points", color: 1 + (i % 6) }))];
   if (priced(report.oracle)) series.push({ name: "oracle", points: [at(report.oracle)], kind: "points", color: 7 });
   const used = inUse(card, points);
   const marks = priced(used) ? [[...at(used), `in use: ${preferenceWords(card.preferences)}`]] : [];
   chart(place, series, { title: "Measured quality against US dollars per 1,000 queries; the table below holds the numbers", marks,
     x: { name: "US$ per 1,000 queries", format: (value) => dollars(value) }, y: { name: "quality" } });
-  const rows = [...(used ? [["in use", used]] : []), ["the policy's own preference", report.policy], ...points.map((row) => [`cost_weight ${number(row.cost_weight)}`, row]), ...singles.map(([name, row]) => [`${name} alone`, row]), ["oracle", report.oracle], ["random", report.random]];
+  const rows = [...(used ? [["in use", used]] : []), ["the policy's own preference", report.policy], ...points.map((row) => [`cost_weight ${number(row.cost_weight)}`, row]), ...singles.map(([name, row]) => [alone(name, row), row]), ["oracle", report.oracle], ["random", report.random]];
   $("curve-table").replaceChildren(legend(series), h("details", {}, h("summary", {}, "As a table"),
     table(["", "quality", "US$ per 1,000 queries"], rows.map(([name, row]) => [name, number(row.quality, 4), row.cost_usd === null ? "–" : dollars(row.cost_usd * PER)]))));
 }
 
 function outOfFold(card) {
   const figures = card.manifest && card.manifest.metrics && card.manifest.metrics.out_of_fold;
-  if (!figures) { nothing($("curve"), "This policy has neither an evaluation nor out-of-fold figures."); return; }
+  if (!figures) { $("curve").closest("section").hidden = true; return; }
   const rows = Object.entries(figures).filter(([, row]) => Number.isFinite(row.saved) && Number.isFinite(row.gain));
   const series = [{ name: "this policy, out of fold", points: rows.map(([, row]) => [row.saved * 100, row.gain * 100]), kind: "points", color: 0 }, { name: "best single expert", points: [[0, 0]], kind: "points", color: 1 }];
   const used = rows.filter(([, row]) => card.preferences && row.cost_weight === card.preferences.cost_weight);
@@ -96,7 +106,8 @@ function outOfFold(card) {
 function reliability(report) {
   const place = $("reliability");
   $("reliability-table").replaceChildren();
-  if (!report) { nothing(place, "This needs an evaluation."); return; }
+  place.closest("section").hidden = !report;
+  if (!report) return;
   const errors = table(["Expert", "Expected calibration error"], Object.entries(report.calibration || {}).map(([name, error]) => [name, number(error)]));
   if (!report.reliability) { place.replaceChildren(errors); return; }
   const series = Object.entries(report.reliability).map(([name, bins], i) => ({ name, points: bins.map((bin) => [bin.predicted, bin.observed]), kind: "both", color: i % 8 }));
@@ -104,23 +115,40 @@ function reliability(report) {
   $("reliability-table").replaceChildren(legend(series), h("details", {}, h("summary", {}, "As a table"), errors));
 }
 
+// Queries of the evaluation, the expert that each is sent to, and those that answered it best.
+function chosen(card, place) {
+  const examples = (card.report && card.report.examples) || [];
+  place.closest("section").hidden = !examples.length;
+  place.replaceChildren(...(examples.length ? [h("p", { class: "muted" }, `Queries of the evaluation, at ${preferenceWords(card.report.policy.preferences)}.`),
+    table(["Query", "task", "sent to", "predicted quality", "answered best by"], examples.map((one) => [one.query, one.task, one.sent, number(one.score), one.best.join(", ")]))] : []));
+}
+
 function wins(card) {
   const report = card.report, training = card.manifest && card.manifest.training;
   const parts = [];
+  const shares = (row, names) => names.map((name) => (Number.isFinite(row[name]) ? percent(row[name]) : "–"));
   if (report && report.winners) {
-    const names = card.experts;
-    parts.push(h("p", { class: "muted" }, "Share of the evaluation's queries for which an expert is the best, or equal to the best, by task."),
-      table(["Task", "queries", ...names], Object.entries(report.winners).map(([task, row]) => [task, row.n, ...names.map((name) => percent(row.experts[name]))])));
+    const names = card.experts, all = Object.keys(report.traffic || {}), rows = Object.entries(report.winners);
+    if (rows.every(([, row]) => row.sent)) {
+      parts.push(h("p", { class: "muted" }, `Share of the evaluation's queries that the policy's own preference (${preferenceWords(report.policy.preferences)}) sends to each candidate, by task.`),
+        table(["Task", "queries", ...all], [...rows.map(([task, row]) => [task, row.n, ...shares(row.sent, all)]), ["all", report.n_queries, ...shares(report.traffic || {}, all)]]));
+    }
+    parts.push(h("p", { class: "muted" }, "Share for which an expert is the best, or equal to the best, by task."),
+      table(["Task", "queries", ...names], rows.map(([task, row]) => [task, row.n, ...shares(row.experts, names)])));
   }
   if (training && training.task_means) {
-    parts.push(h("p", { class: "muted" }, "Mean quality of each expert by task, on the training data."),
+    parts.push(h("p", { class: "muted" }, card.is_prior ? "Expected quality of each expert by task, from priors." : "Mean quality of each expert by task, on the training data."),
       table(["Task", ...card.experts, "best"], Object.entries(training.task_means).map(([task, means]) => [task, ...means.map((mean) => number(mean)), card.experts[means.indexOf(Math.max(...means))]])));
   }
-  if (report && report.traffic) {
-    parts.push(h("p", { class: "muted" }, `Share of the evaluation's queries that the policy's own preference (${preferenceWords(report.policy.preferences)}) sends to each expert.`),
-      table(["Expert", "share"], Object.entries(report.traffic).map(([name, share]) => [name, percent(share)])));
-  }
-  if (parts.length) $("wins").replaceChildren(...parts); else nothing($("wins"), "The policy has no figures by task.");
+  return parts;
+}
+
+function plans(card) {
+  const rows = Object.entries(card.plans || {}).map(([name, plan]) => {
+    const evaluated = (card.report && card.report.experts && card.report.experts[name]) || {};
+    return [name, plan.ask.join(" and "), plan.samples, number(plan.at_least), plan.else, number(evaluated.quality)];
+  });
+  show("plans", rows.length ? [table(["Plan", "calls", "answers of each", "accepts from a probability of", "else", "quality in evaluation"], rows)] : []);
 }
 
 function experts(card) {
@@ -128,9 +156,9 @@ function experts(card) {
   const windows = Object.fromEntries(((card.manifest && card.manifest.pool) || []).map((one) => [one.name, one.context_window]));
   const rows = (card.experts || []).map((name) => {
     const price = card.prices[name], evaluated = card.report && card.report.experts && card.report.experts[name];
-    return [name, number(means[name]), evaluated ? number(evaluated.quality) : "–", price ? `$${number(price.input)} / $${number(price.output)}` : "no price", windows[name] || "–"];
+    return [name, ((card.about || {})[name] || {}).description || "–", card.is_prior ? "–" : number(means[name]), evaluated ? number(evaluated.quality) : "–", price ? `$${number(price.input)} / $${number(price.output)}` : "no price", windows[name] || "–"];
   });
-  $("experts").replaceChildren(table(["Expert", "quality in training", "quality in evaluation", "US$ per million tokens in / out", "context window"], rows));
+  show("experts", rows.length ? [table(["Expert", "good at", "quality in training", "quality in evaluation", "US$ per million tokens in / out", "context window"], rows)] : []);
 }
 
 start();

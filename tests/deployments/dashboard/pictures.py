@@ -2,13 +2,14 @@
 
     python -m tests.deployments.dashboard.pictures [--out docs/images] [--stand-ins]
 
-Starts the default graph, sends a small load and photographs the three parts at 1280 and 390 pixels, light;
-the Ask part also in the dark.
+Starts the default graph, sends a small load and photographs the three parts at 1280 and 390 pixels, in the
+light and in the dark.
 With `--stand-ins` neither Ray nor an engine runs: scripted experts and scores behind the real ingress.
 """
 
 import argparse
 import hashlib
+import io
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from PIL import Image
 
 from cluster.local.readiness import wait_until_ready
 from cluster.local.run import ROOT, serving
@@ -31,6 +33,7 @@ WORK = ROOT / "var" / "page"
 QUERIES = [question.query for question in questions("heldout", n=120, seed=11)]
 LOAD_S = 24.0
 PAUSE_S = 0.15
+COLOURS = 64
 
 
 def main() -> int:
@@ -74,41 +77,45 @@ def _load(url: str, queries: list[str]) -> None:
 
 def _photograph(url: str, queries: list[str], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    httpx.get(f"{url}/page/data/board").raise_for_status()  # the history begins before the load
+    load = threading.Thread(target=_load, args=(url, queries), daemon=True)
+    load.start()
     with browser.chromium() as chromium:
         for width, size in (("1280", browser.WIDE), ("390", browser.NARROW)):
-            load = threading.Thread(target=_load, args=(url, queries), daemon=True)
-            load.start()
-            with chromium.new_context(
-                viewport=size, color_scheme="light", reduced_motion="reduce"
-            ) as context:
+            with chromium.new_context(viewport=size, reduced_motion="reduce") as context:
                 tab = context.new_page()
-                tab.set_default_timeout(20_000)
-                tab.goto(f"{url}/board")
-                time.sleep(LOAD_S - 3)
-                tab.screenshot(path=out / f"page-board-{width}.png", full_page=True)
-                load.join()
+                tab.set_default_timeout(60_000)
+                _ask(tab, url)
+                _take(tab, out / f"page-ask-{width}")
                 tab.goto(f"{url}/policy")
                 tab.wait_for_selector("#curve svg circle")
-                tab.screenshot(path=out / f"page-policy-{width}.png", full_page=True)
-                _ask(tab, url, queries)
-                tab.screenshot(path=out / f"page-ask-{width}.png", full_page=True)
-                tab.emulate_media(color_scheme="dark")
-                if width == "1280":
-                    tab.screenshot(path=out / "page-ask-dark.png", full_page=True)
+                _take(tab, out / f"page-policy-{width}")
+                load.join()
+                tab.goto(f"{url}/board")
+                tab.wait_for_selector("#chart-rate svg path")
+                _take(tab, out / f"page-board-{width}")
 
 
-def _ask(tab: Any, url: str, queries: list[str]) -> None:
+def _take(tab: Any, name: Path) -> None:
+    """Two pictures, light and dark, with few colours: they are small, and text stays sharp."""
+    for scheme, suffix in (("light", ""), ("dark", "-dark")):
+        tab.emulate_media(color_scheme=scheme)
+        raw = tab.screenshot(full_page=True)
+        file = name.with_name(f"{name.name}{suffix}.png")
+        Image.open(io.BytesIO(raw)).convert("RGB").quantize(COLOURS).save(file, optimize=True)
+
+
+def _ask(tab: Any, url: str) -> None:
+    """An example is sent by its button, and the decision of another one is previewed."""
     tab.goto(url)
-    tab.fill("#query", queries[0])
-    tab.press("#query", "Enter")
-    tab.wait_for_selector(".said[aria-busy=false]")
-    tab.click("#fresh")
-    tab.fill("#query", queries[1])
-    tab.press("#query", "Enter")
+    tab.wait_for_selector("#examples button")
+    second = tab.locator("#examples button span").nth(1).inner_text()
+    tab.locator("#examples button").first.click()
     tab.wait_for_selector(".turn .said[aria-busy=false]")
-    tab.fill("#query", queries[2])
+    tab.fill("#query", second)
+    tab.wait_for_selector("#live-experts li.chosen")
     tab.locator("#cost").fill("60")
-    time.sleep(1.5)
+    tab.wait_for_selector("#live:has-text('cost_weight 0.501')")
 
 
 if __name__ == "__main__":

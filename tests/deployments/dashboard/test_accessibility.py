@@ -54,7 +54,7 @@ def fill_page(tab: Any, graph: Graph, path: str) -> None:
     elif path == "/board":
         tab.wait_for_selector("body[data-views]")
         browser.load(tab, graph.url, 3)
-        tab.wait_for_selector("#end-200[data-value='3']")
+        tab.wait_for_selector("#end-200")
     else:
         tab.wait_for_selector("body[data-policy='0123456789ab']")
 

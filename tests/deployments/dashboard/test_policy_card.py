@@ -77,6 +77,7 @@ async def test_a_policy_from_priors_is_reported_with_the_next_step(
 
     assert router["ready"]
     assert "made from priors" in router["why"]
+    assert card["is_prior"]
     assert "to-router start --probe" in card["why"][0]
 
 

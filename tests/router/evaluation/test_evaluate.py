@@ -15,6 +15,7 @@ from router.errors import InputError, MethodError, OutcomesError, PoolError
 from router.evaluation.comparison import as_markdown as compared
 from router.evaluation.comparison import compare, write_comparison
 from router.evaluation.evaluate import judge, report
+from router.evaluation.examples import examples
 from router.evaluation.report import as_markdown, write_report
 from router.files import completed_files
 from router.policy import Policy
@@ -327,3 +328,18 @@ def test_reliability_and_winners_are_shares_of_what_was_judged(figures: dict[str
         for name, share in row["sent"].items():
             sent[name] += share * row["n"] / figures["n_queries"]
     assert sent == pytest.approx(figures["traffic"])
+
+
+def test_examples_name_the_choice_and_the_best_of_each_task(policy: Policy, fresh: Dataset) -> None:
+    judged = judge(policy, fresh, embeddings(fresh.texts))
+    found = examples(judged, 2)
+
+    tasks = [one["task"] for one in found]
+    assert sorted(set(tasks)) == sorted(set(judged.dataset.tasks or ("all",)))
+    assert max(map(tasks.count, tasks)) == 2
+    chosen = judged.choices(policy.preferences)
+    for one in found:
+        row = judged.dataset.texts.index(one["query"])
+        assert one["sent"] == judged.names[chosen[row]]
+        best = judged.quality[row].max()
+        assert {judged.quality[row, judged.names.index(name)] for name in one["best"]} == {best}
