@@ -215,7 +215,7 @@ def _routellm(peers: Path, back_end: str, port: int) -> Server:
             *("--strong-model", "openai/mock", "--weak-model", "openai/mock"),
             *("--base-url", f"{back_end}/v1", "--api-key", "none"),
         ),
-        f"http://127.0.0.1:{port}/health",
+        f"http://127.0.0.1:{port}/openapi.json",
         {"OPENAI_API_KEY": "none"},
     )
 

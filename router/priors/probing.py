@@ -21,7 +21,7 @@ from router.methods.prior import PriorRouter
 from router.policy import Policy
 from router.priors.catalogue import KINDS
 from router.priors.probes import Probe
-from router.priors.start import SEED
+from router.priors.start import SEED, preference
 from router.priors.update import Belief, allocation, updated
 
 CHECKS = ("choice", "numeric", "contains", "exact", "pattern")
@@ -152,6 +152,7 @@ def joined(policy: Policy, belief: Belief, outcomes: Dataset, embeddings: FloatA
         costs=_costs(policy, ordered, embeddings),
         guard=NoveltyGuard.fit(references, means, seed=SEED),
         static_ranking=tuple(names[int(column)] for column in order),
+        preferences=preference(means),
         training=facts,
         policy_id="unsaved",
     )

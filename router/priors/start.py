@@ -24,7 +24,8 @@ from router.priors.facts import Facts, config_of, facts_of
 from router.priors.probes import Probe, examples
 
 COST_WEIGHT = 0.05
-"""Default preference: a prior is uncertain, so that a saving must be large to be worth a difference."""
+"""Default preference, as a part of the best expert's expected quality: a prior is uncertain, so that a saving
+must be large to be worth a difference, and where all expect little, differences are small too."""
 TOKENS_ASSUMED = 400.0
 """Completion tokens where the catalogue knows none of a kind."""
 TOKENS_STRENGTH = 2.0
@@ -125,7 +126,7 @@ def prior_policy(
         costs=CostModel(np.array(prices), Regression.fit(embeddings, tokens)),
         guard=NoveltyGuard.fit(embeddings, means, seed=SEED),
         static_ranking=tuple(pool.names[column] for column in order),
-        preferences=Preferences(cost_weight=COST_WEIGHT),
+        preferences=preference(means),
         training={
             "seed": SEED,
             "n_queries": 0,
@@ -134,6 +135,11 @@ def prior_policy(
             "prior": described(pool.names, experts, abilities, catalogue),
         },
     )
+
+
+def preference(means: FloatArray) -> Preferences:
+    """The default preference at these expected qualities of the experts, [experts]."""
+    return Preferences(cost_weight=COST_WEIGHT * float(means.max()))
 
 
 def described(

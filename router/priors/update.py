@@ -6,7 +6,8 @@ difficulty) and noise. What differs within a kind is left to training: 200 outco
 (docs/research-log.md).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,10 @@ LEAST_SHARED, LEAST_NOISE = 0.01, 0.03
 """Variances of a query's shared difficulty and of an outcome, at the least."""
 SHARED, OUTCOME = 0.08, 0.12
 """The same before anything was measured: typical of right and wrong answers."""
+UNRELATED = 0.5
+"""Standard deviation, from its prior, of an expert's quality at a kind that has nothing to do with it."""
+DOUBT = 0.2
+"""The same before anything was measured: probes go also where the prior is sure."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +45,49 @@ class Belief:
     def after(self, members: FloatArray, quality: FloatArray) -> "Belief":
         """The belief after outcomes.
 
+        A prior of public benchmarks knows nothing of a specialist: where the outcomes are more probable if
+        these experts' qualities have nothing to do with it, only its means are kept (a comparison of two
+        models by their evidence: MacKay 1992).
+
         Args:
             members: [n, kinds] probabilities of the kinds of each query.
             quality: [n, experts]; NaN where not measured.
         """
-        shared, noise = _variances(quality - members @ self.mean.T)
-        precision = np.linalg.inv(self.covariance + 1e-9 * np.eye(len(self.covariance)))
-        pulled = precision @ self.mean.reshape(-1)
-        seen = np.isfinite(quality)
+        held = self._given(members, quality, *_variances(quality - members @ self.mean.T))
+        free = self.departing(UNRELATED)
+        rough = free._given(members, quality, SHARED, OUTCOME).belief
+        left = free._given(members, quality, *_variances(quality - members @ rough.mean.T))
+        return max(held, left, key=lambda each: each.evidence).belief
+
+    def departing(self, by: float) -> "Belief":
+        """The belief about experts whose quality at each kind departs from it by this standard deviation."""
+        return replace(self, covariance=self.covariance + by**2 * np.eye(len(self.covariance)))
+
+    def _given(self, members: FloatArray, quality: FloatArray, shared: float, noise: float) -> "_Given":
+        """The belief after outcomes with these variances, and how probable it finds them."""
+        prior = np.linalg.inv(self.covariance + 1e-9 * np.eye(len(self.covariance)))
+        precision, pulled = prior.copy(), np.zeros(len(prior))
+        seen, surprise = np.isfinite(quality), 0.0
         for pattern in np.unique(seen, axis=0):
             if pattern.any():
                 rows = (seen == pattern).all(axis=1)
-                weight = _weight(pattern, shared, noise)
+                weight, count = _weight(pattern, shared, noise), int(pattern.sum())
                 inside = members[rows]
-                precision = precision + np.kron(weight, inside.T @ inside)
-                known = np.where(pattern, np.nan_to_num(quality[rows]), 0.0)
-                pulled = pulled + (weight @ known.T @ inside).reshape(-1)
+                apart = np.where(pattern, np.nan_to_num(quality[rows]) - inside @ self.mean.T, 0.0)
+                precision += np.kron(weight, inside.T @ inside)
+                pulled += (weight @ apart.T @ inside).reshape(-1)
+                spread = (count - 1) * np.log(noise) + np.log(noise + count * shared)
+                surprise += float(((apart @ weight) * apart).sum() + len(inside) * spread)
         covariance = np.linalg.inv(precision)
-        return Belief((covariance @ pulled).reshape(self.mean.shape), covariance)
+        moved = covariance @ pulled
+        surprise += np.linalg.slogdet(precision)[1] - np.linalg.slogdet(prior)[1] - pulled @ moved
+        return _Given(Belief(self.mean + moved.reshape(self.mean.shape), covariance), -surprise / 2)
+
+
+class _Given(NamedTuple):
+    belief: Belief
+    evidence: float
+    """Log probability of the outcomes, up to a constant."""
 
 
 def updated(method: PriorRouter, belief: Belief, embeddings: FloatArray, quality: FloatArray) -> PriorRouter:
@@ -84,7 +114,7 @@ def allocation(belief: Belief, *, count: int, available: FloatArray) -> list[int
     experts, kinds = belief.mean.shape
     chosen = np.zeros(kinds, dtype=int)
     weight = _weight(np.ones(experts, dtype=bool), SHARED, OUTCOME)
-    precision = np.linalg.inv(belief.covariance + 1e-9 * np.eye(len(belief.covariance)))
+    precision = np.linalg.inv(belief.departing(DOUBT).covariance)
     for _ in range(min(count, int(np.sum(available)))):
         covariance = np.linalg.inv(precision)
         gains = [

@@ -16,7 +16,7 @@ from router.priors.abilities import ability_prior
 from router.priors.card import card
 from router.priors.catalogue import KINDS, load_catalogue
 from router.priors.probes import examples, load_probes
-from router.priors.start import StartExpert, prior_policy
+from router.priors.start import StartExpert, preference, prior_policy
 from tests.router.data_sets import hash_of
 
 DIMENSION = 24
@@ -81,6 +81,13 @@ def test_a_policy_is_made_saved_and_decides(policy: Policy, encoder: FakeEncoder
     assert loaded.policy_id == saved.policy_id
     assert all(len(decision.ranking) == 3 for decision in decisions)
     assert loaded.training["n_queries"] == 0
+
+
+def test_cost_weighs_less_where_little_is_expected() -> None:
+    weak, strong = preference(np.array([0.01, 0.04])), preference(np.array([0.2, 0.8]))
+
+    assert weak.cost_weight == pytest.approx(0.002)
+    assert strong.cost_weight == pytest.approx(0.04)
 
 
 def test_kinds_are_recognised_from_the_query(policy: Policy, encoder: FakeEncoder) -> None:

@@ -55,6 +55,23 @@ def test_no_outcome_leaves_the_belief(belief: Belief) -> None:
     np.testing.assert_allclose(after.mean, belief.mean, atol=1e-6)
 
 
+def test_a_specialist_is_found_though_the_prior_is_sure_of_little() -> None:
+    sure = Belief(np.full((EXPERTS, KINDS), 0.02), 1e-4 * np.eye(EXPERTS * KINDS))
+    specialists = np.array([[0.9, 0.0, 0.4], [0.0, 0.9, 0.4]])
+
+    after = sure.after(*outcomes(200, specialists))
+
+    np.testing.assert_allclose(after.mean, specialists.T, atol=0.1)
+
+
+def test_a_prior_that_holds_is_moved_little_by_few_outcomes() -> None:
+    right = Belief(RATES.T, 1e-4 * np.eye(EXPERTS * KINDS))
+
+    after = right.after(*outcomes(60, RATES))
+
+    np.testing.assert_allclose(after.mean, right.mean, atol=0.06)
+
+
 def test_the_kinds_stay_when_expectations_move(belief: Belief) -> None:
     embeddings = np.random.default_rng(0).normal(size=(40, DIMENSION))
     method = PriorRouter().expect(embeddings, np.arange(40) % KINDS, belief.mean.T)
@@ -73,6 +90,12 @@ def test_probes_go_where_the_choice_is_least_certain() -> None:
 
     assert second > first
     assert first + second == 20
+
+
+def test_probes_go_also_where_the_prior_is_sure() -> None:
+    sure = Belief(np.full((2, 2), 0.01), 1e-6 * np.eye(4))
+
+    assert min(allocation(sure, count=20, available=np.array([100.0, 100.0]))) > 4
 
 
 def test_no_more_probes_of_a_kind_than_there_are() -> None:
