@@ -1,9 +1,10 @@
 """Conversations on simulated experts with a prefix cache: with and without the memory of what they hold.
 
-    OMP_NUM_THREADS=1 python -m experiments.conversations [--seeds 5 6 7 8 9] [--weight 0.01]
+    OMP_NUM_THREADS=1 python -m experiments.conversations [--seeds 5 6 7 8 9] [--weight 0.1]
 
 Eight turns after a prefix of 1,500 tokens; the task, and with it the best expert, changes between two turns
-with a fixed probability. Engines, qualities and prices are those of `experiments.waits`.
+with a fixed probability. The prefix takes 0.3 s, so only a weight of a tenth compares with the experts'
+differences. Engines, qualities and prices are those of `experiments.waits`.
 """
 
 import argparse
@@ -123,7 +124,7 @@ def _priced(graph: Graph, request: Request, held: Mapping[str, int], weight: flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[5, 6, 7, 8, 9])
-    parser.add_argument("--weight", type=float, default=0.01)
+    parser.add_argument("--weight", type=float, default=0.1)
     options = parser.parse_args()
     print("| choice | TTFT p50, s | TTFT p90, s | prefilled tokens a turn | turns that stay | quality |")
     print("|---|---|---|---|---|---|")

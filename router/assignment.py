@@ -11,6 +11,7 @@ import numpy as np
 
 from router.core import BoolArray, Decision, ExpertLoad, FloatArray
 
+UNKNOWN = (np.nan,) * 4
 BEHIND = 2.0
 """Requests that wait behind one in a queue, as its price counts them; more where more come, but unknown."""
 
@@ -110,27 +111,19 @@ def times(
         queue: what was assigned before.
         names: the experts, in the order of their columns.
     """
-    none = (np.nan,) * 8
-    rows = [_numbers(load[name]) if name in load else none for name in names]
-    columns = np.array(rows).reshape(-1, 8).T
-    wait, prefill, token, cached, more_wait, more_token, free, queued = columns
-    beyond = np.maximum(queue.ahead - free, 0.0)
-    waiting = wait + beyond * more_wait
-    together = np.where(more_wait > 0, np.minimum(queue.ahead, free), queue.ahead)
-    ttft = waiting + prefill * np.maximum(prompt_tokens - cached, 0.0)
-    latency = ttft + (token + together * more_token) * completion_tokens
-    imposed = BEHIND * (queued + beyond * more_wait)
-    return Times(1000 * waiting, 1000 * ttft, 1000 * latency, 1000 * imposed)
-
-
-def _numbers(load: ExpertLoad) -> tuple[float, ...]:
-    return (
-        load.wait_s,
-        load.prefill_s_per_token,
-        load.s_per_output_token,
-        load.cached_tokens,
-        load.added_wait_s,
-        load.added_s_per_output_token,
-        load.free_slots,
-        load.queued_s,
-    )
+    # A loop: with a few experts it is several times faster than arrays.
+    ahead, prompts, completions = queue.ahead.tolist(), prompt_tokens.tolist(), completion_tokens.tolist()
+    rows = []
+    for column, name in enumerate(names):
+        if (one := load.get(name)) is None:
+            rows.append(UNKNOWN)
+            continue
+        before, free = ahead[column], one.free_slots
+        added_s = max(before - free, 0.0) * one.added_wait_s
+        together = min(before, free) if one.added_wait_s > 0 else before
+        waiting = one.wait_s + added_s
+        ttft = waiting + one.prefill_s_per_token * max(prompts[column] - one.cached_tokens, 0.0)
+        token_s = one.s_per_output_token + together * one.added_s_per_output_token
+        imposed = BEHIND * (one.queued_s + added_s)
+        rows.append((waiting, ttft, ttft + token_s * completions[column], imposed))
+    return Times(*(1000 * np.array(rows, dtype=np.float64).reshape(-1, len(Times._fields)).T))

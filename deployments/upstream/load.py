@@ -12,8 +12,8 @@ from deployments.contracts.messages import ReplicaLoad
 from deployments.upstream.online_line import OnlineLine
 from router.core import ExpertLoad
 
-HALF_LIFE_S = 2.0
-"""Reported load of others halves in this time: a silent expert counts as idle soon."""
+HALF_LIFE_S = 10.0
+"""Reported load of others halves in this time: more than between two reports, as a silent expert is idle."""
 SERVICE_SMOOTHING = 0.1
 CAPACITY_SMOOTHING = 0.1
 STICKY = 0.1
