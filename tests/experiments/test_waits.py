@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Iterator
 
 import pytest
 
@@ -65,13 +66,22 @@ def test_every_choice_meets_the_same_requests(monkeypatch: pytest.MonkeyPatch) -
     assert all(one.ended_at < math.inf for one in [*plain, *priced])
 
 
-def test_two_equal_experts_share_the_traffic_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_equal_experts_share_a_step_of_load_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     equal = waits.SPEEDS[1]
     monkeypatch.setattr(waits, "SPEEDS", (equal, equal, equal))
     monkeypatch.setattr(waits, "QUALITY", {"equal": (1, 0.8, 0.8, 0.0)})
     monkeypatch.setattr(waits, "CAPACITY_PER_S", 2 * equal.per_s)
-    monkeypatch.setattr(waits, "SECONDS", 90.0)
-    requests = run(waits.priced(0.05), 0.8, 0, bursts=False, ingresses=2)
-    for begin in (30.0, 50.0, 70.0):
+    monkeypatch.setattr(waits, "SECONDS", 100.0)
+    monkeypatch.setattr(waits, "arrivals", step)
+    requests = run(waits.priced(0.05), 0.9, 0, bursts=False, ingresses=2)
+    for begin in (40.0, 60.0, 80.0):
         window = [one.expert for one in requests if begin <= one.at < begin + 20]
         assert window.count(0) / len(window) == pytest.approx(0.5, abs=0.15)
+
+
+def step(load: float, rng: random.Random, *, bursts: bool) -> Iterator[float]:
+    """Three times the requests from 30 s on."""
+    at = 0.0
+    while at < waits.SECONDS:
+        at += rng.expovariate(waits.CAPACITY_PER_S * (load if at >= 30 else load / 3))
+        yield at
