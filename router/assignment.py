@@ -10,6 +10,8 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from router.core import BoolArray, Decision, ExpertLoad, FloatArray
+from router.plans.composition import Composed
+from router.plans.plan_set import PlanSet
 
 UNKNOWN = (np.nan,) * 4
 BEHIND = 2.0
@@ -52,6 +54,37 @@ class Predicted:
             None if self.latencies is None else self.latencies[one],
             None if self.queues is None else self.queues[one],
             None if self.imposed is None else self.imposed[one],
+        )
+
+    @property
+    def priced_s(self) -> FloatArray | None:
+        """Seconds that a price on time is for: those of a request, and those that it adds to others'."""
+        if self.latencies is None or self.imposed is None:
+            return None if self.latencies is None else self.latencies / 1000
+        seconds: FloatArray = (self.latencies + self.imposed) / 1000
+        return seconds
+
+    def composed(self, plans: PlanSet, names: Sequence[str]) -> Composed | None:
+        """What follows for the plans of experts with these names; `None` where no times are predicted."""
+        if self.p_accept is None or self.latencies is None:
+            return None
+        return Composed.of(
+            plans, self.p_accept, self.costs, self.waits, self.latencies, names, self.queues, self.imposed
+        )
+
+    def beside(self, composed: Composed) -> Self:
+        """The experts' columns, then those of the plans."""
+
+        def both(mine: FloatArray | None, of_plans: FloatArray) -> FloatArray | None:
+            return None if mine is None else np.hstack([mine, of_plans])
+
+        return replace(
+            self,
+            costs=both(self.costs, composed.costs),
+            waits=np.hstack([self.waits, composed.waits]),
+            latencies=both(self.latencies, composed.latencies),
+            queues=both(self.queues, composed.queues),
+            imposed=both(self.imposed, composed.imposed),
         )
 
     def with_times(self, times: Times) -> Self:

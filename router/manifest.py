@@ -21,6 +21,7 @@ from router.costs import CostFacts
 from router.encoders import EncoderSpec
 from router.errors import ManifestError, PreferenceError
 from router.experts import ExpertProfile
+from router.plans.plan_set import PlanSet
 from router.validation import Count, Name, Number, explain
 
 TRAINING_FACTS = ("data_sha256", "seed", "metrics")
@@ -118,4 +119,21 @@ def stored_preferences(preferences: Preferences) -> dict[str, float | None]:
         name: value
         for name, value in asdict(preferences).items()
         if value is not None or name not in LATER_PREFERENCES
+    }
+
+
+def facts_of_plans(plans: PlanSet | None, without: Preferences | None, *, timed: bool) -> dict[str, Any]:
+    """Facts that only a policy with plans has: without them the manifest is as it was before plans.
+
+    Args:
+        plans: of the policy.
+        without: the default preference of requests that allow no plan.
+        timed: whether the policy knows how long answers take.
+    """
+    if plans is None:
+        return {}
+    return {
+        "latency_model": {"kind": "log_ridge", "unit": "ms"} if timed else None,
+        "plans": plans.to_json(),
+        "preferences_without_plans": None if without is None else stored_preferences(without),
     }

@@ -22,10 +22,16 @@ from router.encoders import EncoderSpec
 from router.errors import ManifestError, PlanError, PoolError, WeightsError
 from router.experts import CandidatePool, Price
 from router.guard import NoveltyGuard
-from router.manifest import TRAINING_FACTS, Manifest, MethodFacts, read_manifest, stored_preferences
+from router.manifest import (
+    TRAINING_FACTS,
+    Manifest,
+    MethodFacts,
+    facts_of_plans,
+    read_manifest,
+    stored_preferences,
+)
 from router.methods.contract import RoutingMethod
 from router.methods.registry import method_class
-from router.plans.composition import Composed
 from router.plans.plan_set import PlanSet
 
 logger = logging.getLogger(__name__)
@@ -177,17 +183,9 @@ class Policy:
         self, predicted: Predicted, requests: Sequence[RouteRequest], wanted: Sequence[Preferences]
     ) -> list[Decision]:
         """Compose the plans, exclude, rank."""
+        composed = None if self.plans is None else predicted.composed(self.plans, self.pool.names)
+        predicted = predicted if composed is None else predicted.beside(composed)
         costs, waits, latencies = predicted.costs, predicted.waits, predicted.latencies
-        queues, imposed, composed = predicted.queues, predicted.imposed, None
-        if self.plans is not None and predicted.p_accept is not None and latencies is not None:
-            composed = Composed.of(
-                self.plans, predicted.p_accept, costs, waits, latencies, self.pool.names, queues, imposed
-            )
-            costs = None if costs is None else np.hstack([costs, composed.costs])
-            waits = np.hstack([waits, composed.waits])
-            latencies = np.hstack([latencies, composed.latencies])
-            queues = None if queues is None else np.hstack([queues, composed.queues])
-            imposed = None if imposed is None else np.hstack([imposed, composed.imposed])
         reasons = []
         for row, (request, said) in enumerate(zip(requests, wanted, strict=True)):
             excluded = {name: why for name, why in request.excluded.items() if name in self.pool}
@@ -200,14 +198,13 @@ class Policy:
         eligible = None
         if any(reasons):
             eligible = np.array([[name not in why for name in names] for why in reasons], dtype=bool)
-        priced = latencies if latencies is None or imposed is None else latencies + imposed
         rankings = decide(
             predicted.quality,
             costs,
             preferences=wanted,
             eligible=eligible,
             experts=len(self.pool),
-            seconds=None if priced is None else priced / 1000,
+            seconds=predicted.priced_s,
         )
         return as_decisions(
             rankings,
@@ -222,7 +219,7 @@ class Policy:
             plans=None if composed is None else composed.view,
             experts=len(self.pool),
             latencies=latencies,
-            queues=queues,
+            queues=predicted.queues,
         )
 
     def _default(self, request: RouteRequest) -> Preferences:
@@ -287,7 +284,7 @@ class Policy:
             "cost_model": self.costs.facts().model_dump(mode="json"),
             "calibration": None if self.calibration is None else self.calibration.to_json(),
             "wait_model": None if self.waits is None else {"kind": "log_ridge", "unit": "ms"},
-            **self._facts_of_plans(),
+            **facts_of_plans(self.plans, self.preferences_without_plans, timed=self.latencies is not None),
             "static_ranking": list(self.static_ranking),
             "preferences": stored_preferences(self.preferences),
             **{name: facts_of_training.pop(name, None) for name in TRAINING_FACTS},
@@ -301,18 +298,6 @@ class Policy:
         version = artifact.SCHEMA_VERSION if self.plans is not None else artifact.WITHOUT_PLANS
         policy_id = artifact.save(folder, artifact.Artifact(facts, arrays, card, version))
         return replace(self, card=card, policy_id=policy_id)
-
-    def _facts_of_plans(self) -> dict[str, Any]:
-        """Facts that only a policy with plans has: without them the manifest is as it was before plans."""
-        if self.plans is None:
-            return {}
-        return {
-            "latency_model": None if self.latencies is None else {"kind": "log_ridge", "unit": "ms"},
-            "plans": self.plans.to_json(),
-            "preferences_without_plans": None
-            if self.preferences_without_plans is None
-            else stored_preferences(self.preferences_without_plans),
-        }
 
     def _optional(self) -> dict[str, Calibration | Regression | PlanSet | None]:
         """Parts that not every policy has, by the prefix of their arrays."""
