@@ -85,6 +85,8 @@ def tab(chromium: Any) -> Iterator[Any]:
 
 def test_chat_streams_an_answer_and_a_slider_moves_the_decision(application: Application, tab: Any) -> None:
     tab.goto(application.url)
+    tab.wait_for_selector("#examples button")
+    assert tab.locator("#examples button").count() == 4
     tab.fill("#query", SUM)
     tab.wait_for_selector("#live-experts li")
     assert tab.locator("#live-experts li").count() == 4
@@ -155,6 +157,8 @@ def test_the_policy_in_effect_is_shown(application: Application, tab: Any) -> No
     assert policy_id in tab.inner_text("#facts")
     assert "Routing policy" in tab.inner_text("#card")
     assert tab.locator("#curve svg circle").count() > 0
+    assert tab.locator("#choices tbody tr").count() > 0
+    assert tab.is_hidden("#why")
 
 
 def send_with(page: Any, fields: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The page's accessibility and size in a real browser: keyboard, axe, phones, requests."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +8,17 @@ from typing import Any
 
 import pytest
 
+from deployments.contracts.messages import RouterState
+from deployments.settings import resolve
 from tests.deployments.dashboard import browser
-from tests.deployments.dashboard.graph import Graph, serving
+from tests.deployments.dashboard.graph import Graph, policy_view, serving
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 SERIOUS = {"serious", "critical"}
 FIRST_VIEW_BYTES = 150_000
 PAGES = ("/", "/board", "/policy")
+SHOWN = {"/": "#examples button", "/board": "body[data-views]", "/policy": "#curve svg circle"}
+POLICY = resolve("cluster/local/policy")
 
 
 def test_keyboard_alone_is_enough(graph: Graph, tab: Any) -> None:
@@ -77,6 +82,23 @@ def test_axe_finds_no_serious_violation(used: Graph, chromium: Any, path: str, l
             if one["impact"] in SERIOUS
         ]
         assert serious == []
+
+
+EMPTY = """[...document.querySelectorAll("main section, main aside")]
+  .filter((one) => one.checkVisibility() && !one.querySelector("svg"))
+  .filter((one) => one.innerText.replace(/^.*$/m, "").trim() === "").map((one) => one.innerText)"""
+"""Panels that are shown with nothing below their heading."""
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_first_visit_shows_no_empty_panel_and_no_error(graph: Graph, tab: Any, path: str) -> None:
+    policy_id = hashlib.sha256((POLICY / "manifest.json").read_bytes()).hexdigest()[:12]
+    graph.api.registry.update_router(RouterState(policy_view(policy_id, str(POLICY)), None))
+    tab.goto(f"{graph.url}{path}")
+    tab.wait_for_selector(SHOWN[path])
+
+    assert tab.evaluate(EMPTY) == []
+    assert tab.locator(".notice:visible, .error:visible").count() == 0
 
 
 @pytest.mark.parametrize("path", PAGES)
