@@ -17,7 +17,7 @@ export async function one(answers, body, { signal, decided, name, facts }) {
   const reasoning = h("div", { class: "thought" });
   const details = h("details", { hidden: "" }, h("summary", {}, "Reasoning"), reasoning);
   const figures = h("p", { class: "muted" });
-  const why = h("div", { class: "why" });
+  const why = h("div", { class: "why", "aria-live": "off" }); // drawn twice; the conversation around it is announced
   const fault = (text) => output.append(h("p", { class: "error" }, text));
   const text = growing(output);
   answers.append(h("section", { class: "answer", "data-expert": name || "" }, h("div", {}, by, details, output, figures), why));
