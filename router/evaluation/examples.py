@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from router.core import IntArray
 from router.evaluation.evaluate import EvaluatedPolicy
 
 LONGEST = 200
@@ -12,7 +13,7 @@ LONGEST = 200
 
 
 def examples(judged: EvaluatedPolicy, per_task: int) -> list[dict[str, Any]]:
-    """The first queries of each task, at the policy's own preference."""
+    """Queries of each task, evenly spaced, at the policy's own preference."""
     chosen = judged.choices(judged.policy.preferences)
     tasks = np.array(judged.dataset.tasks or ("all",) * len(chosen))
     best = judged.quality >= judged.quality.max(axis=1, keepdims=True)
@@ -26,8 +27,13 @@ def examples(judged: EvaluatedPolicy, per_task: int) -> list[dict[str, Any]]:
             "best": [name for column, name in enumerate(names) if best[row, column]],
         }
         for task in np.unique(tasks)
-        for row in np.flatnonzero(tasks == task)[:per_task]
+        for row in _spaced(np.flatnonzero(tasks == task), per_task)
     ]
+
+
+def _spaced(rows: IntArray, most: int) -> IntArray:
+    spaced: IntArray = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
+    return spaced
 
 
 def _finite(value: float) -> float | None:
