@@ -162,7 +162,9 @@ async def _context_window(name: str, client: ExpertClient) -> int | None:
     try:
         async with asyncio.timeout(MODELS_TIMEOUT_S):
             stream = await client.open("GET", "/v1/models", (), b"", MODELS_TIMEOUT_S)
-            body = stream.head.body + b"".join([chunk async for chunk in stream.rest])
+            body = stream.head.body
+            if not stream.head.complete:  # else its client itself reads what is left
+                body += b"".join([chunk async for chunk in stream.rest])
     except (ExpertError, TimeoutError) as error:
         logger.info("context window of %s not read yet: %s", name, error)
         return None

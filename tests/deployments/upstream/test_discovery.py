@@ -11,6 +11,7 @@ import pytest
 from deployments.config import IngressConfig
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.contracts.messages import PolicyView, RouterState
+from deployments.contracts.protocols import ResponseStream
 from deployments.upstream.discovery import Discovery, update
 from deployments.upstream.registry import ExpertRegistry, ExpertState
 from tests.deployments.fakes import FakeExpert
@@ -126,6 +127,18 @@ def discovery(registry: ExpertRegistry, state: RouterState | Exception = STATE) 
 
 def models(max_model_len: object) -> bytes:
     return orjson.dumps({"data": [{"id": "a", "max_model_len": max_model_len}]})
+
+
+async def test_the_rest_of_a_complete_response_is_its_clients_to_read() -> None:
+    class ReadTwice(FakeExpert):
+        async def open(self, *args: Any, **kwargs: Any) -> ResponseStream:
+            stream = await super().open(*args, **kwargs)
+            return ResponseStream(stream.head, self._rest([ExpertUnavailable("a", "cancelled")]))
+
+    registry = registry_of(ReadTwice("a", models(512)))
+    await discovery(registry).refresh()
+
+    assert registry.experts["a"].state.context_window == 512
 
 
 async def test_an_expert_that_hangs_keeps_no_other_from_its_window() -> None:
