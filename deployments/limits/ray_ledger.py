@@ -10,18 +10,14 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import orjson
-import ray
-import ray.exceptions
 
-from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.limits.ledger import Ledger
 from deployments.limits.messages import SyncRequest, SyncResponse
 from deployments.limits.steady_clock import SteadyClock
+from deployments.named_actor import NamedActor
 from router.files import write_atomically
 
 logger = logging.getLogger("ray.serve")
@@ -29,7 +25,6 @@ logger = logging.getLogger("ray.serve")
 NAME = "to-router-ledger-4"
 """Raised whenever the pickled messages change: an actor of an earlier version outlives a deploy, and cannot
 read them. Its counts reach the new actor through the file."""
-NAMESPACE = "to-router"
 SNAPSHOT_S = 0.5
 MOST_OF_LOOP = 0.05
 """Share of the event loop's time that snapshots may take: with thousands of busy keys they are fewer."""
@@ -101,43 +96,14 @@ class LedgerHandle:
     """
 
     def __init__(self, snapshot: str) -> None:
-        self._snapshot = snapshot
-        self._actor: Any = None
-        self._starts = BlockingCalls("ledger")
+        self._actor = NamedActor(LedgerActor, actor_name(snapshot), snapshot)
 
     async def sync(self, call: SyncRequest, timeout_s: float) -> SyncResponse:
         """Make one call; see `LedgerTransport.sync`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                if self._actor is None:
-                    self._actor = await self._starts.run(self._start, timeout_s=timeout_s)
-                response: SyncResponse = await self._actor.sync.remote(call)
-        except ray.exceptions.ActorDiedError as error:
-            self._actor = None
-            raise ConnectionError(type(error).__name__) from error
-        except (ray.exceptions.RayError, ValueError) as error:
-            raise ConnectionError(type(error).__name__) from error
+        response: SyncResponse = await self._actor.call("sync", call, timeout_s)
         return response
-
-    def _start(self) -> Any:
-        options = {
-            "name": actor_name(self._snapshot),
-            "namespace": NAMESPACE,
-            "lifetime": "detached",
-            "get_if_exists": True,
-            "num_cpus": 0,
-            "max_restarts": -1,
-            "max_concurrency": 100,
-            "label_selector": _own_labels(ray.get_runtime_context().get_node_labels()),
-        }
-        return ray.remote(LedgerActor).options(**options).remote(self._snapshot)
 
 
 def actor_name(snapshot: str) -> str:
     """Return the actor's name, one for each file: another file is never counted in by an older actor."""
     return f"{NAME}-{hashlib.sha256(snapshot.encode()).hexdigest()[:8]}"
-
-
-def _own_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels of a node without Ray's own: the pool of the ingress, whose nodes hold the file."""
-    return {name: value for name, value in labels.items() if not name.startswith("ray.io/")}
