@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from router.cli.inputs import embed, encoder_of, seed, show_step
+from router.cli.judging import add_judging, judged, planned
 from router.core import FloatArray
 from router.encoders import EncoderSpec
 from router.errors import InputError
@@ -53,6 +54,7 @@ def add_commands(commands: Any) -> None:
     _add_reward(learn)
     learn.add_argument("--method", default="auto", help="of the new policy; the default picks and blends")
     learn.add_argument("--seed", type=seed, default=0, help="a whole number from 0")
+    add_judging(learn)
     learn.add_argument("--dry-run", action="store_true", help="show what would be used, and stop")
     learn.add_argument("--json", action="store_true", help="print report.json")
     learn.set_defaults(run=_learn)
@@ -172,6 +174,12 @@ def _learn(options: argparse.Namespace) -> int:
     require_absent(options.out)
     current = Policy.load(options.policy)
     records = read_folders(_distinct([options.log]))
+    if options.judge and options.dry_run:
+        print(json.dumps(planned(options, current, records), indent=2))
+        return 0
+    if options.judge:
+        judged(options, current, records)
+        records = read_folders([options.log])
     reward = options.reward or reward_in(records)
     traffic = traffic_of(records, reward=reward)
     tried = len(read_gates(options.log))

@@ -4,6 +4,7 @@ The deployments write decisions and ratings, each in files of their own; `to-rou
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from router.learning.record import NewerRecordError, Record, from_json
 
 PREFIX, RATINGS, JUDGEMENTS, SHADOWS = "decisions-", "ratings-", "judgements-", "shadow-"
 SUFFIX = ".jsonl"
+WORK = "judging"
+"""Folder in that of a log, with answers and grades of a sample while it is judged."""
 
 
 def log_files(folder: Path) -> list[Path]:
@@ -70,7 +73,8 @@ def delete_records(folder: Path, *, key: str | None = None, request_id: str | No
     """Delete the records of one key, or of one request; returns their number.
 
     The records of a key are its requests and ratings, and what was judged or scored of these requests.
-    Each file is replaced as a whole; one that becomes empty is removed.
+    Each file is replaced as a whole; one that becomes empty is removed. Answers and grades that judging
+    keeps are deleted as a whole: a later run asks for them again.
 
     Raises:
         InputError: the folder holds no log.
@@ -87,6 +91,7 @@ def delete_records(folder: Path, *, key: str | None = None, request_id: str | No
                 for data in map(_object, file.read_bytes().splitlines())
                 if data is not None and data.get("key") == key and isinstance(data.get("request_id"), str)
             }
+    shutil.rmtree(folder / WORK, ignore_errors=True)
     return sum(_delete_from(file, requests, key) for file in files)
 
 
