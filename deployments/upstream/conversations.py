@@ -1,13 +1,14 @@
-"""Which experts hold the prefix of a conversation, and how much of it; bounded, of this replica alone.
+"""What is known of a conversation's turns before: experts with its prefix, its unit of draws and canaries.
 
-Holds digests and numbers, no text. Scoped by key: no key learns what another one's conversations are.
+Bounded, of this replica alone. Holds digests and numbers, no text. Scoped by key: no key learns what
+another one's conversations are.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from deployments.contracts.conversation import Conversation
+from deployments.contracts.conversation import Conversation, digest_of_name
 
 MOST = 20_000
 """Conversations that are remembered; the one unused for longest leaves first."""
@@ -24,6 +25,7 @@ class _Held:
     at: float
     tokens: dict[str, int] = field(default_factory=dict)
     """Expert → tokens of the prompt that it saw last; the latest expert comes last."""
+    unit: str = ""
 
 
 class Conversations:
@@ -51,7 +53,25 @@ class Conversations:
         held = self._find(owner, conversation)
         return {} if held is None else dict(held.tokens)
 
-    def remember(self, owner: str, conversation: Conversation, expert: str, tokens: int) -> None:
+    def unit(self, owner: str, conversation: Conversation, request_id: str) -> str:
+        """What draws and canaries are decided for, the same for all turns of a conversation.
+
+        By the client's name for it; without one, the id of the first turn's request, as far as this replica
+        had the turn before.
+
+        Args:
+            owner: the id of the request's key.
+            conversation: what it continues.
+            request_id: the request's own id, for a new conversation.
+        """
+        if conversation.name:
+            return digest_of_name(f"{owner}\0{conversation.name.hex()}").hex()
+        held = self._find(owner, conversation)
+        return request_id if held is None else held.unit or request_id
+
+    def remember(
+        self, owner: str, conversation: Conversation, expert: str, tokens: int, unit: str = ""
+    ) -> None:
         """Note that an expert responds to a request.
 
         Args:
@@ -59,6 +79,7 @@ class Conversations:
             conversation: the request's.
             expert: the expert.
             tokens: of the whole prompt.
+            unit: as `unit` returned it.
         """
         key = (owner, conversation.name or conversation.here)
         if not key[1]:
@@ -69,7 +90,7 @@ class Conversations:
         known[expert] = tokens
         while len(known) > MOST_EXPERTS:
             del known[next(iter(known))]
-        self._held[key] = _Held(self._clock(), known)
+        self._held[key] = _Held(self._clock(), known, unit)
         self._held.move_to_end(key)
         while len(self._held) > self._most:
             self._held.popitem(last=False)

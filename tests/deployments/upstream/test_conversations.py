@@ -55,6 +55,27 @@ def test_a_name_outweighs_the_turns() -> None:
     assert known.cached_tokens("other", FIRST.named("chat 1")) == {}
 
 
+def test_all_turns_have_one_unit() -> None:
+    known, _ = made()
+    units = []
+    for number, turn in enumerate((FIRST, SECOND, conversation_of(THIRD_TURNS))):
+        units.append(known.unit("key", turn, f"req-{number}"))
+        known.remember("key", turn, "large", 100, units[-1])
+
+    assert units == ["req-0"] * 3
+    assert known.unit("key", FIRST, "req-9") == "req-9"  # another conversation that begins alike
+    assert known.unit("other", SECOND, "req-9") == "req-9"
+
+
+def test_a_named_conversation_has_its_unit_on_every_replica() -> None:
+    (one, _), (other, _) = made(), made()
+    unit = one.unit("key", FIRST.named("chat 1"), "req-1")
+
+    assert other.unit("key", SECOND.named("chat 1"), "req-2") == unit
+    assert other.unit("another key", SECOND.named("chat 1"), "req-2") != unit
+    assert other.unit("key", SECOND.named("chat 2"), "req-2") != unit
+
+
 def test_what_is_old_or_too_many_is_forgotten() -> None:
     known, clock = made(most=2)
     known.remember("key", FIRST, "large", 100)
