@@ -5,6 +5,7 @@ autoscaling belong to Serve's own `deployments[]` and are never set here.
 """
 
 import re
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from deployments.contracts.routing_options import PreferenceFields
 from deployments.settings import Settings, resolve
 from router.core import Exploration
 from router.experts import Price
+from router.learning.canary import canary_id
 from router.validation import HIDDEN, AmountUSD
 
 AUTO = "auto"
@@ -400,6 +402,34 @@ class ExploreSettings(Settings):
         return Exploration(self.share, self.quality_floor, self.seed)
 
 
+class CanarySettings(Settings):
+    """Another policy for a share of the conversations, until it is worse or its time is over."""
+
+    policy: Text
+    """The policy's folder, relative to the project's root."""
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """Share of the conversations that it decides for."""
+    until: datetime | None = None
+    """Its end, a quoted ISO 8601 date or time, UTC without an offset; default: none."""
+
+    @field_validator("until", mode="before")
+    @classmethod
+    def _is_a_date(cls, value: Any) -> Any:
+        if isinstance(value, int | float):
+            raise PydanticCustomError("datetime_type", "Input should be a date such as '2027-01-31'")
+        return value
+
+    @field_validator("until")
+    @classmethod
+    def _with_offset(cls, value: datetime | None) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+    def identity(self, policy_id: str, canary_policy_id: str) -> str:
+        """Id of this canary against a policy in effect; a rollback holds for it alone."""
+        until = "" if self.until is None else self.until.isoformat()
+        return canary_id(policy_id, canary_policy_id, self.share, until)
+
+
 class RouterConfig(Settings):
     """`user_config` of the deployment `Router`."""
 
@@ -413,3 +443,9 @@ class RouterConfig(Settings):
     """Experts that the policy must cover; default: `/ready` compares the ingress' experts."""
     explore: ExploreSettings = Field(default_factory=ExploreSettings)
     """Random draws, which make the decision log evidence about other policies; default: none."""
+    shadow: Text | None = None
+    """A policy's folder: its scores of every request are logged, off the request's path; default: none."""
+    shadow_folder: Text = "var/decisions"
+    """Where they are logged, on each machine with a router replica; relative to the project's root."""
+    canary: CanarySettings | None = None
+    """Another policy for a share of the conversations; default: none."""

@@ -22,6 +22,9 @@ from router.validation import explain
 logger = logging.getLogger("ray.serve")
 
 
+ROLLBACK = "rollback.json"
+
+
 class SavedConfig(Settings):
     """Contents of the file."""
 
@@ -31,6 +34,19 @@ class SavedConfig(Settings):
     user_config: dict[str, Any]
     policy_id: str | None = None
     """The policy that was served with it; `None` for a deployment without one."""
+
+
+class SavedRollback(Settings):
+    """Contents of the file of the last rollback."""
+
+    version: Literal[1] = 1
+    at: str
+    """Time in UTC."""
+    canary: str
+    """Id of the canary, which names both policies, the share and the end."""
+    policy_id: str
+    """The policy that was rolled back."""
+    why: str
 
 
 class LastGood:
@@ -80,6 +96,31 @@ class LastGood:
             logger.error("saved configuration not used: %s: %s", _file(folder), explain(error, ""))
         except (OSError, ValueError) as error:
             logger.error("saved configuration not used: %s: %s", _file(folder), error)
+        return None
+
+    def save_rollback(self, canary: str, policy: str, why: str) -> None:
+        """Keep that a canary was rolled back; a failure is logged and not raised. Blocks."""
+        folder = self._folder()
+        if folder is None:
+            return
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        saved = SavedRollback(at=now, canary=canary, policy_id=policy, why=why)
+        try:
+            write_atomically(folder / ROLLBACK, saved.model_dump_json(indent=2) + "\n", durable=True)
+        except OSError as error:
+            logger.error("the rollback is in effect, but not saved for a restart: %s", error)
+
+    def rollback(self) -> SavedRollback | None:
+        """Return the last rollback; `None` where there is none to read. Blocks."""
+        folder = self._folder()
+        if folder is None:
+            return None
+        try:
+            return SavedRollback.model_validate_json((folder / ROLLBACK).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            logger.error("saved rollback not used: %s: %s", folder / ROLLBACK, error)
         return None
 
     def policy_folder(self, policy: str) -> Path | None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from router.learning.canary import ALPHA
 from router.learning.sequential import Sums, Verdict, compare
 
 WORSE_BY = (0.0, 0.05, 0.1, 0.15)
@@ -26,7 +27,7 @@ def canary(quality: float, control: float, *, share: float, most: int, seed: int
     totals = np.concatenate([np.zeros(1, dtype=int), (rng.random(int(others[-1])) < control).cumsum()])
     for look in range(most):
         good, n, total = float(values[look]), int(others[look]), float(totals[others[look]])
-        found = compare(Sums(look + 1, good, good), Sums(n, total, total))
+        found = compare(Sums(look + 1, good, good), Sums(n, total, total), alpha=ALPHA["quality"])
         if found.verdict != "undecided":
             return found.verdict, look + 1
     return "undecided", most

@@ -7,7 +7,7 @@ Imports nothing of the package except its errors.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from math import isfinite
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from router.errors import InputError, NoEligibleExpertError, PreferenceError
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.integer]
+ArmName = Literal["canary", "control"]
+"""The canary's part of the traffic, and that of the policy in effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,12 @@ class RouteRequest:
     """Whether the caller can carry out plans; without it only experts are ranked."""
     max_hold_ms: float | None = None
     """The longest time that the caller may hold an answer back; longer plans are excluded."""
-    draw_unit: str | None = None
-    """What exploration draws for, a conversation or a request; `None` where nothing may be drawn."""
+    request_id: str = ""
+    """The caller's id of the request, for records of it; empty where there is none to record."""
+    unit: str | None = None
+    """The conversation, else the request, that draws and canaries are decided for; `None` for neither."""
+    explore: bool = True
+    """Whether it may be drawn; a canary may serve it in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +232,15 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
+class Arm:
+    """The part of the traffic that a decision belongs to while a canary runs."""
+
+    canary: str
+    """Id of the canary."""
+    name: ArmName
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """A policy's decision: the ranking of the eligible candidates, best first, and a view of each."""
 
@@ -244,6 +259,8 @@ class Decision:
     """Every plan of the policy."""
     draw: Draw | None = None
     """How far the first choice was left to chance; `None` where it could not be."""
+    arm: Arm | None = None
+    """`None` while no canary runs."""
 
     @property
     def candidate(self) -> str:

@@ -2,7 +2,10 @@
 
 import os
 from collections.abc import Generator, Iterator
+from datetime import date
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import BaseModel
 
@@ -10,6 +13,7 @@ from cluster.check.finding import Finding
 from cluster.check.schema import model_errors
 from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED
 from deployments.config import IngressConfig, RouterConfig
+from deployments.last_good import LastGood
 from deployments.settings import resolve
 from router.errors import RouterError
 
@@ -33,7 +37,9 @@ def check_references(applications: list[dict[str, Any]], *, policy: bool) -> Ite
     if ingress is not None:
         yield from _experts(ingress, applications, f"{where}.Ingress.user_config.experts")
     if router is not None and policy:
-        yield from _policy(router, ingress, f"{where}.Router.user_config")
+        in_effect = yield from _policy(router, ingress, f"{where}.Router.user_config")
+        yield from _beside(router, in_effect, ingress, where)
+    yield from _date(configs.get("Router"), f"{where}.Router.user_config")
 
 
 def _duplicates(applications: list[dict[str, Any]]) -> Iterator[Finding]:
@@ -79,26 +85,58 @@ def _experts(config: Any, applications: list[dict[str, Any]], key: str) -> Itera
             )
 
 
-def _policy(config: Any, ingress: Any, key: str) -> Iterator[Finding]:
+def _date(config: Any, key: str) -> Iterator[Finding]:
+    canary = config.get("canary") if isinstance(config, dict) else None
+    if isinstance(canary, dict) and isinstance(canary.get("until"), date):
+        yield Finding("error", f"{key}.canary.until", "is a date of YAML, which Serve cannot send: quote it")
+
+
+def _beside(config: Any, in_effect: Any, ingress: Any, app: str) -> Iterator[Finding]:
+    """The policies beside the one in effect, and whether the canary among them is rolled back."""
+    key = f"{app}.Router.user_config"
+    if config.shadow is not None:
+        yield from _loaded(config.shadow, ingress, f"{key}.shadow")
+    if config.canary is None:
+        return
+    canary = yield from _loaded(config.canary.policy, ingress, f"{key}.canary.policy")
+    path = Path(quote(app, safe=""), "Router")
+    saved = LastGood(lambda: path).rollback()
+    if canary is None or in_effect is None or saved is None:
+        return
+    if saved.canary == config.canary.identity(in_effect.policy_id, canary.policy_id):
+        yield Finding(
+            "warning",
+            f"{key}.canary",
+            f"policy {canary.policy_id} is rolled back since {saved.at} and serves no request: {saved.why}",
+        )
+
+
+def _loaded(folder: str, ingress: Any, key: str) -> Generator[Finding, None, Any]:
+    """Yield the findings of a policy's folder and return the policy, or `None`."""
     from router.policy import Policy
 
-    if config.policy is None:  # made of priors when the graph starts
-        return
-    folder = resolve(config.policy)
     try:
-        policy = Policy.load(folder)
+        policy = Policy.load(resolve(folder))
     except RouterError as error:
-        yield Finding("error", f"{key}.policy", f"{config.policy!r} cannot be served: {error}")
-        return
+        yield Finding("error", key, f"{folder!r} cannot be served: {error}")
+        return None
+    if ingress is not None and (missing := sorted(set(ingress.experts) - set(policy.pool.names))):
+        message = f"policy {policy.policy_id} does not cover the experts {', '.join(missing)}: retrain it"
+        yield Finding("error", key, message)
+    return policy
+
+
+def _policy(config: Any, ingress: Any, key: str) -> Generator[Finding, None, Any]:
+    """Yield the findings of the policy in effect and return it, or `None`."""
+    if config.policy is None:  # made of priors when the graph starts
+        return None
+    policy = yield from _loaded(config.policy, ingress, f"{key}.policy")
+    if policy is None:
+        return None
     if unknown := sorted(set(config.prices) - set(policy.pool.names)):
         yield Finding(
             "error", f"{key}.prices.{unknown[0]}", f"policy {policy.policy_id} does not score this expert"
         )
-    if ingress is None:
-        return
-    if missing := sorted(set(ingress.experts) - set(policy.pool.names)):
-        message = f"policy {policy.policy_id} does not cover the experts {', '.join(missing)}: retrain it"
-        yield Finding("error", f"{key}.policy", message)
     unpriced = [e.name for e in policy.pool if e.price is None and e.name not in config.prices]
     if unpriced and len(unpriced) < len(policy.pool):
         yield Finding(
@@ -106,3 +144,4 @@ def _policy(config: Any, ingress: Any, key: str) -> Iterator[Finding]:
             f"{key}.prices",
             f"{', '.join(unpriced)} has no price and counts as the most expensive",
         )
+    return policy

@@ -10,7 +10,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
-from router.core import Decision, ExpertLoad, ExpertView, Preferences, RouteRequest
+from router.core import Arm, Decision, ExpertLoad, ExpertView, Preferences, RouteRequest
 from router.experts import Price
 from router.plans.acceptance import AcceptanceModel
 from router.plans.plan import Plan
@@ -68,12 +68,25 @@ class PolicyView:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryView:
+    """What the ingress knows of the configured canary."""
+
+    policy: PolicyView
+    phase: str
+    """`waiting` for the coordinator, `running`, `rolled_back`, or `over`."""
+    rolled_back: str | None = None
+    """The reason; `None` while it is not rolled back."""
+
+
+@dataclass(frozen=True, slots=True)
 class RouterState:
     """What a router replica serves, and why it rejected the last configuration."""
 
     policy: PolicyView | None
     error: str | None
     """Why the last `user_config` was rejected; `None` when it is in effect."""
+    canary: CanaryView | None = None
+    """`None` where none is configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +124,5 @@ def _as_call(kind: type[Any]) -> Callable[[Any], tuple[type[Any], tuple[Any, ...
     return lambda value: (kind, values(value))
 
 
-for _kind in (Preferences, ExpertLoad, RouteRequest, ExpertView, Decision, RouterResponse):
+for _kind in (Preferences, ExpertLoad, RouteRequest, ExpertView, Arm, Decision, RouterResponse):
     copyreg.pickle(_kind, _as_call(_kind))

@@ -15,6 +15,7 @@ from typing import Literal
 
 from starlette.requests import ClientDisconnect
 
+from deployments.canary.arm_reports import ArmSink, NoArms
 from deployments.contracts.call_order import CallOrder
 from deployments.contracts.errors import ApiError, ErrorCode
 from deployments.contracts.messages import NO_TRACE, TraceContext
@@ -36,6 +37,7 @@ from router.learning.record import AttemptRecord, DecisionRecord, ExplorationRec
 
 logger = logging.getLogger("ray.serve")
 
+ANSWERED = "200"
 LOADED = frozenset({429, 503})
 """Statuses of a rejection for load or limits."""
 
@@ -67,6 +69,7 @@ class Accounting:
         records: gets a record of each request that had a call order.
         recent: gets the origin of each response.
         tracer: begins the span of each request.
+        arms: gets what is measured of each request while a canary runs.
         clock: monotonic seconds.
         now: seconds since 1970.
     """
@@ -77,12 +80,14 @@ class Accounting:
         records: RecordSink,
         recent: RecentAnswers,
         tracer: Tracer,
+        arms: ArmSink | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
         self.records = records
         self.recent = recent
+        self.arms = NoArms() if arms is None else arms
         self._tracer = tracer
         self.clock, self.now = clock, now
 
@@ -141,6 +146,8 @@ class Account:
         self.caller: Caller | None = None
         self.request: InferenceRequest | None = None
         self.order: CallOrder | None = None
+        self.unit = ""
+        """The conversation, else the request, that draws and canaries are decided for."""
         self.failed_attempts: list[Attempt] = []
         """Filled by the dispatcher."""
 
@@ -239,7 +246,9 @@ class Account:
             self._compare_time("end", self._accounting.clock())
         plan = opened.plan if opened.plan is not None and opened.plan.accepted else None
         name, p_right = (None, None) if plan is None else (plan.name, plan.p_right)
-        origin = AnswerOrigin(opened.expert, key_id(self.caller), name, p_right)
+        view, arm = self.order.predicted(opened.expert, name), self.order.decision.arm
+        score = None if view is None else view.score
+        origin = AnswerOrigin(opened.expert, key_id(self.caller), name, p_right, arm, score)
         self._accounting.recent.remember(self.request_id, origin)
         self._close(
             str(opened.stream.head.status) if observer.outcome == "complete" else observer.outcome, usage
@@ -324,9 +333,25 @@ class Account:
         metrics.requests.labels(self.kind, outcome).inc()
         metrics.stage_seconds.labels("whole").observe(seconds)
         self._report(outcome, code, seconds)
+        self._measure_arm(outcome, usage, seconds)
         if self._accounting.records.active and self.order is not None and self.request is not None:
             record = self._record(self.request, self.order, outcome, code, seconds, usage)
             self._accounting.records.write(record)
+
+    def _measure_arm(self, outcome: str, usage: Usage | None, seconds: float) -> None:
+        """Note success, cost and time for the arm of a canary; faults of clients count for neither."""
+        arm = None if self.order is None else self.order.decision.arm
+        failed = outcome == "broken" or outcome.startswith("5")
+        if arm is None or not (failed or outcome == ANSWERED):
+            return
+        measured = self._accounting.arms.measured
+        metrics.arm_requests.labels(arm.name, "failure" if failed else "success").inc()
+        measured(arm, "success", float(not failed))
+        measured(arm, "latency_s", seconds)
+        if usage is not None and self._opened is not None:
+            cost_usd = self._accounting.cost_usd(self._opened.expert, usage)
+            if cost_usd is not None:
+                measured(arm, "cost_usd", cost_usd)
 
     def _report(self, outcome: str, code: str | None, seconds: float) -> None:
         """One line in the log, and the end of the span."""
@@ -365,7 +390,7 @@ class Account:
         opened = self._opened
         expert = None if opened is None else opened.expert
         routed, draw = order.reason in {"routed", "explored"}, order.decision.draw
-        views = order.views.items()
+        views, arm = order.views.items(), order.decision.arm
         return DecisionRecord(
             request_id=self.request_id,
             client_request_id=self.client_request_id,
@@ -396,6 +421,10 @@ class Account:
             propensities=None if draw is None else draw.propensities,
             action=None if draw is None else draw.action,
             exploration=None if draw is None else _exploration_record(draw),
+            conversation=None if self.unit in {"", self.request_id} else self.unit,
+            sticky=bool(order.cached_tokens) if order.decision.preferences.reads_times else None,
+            arm=None if arm is None else arm.name,
+            canary=None if arm is None else arm.canary,
             query=request.query,
         )
 

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from deployments.canary.arm_reports import ArmSink
 from deployments.config import ExpertTarget, IngressArgs, IngressConfig
 from deployments.contracts.endpoints import ENDPOINTS
 from deployments.contracts.protocols import Decider, ExpertClient
@@ -56,6 +57,7 @@ class Api:
         gather_metrics: returns the metrics of the whole application; by default this replica's.
         gather_for_board: the same without the engines; by default this replica's.
         tracer: begins the span of each request.
+        arms: gets what is measured while a canary runs.
         clock: monotonic seconds.
     """
 
@@ -74,6 +76,7 @@ class Api:
         gather_metrics: Callable[[], Awaitable[bytes]] | None = None,
         gather_for_board: Callable[[], Awaitable[bytes]] | None = None,
         tracer: Tracer | None = None,
+        arms: ArmSink | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         limits = config.limits
@@ -89,7 +92,7 @@ class Api:
         records = NoRecords() if records is None else records
         recent = RecentAnswers() if recent is None else recent
         accounting = Accounting(
-            self.registry, records, recent, NoTracer() if tracer is None else tracer, clock
+            self.registry, records, recent, NoTracer() if tracer is None else tracer, arms, clock
         )
         if bodies is None:
             bodies = BodyBudget(args.max_bodies_bytes, args.max_body_bytes, args.upload_timeout_s)
@@ -110,7 +113,7 @@ class Api:
             bodies=self.bodies,
             clock=clock,
         )
-        feedback = Feedback(limited, records, recent, ask_others)
+        feedback = Feedback(limited, records, recent, ask_others, arms=arms)
         gather = gather_metrics or self._own_metrics
         caller = self._access.caller
         self.board = MetricsSnapshots(self.registry, gather_for_board or self._own_metrics)

@@ -11,6 +11,8 @@ from uuid import uuid4
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.canary.arm_reports import ArmReports
+from deployments.canary.ray_coordinator import CoordinatorHandle
 from deployments.config import IngressArgs, IngressConfig, LogSettings
 from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.ingress.access import Access
@@ -29,7 +31,7 @@ from deployments.observability.decision_log import ConfiguredLog
 from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers, origins_in_log
 from deployments.replica import replica_id, replica_name, replica_path
 from deployments.routing.client import RouterClient
-from deployments.settings import resolve
+from deployments.settings import resolve, state_folder
 from deployments.upstream.discovery import Discovery, applications
 from deployments.upstream.serve_client import expert_client
 from router.learning.log import log_files
@@ -49,6 +51,11 @@ def ledger_client(counts: Path) -> LedgerClient:
     Each has a name of its own: the ledger recognises late calls by their numbers.
     """
     return LedgerClient(f"{replica_id()}-{uuid4().hex[:8]}", LedgerHandle(str(counts)))
+
+
+def _reporter() -> str:
+    """A name for this process' sums: those of the process before it under the same id stay as they are."""
+    return f"{replica_id()}-{uuid4().hex[:8]}"
 
 
 class Ingress:
@@ -147,6 +154,7 @@ class Ingress:
             gather_metrics=self._replicas.metrics,
             gather_for_board=self._replicas.metrics_without_engines,
             tracer=tracing.tracer("to-router-ingress"),
+            arms=ArmReports(_reporter, CoordinatorHandle(str(state_folder() / "canaries.json"))),
         )
         # What lives as long as the replica is no work for the collector, which large bodies call often.
         gc.collect()

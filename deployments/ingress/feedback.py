@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.canary.arm_reports import ArmSink, NoArms
 from deployments.contracts.errors import ErrorCode, NotFound, Unavailable
 from deployments.contracts.validation import bad_request, json_object
 from deployments.ingress.accounting import Account
@@ -68,6 +69,7 @@ class Feedback:
         records: gets each rating.
         recent: this replica's responses.
         ask_others: finds responses of other replicas; `None` where there are none.
+        arms: gets ratings while a canary runs.
         now: seconds since 1970.
     """
 
@@ -78,10 +80,12 @@ class Feedback:
         recent: RecentAnswers,
         ask_others: AskOthers | None,
         *,
+        arms: ArmSink | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._limited, self._records, self._recent = limited, records, recent
         self._ask_others = ask_others
+        self._arms = NoArms() if arms is None else arms
         self._now = now
         self._ratings: dict[tuple[str, str], Rating] = {}
         """The last ratings, by request and key: one counts for each response."""
@@ -107,6 +111,12 @@ class Feedback:
             return Response(status_code=204)  # a repetition adds nothing
         if rated not in self._ratings:
             metrics.feedback_quality.labels(origin.expert).observe(rating.quality)
+            if origin.score is not None:
+                metrics.routed_quality.labels(origin.expert).observe(rating.quality)
+                metrics.routed_quality_predicted.labels(origin.expert).inc(origin.score)
+            if origin.arm is not None:
+                metrics.arm_quality.labels(origin.arm.name).observe(rating.quality)
+                self._arms.measured(origin.arm, "quality", rating.quality)
             if origin.plan is not None and origin.p_right is not None:
                 metrics.plan_quality.labels(origin.plan).observe(rating.quality)
                 metrics.plan_quality_predicted.labels(origin.plan).inc(origin.p_right)

@@ -152,6 +152,7 @@ class Generation:
             await acquire_within(deadline, (self._queue,), parsed.routing.priority, owner)
         undo.callback(self._queue.release, self._queue.occupy(parsed.sequences, owner), owner)
         conversation = parsed.conversation.named(headers.conversation_name(request))
+        account.unit = self._conversations.unit(owner, conversation, account.request_id)
         with account.stage("route"):
             account.order = order = await self._resolve(
                 parsed,
@@ -159,7 +160,8 @@ class Generation:
                 account.span.context,
                 carries_out_plans=not headers.retries(request),
                 conversation=conversation,
-                draw_unit=account.request_id,
+                request_id=account.request_id,
+                unit=account.unit,
             )
         if order.plan is not None and caller is not None:
             extra = await self._reserve_plan(caller, parsed, order.plan)
@@ -195,7 +197,7 @@ class Generation:
         if order.cached_tokens:
             stays = opened.expert == list(order.cached_tokens)[-1]
             metrics.conversation_turns.labels("stayed" if stays else "moved").inc()
-        self._conversations.remember(owner, conversation, opened.expert, parsed.prompt_tokens)
+        self._conversations.remember(owner, conversation, opened.expert, parsed.prompt_tokens, account.unit)
         account.request = parsed.without_body()
         held.release()
         undo.callback(opened.slot.release, opened.slots_held, owner)
@@ -292,7 +294,8 @@ class Generation:
         *,
         carries_out_plans: bool = True,
         conversation: Conversation = UNKNOWN,
-        draw_unit: str | None = None,
+        request_id: str = "",
+        unit: str | None = None,
     ) -> CallOrder:
         cached = self._conversations.cached_tokens(key_id(caller), conversation)
         try:
@@ -306,7 +309,8 @@ class Generation:
                 trace=trace,
                 carries_out_plans=carries_out_plans,
                 cached_tokens=cached,
-                draw_unit=draw_unit,
+                request_id=request_id,
+                unit=unit,
             )
         except Unavailable as error:
             wait_s = error.retry_after_s or self._registry.retry_after_s()

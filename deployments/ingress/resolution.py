@@ -43,7 +43,8 @@ async def resolve_model(
     trace: TraceContext = NO_TRACE,
     carries_out_plans: bool = True,
     cached_tokens: Mapping[str, int] = NOTHING_CACHED,
-    draw_unit: str | None = None,
+    request_id: str = "",
+    unit: str | None = None,
 ) -> CallOrder:
     """Resolve a request's `model`.
 
@@ -57,7 +58,8 @@ async def resolve_model(
         trace: the trace context for the router.
         carries_out_plans: whether plans are carried out; not for a client's retry.
         cached_tokens: expert → tokens of the prompt that it holds from the conversation's turns before.
-        draw_unit: what exploration draws for; `None` where nothing may be drawn.
+        request_id: for the shadow's records; empty where there are none.
+        unit: the conversation, else the request, that draws and canaries are decided for; `None` for neither.
 
     Raises:
         NotFound: the model is no expert, no preset and not `auto`.
@@ -106,8 +108,10 @@ async def resolve_model(
         load=_loads(registry, wanted, cached_tokens),
         plans=plans,
         max_hold_ms=1000 * registry.config.limits.max_hold_s,
+        request_id=request_id,
+        unit=unit,
         # A preset's preferences are not in the log, so a draw under them would show nothing.
-        draw_unit=None if settings is not None or request.routing.explore is False else draw_unit,
+        explore=settings is None and request.routing.explore is not False,
     )
     try:
         response = await router.decide(route_request, deadline_s, trace)

@@ -11,7 +11,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,13 +20,20 @@ import orjson
 from deployments.config import LogSettings
 from deployments.observability import metrics
 from deployments.settings import resolve
-from router.learning.log import PREFIX, RATINGS, SUFFIX, files_of
-from router.learning.record import DecisionRecord, FeedbackRecord, Record, to_json
+from router.learning.log import PREFIX, RATINGS, SHADOWS, SUFFIX, files_of
+from router.learning.record import DecisionRecord, FeedbackRecord, Record, ShadowRecord, to_json
 
 logger = logging.getLogger("ray.serve")
 
 RATINGS_SHARE = 1 / 8
 """Share of the disk space for ratings: files of their own, so that many of them displace no decision."""
+REQUESTS: Mapping[type[Record], tuple[str, float]] = {
+    DecisionRecord: (PREFIX, 1 - RATINGS_SHARE),
+    FeedbackRecord: (RATINGS, RATINGS_SHARE),
+}
+"""What an ingress replica writes: kind of record → prefix of its files, and their share of the disk space."""
+SHADOW: Mapping[type[Record], tuple[str, float]] = {ShadowRecord: (SHADOWS, 1.0)}
+"""What a router replica writes."""
 PARTS = 16
 """Files that share the disk space, and the days, of one writer; the oldest is deleted first."""
 MOST_AT_ONCE = 1000
@@ -36,19 +43,26 @@ MIB = 1024 * 1024
 
 
 class DecisionLog:
-    """One ingress replica's decision log.
+    """One replica's part of the decision log.
 
     Args:
         replica: part of the files' names, so that replicas on one machine do not share a file.
         now: seconds since 1970.
+        kinds: kind of record → prefix of its files, and their share of the disk space.
     """
 
-    def __init__(self, settings: LogSettings, replica: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: LogSettings,
+        replica: str,
+        now: Callable[[], float] = time.time,
+        kinds: Mapping[type[Record], tuple[str, float]] = REQUESTS,
+    ) -> None:
         self.settings = settings
         folder = resolve(settings.folder)
         self._files = {
-            DecisionRecord: LogFiles(folder, replica, settings, now, share=1 - RATINGS_SHARE),
-            FeedbackRecord: LogFiles(folder, replica, settings, now, prefix=RATINGS, share=RATINGS_SHARE),
+            kind: LogFiles(folder, replica, settings, now, prefix=prefix, share=share)
+            for kind, (prefix, share) in kinds.items()
         }
         self._queue: queue.Queue[Record | None] = queue.Queue(settings.max_queued)
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)

@@ -239,6 +239,33 @@ policy_swaps = Counter(
 )  # fmt: skip
 policy_info = Gauge("to_router_policy_info", "1 for the policy in effect.", ["policy"], registry=registry)
 
+# --- canary and shadow ---
+canary = Gauge(
+    "to_router_canary",
+    "1 for the state of the configured canary: waiting, running, rolled_back, over.",
+    ["state"],
+    registry=registry,
+)
+arm_requests = Counter(
+    "to_router_arm_requests",
+    "Requests while a canary runs, by arm (canary, control) and result (success, failure).",
+    ["arm", "result"],
+    registry=registry,
+)
+arm_quality = Histogram(
+    "to_router_arm_quality",
+    "Ratings of responses while a canary runs, by arm.",
+    ["arm"],
+    buckets=QUALITY_BUCKETS,
+    registry=registry,
+)
+shadow_queries = Counter(
+    "to_router_shadow_queries",
+    "Queries for the shadow policy: scored, dropped (its queue was full), failed.",
+    ["outcome"],
+    registry=registry,
+)
+
 # --- the record ---
 log_records = Counter(
     "to_router_decision_log_records",
@@ -251,6 +278,19 @@ feedback_quality = Histogram(
     "Ratings of clients by POST /v1/feedback.",
     ["expert"],
     buckets=QUALITY_BUCKETS,
+    registry=registry,
+)
+routed_quality = Histogram(
+    "to_router_routed_quality",
+    "Ratings of responses whose quality was predicted, by the expert that responded.",
+    ["expert"],
+    buckets=QUALITY_BUCKETS,
+    registry=registry,
+)
+routed_quality_predicted = Counter(
+    "to_router_routed_quality_predicted",
+    "Predicted quality of the responses that were rated: the sum of their scores.",
+    ["expert"],
     registry=registry,
 )
 unscraped = Counter(

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from deployments.limits.keys import NO_KEY
+from router.core import Arm
 from router.learning.log import PREFIX, read_records
 from router.learning.record import DecisionRecord
 
 REMEMBERED = 100_000
-"""Responses that a replica still accepts a rating for: 2.4 MB."""
+"""Responses that a replica still accepts a rating for: 3.2 MB."""
 NO_PLAN = ""
 MOST_RESTORED_BYTES = 64 * 1024 * 1024
 
@@ -29,12 +30,16 @@ class AnswerOrigin:
     """The plan that accepted the response; `None` where none did."""
     p_right: float | None = None
     """The probability to be right that the plan accepted it by."""
+    arm: Arm | None = None
+    """The arm of the canary that ran; `None` while none did."""
+    score: float | None = None
+    """Its predicted quality; `None` where no policy scored it."""
 
 
 class RecentAnswers:
     """The latest responses of one ingress replica; the oldest is forgotten first.
 
-    A ring of numbers, 24 bytes for each response: a dict of as many took 20 MB of an ingress, and an
+    A ring of numbers, 32 bytes for each response: a dict of as many took 20 MB of an ingress, and an
     ordered one of a fifth of them still takes 3 MB. Ids are kept as their hashes, 64 bits with this
     process' own seed: no client can make two ids collide. A look-up reads the whole ring; ratings are
     rare enough for it.
@@ -46,6 +51,10 @@ class RecentAnswers:
         self._experts = np.zeros(most, dtype=np.int32)
         self._plans = np.zeros(most, dtype=np.int32)
         self._p_right = np.zeros(most, dtype=np.float32)
+        self._scores = np.zeros(most, dtype=np.float32)
+        self._arms = np.zeros(most, dtype=np.int32)
+        self._known_arms: dict[Arm | None, int] = {None: 0}
+        """Arm → its number, in the order of the numbers."""
         self._names: dict[str, int] = {}
         """Key, expert or plan → its number, in the order of the numbers."""
         self._written = 0
@@ -83,18 +92,26 @@ class RecentAnswers:
         self._experts[at] = self._names.setdefault(origin.expert, len(self._names))
         self._plans[at] = self._names.setdefault(origin.plan or NO_PLAN, len(self._names))
         self._p_right[at] = np.nan if origin.p_right is None else origin.p_right
+        self._scores[at] = np.nan if origin.score is None else origin.score
+        self._arms[at] = self._known_arms.setdefault(origin.arm, len(self._known_arms))
         self._written += 1
 
     def _at(self, index: int) -> tuple[int, AnswerOrigin]:
         names = list(self._names)
-        plan, p_right = names[self._plans[index]], float(self._p_right[index])
+        plan, p_right = names[self._plans[index]], _known(self._p_right[index])
         origin = AnswerOrigin(
             names[self._experts[index]],
             names[self._keys[index]],
             None if plan == NO_PLAN else plan,
-            None if np.isnan(p_right) else p_right,
+            p_right,
+            list(self._known_arms)[self._arms[index]],
+            _known(self._scores[index]),
         )
         return int(self._ids[index]), origin
+
+
+def _known(number: np.float32) -> float | None:
+    return None if np.isnan(number) else float(number)
 
 
 def origins_in_log(files: Sequence[Path]) -> list[tuple[str, AnswerOrigin]]:
@@ -124,4 +141,11 @@ def origins_in_log(files: Sequence[Path]) -> list[tuple[str, AnswerOrigin]]:
 def _origin(record: DecisionRecord, expert: str) -> AnswerOrigin:
     plan = record.plan if record.plan is not None and record.plan.accepted else None
     name, p_right = (None, None) if plan is None else (plan.name, plan.p_right)
-    return AnswerOrigin(expert, record.key or NO_KEY, name, p_right)
+    score = None if record.scores is None else record.scores.get(name or expert)
+    return AnswerOrigin(expert, record.key or NO_KEY, name, p_right, _arm(record), score)
+
+
+def _arm(record: DecisionRecord) -> Arm | None:
+    if record.canary is None or record.arm is None:
+        return None
+    return Arm(record.canary, "canary" if record.arm == "canary" else "control")

@@ -14,16 +14,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from deployments.canary.messages import CanaryTransport
+from deployments.canary.ray_coordinator import CoordinatorHandle
 from deployments.config import RouterArgs, RouterConfig
 from deployments.contracts.messages import RouterResponse, RouterState, TraceContext
 from deployments.last_good import LastGood
 from deployments.observability import metrics, tracing
-from deployments.replica import replica_name, replica_path
+from deployments.replica import replica_id, replica_name, replica_path
 from deployments.routing.batching import Batcher
 from deployments.routing.loop_budget import LoopBudget
 from deployments.routing.prior import configured_experts, prior_folder
 from deployments.routing.served_policy import ServedPolicy, load, load_saved
-from deployments.settings import resolve
+from deployments.routing.trials import Trials
+from deployments.settings import resolve, state_folder
 from deployments.upstream.discovery import applications
 from router.core import Decision, RouteRequest
 from router.errors import RouterError
@@ -43,6 +46,10 @@ def _applications() -> Mapping[str, Any]:
     return {} if replica_path() is None else applications()
 
 
+def _coordinator() -> CanaryTransport:
+    return CoordinatorHandle(str(state_folder() / "canaries.json"))
+
+
 class Router:
     """Scores and decides with the policy that `user_config` names.
 
@@ -51,6 +58,7 @@ class Router:
         last_good: keeps the last valid configuration and its policy.
         applications: reads Serve's applications by name, where no policy is configured; blocks.
         on_loop: which batches are short enough for the event loop.
+        trials: canary and shadow.
         clock: monotonic seconds.
     """
 
@@ -61,10 +69,12 @@ class Router:
         last_good: LastGood | None = None,
         applications: Callable[[], Mapping[str, Any]] | None = None,
         on_loop: LoopBudget | None = None,
+        trials: Trials | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._args = args
         self._last_good = LastGood(replica_path) if last_good is None else last_good
+        self._trials = trials or Trials(args, self._last_good, _coordinator, replica_id)
         self._served: ServedPolicy | None = None
         self._applications = _applications if applications is None else applications
         self._watch: asyncio.Task[None] | None = None
@@ -98,7 +108,8 @@ class Router:
             configured = config.policy is not None
             if not configured:
                 config = await loop.run_in_executor(self._loader, self._with_prior, config)
-            self._served = await loop.run_in_executor(self._loader, load, config, self._args, self._served)
+            served = await loop.run_in_executor(self._loader, load, config, self._args, self._served)
+            loaded = await loop.run_in_executor(self._loader, self._trials.load, config, served)
         except ValidationError as error:
             await self._reject(explain(error, "user_config"))
         except (RouterError, OSError) as error:
@@ -107,7 +118,8 @@ class Router:
             logger.exception("policy rejected for an unforeseen reason")
             await self._reject(f"unforeseen {type(error).__name__}: {error}")
         else:
-            self._error = None
+            self._served, self._error = served, None
+            await self._trials.apply(loaded)
             metrics.config_refused.labels("Router").set(0)
             metrics.config_restored.labels("Router").set(0)
             metrics.policy_swaps.labels("accepted").inc()
@@ -173,7 +185,9 @@ class Router:
         """Return the policy in effect, and why this replica does not serve the last configuration."""
         served = self._served
         return RouterState(
-            policy=None if served is None else served.view(), error=self._hangs() or self._error
+            policy=None if served is None else served.view(),
+            error=self._hangs() or self._error,
+            canary=self._trials.view(),
         )
 
     async def check_health(self) -> None:
@@ -198,13 +212,19 @@ class Router:
             return [RouterResponse(None, self._error or "no policy") for _ in requests]
         metrics.router_batch.observe(len(requests))
         lengths = [len(request.query) for request in requests]
-        if served.is_light and self._on_loop.fits(lengths):
-            decisions, seconds = _timed(served, requests)
+        if served.is_light and self._trials.is_light and self._on_loop.fits(lengths):
+            decisions, seconds = self._timed(served, requests)
         else:
             loop = asyncio.get_running_loop()
-            decisions, seconds = await loop.run_in_executor(self._worker, _timed, served, requests)
+            decisions, seconds = await loop.run_in_executor(self._worker, self._timed, served, requests)
         self._on_loop.measured(lengths, seconds)
+        self._trials.score(requests)
         return [RouterResponse(decision) for decision in decisions]
+
+    def _timed(self, served: ServedPolicy, requests: Sequence[RouteRequest]) -> tuple[list[Decision], float]:
+        """Decisions, and the thread's seconds on a processor: on a busy machine everything takes long."""
+        began = time.thread_time()
+        return self._trials.decide(served, requests), time.thread_time() - began
 
     async def _reject(self, why: str) -> None:
         self._error = why
@@ -229,9 +249,3 @@ class Router:
             return
         metrics.config_restored.labels("Router").set(1)
         self._error = f"{why}; the last valid configuration, saved at {saved.saved_at}, is in effect"
-
-
-def _timed(served: ServedPolicy, requests: list[RouteRequest]) -> tuple[list[Decision], float]:
-    """Decisions, and the seconds of the thread on a processor: on a busy machine everything takes long."""
-    began = time.thread_time()
-    return served.decide(requests), time.thread_time() - began

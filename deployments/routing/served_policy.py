@@ -53,9 +53,9 @@ class ServedPolicy:
             loaded = any(request.load for request in requests)
             ahead = self.in_transit.counts() if loaded else None
             decisions = [
-                decision
-                if request.draw_unit is None
-                else explored(self.exploration, request.draw_unit, decision)
+                explored(self.exploration, request.unit, decision)
+                if request.explore and request.unit is not None
+                else decision
                 for request, decision in zip(
                     requests, self.policy.decide(batch, requests, ahead=ahead), strict=True
                 )

@@ -192,7 +192,7 @@ def readiness(registry: ExpertRegistry) -> dict[str, Part]:
     """Readiness of the router and of every expert, for `/ready`."""
     error = registry.router_error
     prior = registry.policy is not None and registry.policy.is_prior
-    parts = {"router": Part(error is None, error or (PRIOR if prior else ""))}
+    parts = {"router": Part(error is None, error or _rolled_back(registry) or (PRIOR if prior else ""))}
     covered = None if registry.policy is None else registry.policy.experts
     if error is None and covered is not None:
         missing = [name for name in registry.experts if name not in covered]
@@ -204,6 +204,17 @@ def readiness(registry: ExpertRegistry) -> dict[str, Part]:
         why = state.why_not_ready or ("scaled to zero" if state.scaled_to_zero else "")
         parts[name] = Part(state.why_not_ready is None, why)
     return parts
+
+
+def _rolled_back(registry: ExpertRegistry) -> str:
+    """That the configuration still names a canary that is rolled back; empty where it does not."""
+    canary = registry.canary
+    if canary is None or canary.rolled_back is None:
+        return ""
+    return (
+        f"the canary {canary.policy.policy_id} is rolled back, although user_config names it: "
+        f"{canary.rolled_back}"
+    )
 
 
 def _length(request: InferenceRequest) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from deployments.config import ExpertTarget, IngressConfig
 from deployments.contracts.errors import ErrorCode, ExpertError
-from deployments.contracts.messages import PolicyView, RouterState, ServedPlan
+from deployments.contracts.messages import CanaryView, PolicyView, RouterState, ServedPlan
 from deployments.contracts.protocols import ExpertClient
 from deployments.limits.admission import AdmissionQueue
 from deployments.upstream.circuit_breaker import CircuitBreaker
@@ -91,6 +91,7 @@ class ExpertRegistry:
         self.config = config
         self.policy: PolicyView | None = None
         self._previous_policy: PolicyView | None = None
+        self.canary: CanaryView | None = None
         self.router_error: str | None = "the router has not responded yet"
         self.experts: Mapping[str, Expert] = {}
         """Replaced as a whole with each configuration: a request keeps the experts that it began with."""
@@ -114,6 +115,7 @@ class ExpertRegistry:
             if self.policy is not None and self.policy.policy_id != state.policy.policy_id:
                 self._previous_policy = self.policy
             self.policy = state.policy
+            self.canary = state.canary
         self.router_error = state.error
 
     def lose_router(self, why: str) -> None:
@@ -121,8 +123,9 @@ class ExpertRegistry:
         self.router_error = why
 
     def plan(self, policy_id: str | None, name: str) -> ServedPlan | None:
-        """A plan of the policy that decided, be it the present one or the one before it."""
-        policies = (self.policy, self._previous_policy)
+        """A plan of the policy that decided: the present one, the canary's or the one before it."""
+        canary = None if self.canary is None else self.canary.policy
+        policies = (self.policy, canary, self._previous_policy)
         return next(
             (policy.plans.get(name) for policy in policies if policy and policy.policy_id == policy_id), None
         )

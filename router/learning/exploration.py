@@ -38,10 +38,10 @@ def draw(
     propensities = {chosen: 1.0 - exploration.share}
     for name in candidates:
         propensities[name] = propensities.get(name, 0.0) + exploration.share / len(candidates)
-    is_drawn = _uniform(exploration.seed, unit, "draw") < exploration.share
+    is_drawn = uniform(exploration.seed, unit, "draw") < exploration.share
     action = chosen
     if is_drawn:
-        action = min(candidates, key=lambda name: (_uniform(exploration.seed, unit, f"expert {name}"), name))
+        action = min(candidates, key=lambda name: (uniform(exploration.seed, unit, f"expert {name}"), name))
     possible = {name: value for name, value in propensities.items() if value > 0}
     return Draw(action, is_drawn, possible, exploration, unit)
 
@@ -79,7 +79,7 @@ def explored(exploration: Exploration, unit: str, decision: Decision) -> Decisio
     return replace(decision, ranking=(found.action, *others), draw=found)
 
 
-def _uniform(seed: int, unit: str, purpose: str) -> float:
+def uniform(seed: int, unit: str, purpose: str) -> float:
     """A number in [0, 1) that depends on nothing but the arguments."""
     text = f"{seed}\0{purpose}\0{unit}".encode("utf-8", "replace")
     return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big") / 2**56

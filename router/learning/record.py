@@ -115,11 +115,13 @@ class DecisionRecord:
     conversation: str | None = None
     """Hash that the turns of one conversation share; `None` where there is none."""
     sticky: bool | None = None
-    """Whether the conversation's earlier expert counted in the decision."""
+    """Whether experts with the conversation's prefix counted for it; `None` where time has no price."""
     load: Mapping[str, Mapping[str, float]] | None = None
     """Expert → its load as the decision saw it."""
     arm: str | None = None
     """`canary` or `control` while a canary runs."""
+    canary: str | None = None
+    """Id of the canary, of which `arm` is a part."""
     encoder: str | None = None
     """First 12 hex digits of the SHA-256 of the encoder of `embedding`."""
     embedding: str | None = None

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import orjson
 
+from deployments.canary.arm_reports import ArmSink
 from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.messages import PolicyView, RouterState
 from deployments.ingress.access import Access
@@ -45,6 +46,7 @@ class IngressHarness:
         records: RecordSink | None = None,
         ask_others: AskOthers | None = None,
         tracer: Tracer | None = None,
+        arms: ArmSink | None = None,
         **config: Any,
     ) -> None:
         self.access = access or Access()
@@ -62,6 +64,7 @@ class IngressHarness:
             records=records,
             ask_others=ask_others,
             tracer=tracer,
+            arms=arms,
         )
         prices = dict.fromkeys(names, price)
         view = PolicyView("0123456789ab", tuple(names), tuple(ranking or names), {}, prices)

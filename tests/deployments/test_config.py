@@ -1,6 +1,7 @@
 """Settings: unknown keys rejected with their name, paths resolved, pools placed."""
 
 import pickle  # noqa: TID251 - the trip between processes is Ray's, and it pickles
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -9,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from deployments.app import build_app, build_expert
-from deployments.config import AppArgs, ExpertArgs, IngressConfig, RouterConfig
+from deployments.config import AppArgs, CanarySettings, ExpertArgs, IngressConfig, RouterConfig
 from deployments.contracts import errors
 from deployments.placement import actor_options, bundle_selector, engine_environment, placement_group
 from deployments.settings import project_root, resolve
@@ -156,3 +157,18 @@ def test_every_error_survives_the_trip_between_processes(error: BaseException) -
     assert type(back) is type(error)
     assert str(back) == str(error)
     assert back.__dict__ == error.__dict__
+
+
+def test_a_canarys_end_is_a_date_in_utc_and_no_number() -> None:
+    def canary(**fields: Any) -> CanarySettings | None:
+        return RouterConfig.model_validate({"canary": {"policy": "new", **fields}}).canary
+
+    plain = canary()
+    dated = canary(until="2027-01-31", share=0.2)
+
+    assert plain == CanarySettings(policy="new", share=0.05, until=None)
+    assert dated is not None
+    assert dated.until == datetime(2027, 1, 31, tzinfo=UTC)
+    for wrong in ({"until": 5}, {"until": "soon"}, {"share": 0}, {"share": 0.6}, {"shares": 0.1}):
+        with pytest.raises(ValidationError):
+            canary(**wrong)

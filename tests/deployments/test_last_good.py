@@ -74,3 +74,15 @@ def test_a_value_that_is_not_json_is_not_saved(last_good: LastGood) -> None:
     last_good.save({"a": object()})
 
     assert last_good.load() is None
+
+
+def test_the_last_rollback_is_kept_and_a_damaged_one_is_none(last_good: LastGood, tmp_path: Path) -> None:
+    before = last_good.rollback()
+    last_good.save_rollback("canary", "policy", "quality -10 points")
+    saved = last_good.rollback()
+    (tmp_path / "state" / "rollback.json").write_text("{")
+
+    assert before is None
+    assert saved is not None
+    assert (saved.canary, saved.policy_id, saved.why) == ("canary", "policy", "quality -10 points")
+    assert last_good.rollback() is None

@@ -1,10 +1,16 @@
 """References between the parts of a configuration."""
 
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.check.references import check_references
+from deployments.config import CanarySettings
+from deployments.last_good import LastGood
+from deployments.settings import resolve
+from router.policy import Policy
 from tests.cluster.configs import expert, good
 
 
@@ -49,3 +55,47 @@ def test_the_policy_is_not_read_on_request() -> None:
 
     assert findings(applications, policy=False) == []
     assert "cannot be served" in findings(applications)[0][2]
+
+
+def router_of(applications: list[dict[str, Any]]) -> dict[str, Any]:
+    config: dict[str, Any] = applications[0]["deployments"][1]["user_config"]
+    return config
+
+
+@pytest.mark.parametrize("key", ["shadow", "canary.policy"])
+def test_a_policy_beside_the_one_in_effect_must_exist(key: str) -> None:
+    applications = good()["applications"]
+    folder = "no/such/policy"
+    router_of(applications).update({"shadow": folder} if key == "shadow" else {"canary": {"policy": folder}})
+
+    ((level, found, message),) = findings(applications)
+    assert (level, found) == ("error", f"to-router.Router.user_config.{key}")
+    assert "cannot be served" in message
+
+
+def test_a_date_must_be_quoted() -> None:
+    applications = good()["applications"]
+    config = router_of(applications)
+    config["canary"] = {"policy": config["policy"], "until": date(2100, 1, 1)}
+
+    assert ("error", "to-router.Router.user_config.canary.until") in [
+        (level, key) for level, key, _ in findings(applications)
+    ]
+    config["canary"]["until"] = "2100-01-01"
+    assert findings(applications) == []
+
+
+def test_a_canary_that_is_rolled_back_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TO_ROUTER_STATE", str(tmp_path))
+    applications = good()["applications"]
+    config = router_of(applications)
+    config["canary"] = {"policy": config["policy"], "share": 0.1}
+    id_ = Policy.load(resolve(config["policy"])).policy_id
+    canary = CanarySettings.model_validate(config["canary"]).identity(id_, id_)
+    LastGood(lambda: Path("to-router", "Router")).save_rollback(canary, id_, "quality -10 points")
+
+    ((level, key, message),) = findings(applications)
+    assert (level, key) == ("warning", "to-router.Router.user_config.canary")
+    assert "quality -10 points" in message
+    config["canary"]["share"] = 0.2  # another canary
+    assert findings(applications) == []

@@ -29,8 +29,11 @@ RARE = {
     "to_router_static_rankings_total", "to_router_unscraped_replicas_total",
     "to_router_plans_total", "to_router_plans_predicted_accepted_total", "to_router_plan_quality",
     "to_router_plan_quality_predicted_total", "to_router_expected_time_ratio",
+    "to_router_routed_quality", "to_router_routed_quality_predicted_total",
+    "to_router_arm_requests_total", "to_router_arm_quality", "to_router_shadow_queries_total",
 }  # fmt: skip
-"""Metrics that have samples only after something went wrong, with plans, or where time has a price."""
+"""Metrics that have samples only after something went wrong, with plans, a canary or a shadow, or where time
+has a price."""
 
 
 def send(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.observability import metrics
 from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers, origins_in_log
 from deployments.observability.tracing import NoTracer, OtelTracer, tracer
-from router.core import Exploration, RouteRequest
+from router.core import Arm, Exploration, RouteRequest
 from router.experts import Price
 from router.learning.exploration import explored
 from router.learning.record import Record, to_json
@@ -214,7 +215,98 @@ async def test_only_plain_auto_may_be_drawn(
     response = await harness.ask(**body)
 
     (request,) = harness.router.asked
-    assert request.draw_unit == (response.headers["x-request-id"] if may_be_drawn else None)
+    assert request.explore == may_be_drawn
+    assert request.unit == request.request_id == response.headers["x-request-id"]
+
+
+# --- a canary's arms
+
+
+class Measured:
+    """A sink that remembers."""
+
+    def __init__(self) -> None:
+        self.values: list[tuple[Arm, str, float]] = []
+
+    def measured(self, arm: Arm, measure: str, value: float) -> None:
+        self.values.append((arm, measure, value))
+
+    def names(self) -> list[str]:
+        return [measure for _, measure, _ in self.values]
+
+
+async def with_canary(harness: IngressHarness) -> Arm:
+    """The router decides for the arm `canary` from now on."""
+    arm = Arm("c0", "canary")
+    decision = (await FakeRouter("small", "large").decide(RouteRequest("any"), 1.0)).decision
+    assert decision is not None
+    harness.router.answer = RouterResponse(replace(decision, arm=arm))
+    return arm
+
+
+@pytest.fixture
+def measured() -> Measured:
+    return Measured()
+
+
+@pytest.fixture
+async def canary(kept: Kept, measured: Measured) -> IngressHarness:
+    return IngressHarness(records=kept, arms=measured)
+
+
+async def test_success_time_cost_and_ratings_are_measured_by_arm(
+    canary: IngressHarness, kept: Kept, measured: Measured
+) -> None:
+    arm = await with_canary(canary)
+    id_ = (await canary.ask()).headers["x-request-id"]
+    for quality in (0.25, 0.25, 1.0):
+        await rate(canary, request_id=id_, quality=quality)
+
+    assert measured.names() == ["success", "latency_s", "cost_usd", "quality"]
+    assert {found for found, _, _ in measured.values} == {arm}
+    assert [value for _, measure, value in measured.values if measure in {"success", "quality"}] == [
+        1.0,
+        0.25,
+    ]
+    assert (kept.records[0]["arm"], kept.records[0]["canary"]) == ("canary", "c0")
+
+
+async def test_failures_count_and_faults_of_clients_do_not(
+    canary: IngressHarness, measured: Measured
+) -> None:
+    await with_canary(canary)
+    canary.experts["small"].status = canary.experts["large"].status = 400
+    bad = (await canary.ask()).status_code
+    between = list(measured.values)
+    canary.experts["small"].status = canary.experts["large"].status = 500
+    failed = (await canary.ask()).status_code
+
+    assert bad == 400
+    assert between == []
+    assert failed >= 500
+    assert [(measure, value) for _, measure, value in measured.values if measure == "success"] == [
+        ("success", 0.0)
+    ]
+
+
+async def test_without_a_canary_no_arm_is_measured(canary: IngressHarness, measured: Measured) -> None:
+    id_ = (await canary.ask()).headers["x-request-id"]
+    await rate(canary, request_id=id_, quality=1.0)
+
+    assert measured.values == []
+
+
+async def test_a_later_turn_has_the_unit_of_the_first(harness: IngressHarness, kept: Kept) -> None:
+    turns = [{"role": "user", "content": "hi"}]
+    first = (await harness.ask(messages=turns)).headers["x-request-id"]
+    turns += [{"role": "assistant", "content": "hello"}, {"role": "user", "content": "and more?"}]
+    await harness.ask(messages=turns)
+    await harness.ask(
+        messages=[*turns, {"role": "assistant", "content": "so"}, {"role": "user", "content": "x"}]
+    )
+
+    assert [request.unit for request in harness.router.asked] == [first] * 3
+    assert [record["conversation"] for record in kept.records] == [None, first, first]
 
 
 # --- feedback

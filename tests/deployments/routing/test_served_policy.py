@@ -58,7 +58,7 @@ def test_a_share_of_the_requests_is_drawn_and_repeats_from_its_seed(folder: Path
         {"policy": str(folder), "explore": {"share": 0.5, "quality_floor": 0.0}}
     )
     served = load(config, ARGS, None)
-    requests = [RouteRequest(SUM, draw_unit=f"request {number}") for number in range(200)]
+    requests = [RouteRequest(SUM, unit=f"request {number}") for number in range(200)]
 
     decisions = served.decide(requests)
 
@@ -75,7 +75,7 @@ def test_without_a_unit_nothing_is_drawn_and_without_a_share_nothing_changes(fol
     plain, without = load(RouterConfig(policy=str(folder)), ARGS, None), RouteRequest(SUM)
 
     (undrawn,) = load(config, ARGS, None).decide([without])
-    (certain,) = plain.decide([RouteRequest(SUM, draw_unit="request 1")])
+    (certain,) = plain.decide([RouteRequest(SUM, unit="request 1")])
 
     assert undrawn.draw is None
     assert certain.draw is not None

@@ -1,0 +1,1 @@
+"""A canary's arms: what replicas measure of them, and the one coordinator that ends a worse canary."""
