@@ -74,7 +74,7 @@ def delete_records(folder: Path, *, key: str | None = None, request_id: str | No
 
     The records of a key are its requests and ratings, and what was judged or scored of these requests.
     Each file is replaced as a whole; one that becomes empty is removed. Answers and grades that judging
-    keeps are deleted as a whole: a later run asks for them again.
+    keeps are deleted as a whole: a later run makes them again.
 
     Raises:
         InputError: the folder holds no log.

@@ -15,7 +15,7 @@ from deployments.routing.canary import TRUSTED_S
 from deployments.routing.deployment import Router
 from deployments.routing.trials import Trials
 from router.core import Decision, RouteRequest
-from router.encoders import DEFAULT, load_encoder
+from router.encoders import STATIC, load_encoder
 from router.learning.log import log_files, read_records
 from router.learning.record import ShadowRecord
 from router.policy import Policy
@@ -43,7 +43,7 @@ class FakeCoordinator:
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The folders of two policies over the same experts."""
-    encoder, folder = load_encoder(DEFAULT, device="cpu", threads=1), tmp_path_factory.mktemp("policies")
+    encoder, folder = load_encoder(STATIC, device="cpu", threads=1), tmp_path_factory.mktemp("policies")
     for name, n in (("old", 120), ("new", 60)):
         data = dataset(n)
         trained = train(data, encoder.encode(list(data.texts)), encoder.spec, method="knn")

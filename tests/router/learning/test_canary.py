@@ -1,4 +1,4 @@
-"""A canary's arms: who is in which, and when the values of one are worse."""
+"""A canary's arms: the units of each, and when the values of one are worse."""
 
 import numpy as np
 import pytest
