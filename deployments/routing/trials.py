@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from deployments.canary.messages import CanaryTransport
 from deployments.config import LogSettings, RouterArgs, RouterConfig
@@ -57,6 +58,7 @@ class Trials:
         self._shadow: Shadow | None = None
         self._log: DecisionLog | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._connection: CanaryTransport | None = None
 
     def load(self, config: RouterConfig, in_effect: ServedPolicy) -> Loaded:
         """Load what a configuration names; blocks.
@@ -92,9 +94,11 @@ class Trials:
         if loaded.canary is not None:
             if before is not None and before.id == loaded.canary.id:
                 loaded.canary.confirmed_at = before.confirmed_at
-            self._watch = asyncio.create_task(
-                watch(loaded.canary, self._transport(), self._keep, self._poll_s)
-            )
+            if self._connection is None:
+                self._connection = self._transport()
+            keep = partial(self._keep, loaded.canary)
+            following = watch(loaded.canary, self._connection, keep, self._poll_s)
+            self._watch = asyncio.create_task(following)
         await asyncio.to_thread(self.stop_shadow)
         if loaded.shadow is not None:
             self._log = DecisionLog(LogSettings(folder=loaded.shadow_folder), self._replica(), kinds=SHADOW)
@@ -132,7 +136,6 @@ class Trials:
             self._log.stop()
         self._shadow = self._log = None
 
-    async def _keep(self, why: str) -> None:
-        if self.canary is not None:
-            policy = self.canary.served.policy.policy_id
-            await asyncio.to_thread(self._last_good.save_rollback, self.canary.id, policy, why)
+    async def _keep(self, canary: Canary, why: str) -> None:
+        policy = canary.served.policy.policy_id
+        await asyncio.to_thread(self._last_good.save_rollback, canary.id, policy, why)
