@@ -47,7 +47,8 @@ class ArmReports:
     """
 
     def __init__(self, replica: Callable[[], str], transport: CanaryTransport) -> None:
-        self._replica, self._transport = replica, transport
+        self._new_name, self._transport = replica, transport
+        self._name: str | None = None
         self._sums: dict[str, dict[ArmName, ArmSums]] = {}
         self._changed = False
         self._silent_s = 0.0
@@ -68,8 +69,10 @@ class ArmReports:
         """Report all sums once; a failure is logged, and the next report has them too."""
         self._changed = False
         measured: dict[str, Arms] = {canary: dict(arms) for canary, arms in self._sums.items()}
+        if self._name is None:  # one for all reports: sums under two names would count twice
+            self._name = self._new_name()
         try:
-            await self._transport.sync(CanaryCall(self._replica(), measured), CALL_TIMEOUT_S)
+            await self._transport.sync(CanaryCall(self._name, measured), CALL_TIMEOUT_S)
         except (TimeoutError, ConnectionError) as error:
             self._changed = True
             if not self._away:

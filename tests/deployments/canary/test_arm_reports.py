@@ -30,7 +30,8 @@ def coordinator() -> FakeCoordinator:
 
 @pytest.fixture
 async def reports(coordinator: FakeCoordinator) -> ArmReports:
-    return ArmReports(lambda: "replica", coordinator)
+    names = iter(["replica", "another"])
+    return ArmReports(lambda: next(names), coordinator)
 
 
 async def test_each_report_has_all_sums_so_far(reports: ArmReports, coordinator: FakeCoordinator) -> None:

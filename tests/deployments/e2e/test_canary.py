@@ -3,6 +3,7 @@
 import copy
 import itertools
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -101,21 +102,28 @@ def test_a_worse_canary_is_rolled_back_and_a_new_replica_keeps_it(
 ) -> None:
     """Ten points worse in `make test-slow`; as bad as can be here."""
     with canary_of(graph, tmp_path, qualities) as canary:
-        assert until(lambda: any(is_canary for is_canary, _ in canary.wave(8)), 60)
-        first = canary.wave(40)
+        first: list[tuple[bool, str]] = []
+        while not any(is_canary for is_canary, _ in first):
+            first += canary.wave(8)
+        first += canary.wave(24)
         graph.kill_one("to-router:Router")
         arms = Counter(is_canary for is_canary, _ in first)
-        while arms[True] <= MOST_OF_CANARY and "rolled back" not in canary.router_says():
-            arms.update(is_canary for is_canary, _ in canary.wave(40))
-        why = canary.router_says()
+        why = ""
+        while "rolled back" not in why and arms[True] <= MOST_OF_CANARY:
+            arms.update(is_canary for is_canary, _ in canary.wave(24))
+            why = canary.router_says()
         assert until(lambda: len(graph.processes("to-router:Router")) == 2, 60)
-        wait_until_calm(graph)
-        after = canary.wave(40)
+        assert until(lambda: all("rolled back" in canary.router_says() for _ in range(8)), 60)
+        after = canary.wave(24)
         ids = {id_ for _, id_ in first}
         assert until(lambda: len(records(graph, ids)) == len(ids), 10)
         logged = records(graph, ids)
 
     print(f"rolled back after {arms[True]} rated requests of the canary, {arms[False]} others: {why}")  # noqa: T201
     assert "rolled back, although user_config names it: quality -" in why
+    counted = re.search(r"after (\d+) values of the canary and (\d+) of", why)
+    assert counted is not None
+    assert 50 <= int(counted[1]) <= arms[True]
+    assert 50 <= int(counted[2]) <= arms[False]
     assert not any(is_canary for is_canary, _ in after)
     assert all((logged[id_].arm == "canary") == is_canary for is_canary, id_ in first)
