@@ -15,7 +15,7 @@ from router.learning.evidence import Evidence
 FOLDS = 5
 DIMENSIONS = 16
 """Principal components of the query's features."""
-SHARED, OWN, INTERACTION = 1.0, 1.0, 10.0
+SHARED, OWN, INTERACTION = 1.0, 10.0, 300.0
 """Penalties: of the query's components, of each candidate's mean, of a candidate's own slopes."""
 
 
