@@ -28,6 +28,7 @@ SENT_FAMILIES = tuple(
         "cost_ratio", "baseline_usd", "in_flight", "queued", "refused", "breaker_state",
         "expert_replicas", "expert_in_flight", "policy_info", "unscraped_replicas", "plans",
         "expected_time_ratio", "router_unfamiliar", "router_batch_size_sum",
+        "canary", "arm_requests", "arm_quality",
     )
 )  # fmt: skip
 """The metric families that Board gets; metrics by key stay in the operator's /metrics."""
@@ -37,7 +38,7 @@ KEPT_FAMILIES = tuple(
     for name in (
         "requests_total", "decisions_total", "attempts_total", "stage_seconds", "cost_usd_total",
         "baseline_usd_total", "refused_total", "plans", "expected_time_ratio", "router_unfamiliar_total",
-        "router_batch_size_sum",
+        "router_batch_size_sum", "arm_requests_total", "arm_quality",
     )
 )  # fmt: skip
 """The counters that the history keeps."""

@@ -4,7 +4,7 @@ import { $, bar, call, dollars, h, notice, number, onKey, percent, seconds, star
 import { chart, legend } from "./charts.js";
 import { TimeLine } from "./history.js";
 import { by, each, mean, quantile, sum } from "./metrics.js";
-import { choices, onlyWith, plans, times } from "./panels.js";
+import { canary, choices, onlyWith, plans, times } from "./panels.js";
 
 const EVERY_MS = 2000;
 const STAGE = "to_router_stage_seconds", FIRST = { stage: "first_byte" }, WHOLE = { stage: "whole" };
@@ -52,6 +52,7 @@ function show() {
   choices(samples);
   plans(now.plans, samples);
   times(names, samples);
+  canary(levels, samples);
   charts(begin);
   showAlarms(now, levels);
 }

@@ -1,8 +1,8 @@
 // Panels of Board about what not every graph has: plans, expected times, reasons of choices, unfamiliar queries.
 // Each hides itself where there is nothing to show.
 
-import { $, number, percent, table } from "./common.js";
-import { by, quantile, sum } from "./metrics.js";
+import { $, h, number, percent, table } from "./common.js";
+import { by, mean, quantile, sum } from "./metrics.js";
 
 const show = (id, content) => { $(id).hidden = !content; if (content) $(`${id}-body`).replaceChildren(...content); };
 
@@ -45,6 +45,17 @@ export function choices(grown) {
   const scored = sum(grown, "to_router_router_batch_size_sum"), unfamiliar = sum(grown, "to_router_router_unfamiliar_total");
   if (scored && rows.length) rows.push(["far from all training data, of those scored", number(unfamiliar, 6), percent(unfamiliar / scored)]);
   show("choices", rows.length ? [table(["Reason", "Responses", "Share"], rows)] : null);
+}
+
+// A canary policy beside the one in effect: its state, and what each arm's requests and ratings were.
+export function canary(levels, grown) {
+  const state = [...by(levels, "to_router_canary", "state")].find(([, replicas]) => replicas);
+  const rows = ["canary", "control"].map((arm) => {
+    const results = by(grown, "to_router_arm_requests_total", "result", { arm });
+    const all = [...results.values()].reduce((total, count) => total + count, 0);
+    return [arm, number(all, 6), all ? percent((results.get("success") || 0) / all) : "–", number(mean(grown, "to_router_arm_quality", { arm }))];
+  });
+  show("canary", state ? [h("p", {}, `The canary is ${state[0].replaceAll("_", " ")}.`), table(["Arm", "Requests", "Succeeded", "Mean rating"], rows)] : null);
 }
 
 // Without any request there is nothing to draw: a sentence and a link instead of empty panels.

@@ -119,3 +119,30 @@ def test_the_board_shows_an_expert_scaled_to_zero(graph: Graph, tab: Any) -> Non
     tab.goto(f"{graph.url}/board")
 
     tab.wait_for_selector("#experts [data-expert=words]:has-text('scaled to zero')")
+
+
+def test_the_board_shows_a_canary_that_runs(graph: Graph, tab: Any) -> None:
+    data = board_data(120, 50)
+    data["metrics"] += """
+to_router_canary{state="running",replica="a"} 1
+to_router_canary{state="over",replica="a"} 0
+"""
+    opened = {
+        **data,
+        "history": {
+            "at": [0, 120],
+            "series": {
+                'to_router_arm_requests_total{arm="canary",result="success"}': [3],
+                'to_router_arm_requests_total{arm="canary",result="failure"}': [1],
+                'to_router_arm_quality_sum{arm="canary"}': [1.5],
+                'to_router_arm_quality_count{arm="canary"}': [2],
+            },
+        },
+    }
+    tab.route("**/page/data/board*", lambda route: route.fulfill(json=opened))
+    tab.goto(f"{graph.url}/board")
+
+    tab.wait_for_selector("#canary:visible")
+    assert "The canary is running." in tab.inner_text("#canary")
+    first = tab.locator("#canary tbody tr").first.inner_text()
+    assert first.split("\t") == ["canary", "4", "75.0 %", "0.75"]
