@@ -178,6 +178,8 @@ conversation_turns = Counter(
     ["result"],
     registry=registry,
 )
+for _result in ("stayed", "moved"):  # there from the start: a graph without conversations has 0 of both
+    conversation_turns.labels(_result)
 expected_time_ratio = Histogram(
     "to_router_expected_time_ratio",
     "Observed time of a response by the expected one, to the first byte and to the end; 1 is exact.",

@@ -26,7 +26,8 @@ from tests.e2e.conftest import free_port
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 RARE = {
-    "to_router_static_rankings_total", "to_router_unscraped_replicas_total", "to_router_usage_estimated_total",
+    "to_router_static_rankings_total", "to_router_unscraped_replicas_total",
+    "to_router_usage_estimated_total",
     "to_router_plans_total", "to_router_plans_predicted_accepted_total", "to_router_plan_quality",
     "to_router_plan_quality_predicted_total", "to_router_expected_time_ratio",
     "to_router_routed_quality", "to_router_routed_quality_predicted_total",
