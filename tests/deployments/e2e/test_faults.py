@@ -143,8 +143,18 @@ def wait_until_calm(graph: Graph) -> None:
     raise AssertionError(httpx.get(f"{graph.url}/ready", timeout=5).text)
 
 
-def overload(graph: Graph, seconds: float, service_s: float, experts: tuple[str, ...] = EXPERTS) -> Tally:
-    """Offer five times what the experts can serve; their capacity is slots over service time."""
+def overload(
+    graph: Graph,
+    seconds: float,
+    service_s: float,
+    experts: tuple[str, ...] = EXPERTS,
+    *,
+    share: float = 0.8,
+) -> Tally:
+    """Offer five times what the experts can serve; their capacity is slots over service time.
+
+    At least this share of it must be answered.
+    """
     slow = {"ttft_ms": 1000 * service_s, "echo": True, "tokens_per_s": None, "slots": SLOTS}
     body = {"simulate": {"*": slow}, "routing": {"experts": list(experts)}}
     capacity = SLOTS * len(experts) / service_s
@@ -167,14 +177,17 @@ def overload(graph: Graph, seconds: float, service_s: float, experts: tuple[str,
     assert tally.without_retry_after == 0
     if offered < 4 * capacity:
         pytest.skip(f"this machine is too busy: {offered:.0f} requests a second are no overload")
-    assert goodput >= 0.8 * capacity
+    assert goodput >= share * capacity
     return tally
 
 
 def test_overload_is_served_at_capacity_and_rejected_beyond(graph: Graph) -> None:
-    """On one expert for seconds here; on all of them for a minute in `make test-slow`."""
+    """On one expert for seconds here; on all of them for a minute in `make test-slow`.
+
+    A queue that collapses answers next to nothing; a machine that does other work answers less than all.
+    """
     wait_until_calm(graph)
-    overload(graph, 8, 1.0, EXPERTS[:1])
+    overload(graph, 8, 1.0, EXPERTS[:1], share=0.5)
 
 
 @pytest.mark.slow
