@@ -4,6 +4,7 @@ It starts with the first call, wherever that comes from, and outlives replicas a
 """
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,11 @@ class NamedActor:
             "label_selector": _own_labels(ray.get_runtime_context().get_node_labels()),
         }
         return ray.remote(self._kind).options(**options).remote(*self._args)
+
+
+def actor_name(prefix: str, file: str) -> str:
+    """Return an actor's name, one for each file: no actor takes another file's state for its own."""
+    return f"{prefix}-{hashlib.sha256(file.encode()).hexdigest()[:8]}"
 
 
 def _own_labels(labels: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,6 @@ Its state is written to a file: a rollback before any replica learns of it, sums
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import logging
 import time
@@ -16,7 +15,7 @@ import orjson
 
 from deployments.canary.coordinator import Coordinator
 from deployments.canary.messages import CanaryCall, CanaryStanding
-from deployments.named_actor import NamedActor
+from deployments.named_actor import NamedActor, actor_name
 from router.files import write_atomically
 
 logger = logging.getLogger("ray.serve")
@@ -72,13 +71,9 @@ class CoordinatorActor:
     async def _save(self) -> None:
         state = orjson.dumps(self._coordinator.snapshot())
         try:
-            await asyncio.to_thread(_write, self._path, state)
+            await asyncio.to_thread(write_atomically, self._path, state, durable=True)
         except OSError as error:
             logger.error("state of canaries not written to %s: %s", self._path, error)
-
-
-def _write(path: Path, state: bytes) -> None:
-    write_atomically(path, state, durable=True)
 
 
 class CoordinatorHandle:
@@ -89,8 +84,7 @@ class CoordinatorHandle:
     """
 
     def __init__(self, snapshot: str) -> None:
-        name = f"{NAME}-{hashlib.sha256(snapshot.encode()).hexdigest()[:8]}"
-        self._actor = NamedActor(CoordinatorActor, name, snapshot)
+        self._actor = NamedActor(CoordinatorActor, actor_name(NAME, snapshot), snapshot)
 
     async def sync(self, call: CanaryCall, timeout_s: float) -> Mapping[str, CanaryStanding]:
         """Make one call; see `CanaryTransport.sync`."""

@@ -6,7 +6,6 @@ so that a killed ledger restarts with at most a second missing.
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import logging
 import time
@@ -17,7 +16,7 @@ import orjson
 from deployments.limits.ledger import Ledger
 from deployments.limits.messages import SyncRequest, SyncResponse
 from deployments.limits.steady_clock import SteadyClock
-from deployments.named_actor import NamedActor
+from deployments.named_actor import NamedActor, actor_name
 from router.files import write_atomically
 
 logger = logging.getLogger("ray.serve")
@@ -79,13 +78,9 @@ class LedgerActor:
                 counts = orjson.dumps(self._ledger.snapshot())
                 pause_s = max(SNAPSHOT_S, (time.perf_counter() - began) / MOST_OF_LOOP)
                 try:
-                    await asyncio.to_thread(_save, self._path, counts)
+                    await asyncio.to_thread(write_atomically, self._path, counts, durable=True)
                 except OSError as error:
                     logger.error("ledger snapshot %s not written: %s", self._path, error)
-
-
-def _save(path: Path, counts: bytes) -> None:
-    write_atomically(path, counts, durable=True)
 
 
 class LedgerHandle:
@@ -96,14 +91,9 @@ class LedgerHandle:
     """
 
     def __init__(self, snapshot: str) -> None:
-        self._actor = NamedActor(LedgerActor, actor_name(snapshot), snapshot)
+        self._actor = NamedActor(LedgerActor, actor_name(NAME, snapshot), snapshot)
 
     async def sync(self, call: SyncRequest, timeout_s: float) -> SyncResponse:
         """Make one call; see `LedgerTransport.sync`."""
         response: SyncResponse = await self._actor.call("sync", call, timeout_s)
         return response
-
-
-def actor_name(snapshot: str) -> str:
-    """Return the actor's name, one for each file: another file is never counted in by an older actor."""
-    return f"{NAME}-{hashlib.sha256(snapshot.encode()).hexdigest()[:8]}"

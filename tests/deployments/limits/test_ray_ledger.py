@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.limits.ray_ledger import LedgerActor, actor_name
+from deployments.limits.ray_ledger import NAME, LedgerActor
+from deployments.named_actor import actor_name
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"version": 1}', b"\xff", b"null"])
@@ -23,4 +24,4 @@ def test_broken_counts_are_named_kept_and_do_not_stop_the_ledger(
 
 
 def test_each_file_of_counts_has_an_actor_of_its_own() -> None:
-    assert len({actor_name("a"), actor_name("b"), actor_name("a")}) == 2
+    assert len({actor_name(NAME, "a"), actor_name(NAME, "b"), actor_name(NAME, "a")}) == 2
