@@ -7,6 +7,7 @@ Ctrl-C ends Serve and Ray too.
 """
 
 import argparse
+import ctypes
 import os
 import shutil
 import signal
@@ -29,6 +30,8 @@ from cluster.transport import AUTH_MODE, CALLBACK, HAPROXY, HARD_STOP, transport
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_WITHIN_S = 90.0
+PR_SET_PDEATHSIG = 1
+"""Linux: the signal that a process gets when its parent dies (prctl(2))."""
 STATS_PORT_OFFSET = 404
 METRICS_PORT_OFFSET = 1101
 """HAProxy's own two ports have these offsets from the HTTP port: 8000 → 8404 and 9101."""
@@ -112,7 +115,7 @@ def serving(
             stderr=subprocess.STDOUT,
             # A process group of its own: Ctrl-C reaches it once, from us; a shell may ignore SIGINT for it.
             start_new_session=True,
-            preexec_fn=_take_interrupts,  # noqa: PLW1509 - this program runs no threads yet
+            preexec_fn=ends_with_us,  # noqa: PLW1509 - this program runs no threads yet
         )
         try:
             yield f"http://127.0.0.1:{in_effect}", process
@@ -191,8 +194,10 @@ class _Interrupted:
         self.received = True
 
 
-def _take_interrupts() -> None:
+def ends_with_us() -> None:
+    """In a child before its command starts: Ctrl-C ends it, and so does the death of this program."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import itertools
 import json
 import random
 import sys
@@ -28,6 +29,7 @@ KINDS = {
 """Task → kinds of question. A specialist knows one task."""
 
 LARGEST_OPERAND = 99
+LARGEST_DIGIT = 9
 WORD_LENGTHS = (3, 8)
 _CONSONANTS = "bcdfghjklmnpqrstvwxyz"
 _VOWELS = "aeiou"
@@ -70,6 +72,27 @@ def questions(split: str, *, n: int, seed: int, tasks: Sequence[str] = tuple(KIN
         drawn.append(_new_question(split, kind, rng, seen))
         seen.add(drawn[-1].query)
     raise AssertionError("kinds in turn never end")
+
+
+def small_sums(split: str, *, n: int, seed: int) -> list[Question]:
+    """Draw `n` different sums and differences of two one-digit numbers.
+
+    People try these first, and operands up to 99 are hardly ever both so small.
+
+    Raises:
+        QuestionError: there are fewer than `n`.
+    """
+    digits = range(LARGEST_DIGIT + 1)
+    every = [
+        Question("arithmetic", kind, split, phrasing.format(a=a, b=b), _result(kind, a, b))
+        for kind in KINDS["arithmetic"]
+        for phrasing in phrasings()[kind][split]
+        for a, b in itertools.product(digits, digits)
+        if operands_split(a, b) == split
+    ]
+    if n > len(every):
+        raise QuestionError(f"split {split!r} has {len(every)} small sums, found n = {n}: draw fewer")
+    return random.Random(f"{split}/{seed}").sample(every, n)
 
 
 def draw(split: str, kind: str, rng: random.Random) -> Question:
@@ -158,7 +181,11 @@ def _draw_operands(kind: str, split: str, rng: random.Random) -> tuple[dict[str,
     while True:
         a, b = rng.randint(0, LARGEST_OPERAND), rng.randint(0, LARGEST_OPERAND)
         if operands_split(a, b) == split:
-            return {"a": str(a), "b": str(b)}, str(a + b if kind == "add" else a - b)
+            return {"a": str(a), "b": str(b)}, _result(kind, a, b)
+
+
+def _result(kind: str, a: int, b: int) -> str:
+    return str(a + b if kind == "add" else a - b)
 
 
 _WORD_ANSWERS: dict[str, Callable[[str], str]] = {

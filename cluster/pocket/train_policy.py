@@ -23,7 +23,7 @@ from cluster.local.readiness import readiness, wait_until_ready
 from cluster.local.run import ROOT, serving
 from cluster.pocket.chat_model import recipe_of_chat
 from cluster.pocket.open_questions import LONG_TEXTS, open_questions
-from cluster.pocket.questions import Question, questions, write_questions
+from cluster.pocket.questions import Question, questions, small_sums, write_questions
 
 LOCAL = ROOT / "cluster" / "local"
 PORT = 8137
@@ -34,6 +34,8 @@ MOST_TOKENS_OPEN = 24
 CONCURRENCY = 32
 """The chat expert's time is that of its steps: many answers in each."""
 METHOD = "auto"
+ENCODER = "static"
+"""On the pocket experts it decides as well as the transformer (docs/routing.md), for next to nothing."""
 PLANS = "none"
 """One expert answers each query: the graphs show routing, and a newcomer sees one decision."""
 EXAMPLES = 3
@@ -54,10 +56,10 @@ class Recipe:
     """Questions of the specialists' kinds, with one right answer, to learn from."""
     held_out: int
     """The same, to evaluate on."""
+    small: Mapping[str, int]
+    """Sums of one-digit numbers among both, by split."""
     quality: str
     """Label of their answers."""
-    encoder: str
-    """As `to-router train --encoder` names it."""
     with_open: bool
     """Whether the policy learns from open questions too, whose answers are labelled with `bertsim`."""
 
@@ -73,8 +75,10 @@ class Recipe:
 
     def facts(self) -> dict[str, Any]:
         """Everything but the experts and the questions that changes the result."""
-        train = {"split": "policy", "n": self.drawn, "seed": DRAWN_SEED}
-        facts: dict[str, Any] = {"method": METHOD, "encoder": self.encoder, "seed": 0}
+        train: dict[str, Any] = {"split": "policy", "n": self.drawn, "seed": DRAWN_SEED}
+        if self.small:
+            train["small"] = self.small["policy"]
+        facts: dict[str, Any] = {"method": METHOD, "encoder": ENCODER, "seed": 0}
         facts |= {"train": train, "quality": self.quality, "plans": PLANS}
         if self.with_open:
             facts["open"] = {"quality": "bertsim", "max_tokens": MOST_TOKENS_OPEN}
@@ -87,10 +91,10 @@ DEFAULT = Recipe(
     experts=(*_SPECIALISTS, "chat"),
     policy=LOCAL / "policy",
     pool=LOCAL / "experts.yaml",
-    drawn=330,
+    drawn=310,
     held_out=48,
+    small=MappingProxyType({"policy": 20, "heldout": 12}),
     quality="contains",
-    encoder="static",
     with_open=True,
 )
 CLAIMS = Recipe(
@@ -100,8 +104,8 @@ CLAIMS = Recipe(
     pool=LOCAL / "claims-experts.yaml",
     drawn=1200,
     held_out=240,
+    small=MappingProxyType({}),
     quality="exact",
-    encoder="default",
     with_open=False,
 )
 RECIPES: Mapping[str, Recipe] = MappingProxyType({"default": DEFAULT, "claims": CLAIMS})
@@ -135,7 +139,7 @@ def _make(recipe: Recipe) -> bool:
     outcomes = {split: _labelled(recipe, split, work) for split in ("policy", "heldout")}
     policy, report = work / "policy", work / "report"
     shutil.rmtree(policy, ignore_errors=True)
-    of = ("--method", METHOD, "--encoder", recipe.encoder, "--plans", PLANS, "--pool", recipe.pool)
+    of = ("--method", METHOD, "--encoder", ENCODER, "--plans", PLANS, "--pool", recipe.pool)
     _run("train", "--outcomes", outcomes["policy"], *of, "--out", policy)
     shown = ("--examples", EXAMPLES)
     _run("evaluate", "--policy", policy, "--outcomes", outcomes["heldout"], "--out", report, *shown)
@@ -174,9 +178,11 @@ def _labelled(recipe: Recipe, split: str, work: Path) -> Path:
 def _asked(recipe: Recipe, split: str) -> dict[str, tuple[Sequence[Question], int]]:
     """Return the questions of a split with the most tokens of an answer, by how they are labelled."""
     n, seed = (recipe.drawn, DRAWN_SEED) if split == "policy" else (recipe.held_out, HELD_OUT_SEED)
-    asked: dict[str, tuple[Sequence[Question], int]] = {
-        "closed": (questions(split, n=n, seed=seed), MOST_TOKENS)
-    }
+    closed = questions(split, n=n, seed=seed)
+    if recipe.small:
+        few = small_sums(split, n=recipe.small[split], seed=seed)
+        closed = list({question.query: question for question in (*closed, *few)}.values())
+    asked: dict[str, tuple[Sequence[Question], int]] = {"closed": (closed, MOST_TOKENS)}
     if recipe.with_open:
         # Long texts exceed the specialists' context: those never answer them.
         fitting = [question for question in open_questions(split) if question.kind != LONG_TEXTS]

@@ -93,7 +93,6 @@ def with_engines(graph: dict[str, Any]) -> dict[str, Any]:
                 "cpus_per_worker": 0.1,
                 "engine": {
                     "max_model_len": 512,
-                    "dtype": "bfloat16",
                     "enforce_eager": True,
                     "max_num_seqs": 8,
                     "kv_cache_memory_bytes": 128 * 1024 * 1024,

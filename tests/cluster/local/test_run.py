@@ -1,12 +1,22 @@
 """Start of the graph on this machine: ports, flags, and a configuration with errors."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
+from cluster.check.config import check_file
 from cluster.local import run
 from cluster.transport import transport_flags
+
+
+@pytest.mark.parametrize("name", ["simulated", "claims"])
+def test_a_graph_of_this_folder_has_no_errors(name: str) -> None:
+    assert check_file(run.ROOT / "cluster" / "local" / f"{name}.yaml") == []
 
 
 def test_two_runs_on_one_machine_have_own_sockets_and_ports(tmp_path: Path) -> None:
@@ -48,3 +58,23 @@ def test_an_unknown_key_exits_with_2_and_the_keys_name(
 
     assert run.main(["--config", str(file)]) == 2
     assert "to-router.args.router.max_batch: unknown key" in capsys.readouterr().err
+
+
+def test_a_graph_ends_when_its_program_is_killed() -> None:
+    program = (
+        "import subprocess, sys\n"
+        "from cluster.local.run import ends_with_us\n"
+        "child = subprocess.Popen(['sleep', '60'], start_new_session=True, preexec_fn=ends_with_us)\n"
+        "print(child.pid, flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=run.ROOT
+    ) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.send_signal(signal.SIGKILL)
+
+    child.wait(30)
+
+    assert not child.is_running()

@@ -18,7 +18,7 @@ from cluster.pocket.expert_folder import (
     is_up_to_date,
     verified_stamp,
 )
-from cluster.pocket.questions import KINDS, SPLITS, QuestionError, phrasings, questions
+from cluster.pocket.questions import KINDS, SPLITS, QuestionError, phrasings, questions, small_sums
 from cluster.pocket.recipe import RECIPES, conversation, training_batch
 from cluster.pocket.tokenizer import build_tokenizer, chat_template
 from cluster.pocket.train_policy import RECIPES as POLICIES
@@ -94,6 +94,16 @@ def test_the_splits_share_no_question_and_no_phrasing() -> None:
 def test_questions_that_cannot_be_drawn_are_an_error(options: dict[str, object], expected: str) -> None:
     with pytest.raises(QuestionError, match=re.escape(expected)):
         questions(**{"seed": 0, **options})  # type: ignore[arg-type]
+
+
+def test_small_sums_are_of_one_split_and_have_one_digit() -> None:
+    drawn = {split: small_sums(split, n=60, seed=1) for split in SPLITS}
+
+    assert drawn["policy"] == small_sums("policy", n=60, seed=1) != small_sums("policy", n=60, seed=2)
+    assert len({q.query for asked in drawn.values() for q in asked}) == 180
+    assert all(-9 <= int(q.reference) <= 18 for asked in drawn.values() for q in asked)
+    with pytest.raises(QuestionError, match="has 100 small sums, found n = 101"):
+        small_sums("policy", n=101, seed=1)
 
 
 TOKENIZER = build_tokenizer()

@@ -52,6 +52,23 @@ def test_held_out_queries_go_to_their_specialist(recipe: Recipe) -> None:
     assert np.mean(right) >= 0.97
 
 
+def test_sums_that_a_newcomer_types_first_go_to_arithmetic() -> None:
+    ways = (
+        "What is {} + {}?",
+        "What's {} plus {}?",
+        "{} + {}",
+        "{}+{} = ?",
+        "what is {} - {}",
+        "Add {} and {}.",
+    )
+    pairs = [(a, b) for a in range(10) for b in range(10)]
+    asked = [Question("arithmetic", way, "train", way.format(*pair), "") for way in ways for pair in pairs]
+    chosen = [decision.ranking[0] for decision in decisions(DEFAULT, asked)]
+    elsewhere = [f"{e}: {q.query}" for e, q in zip(chosen, asked, strict=True) if e != "arithmetic"]
+
+    assert len(elsewhere) <= 0.03 * len(asked), elsewhere
+
+
 def test_open_queries_of_the_two_splits_differ() -> None:
     queries = [{question.query.casefold() for question in open_questions(split)} for split in SPLITS]
 
