@@ -13,7 +13,7 @@ from router.core import BoolArray, Decision, ExpertLoad, FloatArray
 from router.plans.composition import Composed
 from router.plans.plan_set import PlanSet
 
-UNKNOWN = (np.nan,) * 4
+UNKNOWN = (float("nan"),) * 4
 BEHIND = 2.0
 """Requests that wait behind one in a queue, as its price counts them; more where more come, but unknown."""
 
@@ -44,6 +44,8 @@ class Predicted:
 
     def row(self, index: int) -> Self:
         """One row alone."""
+        if len(self.quality) == 1:
+            return self
         one = slice(index, index + 1)
         return type(self)(
             self.quality[one],
@@ -90,6 +92,17 @@ class Predicted:
     def with_times(self, times: Times) -> Self:
         """The same row with these times, where they are known."""
         known = np.isfinite(times.latency)
+        if known.all():
+            return type(self)(
+                self.quality,
+                self.unfamiliar,
+                self.p_accept,
+                self.costs,
+                times.ttft[None, :],
+                times.latency[None, :],
+                times.queue[None, :],
+                times.imposed[None, :],
+            )
         before = np.full(self.waits.shape, np.nan) if self.latencies is None else self.latencies
         return replace(
             self,
@@ -110,7 +123,7 @@ class Queue:
 
     def __init__(self, names: Sequence[str], ahead: Mapping[str, float]) -> None:
         self._columns = {name: column for column, name in enumerate(names)}
-        self.ahead = np.array([ahead.get(name, 0.0) for name in names], dtype=np.float64)
+        self.ahead = [ahead.get(name, 0.0) for name in names]
 
     def add(self, decision: Decision) -> None:
         """Add the calls that a decision will cause; an `else` expert counts by its probability."""
@@ -145,18 +158,18 @@ def times(
         names: the experts, in the order of their columns.
     """
     # A loop: with a few experts it is several times faster than arrays.
-    ahead, prompts, completions = queue.ahead.tolist(), prompt_tokens.tolist(), completion_tokens.tolist()
     rows = []
-    for column, name in enumerate(names):
+    columns = zip(names, queue.ahead, prompt_tokens.tolist(), completion_tokens.tolist(), strict=True)
+    for name, before, prompt, completion in columns:
         if (one := load.get(name)) is None:
             rows.append(UNKNOWN)
             continue
-        before, free = ahead[column], one.free_slots
+        free = one.free_slots
         added_s = max(before - free, 0.0) * one.added_wait_s
         together = min(before, free) if one.added_wait_s > 0 else before
         waiting = one.wait_s + added_s
-        ttft = waiting + one.prefill_s_per_token * max(prompts[column] - one.cached_tokens, 0.0)
+        ttft = waiting + one.prefill_s_per_token * max(prompt - one.cached_tokens, 0.0)
         token_s = one.s_per_output_token + together * one.added_s_per_output_token
         imposed = BEHIND * (one.queued_s + added_s)
-        rows.append((waiting, ttft, ttft + token_s * completions[column], imposed))
-    return Times(*(1000 * np.array(rows, dtype=np.float64).reshape(-1, len(Times._fields)).T))
+        rows.append((waiting, ttft, ttft + token_s * completion, imposed))
+    return Times(*(1000 * np.array(rows, dtype=np.float64)).T)

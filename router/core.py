@@ -7,7 +7,7 @@ Imports nothing of the package except its errors.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from math import isfinite
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,9 +152,12 @@ class RouteRequest:
     """Whether it may be drawn; a canary may serve it in any case."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExpertView:
-    """One expert in a decision: its prediction for the query, and what it was ranked by."""
+class ExpertView(NamedTuple):
+    """One expert in a decision: its prediction for the query, and what it was ranked by.
+
+    A tuple, because a batch makes one for each of its queries and experts, which takes nine times as long for
+    a frozen dataclass.
+    """
 
     score: float | None
     """Predicted quality in [0, 1]; `None` where no policy scored it."""

@@ -207,11 +207,13 @@ def _known(value: float) -> float | None:
 
 def _cells(values: FloatArray | None, shape: tuple[int, ...]) -> list[list[float | None]]:
     """The rows of an array as lists, `None` for NaN."""
-    missing = None if values is None else np.isnan(values)
-    if values is None or missing is None or missing.all():
+    if values is None:
         return [[None] * shape[1]] * shape[0]
-    if not missing.any():
+    total = np.add.reduce(values, axis=None)
+    if total == total:  # one pass: a NaN anywhere makes it NaN
         return values.tolist()  # type: ignore[no-any-return]
+    if np.isnan(values).all():
+        return [[None] * shape[1]] * shape[0]
     return [[_known(value) for value in row] for row in values.tolist()]
 
 

@@ -55,6 +55,11 @@ class NoveltyGuard:
             far[far] = ~(others.max(axis=1) >= self.threshold)
         return far
 
+    def nearest(self, embeddings: FloatArray) -> FloatArray:
+        """Cosine similarity to the nearest training query of those that are kept, [n]."""
+        found: FloatArray = (embeddings.astype(np.float32, copy=False) @ self.references.T).max(axis=1)
+        return found
+
     def arrays(self) -> dict[str, FloatArray]:
         """Named arrays for safetensors."""
         stored = self.references.astype(np.float16)

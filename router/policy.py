@@ -25,13 +25,12 @@ from router.guard import NoveltyGuard
 from router.manifest import (
     TRAINING_FACTS,
     Manifest,
-    MethodFacts,
     facts_of_plans,
     read_manifest,
     stored_preferences,
 )
 from router.methods.contract import RoutingMethod
-from router.methods.registry import method_class
+from router.methods.registry import restored
 from router.plans.plan_set import PlanSet
 
 logger = logging.getLogger(__name__)
@@ -132,9 +131,13 @@ class Policy:
         self, model: Regression | None, queries: QueryBatch, current: Sequence[Mapping[str, float]]
     ) -> FloatArray:
         names, unknown = self.pool.names, float("nan")
-        times = np.array([[known.get(name, unknown) for name in names] for known in current], dtype=float)
+        times: FloatArray
+        if any(current):
+            times = np.array([[known.get(name, unknown) for name in names] for known in current], dtype=float)
+        else:
+            times = np.full((len(current), len(names)), unknown)
         if model is None:
-            return times.reshape(len(current), len(names))
+            return times
         return np.where(np.isnan(times), model.predict(queries.embeddings), times)
 
     def decide(
@@ -338,7 +341,7 @@ class Policy:
         return cls(
             pool=CandidatePool(facts.pool),
             encoder=facts.encoder,
-            method=_restored_method(facts.router, artifact.part(arrays, "method")),
+            method=restored(facts.router.name, facts.router.params, artifact.part(arrays, "method")),
             costs=CostModel.restore(facts.cost_model, artifact.part(arrays, "cost")),
             guard=NoveltyGuard.restore(artifact.part(arrays, "guard")),
             static_ranking=tuple(facts.static_ranking),
@@ -386,15 +389,3 @@ class Policy:
             )
         if waits.shape != (2, experts) or (costs is not None and costs.shape != (2, experts)):
             raise WeightsError(f"{folder}: costs and waits must hold one value for each of {experts} experts")
-
-
-def _restored_method(facts: MethodFacts, arrays: dict[str, FloatArray]) -> RoutingMethod:
-    method = method_class(facts.name)
-    try:
-        return method.restore(facts.params, arrays)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        # A method checks its arrays; parameters that its constructor does not take end here.
-        raise ManifestError(
-            f"method {facts.name!r} cannot be restored from its parameters and arrays: "
-            f"{type(error).__name__}: {error}"
-        ) from error

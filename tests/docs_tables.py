@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from deployments import config
+from deployments import config, engine_settings
 from deployments.contracts.routing_options import RoutingOptions
 from deployments.ingress import openapi
 from deployments.observability import metrics
@@ -28,10 +28,11 @@ BLOCK = re.compile(r"(<!-- generated: (\w+) ?(\S*) -->\n).*?(<!-- end of generat
 METRIC = re.compile(r"(?m)^\| `(to_router_\w+)` \| [^|]* \| [^|]* \|(?= [^|]+ \|$)")
 SETTINGS = {
     name: value
-    for name, value in vars(config).items()
+    for module in (config, engine_settings)
+    for name, value in vars(module).items()
     if isinstance(value, type)
     and issubclass(value, Settings)
-    and value.__module__ == config.__name__
+    and value.__module__ == module.__name__
     and value is not config.AppArgs
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import NoReturn
 
-from router.cli import learning, outcomes, plans, policies, start, training
+from router.cli import canary, learning, outcomes, plans, policies, start, training
 from router.errors import RouterError
 from router.validation import printable
 
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of all commands: the library's own, then those that other packages register."""
     parser = _Parser(prog="to-router", description="Train, evaluate and serve LLM routing policies.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (start, outcomes, plans, training, policies, learning):
+    for module in (start, outcomes, plans, training, policies, learning, canary):
         module.add_commands(commands)
     for point in entry_points(group=COMMANDS):
         try:

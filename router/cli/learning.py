@@ -1,25 +1,17 @@
-"""The commands that read the decision log: what-if, learn, drift, log."""
+"""The commands that read the decision log: what-if, drift, log; `learn` has a file of its own."""
 
 import argparse
 import json
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from router.cli.inputs import embed, encoder_of, seed, show_step
-from router.cli.judging import add_judging, judged, planned
-from router.core import FloatArray
-from router.encoders import EncoderSpec
-from router.errors import InputError
-from router.files import new_folder_atomically, require_absent
+from router.cli import learn
+from router.cli.inputs import seed
+from router.cli.logs import Encoders, add_reward, distinct
 from router.policy import Policy
 
 DEFAULT_LOG = Path("var/decisions")
-SOURCES = {"judged": "that of a judged random sample", "ratings": "what clients chose to rate"}
 
 
 def add_commands(commands: Any) -> None:
@@ -35,34 +27,17 @@ def add_commands(commands: Any) -> None:
     what_if.add_argument(
         "--policy", type=Path, action="append", required=True, help="a policy folder; may be repeated"
     )
-    _add_reward(what_if)
+    add_reward(what_if)
     what_if.add_argument("--seed", type=seed, default=0, help="of the reward model's folds")
     what_if.add_argument("--json", action="store_true", help="print the figures as JSON")
     what_if.set_defaults(run=_what_if)
 
-    learn = commands.add_parser(
-        "learn", help="train a policy on logged traffic, and keep it only if later traffic proves it better"
-    )
-    learn.add_argument("--log", type=Path, required=True, help="folder of the decision log")
-    learn.add_argument("--policy", type=Path, required=True, help="the policy in effect")
-    learn.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help="a new folder for report.json, report.md, and policy if kept",
-    )
-    _add_reward(learn)
-    learn.add_argument("--method", default="auto", help="of the new policy; the default picks and blends")
-    learn.add_argument("--seed", type=seed, default=0, help="a whole number from 0")
-    add_judging(learn)
-    learn.add_argument("--dry-run", action="store_true", help="show what would be used, and stop")
-    learn.add_argument("--json", action="store_true", help="print report.json")
-    learn.set_defaults(run=_learn)
+    learn.add_command(commands)
 
     drift = commands.add_parser("drift", help="which experts differ from what the policy predicts of them")
     drift.add_argument("--log", type=Path, required=True, help="folder of the decision log")
     drift.add_argument("--policy", type=Path, required=True, help="the policy whose predictions are examined")
-    _add_reward(drift)
+    add_reward(drift)
     drift.add_argument("--json", action="store_true", help="print the findings as JSON")
     drift.set_defaults(run=_drift)
 
@@ -78,14 +53,6 @@ def add_commands(commands: Any) -> None:
     delete.set_defaults(run=_delete)
 
 
-def _add_reward(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--reward",
-        choices=("judged", "ratings"),
-        help="the judged random sample, or what clients chose to rate; default: judged, without any ratings",
-    )
-
-
 def _what_if(options: argparse.Namespace) -> int:
     from router.learning.log import read_folders
     from router.learning.logged import reward_in, traffic_of
@@ -93,40 +60,14 @@ def _what_if(options: argparse.Namespace) -> int:
 
     invalid: list[None] = []
     policies = [(folder, Policy.load(folder)) for folder in options.policy]
-    records = read_folders(_distinct(options.log), lambda: invalid.append(None))
+    records = read_folders(distinct(options.log), lambda: invalid.append(None))
     reward = options.reward or reward_in(records)
     traffic = traffic_of(records, reward=reward)
-    found = what_if(traffic, policies, _Encoders().embed, reward=reward, seed=options.seed)
+    found = what_if(traffic, policies, Encoders().embed, reward=reward, seed=options.seed)
     if invalid:
         print(f"{len(invalid)} lines of the log are no valid records and were skipped", file=sys.stderr)
     print(json.dumps(found.as_json(), indent=2) if options.json else _as_text(found))
     return 0
-
-
-class _Encoders:
-    """Encoders by their specification, each loaded once and only when a text needs it."""
-
-    def __init__(self) -> None:
-        self._known: dict[EncoderSpec, dict[tuple[str, ...], FloatArray]] = {}
-
-    def embed(self, spec: EncoderSpec, texts: Sequence[str]) -> FloatArray:
-        known = self._known.setdefault(spec, {})
-        key = tuple(texts)
-        if key not in known:
-            known[key] = embed(encoder_of(spec), list(texts))
-        return known[key]
-
-
-def _distinct(folders: Sequence[Path]) -> list[Path]:
-    """Folders without repetition: a record that is read twice would count twice.
-
-    Raises:
-        InputError: a folder is missing.
-    """
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder")
-    return list({folder.resolve(): folder for folder in folders}.values())
 
 
 def _as_text(found: Any) -> str:
@@ -165,126 +106,20 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def _learn(options: argparse.Namespace) -> int:
-    from router.learning.gates import alpha_of, read_gates
-    from router.learning.learn import learn, of_policy, outcomes, parts
-    from router.learning.log import read_folders
-    from router.learning.logged import reward_in, traffic_of
-
-    require_absent(options.out)
-    current = Policy.load(options.policy)
-    records = read_folders(_distinct([options.log]))
-    if options.judge and options.dry_run:
-        print(json.dumps(planned(options, current, records), indent=2))
-        return 0
-    if options.judge:
-        judged(options, current, records)
-        records = read_folders([options.log])
-    reward = options.reward or reward_in(records)
-    traffic = traffic_of(records, reward=reward)
-    tried = len(read_gates(options.log))
-    if options.dry_run:
-        earlier, later = parts(traffic)
-        plan = {
-            "reward": reward,
-            "decisions": len(traffic.decisions),
-            "left_out": dict(traffic.left_out),
-            "train": len(earlier.decisions),
-            "outcomes": len(outcomes(earlier.decisions)),
-            "gate": len(of_policy(later, current.policy_id).decisions),
-            "gates_before": tried,
-            "alpha": alpha_of(tried),
-        }
-        print(json.dumps(plan, indent=2))
-        return 0
-    found = learn(
-        traffic,
-        current,
-        _Encoders().embed,
-        method=options.method,
-        tried=tried,
-        seed=options.seed,
-        notify=show_step,
-    )
-    report = _record(options, current, found, tried, reward)
-    print(json.dumps(report, indent=2) if options.json else report["sentence"])
-    return 0 if found.kept else 1
-
-
-def _record(
-    options: argparse.Namespace, current: Policy, found: Any, tried: int, reward: str
-) -> dict[str, Any]:
-    """Record the gate beside the log, then write the folder; returns the report."""
-    from router.learning.gates import Gate, record
-    from router.training.card import card
-
-    gain = found.gate.gain
-    with new_folder_atomically(options.out) as folder:
-        saved = found.candidate.save(folder / "policy", card(found.candidate))
-        if not found.kept:
-            shutil.rmtree(folder / "policy")
-        gate = Gate(
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-            policy=current.policy_id,
-            candidate=saved.policy_id,
-            alpha=found.alpha,
-            kept=found.kept,
-            gain=None if gain is None else gain.value,
-            low=None if gain is None else gain.low,
-            high=None if gain is None else gain.high,
-            effective_n=found.gate.effective_n,
-            obstacle=found.gate.obstacle,
-        )
-        report = {
-            **asdict(gate),
-            "reward": reward,
-            "trained_on": found.trained_on,
-            "gated_on": found.gated_on,
-            "gates_before": tried,
-            "sentence": _sentence(gate),
-        }
-        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        (folder / "report.md").write_text(_report(report), encoding="utf-8")
-        record(options.log, gate)
-    return report
-
-
-def _sentence(gate: Any) -> str:
-    verdict = "is kept" if gate.kept else "is not kept; the policy in effect stays"
-    if gate.gain is None:
-        why = f"the later part of the log cannot show its value ({gate.obstacle})"
-        return f"policy {gate.candidate} {verdict}: {why}"
-    return (
-        f"policy {gate.candidate} {verdict}: {100 * gate.gain:+.1f} points ({100 * gate.low:+.1f} to "
-        f"{100 * gate.high:+.1f}) on later traffic against policy {gate.policy}"
-    )
-
-
-def _report(report: Mapping[str, Any]) -> str:
-    return (
-        f"# Learned from traffic\n\n{report['sentence'][0].upper()}{report['sentence'][1:]}.\n\n"
-        f"- Trained on {report['trained_on']} decisions of the earlier part of the log.\n"
-        f"- Judged on {report['gated_on']} decisions of the later part, worth "
-        f"{report['effective_n']:.0f} conversations for this policy.\n"
-        f"- Quality is {SOURCES[report['reward']]}.\n"
-        f"- Gate number {report['gates_before'] + 1} on this log: its error probability is "
-        f"{report['alpha']:.4f}, and that of all its gates together at most 0.05.\n"
-    )
-
-
 def _drift(options: argparse.Namespace) -> int:
-    from router.learning.drift import drift
+    from router.learning.drift import distances, drift
     from router.learning.log import read_folders
     from router.learning.logged import reward_in, rewards_of
     from router.learning.record import DecisionRecord
 
     policy = Policy.load(options.policy)
-    records = read_folders(_distinct([options.log]))
+    records = read_folders(distinct([options.log]))
     decisions = sorted(
         (one for one in records if isinstance(one, DecisionRecord)), key=lambda record: record.time
     )
     rewards = rewards_of(records, reward=options.reward or reward_in(records))
-    found = drift(decisions, rewards, policy.policy_id)
+    far = distances(decisions, policy, Encoders().embed)
+    found = drift(decisions, rewards, policy.policy_id, far)
     if options.json:
         print(json.dumps(found.as_json(), indent=2))
         return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from router.cli.inputs import count, encoder_of, mapping_of, not_negative, seconds, seed
-from router.cli.probing import Generator, fresh, probed
+from router.cli.probing import Generator, fresh, probed, reported
 from router.errors import InputError, PoolError
 from router.experts import ExpertProfile, Price
 from router.files import require_absent
@@ -43,7 +43,10 @@ def add_commands(commands: Any) -> None:
     start.add_argument("--json", action="store_true", help="print policy_id and the prior of each expert")
     probe = start.add_argument_group("probing")
     probe.add_argument(
-        "--probe", action="store_true", help="measure the running experts on queries with checkable answers"
+        "--probe",
+        action="store_true",
+        help="measure the running experts on queries with checkable answers; without --experts and --config "
+        "those that the endpoint lists",
     )
     probe.add_argument("--count", type=count, default=200, help="number of probes")
     probe.add_argument("--endpoint", default="http://127.0.0.1:8000/v1", help="where the experts run")
@@ -81,6 +84,8 @@ def _start(options: argparse.Namespace) -> int:
     require_absent(options.out)
     read: Callable[[argparse.Namespace], list[StartExpert]] = options.experts_of
     experts, catalogue, prior = read(options), load_catalogue(), ability_prior()
+    if options.probe:
+        experts = reported(options, experts)
     encoder = encoder_of(options.encoder)
     policy = prior_policy(experts, encoder, prior=prior, catalogue=catalogue, probes=load_probes())
     _warn(policy)
@@ -109,12 +114,14 @@ def _warn(policy: Policy) -> None:
 
 
 def experts_of_file(options: argparse.Namespace) -> "list[StartExpert]":
-    """The experts that `--experts` names.
+    """The experts that `--experts` names; none where they are to be read from the endpoint that is probed.
 
     Raises:
-        InputError: no file is named, or it cannot be read.
+        InputError: no file is named and nothing is probed, or it cannot be read.
         PoolError: an expert is invalid.
     """
+    if options.experts is None and options.probe:
+        return []
     if options.experts is None:
         raise InputError("name the experts: --experts FILE, or where serving is installed --config FILE")
     entries = mapping_of(options.experts).get("experts")

@@ -19,7 +19,14 @@ import httpx
 from httpx_sse import EventSource, SSEError
 
 from router.collection.chat_events import DONE, ChatEvent, read_event
-from router.collection.endpoint import RETRYABLE, RetryableError, open_client, retry_after_s, with_retries
+from router.collection.endpoint import (
+    RETRYABLE,
+    RetryableError,
+    listed_models,
+    open_client,
+    retry_after_s,
+    with_retries,
+)
 from router.data.growing import read_growing
 from router.data.outcomes import MOST_LOGPROBS, Row, read_rows
 from router.errors import InputError, OutcomesError
@@ -208,19 +215,7 @@ def _row(
 
 
 async def _check_experts(client: httpx.AsyncClient, experts: Sequence[str]) -> None:
-    try:
-        response = await client.get("/models")
-        response.raise_for_status()
-    except httpx.HTTPError as error:
-        raise InputError(
-            f"{client.base_url}models does not respond ({error or type(error).__name__})"
-        ) from error
-    try:
-        known = [str(card["id"]) for card in response.json()["data"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{client.base_url}models does not return a list of models: is this an OpenAI endpoint?"
-        ) from error
+    known = await listed_models(client)
     if unknown := [name for name in experts if name not in known]:
         raise InputError(f"the endpoint has no expert {unknown[0]!r}; it has {', '.join(known)}")
 

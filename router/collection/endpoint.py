@@ -1,7 +1,7 @@
 """An OpenAI-compatible endpoint for a client that sends it many requests: the client, and its retries."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import tenacity
@@ -49,6 +49,27 @@ def open_client(
     except httpx.InvalidURL as error:
         raise InputError(
             f"endpoint {endpoint!r} is no URL ({error}): give one such as http://127.0.0.1:8000/v1"
+        ) from error
+
+
+async def listed_models(client: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
+    """The cards of the endpoint's models, by name.
+
+    Raises:
+        InputError: the endpoint does not respond, or returns no list of models.
+    """
+    try:
+        response = await client.get("/models")
+        response.raise_for_status()
+    except httpx.HTTPError as error:
+        raise InputError(
+            f"{client.base_url}models does not respond ({error or type(error).__name__})"
+        ) from error
+    try:
+        return {str(card["id"]): dict(card) for card in response.json()["data"]}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{client.base_url}models does not return a list of models: is this an OpenAI endpoint?"
         ) from error
 
 

@@ -8,19 +8,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import NormalDist
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from router.learning.record import DecisionRecord
+from router.learning.replay import SHORT, Embed, decoded
+from router.policy import Policy
 
 ALPHA = 0.01
 """Error probability of each finding, before it is divided among the experts and kinds."""
 LEAST = 30
 """Values in each window below which nothing is found."""
 LATER_SHARE = 0.5
-LEAST_DIFFERENCE = {"quality": 0.03, "cost": 0.1, "unfamiliar": 0.05}
-"""Smaller differences are no drift, however certain: points of quality, relative cost, share of queries."""
+LEAST_DIFFERENCE = {"quality": 0.03, "cost": 0.1, "unfamiliar": 0.05, "distance": 0.05}
+"""Smaller differences are no drift, however certain: points of quality, relative cost, share of queries, and
+cosine distance to the nearest training query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +65,50 @@ class Drift:
         }
 
 
-def drift(decisions: Sequence[DecisionRecord], rewards: Mapping[str, float], policy_id: str) -> Drift:
+def distances(decisions: Sequence[DecisionRecord], policy: Policy, embed: Embed) -> dict[str, float]:
+    """Request → cosine distance of its query to the nearest training query of a policy.
+
+    Of the policy's own decisions, as far as the log has their texts, or embeddings by the policy's encoder.
+    """
+    own = [one for one in decisions if one.policy == policy.policy_id]
+    with_text = [one for one in own if one.query is not None]
+    short = policy.encoder.sha256[:SHORT]
+    rows = {one.request_id: decoded(one.embedding or "") for one in own if one.encoder == short}
+    if with_text:
+        texts = embed(policy.encoder, [one.query or "" for one in with_text])
+        rows |= dict(zip((one.request_id for one in with_text), texts, strict=True))
+    known = {
+        name: row for name, row in rows.items() if row is not None and len(row) == policy.encoder.dimension
+    }
+    if not known:
+        return {}
+    nearest = policy.guard.nearest(np.stack(list(known.values())))
+    return dict(zip(known, (1 - nearest).tolist(), strict=True))
+
+
+def drift(
+    decisions: Sequence[DecisionRecord],
+    rewards: Mapping[str, float],
+    policy_id: str,
+    distances: Mapping[str, float] = MappingProxyType({}),
+) -> Drift:
     """Compare the later half of a policy's decisions with the earlier half.
 
     Args:
         decisions: of the log, in the order of time.
         rewards: request → measured quality of its response.
         policy_id: of the policy whose predictions are examined.
+        distances: request → distance of its query to the training queries.
     """
     own = [one for one in decisions if one.policy == policy_id and one.scores is not None]
     bar = int(len(own) * (1 - LATER_SHARE))
     later = {one.request_id for one in own[bar:]}
     experts = sorted({one.expert for one in own if one.expert is not None})
-    alpha = ALPHA / max(1, 2 * len(experts) + 1)
-    found = [_compare("unfamiliar", None, own, later, lambda one: float(one.unfamiliar), alpha)]
+    alpha = ALPHA / (2 * len(experts) + 2)
+    found = [
+        _compare("unfamiliar", None, own, later, lambda one: float(one.unfamiliar), alpha),
+        _compare("distance", None, own, later, lambda one: distances.get(one.request_id), alpha),
+    ]
     for expert in experts:
         answered = [one for one in own if one.expert == expert]
         found.append(

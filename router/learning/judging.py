@@ -1,12 +1,13 @@
-"""Judgements for a log: a uniform random sample of its requests, each graded by a judge.
+"""Judgements for a log: a uniform random sample of its requests, each checked or graded.
 
-The log holds no responses, so the expert that responded gets each sampled query once more, and a judge grades
-what it writes. Resumable: answers and grades are appended to files as they come.
+The log holds no responses, so the expert that responded gets each sampled query once more. What it writes is
+compared with the query's reference where one is known, and graded by a judge elsewhere. Resumable: answers
+and grades are appended to files as they come.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +24,15 @@ from router.labels.judge import Judge
 from router.learning.exploration import uniform
 from router.learning.log import JUDGEMENTS, SUFFIX, WORK
 from router.learning.record import DecisionRecord, JudgementRecord, to_json
+from router.learning.references import NO_REFERENCES, References
 
 TEMPLATE_TOKENS = 200
 """Tokens of the judge's prompt beside the query and the answer."""
 GRADE_TOKENS = 512
 """The most tokens of a grade."""
 ANSWERED = "200"
+CHECKED = "checks"
+"""Name of the file of what was compared with a reference."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,10 @@ def sample(
     *,
     rate: float,
     budget_usd: float | None,
-    prices: dict[str, Price],
-    judge: str,
+    prices: Mapping[str, Price],
+    judge: str | None,
     max_tokens: int,
+    references: References = NO_REFERENCES,
     seed: int = 0,
 ) -> Sample:
     """Draw requests uniformly at random, in an order that a larger rate or budget only extends.
@@ -79,8 +84,9 @@ def sample(
         rate: share of the requests that can be judged.
         budget_usd: fewer are drawn where they could cost more; `None` for no bound.
         prices: expert → price, the judge's among them.
-        judge: the expert that judges.
+        judge: the expert that judges; without one only requests with a reference are drawn.
         max_tokens: of an answer.
+        references: of the queries that have one.
         seed: of the order.
 
     Raises:
@@ -92,19 +98,24 @@ def sample(
             "no request of the log can be judged: judging needs the texts of queries "
             "(`log.queries: true` in user_config of Ingress) and exploration"
         )
+    if judge is None:
+        usable = [one for one in usable if one.query in references]
+        if not usable:
+            raise InputError("no request of the log has a query with a reference: name a judge with --judge")
     ordered = sorted(usable, key=lambda one: (uniform(seed, one.request_id, "judge"), one.request_id))
     wanted = ordered[: max(1, round(rate * len(ordered)))]
-    costs = [_at_most_usd(one, prices, judge, max_tokens) for one in wanted]
+    judges = [None if one.query in references else judge for one in wanted]
+    costs = [_at_most_usd(*pair, prices, max_tokens) for pair in zip(wanted, judges, strict=True)]
     if budget_usd is not None:
-        unpriced = sorted({str(one.expert) for one in wanted} | {judge}) if None in costs else []
-        if unpriced:
-            names = ", ".join(name for name in unpriced if name not in prices)
+        if None in costs:
+            called = {str(one.expert) for one in wanted} | {one for one in judges if one is not None}
+            names = ", ".join(sorted(name for name in called if name not in prices))
             raise InputError(f"a budget needs the prices of {names}: set them in the policy, or leave it out")
         wanted = wanted[: _within(budget_usd, [cost or 0.0 for cost in costs])]
         if not wanted:
             raise InputError(f"no judgement fits into {budget_usd} US$: raise --budget-usd")
-    known = [cost for cost in costs[: len(wanted)] if cost is not None]
-    total = sum(known) if len(known) == len(wanted) else None
+    priced = [cost for cost in costs[: len(wanted)] if cost is not None]
+    total = sum(priced) if len(priced) == len(wanted) else None
     return Sample(tuple(wanted), len(wanted) / len(ordered), total)
 
 
@@ -113,8 +124,9 @@ def judge_log(
     folder: Path,
     *,
     endpoint: str,
-    judge: str,
+    judge: str | None,
     max_tokens: int,
+    references: References = NO_REFERENCES,
     api_key: str | None = None,
     key_env: str = "TO_ROUTER_JUDGE_KEY",
     notify: Callable[[str], None] = lambda line: None,
@@ -127,8 +139,9 @@ def judge_log(
         drawn: the sample.
         folder: of the log; a folder in it keeps answers and grades until the log is judged.
         endpoint: where experts and judge run.
-        judge: the expert that judges.
+        judge: the expert that judges; `None` where the whole sample has references.
         max_tokens: of an answer.
+        references: as the sample was drawn with.
         api_key: of the endpoint; `None` for none.
         key_env: environment variable with the key for the judge.
         notify: called with a line for each step.
@@ -153,7 +166,18 @@ def judge_log(
         failed += found.failed
     wanted = {(one.request_id, str(one.expert)) for one in drawn.requests}
     rows = [row for row in read_rows(answers) if (row["query_id"], row["expert"]) in wanted]
-    notify(f"{judge} grades {len(rows)} answers")
+    compared = [
+        _judgement(row, references.quality(row), references.check(row["query"]), drawn.rate)
+        for row in rows
+        if row["query"] in references
+    ]
+    rest = [row for row in rows if row["query"] not in references]
+    if references:
+        notify(f"{len(compared)} answers compared with their references")
+        _write(folder, CHECKED, compared)
+    if judge is None:
+        return Judged(tuple(compared), tuple(failed))
+    notify(f"{judge} grades {len(rest)} answers")
     grader = Judge(
         endpoint=endpoint,
         model=judge,
@@ -163,19 +187,18 @@ def judge_log(
         transport=transport,
         sleep=sleep,
     )
-    graded = grader.label_rows(rows) if rows else []
-    judgements = []
-    for row, grade in zip(rows, graded, strict=True):
+    graded = []
+    for row, grade in zip(rest, grader.label_rows(rest) if rest else [], strict=True):
         if isinstance(grade, OutcomesError):
             failed.append(f"{row['query_id']}: {grade}")
         else:
-            judgements.append(_judgement(row, grade["quality"], judge, drawn.rate))
-    _write(folder, judge, judgements)
-    return Judged(tuple(judgements), tuple(failed))
+            graded.append(_judgement(row, grade["quality"], judge, drawn.rate))
+    _write(folder, f"{uniform(0, judge, 'file'):.12f}", graded)
+    return Judged((*compared, *graded), tuple(failed))
 
 
-def _write(folder: Path, judge: str, judgements: Sequence[JudgementRecord]) -> None:
-    file = folder / f"{JUDGEMENTS}{uniform(0, judge, 'file'):.12f}{SUFFIX}"
+def _write(folder: Path, name: str, judgements: Sequence[JudgementRecord]) -> None:
+    file = folder / f"{JUDGEMENTS}{name}{SUFFIX}"
     lines = [json.dumps(to_json(one, with_texts=False)) + "\n" for one in judgements]
     write_atomically(file, "".join(lines), mode=0o600, durable=True)
 
@@ -195,15 +218,18 @@ def _query(one: DecisionRecord) -> Row:
     return {"query_id": one.request_id, "query": one.query}
 
 
-def _at_most_usd(one: DecisionRecord, prices: dict[str, Price], judge: str, max_tokens: int) -> float | None:
-    """Cost of another answer of the expert and of its grade, at most."""
-    expert, judging = prices.get(str(one.expert)), prices.get(judge)
-    if expert is None or judging is None:
+def _at_most_usd(
+    one: DecisionRecord, judge: str | None, prices: Mapping[str, Price], max_tokens: int
+) -> float | None:
+    """Cost of another answer of the expert, and of its grade where a judge gives it, at most."""
+    expert, judging = prices.get(str(one.expert)), prices.get(judge or "")
+    if expert is None or (judge is not None and judging is None):
         return None
     prompt = one.prompt_tokens or len(one.query or "")
-    return expert.cost_usd(prompt, max_tokens) + judging.cost_usd(
-        prompt + max_tokens + TEMPLATE_TOKENS, GRADE_TOKENS
-    )
+    cost = expert.cost_usd(prompt, max_tokens)
+    if judging is None:
+        return cost
+    return cost + judging.cost_usd(prompt + max_tokens + TEMPLATE_TOKENS, GRADE_TOKENS)
 
 
 def _within(budget_usd: float, costs: Sequence[float]) -> int:

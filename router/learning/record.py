@@ -117,7 +117,7 @@ class DecisionRecord:
     sticky: bool | None = None
     """Whether experts with the conversation's prefix counted for it; `None` where time has no price."""
     load: Mapping[str, Mapping[str, float]] | None = None
-    """Expert → its load as the decision saw it."""
+    """Expert → the fields of its `ExpertLoad` as the decision saw it; `None` where time had no price."""
     arm: str | None = None
     """`canary` or `control` while a canary runs."""
     canary: str | None = None

@@ -6,12 +6,12 @@ policy reads nothing else, the text of the query.
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 
 import numpy as np
 
-from router.core import FloatArray, Preferences, QueryBatch, RouteRequest
+from router.core import ExpertLoad, FloatArray, Preferences, QueryBatch, RouteRequest
 from router.encoders import EncoderSpec
 from router.errors import InputError, PreferenceError
 from router.learning.logged import LoggedDecision, LoggedTraffic, greedy
@@ -80,13 +80,20 @@ def request_of(policy: Policy, record: DecisionRecord) -> RouteRequest:
     except (PreferenceError, TypeError) as error:
         raise InputError(f"request {record.request_id}: {error}") from error
     excluded = {name: why for name, why in (record.excluded or {}).items() if name in policy.candidates}
+    load = {name: _load(values) for name, values in (record.load or {}).items()}
     return RouteRequest(
         record.query or "",
         preferences,
         excluded=excluded,
         prompt_tokens=record.prompt_tokens or 0,
+        load=load,
         plans=policy.plans is not None and logged.get("plans", True) is not False,
     )
+
+
+def _load(values: Mapping[str, float]) -> ExpertLoad:
+    """A logged load; what a later version may add to it is left out."""
+    return ExpertLoad(**{one.name: values[one.name] for one in fields(ExpertLoad) if one.name in values})  # type: ignore[arg-type]  # a count is a float in JSON
 
 
 def _is_certain(one: LoggedDecision) -> bool:

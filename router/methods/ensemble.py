@@ -5,6 +5,8 @@ the experts (the level), and the differences between them (the contrast), which 
 deviations from the experts' means. The level is weighed by least squares, which calibrates it. The
 contrast is weighed half by least squares and half equally, and scaled so that its decisions out of fold
 are best: least squares minimises another loss than that of decisions (docs/research-log.md).
+Where most queries have an outcome of one expert only, as in a log, no contrast is observed: both parts then
+have the same weights, by least squares on what was observed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +29,8 @@ TRIED_WEIGHTS = (0.0, *np.geomspace(0.003, 3.0, 25).tolist())
 """Cost weights at which a blend's decisions are tried."""
 BEST_QUALITY = 0.1
 """Weight of the quality at cost weight 0, beside the area over the others."""
+LEAST_COMPARED = 0.5
+"""Share of queries with outcomes of several experts below which level and contrast have the same weights."""
 NEAR = 0.0005
 """Among scales whose decisions are within this much of the best, the one that predicts best is taken."""
 
@@ -69,11 +73,15 @@ class EnsembleRouter:
                 apart[number, outside] = self._make(member).fit(part, seed=seed).score(queries)
         self.means_ = global_means(training.quality)
         target = filled(training) - self.means_
-        level, contrast = _parts(apart - self.means_)
-        self.level_, _ = nnls(level.T, target.mean(axis=1))
         seen = np.isfinite(training.quality)
-        squares, _ = nnls(contrast[:, seen].T, _parts(target)[1][seen])
-        self.contrast_ = self._decided(contrast, squares, training)
+        if (seen.sum(axis=1) > 1).mean() < LEAST_COMPARED:
+            self.level_, _ = nnls((apart - self.means_)[:, seen].T, target[seen])
+            self.contrast_ = self.level_
+        else:
+            level, contrast = _parts(apart - self.means_)
+            self.level_, _ = nnls(level.T, target.mean(axis=1))
+            squares, _ = nnls(contrast[:, seen].T, _parts(target)[1][seen])
+            self.contrast_ = self._decided(contrast, squares, training)
         self._mix()
         self.fitted_ = [member.fit(training, seed=seed) for member in members]
         return self._blend(apart)

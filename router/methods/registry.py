@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from router.errors import MethodError
+from router.core import FloatArray
+from router.errors import ManifestError, MethodError
 from router.methods.contract import RoutingMethod
 from router.validation import check_type, explain
 
@@ -86,3 +87,22 @@ def make(name: str, params: Mapping[str, Any] | None = None) -> RoutingMethod:
             except ValidationError as error:
                 raise MethodError(explain(error, f"method {name!r}: {item}")) from error
     return method(**arguments)
+
+
+def restored(name: str, params: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> RoutingMethod:
+    """A fitted method of a saved policy.
+
+    Raises:
+        MethodError: no method has this name.
+        WeightsError: its arrays do not fit.
+        ManifestError: it does not take its parameters.
+    """
+    method = method_class(name)
+    try:
+        return method.restore(params, arrays)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        # A method checks its arrays; parameters that its constructor does not take end here.
+        raise ManifestError(
+            f"method {name!r} cannot be restored from its parameters and arrays: "
+            f"{type(error).__name__}: {error}"
+        ) from error

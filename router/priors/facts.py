@@ -5,17 +5,15 @@ set of its name's words, without words that say nothing about it. Knows nothing 
 """
 
 import csv
-import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from router.errors import InputError
+from router.priors.shape import size_of
 
 REFERENCE_YEAR = 2024.5
 """Dates are years since then."""
@@ -136,22 +134,6 @@ def facts_of(name: str, config: Mapping[str, Any] | None = None, *, output_usd: 
     return found if config is None else _with_config(found, config)
 
 
-def config_of(folder: Path) -> dict[str, Any] | None:
-    """The `config.json` of a model's folder; `None` where there is no such folder.
-
-    Raises:
-        InputError: it cannot be read as JSON.
-    """
-    file = folder / "config.json"
-    if not file.is_file():
-        return None
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON: {error}") from error
-    return data if isinstance(data, dict) else None
-
-
 def _words_apart(name: str) -> str:
     """The name in lower case without its owner, its host and its brackets."""
     text = name.strip().rstrip("/").rsplit("/", 1)[-1].lower()
@@ -251,7 +233,7 @@ def _with_config(facts: Facts, config: Mapping[str, Any]) -> Facts:
     """The facts with what a `config.json` says of family, size and quantisation."""
     text = config.get("text_config")
     inner: Mapping[str, Any] = text if isinstance(text, Mapping) else config
-    total, active = _size_of_config(inner)
+    total, active = size_of(inner)
     kind = str(config.get("model_type") or "")
     by_type = facts_of(kind) if kind else Facts()
     quantised = config.get("quantization_config")
@@ -270,26 +252,3 @@ def _with_config(facts: Facts, config: Mapping[str, Any]) -> Facts:
         bits=bits,
         tier=0 if facts.total_b or total else facts.tier,
     )
-
-
-def _size_of_config(config: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """(all, active) parameters in billions from the shape of a transformer; about right."""
-    try:
-        width, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
-        heads = int(config["num_attention_heads"])
-        inner, words = int(config["intermediate_size"]), int(config.get("vocab_size") or 0)
-    except (KeyError, TypeError, ValueError):
-        return None, None
-    groups = int(config.get("num_key_value_heads") or heads)
-    size = int(config.get("head_dim") or width // max(heads, 1))
-    attention = 2 * width * size * (heads + groups)
-    experts = int(
-        config.get("num_local_experts") or config.get("num_experts") or config.get("n_routed_experts") or 1
-    )
-    used = int(config.get("num_experts_per_tok") or 1) if experts > 1 else 1
-    each = 3 * width * int(config.get("moe_intermediate_size") or inner)
-    rows = words * width * (1 if config.get("tie_word_embeddings") else 2)
-    total, active = ((layers * (attention + count * each) + rows) / 1e9 for count in (experts, used))
-    if not (math.isfinite(total) and total > 0):
-        return None, None
-    return total, active if experts > 1 else None

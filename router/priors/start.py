@@ -4,7 +4,7 @@ Pure: takes an encoder and plain facts of the experts, returns an unsaved policy
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +20,9 @@ from router.methods.prior import PriorRouter
 from router.policy import Policy
 from router.priors.abilities import Abilities, AbilityPrior
 from router.priors.catalogue import KINDS, Catalogue, CatalogueRow
-from router.priors.facts import Facts, config_of, facts_of
+from router.priors.facts import Facts, facts_of
 from router.priors.probes import Probe, examples
+from router.priors.shape import config_of, shape_of
 
 COST_WEIGHT = 0.05
 """Default preference, as a part of the best expert's expected quality: a prior is uncertain, so that a saving
@@ -62,7 +63,8 @@ class StartExpert:
 def experts_of(policy: Policy) -> list[StartExpert]:
     """The experts of a policy; their models are those that its prior was made for, else their names."""
     about = policy.training.get("prior") or {}
-    return [started(expert, about.get(expert.name, {}).get("model")) for expert in policy.pool]
+    found = [started(expert, about.get(expert.name, {}).get("model")) for expert in policy.pool]
+    return [with_reported(one, about.get(one.profile.name, {})) for one in found]
 
 
 def started(profile: ExpertProfile, model: str | None) -> StartExpert:
@@ -73,6 +75,27 @@ def started(profile: ExpertProfile, model: str | None) -> StartExpert:
     """
     named = model or profile.name
     return StartExpert(profile, named, config_of(Path(named)))
+
+
+def with_reported(expert: StartExpert, card: Mapping[str, Any]) -> StartExpert:
+    """The expert with what its running replica reports, where it was not known before.
+
+    Args:
+        expert: as it is configured.
+        card: of the expert in `/v1/models`: the model as `root`, of its `config.json` the shape, the context
+            window. What is invalid is left out.
+    """
+    root, config, window = (card.get(key) for key in ("root", "config", "max_model_len"))
+    named = expert.model != expert.profile.name
+    profile = expert.profile
+    if profile.context_window is None and isinstance(window, int) and window > 0:
+        profile = replace(profile, context_window=window)
+    return replace(
+        expert,
+        profile=profile,
+        model=root if not named and isinstance(root, str) and root else expert.model,
+        config=shape_of(config) if expert.config is None and isinstance(config, Mapping) else expert.config,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +176,7 @@ def described(
         basis = basis_of(expert.facts, catalogue)
         found[name] = {
             "model": expert.model,
+            **({} if expert.config is None else {"config": shape_of(expert.config)}),
             "origin": basis.origin,
             "catalogue_rows": basis.rows,
             "kinds": {

@@ -72,7 +72,7 @@ def test_a_plan_is_load_for_each_of_its_members() -> None:
     queue.add(Decision(("p",), {}, "id", plans={"p": plan}))
     queue.add(Decision((), {}, "id"))
 
-    assert queue.ahead.tolist() == [1, 1, 0.25]
+    assert queue.ahead == [1, 1, 0.25]
 
 
 def test_a_burst_spreads_once_waits_have_a_price(policy: Policy) -> None:

@@ -78,7 +78,10 @@ def endpoint() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             names = ("llama", "qwen", "google/gemma-3-27b-it", "mystery")
-            self._send("application/json", json.dumps({"data": [{"id": name} for name in names]}))
+            cards = [{"id": name, "owned_by": "expert"} for name in names]
+            cards[-1] |= {"root": "acme/frobnicator-9000-8b"}
+            listed = [{"id": "auto", "owned_by": "to-router"}, *cards]
+            self._send("application/json", json.dumps({"data": listed}))
 
         def do_POST(self) -> None:
             requests.append(self.rfile.read(int(self.headers["content-length"])))
@@ -123,6 +126,18 @@ def test_probing_keeps_outcomes_and_resumes(
     assert all(row["response"] == "Answer: 42" for row in outcomes)
     assert json.loads(capsys.readouterr().out)["n_queries"] == 12
     assert len((tmp_path / "policy-responses.jsonl").read_text(encoding="utf-8").splitlines()) == 12 * 4
+
+
+def test_experts_are_those_that_the_endpoint_lists(
+    endpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probing = ["start", "--encoder", "static", "--probe", "--endpoint", endpoint, "--count", "6", "--json"]
+
+    assert main([*probing, "--out", str(tmp_path / "policy")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["experts"] == ["llama", "qwen", "google/gemma-3-27b-it", "mystery"]
+    assert found["prior"]["mystery"]["model"] == "acme/frobnicator-9000-8b"
+    assert found["prior"]["mystery"]["origin"] == "facts"
 
 
 def test_a_budget_limits_the_probes(

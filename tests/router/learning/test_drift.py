@@ -1,9 +1,16 @@
 """Drift: the expert that changed is named, and no other."""
 
 import random
+from dataclasses import replace
 
-from router.learning.drift import LEAST, Drift, drift
+import pytest
+
+from router.learning.drift import LEAST, Drift, distances, drift
 from router.learning.record import DecisionRecord
+from router.learning.replay import SHORT, encoded
+from router.training.train import train
+from tests.router.data_sets import dataset, embeddings
+from tests.router.learning.test_what_if import ENCODER, embed
 
 
 def traffic(
@@ -59,6 +66,31 @@ def test_unfamiliar_queries_are_drift_of_no_expert() -> None:
 
     assert drifts.experts == ()
     assert [one.kind for one in drifts.findings if one.drifted] == ["unfamiliar"]
+
+
+def test_queries_farther_from_the_training_queries_are_drift_of_no_expert() -> None:
+    records, rewards = traffic()
+    far = {one.request_id: 0.2 + 0.1 * (int(one.request_id) >= 1000) for one in records}
+    near = dict.fromkeys(far, 0.2)
+
+    assert [one.kind for one in drift(records, rewards, "p", far).findings if one.drifted] == ["distance"]
+    assert not any(one.drifted for one in drift(records, rewards, "p", near).findings)
+
+
+def test_distances_are_of_texts_and_of_logged_embeddings() -> None:
+    data = dataset(60)
+    policy = replace(train(data, embeddings(data.texts), ENCODER, method="knn"), policy_id="p")
+    known, short = data.texts[0], ENCODER.sha256[:SHORT]
+    stored = encoded(embeddings([known])[0])
+    records = [
+        DecisionRecord(request_id="text", policy="p", query=known),
+        DecisionRecord(request_id="embedding", policy="p", embedding=stored, encoder=short),
+        DecisionRecord(request_id="other encoder", policy="p", embedding=stored, encoder="another"),
+        DecisionRecord(request_id="neither", policy="p"),
+        DecisionRecord(request_id="other policy", policy="another", query=known),
+    ]
+
+    assert distances(records, policy, embed) == pytest.approx({"text": 0, "embedding": 0}, abs=1e-3)
 
 
 def test_small_windows_find_nothing() -> None:

@@ -12,6 +12,7 @@ from router.experts import Price
 from router.learning.judging import Judged, Sample, judge_log, sample
 from router.learning.log import WORK, delete_records, read_folders
 from router.learning.record import DecisionRecord, JudgementRecord, to_json
+from router.learning.references import NO_REFERENCES, References
 
 PRICES = {"small": Price(1.0, 1.0), "large": Price(2.0, 2.0), "judge": Price(1.0, 1.0)}
 
@@ -79,6 +80,29 @@ def test_only_responses_of_drawable_requests_are_judged() -> None:
     assert found.at_most_usd is None
 
 
+REFERENCES = References.of(
+    [
+        {"query": f"Query  {number}", "reference": "an answer" if number % 4 else "another one"}
+        for number in range(0, 200, 2)
+    ],
+    "queries",
+)
+"""Of every second query; a quarter of the endpoint's answers differs from its reference."""
+
+
+def test_without_a_judge_only_queries_with_a_reference_are_drawn() -> None:
+    found = drawn(1.0, judge=None, references=REFERENCES)
+    both = drawn(1.0, references=REFERENCES)
+
+    assert {one.request_id for one in found.requests} == {f"req-{number}" for number in range(0, 200, 2)}
+    assert (found.rate, len(both.requests)) == (1.0, 200)
+    assert found.at_most_usd is not None
+    assert both.at_most_usd is not None
+    assert found.at_most_usd < both.at_most_usd
+    with pytest.raises(InputError, match="name a judge"):
+        drawn(judge=None)
+
+
 class Endpoint:
     """Experts that repeat the query's number, and a judge that gives the grade 7; counts its calls."""
 
@@ -112,13 +136,21 @@ async def no_sleep(seconds: float) -> None:
     """Return at once."""
 
 
-def judge(folder: Path, endpoint: Endpoint, rate: float = 0.1) -> Judged:
+def judge(
+    folder: Path,
+    endpoint: Endpoint,
+    rate: float = 0.1,
+    *,
+    references: References = NO_REFERENCES,
+    name: str | None = "judge",
+) -> Judged:
     return judge_log(
-        drawn(rate),
+        drawn(rate, judge=name, references=references),
         folder,
         endpoint="http://judge/v1",
-        judge="judge",
+        judge=name,
         max_tokens=20,
+        references=references,
         transport=httpx.MockTransport(endpoint),
         sleep=no_sleep,
     )
@@ -162,6 +194,35 @@ def test_a_larger_sample_replaces_the_rate_of_all(log: Path) -> None:
 
     assert {one.sampling_rate for one in judgements(log)} == {0.2}
     assert (len(judgements(log)), endpoint.calls["judge"]) == (40, 20)
+
+
+def test_a_reference_replaces_the_judge(log: Path) -> None:
+    endpoint = Endpoint()
+    judge(log, endpoint, 1.0, references=REFERENCES)
+
+    found = {one.request_id: one for one in judgements(log)}
+    assert len(found) == 200
+    assert endpoint.calls["judge"] == 100
+    for number in range(200):
+        one = found[f"req-{number}"]
+        wanted = (0.7, "judge") if number % 2 else (float(number % 4 != 0), "contains")
+        assert (one.quality, one.judge) == wanted
+
+
+def test_references_alone_need_no_judge(log: Path) -> None:
+    endpoint = Endpoint()
+    judge(log, endpoint, 0.5, references=REFERENCES, name=None)
+
+    assert "judge" not in endpoint.calls
+    assert {(one.judge, one.sampling_rate) for one in judgements(log)} == {("contains", 0.5)}
+    assert len(judgements(log)) == 50
+
+
+def test_a_later_run_replaces_checks_and_grades(log: Path) -> None:
+    judge(log, Endpoint(), 1.0, references=REFERENCES, name=None)
+    judge(log, Endpoint(), 0.1, references=REFERENCES)
+
+    assert {(one.judge, one.sampling_rate) for one in judgements(log)} == {("contains", 0.1), ("judge", 0.1)}
 
 
 def test_deletion_takes_judgements_and_what_judging_kept(log: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from router.cli import main
-from router.core import Exploration, FloatArray, Preferences, QueryBatch, RouteRequest
+from router.core import ExpertLoad, Exploration, FloatArray, Preferences, QueryBatch, RouteRequest
 from router.encoders import EncoderSpec
 from router.errors import InputError
 from router.learning import replay
@@ -213,6 +213,15 @@ def test_a_log_without_rewards_says_how_they_come(static: tuple[Path, Policy]) -
         what_if(LoggedTraffic(()), [static], embed, reward="judged")
 
 
+def test_a_replay_has_the_load_of_the_log(static: tuple[Path, Policy]) -> None:
+    busy = ExpertLoad(wait_s=2.0, cached_tokens=30)
+    logged = {**asdict(busy), "of_a_later_version": 1.0}
+    record = DecisionRecord(request_id="1", query="q", load={"large": logged})
+
+    assert replay.request_of(static[1], record).load == {"large": busy}
+    assert replay.request_of(static[1], DecisionRecord(request_id="1", query="q")).load == {}
+
+
 def test_embeddings_survive_the_log() -> None:
     row = np.random.default_rng(0).normal(size=16).astype(np.float32)
     row /= np.linalg.norm(row)
@@ -305,6 +314,13 @@ def test_a_dry_run_of_learn_shows_its_parts_and_writes_nothing(
     plan = json.loads(capsys.readouterr().out)
     assert (plan["decisions"], plan["train"], plan["gates_before"], plan["alpha"]) == (60, 36, 0, 0.025)
     assert not out.exists()
+
+    queries = tmp_path / "queries.jsonl"
+    known = [record.query for record in log_of(static[1], 60) if isinstance(record, DecisionRecord)][:20]
+    queries.write_text("".join(json.dumps({"query": query, "reference": "4"}) + "\n" for query in known))
+    assert main([*arguments, "--references", str(queries), "--sample", "0.5", "--dry-run"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["judge"], plan["requests"], plan["with_reference"], plan["rate"]) == (None, 10, 10, 0.5)
 
     out.mkdir()
     assert main(arguments) == 2

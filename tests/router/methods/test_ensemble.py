@@ -1,9 +1,11 @@
 """A blend is the weighted level of its members' scores and their weighted contrast, clipped together."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from router.core import FloatArray
-from router.methods.ensemble import EnsembleRouter
+from router.methods.ensemble import AutoRouter, EnsembleRouter
 from tests.router.data_sets import training
 
 
@@ -24,6 +26,17 @@ def test_a_blend_follows_its_definition() -> None:
     scores = np.stack([member.score(queries) for member in router.fitted_])
 
     np.testing.assert_allclose(router.score(queries), by_parts(router, scores), atol=1e-12)
+
+
+def test_a_blend_learns_from_one_outcome_a_query() -> None:
+    data = training()
+    seen = np.random.default_rng(0).integers(data.quality.shape[1], size=len(data))
+    hidden = np.arange(data.quality.shape[1]) != seen[:, None]
+    gaps = replace(data, quality=np.where(hidden, np.nan, data.quality))
+    chosen = AutoRouter().fit(gaps, seed=0).score(data.queries).argmax(axis=1)
+
+    best_single = data.quality.mean(axis=0).max()
+    assert data.quality[np.arange(len(data)), chosen].mean() > best_single + 0.2
 
 
 def test_scores_above_one_keep_their_differences() -> None:

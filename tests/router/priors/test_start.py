@@ -16,7 +16,7 @@ from router.priors.abilities import ability_prior
 from router.priors.card import card
 from router.priors.catalogue import KINDS, load_catalogue
 from router.priors.probes import examples, load_probes
-from router.priors.start import StartExpert, preference, prior_policy
+from router.priors.start import StartExpert, experts_of, preference, prior_policy, with_reported
 from tests.router.data_sets import hash_of
 
 DIMENSION = 24
@@ -118,3 +118,38 @@ def test_what_a_prior_rests_on_is_recorded(policy: Policy) -> None:
 def test_a_duplicated_expert_is_an_error(encoder: FakeEncoder) -> None:
     with pytest.raises(PoolError):
         made(encoder, [EXPERTS[0], EXPERTS[0]])
+
+
+SHAPE = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "intermediate_size": 1536,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+CARD = {"root": "Qwen/Qwen3-32B", "config": SHAPE, "max_model_len": 2048}
+
+
+def test_a_replica_reports_what_is_not_configured() -> None:
+    unnamed = with_reported(StartExpert(ExpertProfile("chat"), "chat"), CARD)
+    configured = with_reported(StartExpert(ExpertProfile("a", context_window=512), "acme/a", {}), CARD)
+
+    assert (unnamed.model, unnamed.profile.context_window) == ("Qwen/Qwen3-32B", 2048)
+    assert (configured.model, configured.config, configured.profile.context_window) == ("acme/a", {}, 512)
+
+
+@pytest.mark.parametrize("card", [{}, {"root": 3, "config": "llama", "max_model_len": -1}, {"root": ""}])
+def test_an_invalid_report_changes_nothing(card: dict[str, object]) -> None:
+    assert with_reported(EXPERTS[2], card) == EXPERTS[2]
+
+
+def test_reported_facts_stay_with_the_policy(encoder: FakeEncoder) -> None:
+    reported = with_reported(EXPERTS[2], {"config": SHAPE})
+    policy = made(encoder, [*EXPERTS[:2], reported])
+
+    about = policy.training["prior"]["mystery"]
+    assert about["origin"] == "facts"
+    assert experts_of(policy)[2].facts.total_b == pytest.approx(0.135, rel=0.05)
