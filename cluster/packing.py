@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from deployments.config import REQUEST_TIMEOUT_S, AppArgs, ExpertArgs, PoolArgs
+from deployments.config import REQUEST_TIMEOUT_S, AppArgs
+from deployments.engine_settings import ExpertArgs, PoolArgs
 from deployments.placement import accelerator_hint, worker_bundle
 from deployments.simulated.args import SimulatedArgs
 from deployments.simulated.placement import simulated_bundles

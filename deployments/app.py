@@ -12,7 +12,8 @@ from typing import Any
 from ray import serve
 from starlette.middleware import Middleware
 
-from deployments.config import EXPERT_DEPLOYMENT, AppArgs, ExpertArgs
+from deployments.config import AppArgs
+from deployments.engine_settings import EXPERT_DEPLOYMENT, ExpertArgs
 from deployments.ingress.body_budget import BodyBudget
 from deployments.ingress.middleware import ServeBoundaryMiddleware
 from deployments.placement import actor_options

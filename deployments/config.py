@@ -1,4 +1,4 @@
-"""Every setting of the graph, one home each: builder `args` (shape) and `user_config` (what runs).
+"""Settings of the graph, one home each: builder `args` (shape) and `user_config` (what runs).
 
 Pure pydantic: knows nothing of Ray. Unknown keys are rejected at every level. Replicas and
 autoscaling belong to Serve's own `deployments[]` and are never set here.
@@ -10,13 +10,15 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from deployments.contracts.forbidden_fields import FORBIDDEN_FIELDS
 from deployments.contracts.harness_blocks import HARNESS_TAGS, plain
 from deployments.contracts.routing_options import PreferenceFields
-from deployments.settings import Settings, resolve
+from deployments.engine_settings import ExpertName, PoolArgs
+from deployments.settings import Settings
+from deployments.variant_settings import VariantSettings
 from router.core import Exploration
 from router.experts import Price
 from router.learning.canary import canary_id
@@ -24,9 +26,6 @@ from router.validation import HIDDEN, AmountUSD
 
 AUTO = "auto"
 """The model name for which the policy chooses."""
-EXPERT_DEPLOYMENT = "Expert"
-"""The deployment's name in every application of an expert."""
-
 PageWhen = bool | Literal["loopback"]
 """Whether there is a page: for all requests, for none, or for those addressed to loopback."""
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -34,45 +33,10 @@ TagName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 Text = Annotated[str, Field(min_length=1)]
 Requests = Annotated[int, Field(ge=1, le=1_000_000)]
 """A number of requests; a larger one would be no limit."""
-ExpertName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
-
-LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
-"""A label's name or value, by the rules of Kubernetes, which are Ray's too."""
-LABEL_KEY = re.compile(rf"(?:[a-z0-9](?:[a-z0-9.-]{{0,251}}[a-z0-9])?/)?{LABEL}")
-LABEL_SELECTOR = re.compile(rf"!?{LABEL}|!?(?:in)?\({LABEL}(?:, ?{LABEL})*\)")
-"""A value, or one of Ray's operators on several."""
-
-
-def _label(pattern: re.Pattern[str]) -> AfterValidator:
-    def checked(text: str) -> str:
-        if not pattern.fullmatch(text):
-            raise ValueError(
-                "a label has 1 to 63 letters, digits, '-', '_' or '.', and begins and ends with a letter "
-                f"or digit; found {text!r:.80}"
-            )
-        return text
-
-    return AfterValidator(checked)
-
 
 REQUEST_TIMEOUT_S: float = 600
 """Default deadline of a request. A replica that stops has as long for its open responses, unless its
 `graceful_shutdown_timeout_s` says otherwise."""
-
-
-class PoolArgs(Settings):
-    """Where replicas may run: node labels, or a custom resource of the pool's nodes."""
-
-    labels: dict[Annotated[str, _label(LABEL_KEY)], Annotated[str, _label(LABEL_SELECTOR)]] | None = None
-    """Labels that a node must carry, such as `{pool: math}`."""
-    resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
-    """Or a custom resource that a replica takes a little of, such as `{pool_math: 0.001}`."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> "PoolArgs":
-        if bool(self.labels) == bool(self.resources):
-            raise ValueError("a pool is named by `labels` or by `resources`: set one of them")
-        return self
 
 
 class RouterArgs(Settings):
@@ -141,47 +105,6 @@ class AppArgs(Settings):
     """Shape of the ingress deployment."""
 
 
-class ExpertArgs(Settings):
-    """`args` of an application `expert-<name>`."""
-
-    name: ExpertName
-    """What clients, policy and headers call it."""
-    model: str
-    """A folder (relative to the project's root), a hub id, or a bucket's `s3://`, `gs://` or `az://`."""
-    pool: PoolArgs | None = None
-    """The GPU pool, where its replicas may run; default: anywhere."""
-    engine: dict[str, Any] = Field(default_factory=dict)
-    """Engine arguments, as vLLM names them."""
-    accelerator: str = "gpu"
-    """`cpu`, `gpu`, or a type that Ray knows, such as `H100`."""
-    gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """GPUs that Ray reserves for each engine worker; a fraction lets small experts share one."""
-    cpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
-    """Processors that Ray reserves for each engine worker."""
-    environment: dict[str, str] = Field(default_factory=dict)
-    """Environment variables of the replica and its engine."""
-
-    @field_validator("engine")
-    @classmethod
-    def _ours(cls, engine: dict[str, Any]) -> dict[str, Any]:
-        taken = sorted({"model", "served_model_name"} & engine.keys())
-        if taken:
-            raise ValueError(f"{', '.join(taken)} is set from `name` and `model`: remove it from `engine`")
-        return engine
-
-    @property
-    def workers(self) -> int:
-        """Engine workers of one replica: tensor × pipeline parallel size."""
-        tensor = int(self.engine.get("tensor_parallel_size", 1))
-        return tensor * int(self.engine.get("pipeline_parallel_size", 1))
-
-    @property
-    def model_source(self) -> str:
-        """An absolute folder where there is one, else the hub id as given."""
-        folder = resolve(self.model)
-        return str(folder) if folder.is_dir() else self.model
-
-
 class PreferenceSettings(PreferenceFields):
     """Preferences by name, as a preset or as the served default."""
 
@@ -210,7 +133,7 @@ def _check_url(url: str) -> None:
         raise ValueError("url must have no query and no fragment: paths are appended to it")
 
 
-class ExpertTarget(Settings):
+class ExpertTarget(VariantSettings):
     """Where an expert is: an application of this cluster, or a URL elsewhere."""
 
     app: str | None = None
@@ -230,11 +153,21 @@ class ExpertTarget(Settings):
     cold: Literal["priced", "wait", "next"] = "priced"
     """With no replica: weigh its start where time has a price, else as `next`; wait; or call the next."""
     max_in_flight: Requests | None = None
-    """Requests in flight to this expert, per ingress replica."""
+    """Requests in flight to this expert, per ingress replica; variants of one application share them."""
     description: Annotated[str, Field(max_length=200)] | None = None
     """A few words for people, which the page shows beside its name."""
     example: Annotated[str, Field(max_length=1000)] | None = None
     """A query that it is good at, which the page offers to send."""
+
+    @model_validator(mode="after")
+    def _is_a_variant(self) -> "ExpertTarget":
+        if self.adapter is not None and self.app is None:
+            raise ValueError("adapter belongs to an expert with an `app`")
+        if self.reasoning == "off" and self.thinking_tokens is not None:
+            raise ValueError("thinking_tokens bounds what `reasoning: off` switches off: set one of them")
+        if self.force and not (self.set or self.reasoning or self.thinking_tokens):
+            raise ValueError("force has no effect without set, reasoning or thinking_tokens: remove it")
+        return self
 
     @field_validator("key_env")
     @classmethod
@@ -385,6 +318,39 @@ class IngressConfig(Settings):
         if unknown := sorted(self.forbidden_fields.allow.keys() - self.experts.keys()):
             raise ValueError(f"forbidden_fields.allow names no expert: {', '.join(unknown)}")
         return self
+
+    @model_validator(mode="after")
+    def _variants(self) -> "IngressConfig":
+        for app, names in self.applications().items():
+            targets = [self.experts[name] for name in names]
+            variants = [target.variant for target in targets]
+            for index, variant in enumerate(variants):
+                if (twin := variants.index(variant)) < index:
+                    raise ValueError(
+                        f"{names[twin]} and {names[index]} are the same variant of {app!r}: "
+                        "set what makes them different, or remove one"
+                    )
+            slots = {target.max_in_flight for target in targets if target.max_in_flight is not None}
+            if len(slots) > 1:
+                raise ValueError(
+                    f"max_in_flight differs among {', '.join(names)}, which share the slots of {app!r}: "
+                    "set it at one of them"
+                )
+        return self
+
+    def applications(self) -> dict[str, list[str]]:
+        """Application → the experts that it serves: the model itself, and its variants."""
+        names: dict[str, list[str]] = {}
+        for name, target in self.experts.items():
+            if target.app is not None:
+                names.setdefault(target.app, []).append(name)
+        return names
+
+    def max_in_flight(self, name: str) -> int | None:
+        """Requests in flight to an expert's engine; `None` for no bound."""
+        target = self.experts[name]
+        names = [name] if target.app is None else self.applications()[target.app]
+        return next((slots for each in names if (slots := self.experts[each].max_in_flight)), None)
 
 
 class ExploreSettings(Settings):

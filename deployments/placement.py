@@ -8,7 +8,8 @@ and hang. Plain deployments (ingress, router) name it on the actor.
 from collections.abc import Mapping
 from typing import Any
 
-from deployments.config import REQUEST_TIMEOUT_S, ExpertArgs, PoolArgs
+from deployments.config import REQUEST_TIMEOUT_S
+from deployments.engine_settings import ExpertArgs, PoolArgs
 
 CPU_ENGINE_ENVIRONMENT = {
     # Each engine binds for itself: several on one machine would share one core.

@@ -8,11 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from deployments.config import ExpertArgs, IngressConfig, RouterConfig
+from deployments.config import IngressConfig, RouterConfig
+from deployments.engine_settings import ExpertArgs
 from deployments.settings import resolve
 from router.errors import InputError
 from router.experts import ExpertProfile, Price
-from router.priors.facts import config_of
+from router.priors.shape import config_of
 from router.priors.start import StartExpert
 from router.validation import explain
 

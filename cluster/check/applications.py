@@ -10,7 +10,8 @@ from cluster.check.finding import Finding
 from cluster.check.numbers import AUTOSCALING, DEPLOYMENT, wrong_numbers
 from cluster.check.schema import model_errors, unknown_keys
 from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED
-from deployments.config import EXPERT_DEPLOYMENT, REQUEST_TIMEOUT_S, AppArgs, ExpertArgs
+from deployments.config import REQUEST_TIMEOUT_S, AppArgs
+from deployments.engine_settings import EXPERT_DEPLOYMENT, ExpertArgs, ExpertConfig
 from deployments.simulated.args import SimulatedArgs
 
 MODELS: dict[str, type[BaseModel]] = {
@@ -58,6 +59,10 @@ def check_application(app: Mapping[str, Any], where: str, *, longest_s: float = 
     yield from _deployments(app.get("deployments") or [], where, is_expert=is_expert)
     yield from _graces(app, where, longest_s)
     if path == BUILD_EXPERT:
+        for deployment in app.get("deployments") or []:
+            config = deployment.get("user_config") or {}
+            if deployment.get("name") == EXPERT_DEPLOYMENT:
+                yield from model_errors(ExpertConfig, config, f"{where}.{EXPERT_DEPLOYMENT}.user_config")
         yield from check_expert(app.get("args") or {}, where)
 
 

@@ -15,7 +15,7 @@ from cluster.check.finding import Finding
 from cluster.check.known_keys import accelerators, engine_arguments, engine_kinds
 from cluster.check.memory import DEFAULT_UTILIZATION, WEIGHT_INDEX, check_memory, indexed_weights
 from cluster.check.numbers import ENGINE, wrong_kinds, wrong_numbers
-from deployments.config import ExpertArgs
+from deployments.engine_settings import ExpertArgs
 from deployments.settings import resolve
 
 BUCKETS = ("s3://", "gs://", "az://", "azure://", "abfss://")

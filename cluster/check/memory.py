@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.check.finding import Finding
-from deployments.config import ExpertArgs
+from deployments.engine_settings import ExpertArgs
 from deployments.settings import resolve
 
 WEIGHT_INDEX = "model.safetensors.index.json"

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from cluster.check.finding import Finding
 from cluster.check.schema import model_errors
+from cluster.check.variants import check_variants
 from cluster.packing import BUILD_APP, BUILD_EXPERT, BUILD_SIMULATED
 from deployments.config import IngressConfig, RouterConfig
 from deployments.last_good import LastGood
@@ -36,6 +37,7 @@ def check_references(applications: list[dict[str, Any]], *, policy: bool) -> Ite
     router = yield from _config(RouterConfig, configs.get("Router"), f"{where}.Router.user_config")
     if ingress is not None:
         yield from _experts(ingress, applications, f"{where}.Ingress.user_config.experts")
+        yield from check_variants(ingress, applications, f"{where}.Ingress.user_config.experts")
     if router is not None and policy:
         in_effect = yield from _policy(router, ingress, f"{where}.Router.user_config")
         yield from _beside(router, in_effect, ingress, where)
@@ -68,6 +70,8 @@ def _experts(config: Any, applications: list[dict[str, Any]], key: str) -> Itera
             yield Finding(
                 "error", f"{key}.{name}.app", f"there is no application {app!r}: add it, or remove the expert"
             )
+        elif config.experts[name].variant is not None:
+            continue  # it has a name of its own
         elif (called := (apps[app].get("args") or {}).get("name", name)) != name:
             message = f"{app!r} serves itself as {called!r}: the two names must be equal"
             yield Finding("error", f"{key}.{name}", message)

@@ -8,10 +8,13 @@ from typing import Any
 
 from cluster.kuberay.settings import PodSettings, RenderSettings
 from cluster.kuberay.worker_groups import WorkerGroup
+from deployments.settings import STATE_VARIABLE
 
 IMAGE_ROOT = "/app"
 STATE_FOLDER = f"{IMAGE_ROOT}/var"
 """Where counts of keys, the decision log and the last valid configuration are by default."""
+ENGINE_STATE = "/models/to-router"
+"""The same for pods with engines only: on the claim for weights, which they have."""
 SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod
 """The only folder of the local disk that a container can write to: Ray's session, sockets, compile caches."""
 LABEL = "to-router/group"
@@ -114,6 +117,9 @@ def worker_group(
         state = {"name": "state", "persistentVolumeClaim": {"claimName": settings.state_claim}}
         template["spec"]["volumes"].append(state)
         container["volumeMounts"].append({"name": "state", "mountPath": STATE_FOLDER})
+    elif "Expert" in group.parts:
+        # Copies of adapters: all pods of an engine must see them, and the image is read-only.
+        container["env"].append({"name": STATE_VARIABLE, "value": ENGINE_STATE})
     if "Ingress" in group.parts:
         _give_ingress(template["spec"], settings, around)
     if "Expert" in group.parts:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from router.core import Decision, ExpertView
+from router.core import Decision, ExpertLoad, ExpertView
 from router.decide import reasons as reasons_of_decision
 from router.plans.acceptance import AcceptanceModel
 from router.plans.plan import Plan
@@ -58,6 +58,8 @@ class CallOrder:
     """The plan that comes first; the ranking is for when it cannot be carried out."""
     cached_tokens: Mapping[str, int] = field(default_factory=dict)
     """Expert → tokens of the prompt that it holds from the conversation's turns before."""
+    load: Mapping[str, ExpertLoad] = field(default_factory=dict)
+    """Expert → its load as the decision saw it; empty where time had no price."""
 
     @property
     def policy_id(self) -> str | None:

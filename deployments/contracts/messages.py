@@ -10,7 +10,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
-from router.core import Arm, Decision, ExpertLoad, ExpertView, Preferences, RouteRequest
+from router.core import Arm, Decision, ExpertLoad, Preferences, RouteRequest
 from router.experts import Price
 from router.plans.acceptance import AcceptanceModel
 from router.plans.plan import Plan
@@ -124,5 +124,5 @@ def _as_call(kind: type[Any]) -> Callable[[Any], tuple[type[Any], tuple[Any, ...
     return lambda value: (kind, values(value))
 
 
-for _kind in (Preferences, ExpertLoad, RouteRequest, ExpertView, Arm, Decision, RouterResponse):
+for _kind in (Preferences, ExpertLoad, RouteRequest, Arm, Decision, RouterResponse):
     copyreg.pickle(_kind, _as_call(_kind))

@@ -4,14 +4,14 @@ Pure: JSON in, a frozen `InferenceRequest` out. Everything that it does not name
 unchanged. Knows the shapes of OpenAI's and Anthropic's endpoints; imports neither client.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from deployments.contracts.conversation import UNKNOWN, Conversation, conversation_of
-from deployments.contracts.endpoints import ENDPOINTS, Endpoint, Form, Kind
+from deployments.contracts.endpoints import ENDPOINTS, Endpoint, Kind
 from deployments.contracts.errors import BadRequest, ErrorCode
 from deployments.contracts.forbidden_fields import forbidden_fields
 from deployments.contracts.harness_blocks import HARNESS_TAGS
@@ -25,15 +25,13 @@ from deployments.contracts.token_bounds import (
     other_prompt_tokens,
     tokens_of,
 )
+from deployments.contracts.turns import READERS
 from deployments.contracts.validation import json_object, wrong_type
 
 OURS = frozenset({"model", "cache_salt"})
 """Fields that each expert gets with a value of its own."""
 TOKENS_PER_MESSAGE = 4
 """Role and separators of a chat template."""
-
-Turns = Iterator[tuple[str, str]]
-"""(role, text) of each turn, in order."""
 MEDIA = frozenset(
     {
         "image", "image_url", "input_image", "image_embeds", "image_pil",
@@ -270,99 +268,6 @@ def _check_usage_option(body: Mapping[str, Any]) -> None:
 
 def _tokens(turns: Sequence[tuple[str, str]]) -> int:
     return sum(tokens_of(text) for _, text in turns) + TOKENS_PER_MESSAGE * len(turns)
-
-
-def _turns_of_messages(endpoint: Endpoint, body: Mapping[str, Any], max_messages: int) -> Turns:
-    if endpoint.system_field is not None and body.get(endpoint.system_field) is not None:
-        yield "system", _text(body[endpoint.system_field], endpoint.system_field)
-    yield from _messages(body.get(endpoint.query_field), endpoint.query_field, max_messages)
-
-
-def _turns_of_input(endpoint: Endpoint, body: Mapping[str, Any], max_messages: int) -> Turns:
-    if endpoint.system_field is not None and isinstance(body.get(endpoint.system_field), str):
-        yield "system", body[endpoint.system_field]
-    value = body.get(endpoint.query_field)
-    if isinstance(value, str):
-        yield "user", value
-    else:
-        yield from _messages(value, endpoint.query_field, max_messages)
-
-
-def _turns_of_prompts(endpoint: Endpoint, body: Mapping[str, Any], max_messages: int) -> Turns:
-    name = endpoint.query_field
-    value = body.get(name)
-    if value is None or value == []:
-        raise BadRequest(f"{name} is missing", ErrorCode.MISSING_FIELD, name)
-    if isinstance(value, str):
-        yield "user", value
-    elif isinstance(value, list):
-        # Token ids contain no text to read.
-        yield "user", "\n".join(item for item in value if isinstance(item, str))
-    else:
-        raise wrong_type(name, "a string or a list", value)
-
-
-def _turns_of_prompt(endpoint: Endpoint, body: Mapping[str, Any], max_messages: int) -> Turns:
-    if "messages" in body:
-        yield from _messages(body["messages"], "messages", max_messages)
-    else:
-        yield from _turns_of_prompts(endpoint, body, max_messages)
-
-
-READERS: Mapping[Form, Callable[[Endpoint, Mapping[str, Any], int], Turns]] = {
-    "messages": _turns_of_messages,
-    "input": _turns_of_input,
-    "prompts": _turns_of_prompts,
-    "prompt": _turns_of_prompt,
-}
-"""Form of a query → its reader, which rejects what no expert could read."""
-
-
-def _messages(messages: Any, name: str, max_messages: int) -> Turns:
-    if messages is None:
-        raise BadRequest(f"{name} is missing", ErrorCode.MISSING_FIELD, name)
-    if not isinstance(messages, list) or not messages:
-        raise wrong_type(name, "a non-empty list", messages)
-    if len(messages) > max_messages:
-        text = f"at most {max_messages} {name} are accepted, found {len(messages)}"
-        raise BadRequest(text, ErrorCode.TOO_MANY_MESSAGES, name)
-    for index, message in enumerate(messages):
-        where = f"{name}[{index}]"
-        if not isinstance(message, dict):
-            raise wrong_type(where, "an object", message)
-        role = message.get("role", "tool" if name == "input" else None)
-        if not isinstance(role, str):
-            raise wrong_type(f"{where}.role", "a string", role)
-        text = _text(message.get("content"), f"{where}.content")
-        # Anthropic's tool results come in user turns: harness, not the human's words.
-        yield ("tool" if role == "user" and _only_tool_results(message.get("content")) else role), text
-
-
-def _text(content: Any, where: str) -> str:
-    """The text parts of a message's content."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise wrong_type(where, "a string or a list of parts", content)
-    texts = []
-    for index, part in enumerate(content):
-        if isinstance(part, str):
-            texts.append(part)
-        elif not isinstance(part, dict):
-            raise wrong_type(f"{where}[{index}]", "an object", part)
-        elif isinstance(part.get("text"), str):
-            texts.append(part["text"])
-    return "\n".join(texts)
-
-
-def _only_tool_results(content: Any) -> bool:
-    return (
-        isinstance(content, list)
-        and bool(content)
-        and all(isinstance(part, dict) and part.get("type") == "tool_result" for part in content)
-    )
 
 
 def _prompt_lengths(endpoint: Endpoint, body: Mapping[str, Any]) -> list[int] | None:

@@ -39,6 +39,8 @@ EXPECTED = {
     "tuple_type": "must be a list",
 }
 """Pydantic's types of errors in JSON's words; other errors keep pydantic's."""
+_TYPES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "nothing"}
+_EMPTY: dict[type, str] = {dict: "an empty object", list: "an empty list", str: "an empty string"}
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
@@ -80,9 +82,10 @@ def _check_values(raw: bytes) -> None:
 
 
 def json_type(value: Any) -> str:
-    """A value's type in JSON's words."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "nothing"}
-    return names.get(type(value), "a number")
+    """A value's type in JSON's words; an empty one says so."""
+    if value in ({}, [], ""):
+        return _EMPTY[type(value)]
+    return _TYPES.get(type(value), "a number")
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:

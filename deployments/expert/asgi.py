@@ -1,8 +1,7 @@
 """Run an ASGI app in process: bytes in, bytes out.
 
-Knows nothing of Ray, vLLM or OpenAI. The first body bytes leave at once; bytes that arrive while
-the consumer is busy leave in one piece, so the size of a chunk follows the load. An app that is far
-ahead of its consumer waits for it.
+Knows nothing of Ray, vLLM or OpenAI. The first body bytes leave at once; bytes that arrive soon after,
+or while the consumer is busy, leave in one piece. An app that is far ahead of its consumer waits for it.
 """
 
 import asyncio
@@ -33,8 +32,12 @@ async def call(
     body: bytes,
     *,
     state: Mapping[str, Any] | None = None,
+    interval_s: float = 0.0,
 ) -> AsyncGenerator[Head | bytes, None]:
     """Call `app` and yield a `Head`, then further body bytes.
+
+    The first piece after the head leaves at once, for the head may have no token yet; further ones are
+    `interval_s` apart: what comes earlier leaves together, the end of the response at once.
 
     Closing the generator sends the app `http.disconnect`, so that an engine behind it stops
     generating, and cancels it only where it does not react: vLLM generates a non-streaming response in
@@ -62,15 +65,20 @@ async def call(
         finally:
             sent.end()
 
-    task = asyncio.create_task(run())
+    task, now = asyncio.create_task(run()), asyncio.get_running_loop().time
     try:
         start = await _next(sent, task)
         pieces, more = sent.drain(await _next(sent, task))
         yield Head(start["status"], tuple(start.get("headers", ())), b"".join(pieces), complete=not more)
+        due = 0.0
         while more:
-            pieces, more = sent.drain(await _next(sent, task))
+            first = await _next(sent, task)
+            if (wait_s := due - now()) > 0 and first.get("more_body", False):
+                await sent.gather(wait_s)
+            pieces, more = sent.drain(first)
             if chunk := b"".join(pieces):
                 yield chunk
+                due = now() + interval_s
         await task
     finally:
         left.set()
@@ -94,6 +102,8 @@ class _Messages:
         self._ended = False
         self._discards = False
         self._arrived = asyncio.Event()
+        self._hurries = asyncio.Event()
+        """Set where messages are not to wait for others: the last one is there, or they take much memory."""
         self._taken = asyncio.Event()
 
     async def put(self, message: Message) -> None:
@@ -106,11 +116,15 @@ class _Messages:
             return
         self._waiting.append(message)
         self._bytes += len(message.get("body", b""))
+        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if is_last or self._bytes >= MAX_WAITING_BYTES:
+            self._hurries.set()
         self._arrived.set()
 
     def end(self) -> None:
         """The app sends no further message."""
         self._ended = True
+        self._hurries.set()
         self._arrived.set()
 
     def discard(self) -> None:
@@ -126,6 +140,16 @@ class _Messages:
             self._arrived.clear()
             await self._arrived.wait()
         return self._take()
+
+    async def gather(self, seconds: float) -> None:
+        """Wait for so many seconds, or until messages are not to wait any more."""
+        timer = asyncio.get_running_loop().call_later(seconds, self._hurries.set)
+        try:
+            await self._hurries.wait()
+        finally:
+            timer.cancel()
+            if not self._ended:
+                self._hurries.clear()
 
     def drain(self, first: Message) -> tuple[list[bytes], bool]:
         """Return the bodies of `first` and of all that wait behind it; whether more are to come."""

@@ -1,4 +1,4 @@
-"""Per-request accounting: metrics, cost against baselines, the decision record, the span.
+"""Per-request accounting: metrics, cost against baselines, the span; `records` has the decision record.
 
 An `Account` is opened when a request arrives and closed once, however it ends. Reads no request, knows no
 Ray, and changes nothing of what it observes.
@@ -9,8 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Literal
 
 from starlette.requests import ClientDisconnect
@@ -23,7 +21,8 @@ from deployments.contracts.requests import InferenceRequest
 from deployments.contracts.sse import StreamObserver
 from deployments.ingress import charges
 from deployments.ingress.charges import Charge
-from deployments.ingress.spending import Spent, spent_aside, spent_on
+from deployments.ingress.records import Ended, Usage, decision_record, usage_of
+from deployments.ingress.spending import Spent, spent_aside
 from deployments.limits.keys import Caller, key_id
 from deployments.observability import metrics
 from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers
@@ -31,34 +30,13 @@ from deployments.observability.record_sink import RecordSink
 from deployments.observability.tracing import Span, Tracer
 from deployments.upstream.attempts import Attempt, OpenedResponse
 from deployments.upstream.registry import ExpertRegistry
-from router.core import Draw
 from router.experts import Price
-from router.learning.record import AttemptRecord, DecisionRecord, ExplorationRecord, PlanRecord
 
 logger = logging.getLogger("ray.serve")
 
 ANSWERED = "200"
 LOADED = frozenset({429, 503})
 """Statuses of a rejection for load or limits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one response."""
-
-    prompt: int
-    completion: int
-    reported: bool
-    """Whether the expert reported them; else they are estimated."""
-
-
-def usage_of(request: InferenceRequest, observer: StreamObserver) -> Usage:
-    """Tokens of a response: as the expert reported them, else an estimate and the events counted."""
-    if not request.endpoint.runs_model:
-        return Usage(0, 0, reported=True)
-    if (reported := observer.usage()) is not None:
-        return Usage(*reported, reported=True)
-    return Usage(request.prompt_tokens, observer.tokens_counted(), reported=False)
 
 
 class Accounting:
@@ -335,8 +313,24 @@ class Account:
         self._report(outcome, code, seconds)
         self._measure_arm(outcome, usage, seconds)
         if self._accounting.records.active and self.order is not None and self.request is not None:
-            record = self._record(self.request, self.order, outcome, code, seconds, usage)
-            self._accounting.records.write(record)
+            ended = Ended(
+                request_id=self.request_id,
+                client_request_id=self.client_request_id,
+                arrived_at=self._arrived_at,
+                kind=self.kind,
+                request=self.request,
+                order=self.order,
+                opened=self._opened,
+                attempts=self._attempts,
+                outcome=outcome,
+                code=code,
+                seconds=seconds,
+                usage=usage,
+                cost_usd=self._cost_usd(usage),
+                key=None if self.caller is None else self.caller.id,
+                unit=self.unit,
+            )
+            self._accounting.records.write(decision_record(ended))
 
     def _measure_arm(self, outcome: str, usage: Usage | None, seconds: float) -> None:
         """Note success, cost and time for the arm of a canary; faults of clients count for neither."""
@@ -348,10 +342,14 @@ class Account:
         metrics.arm_requests.labels(arm.name, "failure" if failed else "success").inc()
         measured(arm, "success", float(not failed))
         measured(arm, "latency_s", seconds)
-        if usage is not None and self._opened is not None:
-            cost_usd = self._accounting.cost_usd(self._opened.expert, usage)
-            if cost_usd is not None:
-                measured(arm, "cost_usd", cost_usd)
+        if (cost_usd := self._cost_usd(usage)) is not None:
+            measured(arm, "cost_usd", cost_usd)
+
+    def _cost_usd(self, usage: Usage | None) -> float | None:
+        """Cost of the response; `None` where there was none, or no price."""
+        if usage is None or self._opened is None:
+            return None
+        return self._accounting.cost_usd(self._opened.expert, usage)
 
     def _report(self, outcome: str, code: str | None, seconds: float) -> None:
         """One line in the log, and the end of the span."""
@@ -377,77 +375,3 @@ class Account:
         if self._opened is not None:
             self.span.tell(to_router__ttft_s=self._opened.ttft_s)
         self.span.end(code or outcome if bad else None)
-
-    def _record(
-        self,
-        request: InferenceRequest,
-        order: CallOrder,
-        outcome: str,
-        code: str | None,
-        seconds: float,
-        usage: Usage | None,
-    ) -> DecisionRecord:
-        opened = self._opened
-        expert = None if opened is None else opened.expert
-        routed, draw = order.reason in {"routed", "explored"}, order.decision.draw
-        views, arm = order.views.items(), order.decision.arm
-        return DecisionRecord(
-            request_id=self.request_id,
-            client_request_id=self.client_request_id,
-            time=datetime.fromtimestamp(self._arrived_at, UTC).isoformat(timespec="milliseconds"),
-            kind=self.kind,
-            model=request.model,
-            stream=request.stream,
-            policy=order.policy_id,
-            expert=expert,
-            reason=order.reason if expert is None else order.reason_for(expert),
-            ranking=order.ranking,
-            scores={name: view.score for name, view in views} if routed else None,
-            costs_usd={name: view.cost_usd for name, view in views} if routed else None,
-            excluded={name: view.excluded_because for name, view in views if view.excluded_because},
-            unfamiliar=order.decision.unfamiliar,
-            preferences=request.routing.model_dump(exclude_none=True, exclude={"experts", "exclude"}),
-            plan=_plan_record(opened, order),
-            attempts=tuple(_attempt_record(attempt, request) for attempt in self._attempts),
-            prompt_tokens=None if usage is None else usage.prompt,
-            completion_tokens=None if usage is None else usage.completion,
-            usage_reported=None if usage is None else usage.reported,
-            cost_usd=None if usage is None or expert is None else self._accounting.cost_usd(expert, usage),
-            ttft_s=None if opened is None else round(opened.ttft_s, 6),
-            latency_s=round(seconds, 6),
-            outcome=outcome,
-            code=code,
-            key=None if self.caller is None else self.caller.id,
-            propensities=None if draw is None else draw.propensities,
-            action=None if draw is None else draw.action,
-            exploration=None if draw is None else _exploration_record(draw),
-            conversation=None if self.unit in {"", self.request_id} else self.unit,
-            sticky=bool(order.cached_tokens) if order.decision.preferences.reads_times else None,
-            arm=None if arm is None else arm.name,
-            canary=None if arm is None else arm.canary,
-            query=request.query,
-        )
-
-
-def _attempt_record(attempt: Attempt, request: InferenceRequest) -> AttemptRecord:
-    """One call, with its tokens where its response was read and not returned."""
-    record = AttemptRecord(attempt.expert, attempt.outcome, round(attempt.seconds, 6))
-    spent = spent_on(attempt, request)
-    if spent is None:
-        return record
-    return replace(record, prompt_tokens=spent.prompt, completion_tokens=spent.completion)
-
-
-def _exploration_record(draw: Draw) -> ExplorationRecord:
-    settings = draw.exploration
-    return ExplorationRecord(settings.share, settings.quality_floor, settings.seed, draw.unit)
-
-
-def _plan_record(opened: OpenedResponse | None, order: CallOrder) -> PlanRecord | None:
-    """What became of the plan, for the record."""
-    plan = None if opened is None else opened.plan
-    if plan is None:
-        return None
-    view = order.decision.plans.get(plan.name)
-    cost_usd = None if view is None else view.view.cost_usd
-    return PlanRecord(plan.name, plan.accepted, plan.why, plan.p_right, plan.p_accept, plan.signals, cost_usd)

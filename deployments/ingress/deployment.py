@@ -190,7 +190,7 @@ class Ingress:
             return {}
         return {
             name: expert.target.app
-            for name, expert in self._api.registry.experts.items()
+            for name, expert in self._api.registry.engines().items()
             if expert.target.app is not None and expert.state.running
         }
 

@@ -32,8 +32,9 @@ def set_gauges(
         gauge.clear()
     for name, part in readiness(registry).items():
         metrics.ready.labels(name).set(part.ready)
-    for name, expert in registry.experts.items():
+    for name, expert in registry.engines().items():
         metrics.expert_in_flight.labels(name).set(expert.slots.held)
+    for name, expert in registry.experts.items():
         metrics.breaker_state.labels(name).set(BREAKER_VALUES[expert.breaker.state])
         if expert.state.running is not None:
             metrics.expert_replicas.labels(name).set(expert.state.running)

@@ -297,7 +297,9 @@ class Generation:
         request_id: str = "",
         unit: str | None = None,
     ) -> CallOrder:
-        cached = self._conversations.cached_tokens(key_id(caller), conversation)
+        cached = self._registry.with_shared_prefixes(
+            self._conversations.cached_tokens(key_id(caller), conversation)
+        )
         try:
             order = await resolve_model(
                 parsed,

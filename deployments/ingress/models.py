@@ -48,13 +48,18 @@ def model_names(registry: ExpertRegistry, caller: Caller | None) -> list[str]:
 
 def model_card(registry: ExpertRegistry, name: str) -> dict[str, Any]:
     """A model as OpenAI's and vLLM's clients read it."""
-    is_expert = name in registry.experts
-    names = [name] if is_expert else list(registry.experts)
+    expert = registry.experts.get(name)
+    names = list(registry.experts) if expert is None else [name]
     windows = [window for name in names if (window := context_window(registry, name)) is not None]
-    return {
+    card: dict[str, Any] = {
         "id": name,
         "object": "model",
         "created": 0,
-        "owned_by": "expert" if is_expert else "to-router",
+        "owned_by": "to-router" if expert is None else "expert",
         "max_model_len": max(windows, default=None),
     }
+    if expert is not None and (root := expert.state.model or expert.target.model) is not None:
+        card["root"] = root
+    if expert is not None and expert.state.shape:
+        card["config"] = dict(expert.state.shape)
+    return card

@@ -22,6 +22,7 @@ from deployments.upstream.eligibility import (
     starting_reason,
     static_ranking,
     unavailable,
+    variant_unmapped,
 )
 from deployments.upstream.plan_eligibility import allows_plans, plan_exclusions
 from deployments.upstream.registry import ExpertRegistry
@@ -137,7 +138,7 @@ async def resolve_model(
     draw = decision.draw
     is_drawn = draw is not None and draw.explored and draw.action == ranking[0]
     reason: Reason = "explored" if is_drawn and plan is None else "routed"
-    return CallOrder(ranking, reason, fallback, decision, scale_up, plan=plan)
+    return CallOrder(ranking, reason, fallback, decision, scale_up, plan=plan, load=route_request.load)
 
 
 def _loads(
@@ -199,6 +200,12 @@ def _named(
             f"the expert {request.model!r} stores no items: send them in place of item_reference",
             ErrorCode.NOT_SUPPORTED_BY_EXPERT,
             "input",
+        )
+    if (why := variant_unmapped(registry, request, request.model)) is not None:
+        raise BadRequest(
+            f"the expert {request.model!r} cannot serve this endpoint: {why}",
+            ErrorCode.NOT_SUPPORTED_BY_EXPERT,
+            "model",
         )
     fallback = request.routing.fallback is True
     ranking: tuple[str, ...] = (request.model,)

@@ -14,8 +14,8 @@ import ray.exceptions
 from ray import serve
 from ray.serve import exceptions as serve_exceptions
 
-from deployments.config import EXPERT_DEPLOYMENT
 from deployments.contracts.blocking_calls import BlockingCalls
+from deployments.engine_settings import EXPERT_DEPLOYMENT
 from deployments.observability import metrics
 from deployments.observability.exposition import engine_only, joined
 from deployments.replica import replica_deployment

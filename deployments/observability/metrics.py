@@ -248,6 +248,12 @@ canary = Gauge(
     ["state"],
     registry=registry,
 )
+canary_gain = Gauge(
+    "to_router_canary_gain",
+    "Quality of the canary less that of its control, by 50 ratings of each or more: estimate, lower, upper.",
+    ["policy", "bound"],
+    registry=registry,
+)
 arm_requests = Counter(
     "to_router_arm_requests",
     "Requests while a canary runs, by arm (canary, control) and result (success, failure).",

@@ -5,18 +5,20 @@ It serves only while the coordinator responds, which alone can end a worse one. 
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from deployments.canary.messages import CanaryCall, CanaryTransport
+from deployments.canary.messages import CanaryCall, CanaryStanding, CanaryTransport
 from deployments.config import CanarySettings
 from deployments.contracts.messages import CanaryView
 from deployments.observability import metrics
 from deployments.routing.served_policy import ServedPolicy
 from router.core import Arm, Decision, RouteRequest
-from router.learning.canary import arm_name
+from router.learning.canary import arm_name, standing
+from router.learning.sequential import LEAST_VALUES
 
 logger = logging.getLogger("ray.serve")
 
@@ -96,7 +98,7 @@ async def watch(
         known = {} if canary.rolled_back is None else {canary.id: canary.rolled_back}
         try:
             found = await transport.sync(CanaryCall("", {}, (canary.id,), known), CALL_TIMEOUT_S)
-            standing = found[canary.id]
+            reported = found[canary.id]
         except (TimeoutError, ConnectionError, LookupError) as error:
             if not away:
                 logger.warning("canary %s: the coordinator does not respond (%r)", canary.id, error)
@@ -104,12 +106,24 @@ async def watch(
         else:
             away, responded = False, True
             canary.confirmed_at = canary.clock()
-            if standing.rolled_back is not None and canary.rolled_back is None:
-                canary.rolled_back = standing.rolled_back
-                logger.error("canary %s is rolled back: %s", canary.id, standing.rolled_back)
-                await keep(standing.rolled_back)
+            set_gain(canary, reported)
+            if reported.rolled_back is not None and canary.rolled_back is None:
+                canary.rolled_back = reported.rolled_back
+                logger.error("canary %s is rolled back: %s", canary.id, reported.rolled_back)
+                await keep(reported.rolled_back)
         set_gauge(canary.phase)
         await asyncio.sleep(poll_s)
+
+
+def set_gain(canary: Canary, reported: CanaryStanding) -> None:
+    """Show in the metrics how much better the canary is than its control, once that can be judged."""
+    found = standing(reported.canary, reported.control).quality
+    if min(found.canary.n, found.control.n) < LEAST_VALUES:
+        return
+    for bound, value in (("estimate", found.difference), ("lower", found.lower), ("upper", found.upper)):
+        metrics.canary_gain.labels(canary.served.policy.policy_id, bound).set(
+            math.nan if value is None else value
+        )
 
 
 def set_gauge(phase: Phase | None) -> None:

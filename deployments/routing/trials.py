@@ -14,6 +14,7 @@ from deployments.canary.messages import CanaryTransport
 from deployments.config import LogSettings, RouterArgs, RouterConfig
 from deployments.contracts.messages import CanaryView
 from deployments.last_good import LastGood
+from deployments.observability import metrics
 from deployments.observability.decision_log import SHADOW, DecisionLog
 from deployments.routing.canary import POLL_S, Canary, set_gauge, watch
 from deployments.routing.served_policy import ServedPolicy, load
@@ -90,6 +91,7 @@ class Trials:
         if self._watch is not None:
             self._watch.cancel()
         before, self.canary = self.canary, loaded.canary
+        metrics.canary_gain.clear()  # of another canary
         set_gauge(None if loaded.canary is None else loaded.canary.phase)
         if loaded.canary is not None:
             if before is not None and before.id == loaded.canary.id:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from deployments.config import ExpertName, PoolArgs
+from deployments.engine_settings import ExpertName, PoolArgs
 from deployments.settings import Settings
 
 Rate = Annotated[float, Field(ge=0, le=1)]

@@ -134,6 +134,10 @@ class CircuitBreaker:
         elif self.state == "closed" and self._failures_since(now - WINDOW_S) >= FAILURES_TO_OPEN:
             self._open()
 
+    def was_closed_by(self, request: int) -> bool:
+        """Whether this request was the last successful probe, and the breaker is closed since."""
+        return self.state == "closed" and request == self._closed_by
+
     def record_break(self, request: int) -> None:
         """A response broke off after its first byte, which had counted as a success.
 
@@ -142,7 +146,7 @@ class CircuitBreaker:
         Args:
             request: as of `record_error`.
         """
-        if self.state == "closed" and request == self._closed_by:
+        if self.was_closed_by(request):
             self._open_s = min(MAX_OPEN_S, self._open_s_before * 2)
             self._open()
             return

@@ -20,7 +20,10 @@ from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.contracts.errors import ExpertError
 from deployments.contracts.messages import RouterState
 from deployments.contracts.protocols import ExpertClient
-from deployments.upstream.registry import Expert, ExpertRegistry, ExpertState
+from deployments.contracts.variants import ADAPTERS_PATH
+from deployments.upstream.expert import Expert, ExpertState
+from deployments.upstream.registry import ExpertRegistry
+from router.priors.shape import shape_of
 
 logger = logging.getLogger("ray.serve")
 
@@ -28,7 +31,9 @@ PERIOD_S = 1.0
 STATUS_TIMEOUT_S = 10.0
 DESCRIBE_TIMEOUT_S = 2.0
 MODELS_TIMEOUT_S = 5.0
-STARTING = ("STARTING", "UPDATING", "RECOVERING")
+RUNNING = ("RUNNING", "UPDATING")
+"""One that takes over a new `user_config` lives: its requests go on, and new ones wait in Serve meanwhile."""
+STARTING = ("STARTING", "RECOVERING")
 CAUSES = (
     ("taken more than", "its replicas wait for resources, or take long to start"),
     ("Upscaling", "more replicas start"),
@@ -76,6 +81,8 @@ class Discovery:
         self._registry, self._describe, self._applications = registry, describe, applications
         self._timeout_s = timeout_s
         self._controller = BlockingCalls("discovery")
+        self._reads: dict[str, asyncio.Task[None]] = {}
+        """Application → a reading of its adapters, which no refresh waits for."""
 
     async def run(self) -> None:
         """Refresh every second, until cancelled; a failed refresh shows in `/ready` and is never fatal."""
@@ -98,7 +105,8 @@ class Discovery:
         else:
             self._registry.update_router(state)
         known = await self._controller.run(self._applications, timeout_s=self._timeout_s)
-        stale: list[Expert] = []
+        stale: dict[int, Expert] = {}
+        with_adapters: dict[str, list[Expert]] = {}
         for expert in self._registry.experts.values():
             app = expert.target.app
             if app is None:
@@ -106,9 +114,14 @@ class Discovery:
                 continue
             update(expert.state, known.get(app), app)
             if expert.state.running and expert.state.window_is_stale:
-                stale.append(expert)
+                stale.setdefault(id(expert.state), expert)  # variants share their engine's state
+            if expert.state.running and expert.target.adapter is not None:
+                with_adapters.setdefault(app, []).append(expert)
+        for app, experts in with_adapters.items():
+            if app not in self._reads or self._reads[app].done():
+                self._reads[app] = asyncio.create_task(_refresh_adapters(experts))
         # Side by side: an expert that hangs shall not keep the next refresh from the others.
-        await asyncio.gather(*(_refresh_window(expert) for expert in stale))
+        await asyncio.gather(*(_refresh_window(expert) for expert in stale.values()))
 
 
 def update(state: ExpertState, application: Mapping[str, Any] | None, app: str) -> None:
@@ -127,7 +140,7 @@ def update(state: ExpertState, application: Mapping[str, Any] | None, app: str) 
         return
     deployments = application.get("deployments", {}).values()
     replicas = Counter(replica["state"] for d in deployments for replica in d.get("replicas", ()))
-    state.running = replicas["RUNNING"]
+    state.running = sum(replicas[phase] for phase in RUNNING)
     state.starting = sum(replicas[phase] for phase in STARTING)
     state.stopping = replicas["STOPPING"]
     phase = application["status"]
@@ -151,28 +164,56 @@ def _cause(phase: str, detail: str) -> str:
 
 
 async def _refresh_window(expert: Expert) -> None:
-    window = await _context_window(expert.name, expert.client)
-    if window is not None:
+    card = await _model_card(expert.name, expert.client)
+    window = card.get("max_model_len")
+    if isinstance(window, int):
         expert.state.context_window, expert.state.window_is_stale = window, False
+        root, config = card.get("root"), card.get("config")
+        expert.state.model = root if isinstance(root, str) and isinstance(config, dict) else None
+        expert.state.shape = shape_of(config) if isinstance(config, dict) else None
 
 
-async def _context_window(name: str, client: ExpertClient) -> int | None:
-    """Read an engine's own context window; `None` where it does not respond or has none."""
+async def _refresh_adapters(experts: list[Expert]) -> None:
+    """Read which adapters of an application are loaded, as one of its replicas reports."""
+    body = await _read(experts[0].name, experts[0].client, ADAPTERS_PATH)
+    try:
+        reported = None if body is None else orjson.loads(body)["adapters"]
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return
+    if not isinstance(reported, dict):
+        return
+    for expert in experts:
+        why = reported.get(expert.target.adapter, "the application has no such adapter")
+        error = None if why is None else str(why)
+        if error not in {None, expert.adapter_error}:
+            logger.warning(
+                "adapter %s of expert %s is not loaded: %s", expert.target.adapter, expert.name, error
+            )
+        expert.adapter_error = error
+
+
+async def _model_card(name: str, client: ExpertClient) -> Mapping[str, Any]:
+    """Read an engine's card of its model; empty where it does not respond or has none."""
+    body = await _read(name, client, "/v1/models")
+    try:
+        card = {} if body is None else orjson.loads(body)["data"][0]
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+async def _read(name: str, client: ExpertClient, path: str) -> bytes | None:
+    """Read what an expert has at a path; `None` where it does not respond."""
     stream = None
     try:
         async with asyncio.timeout(MODELS_TIMEOUT_S):
-            stream = await client.open("GET", "/v1/models", (), b"", MODELS_TIMEOUT_S)
-            body = stream.head.body
-            if not stream.head.complete:  # else its client itself reads what is left
-                body += b"".join([chunk async for chunk in stream.rest])
+            stream = await client.open("GET", path, (), b"", MODELS_TIMEOUT_S)
+            if stream.head.complete:  # its client itself reads what is left
+                return stream.head.body
+            return stream.head.body + b"".join([chunk async for chunk in stream.rest])
     except (ExpertError, TimeoutError) as error:
-        logger.info("context window of %s not read yet: %s", name, error)
+        logger.info("%s of %s not read yet: %s", path, name, error)
         return None
     finally:
         if stream is not None:
             await stream.aclose()
-    try:
-        window = orjson.loads(body)["data"][0].get("max_model_len")
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
-        return None
-    return window if isinstance(window, int) else None

@@ -29,9 +29,10 @@ from deployments.contracts.protocols import ResponseStream
 from deployments.contracts.requests import InferenceRequest
 from deployments.limits.admission import acquire_within
 from deployments.upstream.attempts import Attempt, OpenedResponse
+from deployments.upstream.expert import Expert
 from deployments.upstream.latency import ResponseForm
 from deployments.upstream.load import NOTHING, Begun
-from deployments.upstream.registry import Expert, ExpertRegistry
+from deployments.upstream.registry import ExpertRegistry
 from deployments.upstream.responses import error_of, fits_elsewhere, read_complete, read_first_event
 from deployments.upstream.retry_budget import RetryBudget
 
@@ -63,7 +64,7 @@ class Dispatcher:
         self._clock = clock
         self._observe = observe
         self._retries = RetryBudget(
-            lambda: sum(expert.slots.held for expert in registry.experts.values()), clock
+            lambda: sum(expert.slots.held for expert in registry.engines().values()), clock
         )
 
     async def open(
@@ -118,22 +119,29 @@ class Dispatcher:
         if call.holds_slot and (call.is_over() or not candidates[0].breaker.available()):
             candidates[0].slots.release(1, call.owner)
             call.holds_slot = False
-        for position, expert in enumerate(candidates):
+        waiting, has_slot = list(candidates), call.holds_slot
+        while waiting:
             if not await self._may_go_on(call):
                 break
+            expert = waiting.pop(0)
+            holds_slot, has_slot = has_slot, False  # of the first candidate alone
             if not expert.breaker.available():
                 continue
-            if not (call.holds_slot and position == 0) and not expert.slots.try_acquire(call.owner):
+            if not holds_slot and not expert.slots.try_acquire(call.owner):
                 full.append(expert)
                 continue
-            alone = position == len(candidates) - 1 and not full
+            failures = call.failures
+            alone = not waiting and not full
             if (opened := await self._call_within_slot(expert, call, alone=alone)) is not None:
                 return opened
+            if call.failures > failures:
+                # Variants of one engine fail together: another engine is called before them.
+                same = [other for other in waiting if other.slots is expert.slots]
+                waiting = [other for other in waiting if other.slots is not expert.slots] + same
         # Every available expert is full or failed: wait for a slot at any that is full.
         while full and await self._may_go_on(call):
-            slot = await acquire_within(
-                call.deadline, [expert.slots for expert in full], priority, call.owner
-            )
+            queues = list(dict.fromkeys(expert.slots for expert in full))  # variants share one
+            slot = await acquire_within(call.deadline, queues, priority, call.owner)
             expert = next(expert for expert in full if expert.slots is slot)
             full.remove(expert)
             if not expert.breaker.available():  # it failed in the meantime
@@ -247,7 +255,7 @@ class Dispatcher:
         expert.breaker.record_success(call.fingerprint)
         seconds = self._clock() - started
         expert.latency.observe(_form(request), seconds, stream.connected_s, completion_tokens)
-        _learn_load(expert, call, stream, seconds, completion_tokens)
+        _learn_load(expert, self._registry.sharing(expert), call, stream, seconds, completion_tokens)
         return stream
 
     def _learn_end(self, expert: Expert, met: Begun, started: float, first_s: float, tokens: float) -> None:
@@ -324,11 +332,17 @@ class _Call:
 
 
 def _learn_load(
-    expert: Expert, call: "_Call", stream: ResponseStream, seconds: float, completion_tokens: float | None
+    expert: Expert,
+    of_its_engine: Sequence[Expert],
+    call: "_Call",
+    stream: ResponseStream,
+    seconds: float,
+    completion_tokens: float | None,
 ) -> None:
     load = getattr(stream.head, "load", None)  # a replica of an older version sends none
     if load is not None:
-        expert.load.reported(load, expert.slots.held, expert.state.running or 1)
+        for other in of_its_engine:
+            other.load.reported(load, expert.slots.held, expert.state.running or 1)
     if not call.request.endpoint.bounds or expert.state.is_cold:
         return  # what generates nothing, and what waited for a start, says nothing of the speed
     if call.request.stream:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from deployments.contracts.errors import BadRequest, ErrorCode, Unavailable
 from deployments.contracts.forbidden_fields import FORBIDDEN_FIELDS
 from deployments.contracts.requests import InferenceRequest
+from deployments.contracts.variants import unmapped
 from deployments.upstream.registry import ExpertRegistry
 
 FAR_OVER = 1.5
@@ -17,6 +18,7 @@ FORBIDDEN = "forbidden fields:"
 NOT_HERE = "not configured at the ingress"
 """The reason for an expert that only the policy knows."""
 BREAKER_OPEN = "circuit breaker open"
+NOT_LOADED = "its adapter is not loaded"
 NOT_LISTED = "not in routing.experts"
 EXCLUDED = "in routing.exclude"
 NOT_ALLOWED = "not allowed for this key"
@@ -66,7 +68,13 @@ def starting_reason(registry: ExpertRegistry, name: str) -> str | None:
 
 def unavailable(registry: ExpertRegistry) -> dict[str, str]:
     """Expert → why it cannot be called now, whatever the request."""
-    return {name: BREAKER_OPEN for name, expert in registry.experts.items() if not expert.breaker.available()}
+    reasons = {}
+    for name, expert in registry.experts.items():
+        if expert.adapter_error is not None:
+            reasons[name] = NOT_LOADED
+        elif not expert.breaker.available():
+            reasons[name] = BREAKER_OPEN
+    return reasons
 
 
 def called_last(registry: ExpertRegistry, *, prices_start: bool) -> frozenset[str]:
@@ -109,6 +117,8 @@ def exclusions(
             reasons[name] = NOT_ALLOWED
         elif missing := sorted(request.needs - expert.target.capabilities):
             reasons[name] = f"cannot do: {', '.join(missing)}"
+        elif missing_field := variant_unmapped(registry, request, name):
+            reasons[name] = missing_field
         elif denied := forbidden_at(registry, request, name):
             reasons[name] = f"{FORBIDDEN} {', '.join(denied)}"
         elif (window := context_window(registry, name)) and (length := _length(request)) > FAR_OVER * window:
@@ -119,6 +129,12 @@ def exclusions(
         if name not in registry.experts:
             reasons[name] = NOT_HERE
     return reasons
+
+
+def variant_unmapped(registry: ExpertRegistry, request: InferenceRequest, name: str) -> str | None:
+    """Why a request's endpoint cannot express an expert that is a variant; `None` where it can."""
+    variant = registry.experts[name].target.variant
+    return None if variant is None else unmapped(variant, request.endpoint)
 
 
 def forbidden_at(registry: ExpertRegistry, request: InferenceRequest, name: str) -> tuple[str, ...]:
@@ -201,8 +217,8 @@ def readiness(registry: ExpertRegistry) -> dict[str, Part]:
             parts["router"] = Part(False, why)
     for name, expert in registry.experts.items():
         state = expert.state
-        why = state.why_not_ready or ("scaled to zero" if state.scaled_to_zero else "")
-        parts[name] = Part(state.why_not_ready is None, why)
+        why = expert.why_not_ready or ("scaled to zero" if state.scaled_to_zero else "")
+        parts[name] = Part(expert.why_not_ready is None, why)
     return parts
 
 

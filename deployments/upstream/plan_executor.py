@@ -17,8 +17,9 @@ from deployments.contracts.messages import Headers
 from deployments.contracts.requests import InferenceRequest
 from deployments.upstream.attempts import Attempt, OpenedResponse, PlanResult
 from deployments.upstream.dispatcher import Dispatcher
+from deployments.upstream.expert import Expert
 from deployments.upstream.plan_members import PlanMembers, PlanRun
-from deployments.upstream.registry import Expert, ExpertRegistry
+from deployments.upstream.registry import ExpertRegistry
 
 
 class PlanExecutor:

@@ -23,7 +23,7 @@ from deployments.contracts.requests import InferenceRequest
 from deployments.contracts.required_form import caller_check, required_form
 from deployments.contracts.sse import StreamObserver, end_of_events
 from deployments.upstream.attempts import Attempt, OpenedResponse, PlanResult
-from deployments.upstream.registry import Expert
+from deployments.upstream.expert import Expert
 from router.plans.signals import Reading, at_hand, read, read_beginning, signals_of
 
 logger = logging.getLogger("ray.serve")

@@ -7,17 +7,19 @@ has the rules over it. The last good view of the policy stays while the router d
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from deployments.config import ExpertTarget, IngressConfig
 from deployments.contracts.errors import ErrorCode, ExpertError
 from deployments.contracts.messages import CanaryView, PolicyView, RouterState, ServedPlan
 from deployments.contracts.protocols import ExpertClient
 from deployments.limits.admission import AdmissionQueue
+from deployments.upstream.adapter_breaker import AdapterBreaker
 from deployments.upstream.circuit_breaker import CircuitBreaker
-from deployments.upstream.latency import LatencyEstimate
+from deployments.upstream.expert import Engine, Expert
 from deployments.upstream.load import LoadEstimate, Present, loads_now
+from deployments.upstream.variant_client import VariantClient
 from router.core import ExpertLoad
 
 logger = logging.getLogger("ray.serve")
@@ -25,47 +27,6 @@ logger = logging.getLogger("ray.serve")
 UNBOUNDED = 1_000_000
 SCALE_UP_TIMEOUT_S = 300.0
 """How long a request that scales from zero stays, and with it the demand that Serve's autoscaler sees."""
-
-
-@dataclass(slots=True)
-class ExpertState:
-    """An expert's replicas and application, as last seen."""
-
-    running: int | None = None
-    """Running replicas; `None` before anything is known, or for an expert elsewhere."""
-    starting: int = 0
-    """Replicas that start."""
-    stopping: int = 0
-    """Replicas that stop."""
-    scaled_to_zero: bool = False
-    """No replica by intent: a request starts one."""
-    why_not_ready: str | None = "not seen yet"
-    phase: str = ""
-    """Status of its Serve application."""
-    context_window: int | None = None
-    """The engine's own limit."""
-    window_is_stale: bool = False
-    """Whether the engine may have been replaced since `context_window` was read."""
-
-    @property
-    def is_cold(self) -> bool:
-        """Whether no replica is known to run."""
-        return self.running == 0
-
-
-@dataclass(slots=True)
-class Expert:
-    """Everything that an ingress replica has for one expert."""
-
-    name: str
-    target: ExpertTarget
-    client: ExpertClient
-    slots: AdmissionQueue
-    """One for each request in flight."""
-    breaker: CircuitBreaker
-    load: LoadEstimate
-    latency: LatencyEstimate = field(default_factory=LatencyEstimate)
-    state: ExpertState = field(default_factory=ExpertState)
 
 
 class ExpertRegistry:
@@ -87,6 +48,7 @@ class ExpertRegistry:
         self._client_for = client_for
         self._clock = clock
         self._scaling_up: dict[str, asyncio.Task[None]] = {}
+        self._engines: dict[str, Engine] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self.config = config
         self.policy: PolicyView | None = None
@@ -98,10 +60,15 @@ class ExpertRegistry:
         self.reconfigure(config)
 
     def reconfigure(self, config: IngressConfig) -> None:
-        """Put a configuration into effect; what was learnt of an expert is kept while its name stays."""
+        """Put a configuration into effect; what was learnt is kept while an expert's name or engine stays."""
         self.config = config
         before = {id(expert.client): expert.client for expert in self.experts.values()}
-        self.experts = {name: self._expert(name, target, config) for name, target in config.experts.items()}
+        engines: dict[str, Engine] = {}
+        for name, target in config.experts.items():
+            if (key := _engine_of(name, target)) not in engines:
+                engines[key] = self._engine(name, target, config)
+        self._engines = engines
+        self.experts = {name: self._expert(name, target) for name, target in config.experts.items()}
         for expert in self.experts.values():
             before.pop(id(expert.client), None)
         for client in before.values():
@@ -182,40 +149,103 @@ class ExpertRegistry:
         Without it, an expert whose requests go to other experts would stay at zero forever.
         """
         expert = self.experts.get(name)
-        if expert is None or name in self._scaling_up or not expert.state.is_cold:
+        if expert is None or not expert.state.is_cold:
             return
-        expert.load.begins_to_start()
-        task = asyncio.create_task(_scale_up(expert, self._clock))
-        self._scaling_up[name] = task
-        task.add_done_callback(lambda _: self._scaling_up.pop(name, None))
+        engine = _engine_of(name, expert.target)
+        if engine in self._scaling_up:
+            return
+        for other in self.sharing(expert):
+            other.load.begins_to_start()
+        task = asyncio.create_task(self._scale_up(expert))
+        self._scaling_up[engine] = task
+        task.add_done_callback(lambda _: self._scaling_up.pop(engine, None))
 
-    def _expert(self, name: str, target: ExpertTarget, config: IngressConfig) -> Expert:
-        slots = target.max_in_flight or UNBOUNDED
+    def engines(self) -> Mapping[str, Expert]:
+        """The first expert of each engine: for what is counted once, however many variants it has."""
+        first: dict[int, Expert] = {}
+        for expert in self.experts.values():
+            first.setdefault(id(expert.slots), expert)
+        return {expert.name: expert for expert in first.values()}
+
+    def sharing(self, expert: Expert) -> Sequence[Expert]:
+        """The experts of an expert's engine, itself among them."""
+        return [other for other in self.experts.values() if other.slots is expert.slots]
+
+    def with_shared_prefixes(self, cached_tokens: Mapping[str, int]) -> Mapping[str, int]:
+        """Expert → tokens of a prompt that its engine holds from any variant with the same prefix.
+
+        An engine keeps prefixes apart by adapter, and another system text is another prefix.
+
+        Args:
+            cached_tokens: the same, of the experts that responded.
+        """
+        held: dict[tuple[object, ...], int] = {}
+        for name, tokens in cached_tokens.items():
+            if (expert := self.experts.get(name)) is not None:
+                prefix = expert.prefix
+                held[prefix] = max(tokens, held.get(prefix, 0))
+        prefixes = {name: expert.prefix for name, expert in self.experts.items()}
+        return {name: held[prefix] for name, prefix in prefixes.items() if prefix in held}
+
+    def _engine(self, name: str, target: ExpertTarget, config: IngressConfig) -> Engine:
+        slots = config.max_in_flight(name) or UNBOUNDED
         queued, wait_s = config.limits.max_queued, config.limits.max_queue_wait_s
-        known = self.experts.get(name)
+        known = self._engines.get(_engine_of(name, target))
+        if known is not None:
+            known.slots.resize(slots, max_queued=queued, max_wait_s=wait_s)
+            return known
+        queue = AdmissionQueue(
+            slots,
+            max_queued=queued,
+            max_wait_s=wait_s,
+            full_code=ErrorCode.EXPERT_OVERLOADED,
+            what=f"the expert {name}",
+            clock=self._clock,
+        )
+        return Engine(queue, CircuitBreaker(self._clock))
+
+    def _expert(self, name: str, target: ExpertTarget) -> Expert:
+        engine, known = self._engines[_engine_of(name, target)], self.experts.get(name)
         if known is None:
-            queue = AdmissionQueue(
-                slots,
-                max_queued=queued,
-                max_wait_s=wait_s,
-                full_code=ErrorCode.EXPERT_OVERLOADED,
-                what=f"the expert {name}",
-                clock=self._clock,
-            )
-            client = self._client_for(name, target)
-            return Expert(name, target, client, queue, CircuitBreaker(self._clock), LoadEstimate(self._clock))
-        known.slots.resize(slots, max_queued=queued, max_wait_s=wait_s)
-        client = known.client if known.target == target else self._client_for(name, target)
-        return replace(known, target=target, client=client)
+            breaker = self._breaker(engine, target)
+            client, load = self._client(name, target), LoadEstimate(self._clock)
+            return Expert(name, target, client, engine.slots, breaker, load, engine.state)
+        is_same = known.slots is engine.slots and known.target.adapter == target.adapter
+        return replace(
+            known,
+            target=target,
+            client=known.client if known.target == target else self._client(name, target),
+            slots=engine.slots,
+            breaker=known.breaker if is_same else self._breaker(engine, target),
+            state=engine.state,
+            adapter_error=known.adapter_error if is_same else None,
+        )
+
+    def _breaker(self, engine: Engine, target: ExpertTarget) -> CircuitBreaker | AdapterBreaker:
+        if target.adapter is None:
+            return engine.breaker
+        return AdapterBreaker(engine.breaker, CircuitBreaker(self._clock))
+
+    def _client(self, name: str, target: ExpertTarget) -> ExpertClient:
+        client = self._client_for(name, target)
+        if target.variant is None:
+            return client
+        return VariantClient(client, name, target.variant, in_cluster=target.app is not None)
+
+    async def _scale_up(self, expert: Expert) -> None:
+        began = self._clock()
+        logger.info("scaling expert %s from zero", expert.name)
+        try:
+            stream = await expert.client.open("GET", "/v1/models", (), b"", SCALE_UP_TIMEOUT_S)
+            await stream.aclose()
+            for other in self.sharing(expert):
+                other.load.started(self._clock() - began)
+        except ExpertError as error:
+            for other in self.sharing(expert):
+                other.load.begins_no_more()
+            logger.info("expert %s did not start: %s", expert.name, error.why)
 
 
-async def _scale_up(expert: Expert, clock: Callable[[], float]) -> None:
-    began = clock()
-    logger.info("scaling expert %s from zero", expert.name)
-    try:
-        stream = await expert.client.open("GET", "/v1/models", (), b"", SCALE_UP_TIMEOUT_S)
-        await stream.aclose()
-        expert.load.started(clock() - began)
-    except ExpertError as error:
-        expert.load.begins_no_more()
-        logger.info("expert %s did not start: %s", expert.name, error.why)
+def _engine_of(name: str, target: ExpertTarget) -> str:
+    """Identifies the engine of an expert: its application, else the expert itself."""
+    return f"expert {name}" if target.app is None else f"application {target.app}"

@@ -13,7 +13,7 @@ import ray.exceptions
 from ray import serve
 from ray.serve import exceptions as serve_exceptions
 
-from deployments.config import EXPERT_DEPLOYMENT, ExpertTarget
+from deployments.config import ExpertTarget
 from deployments.contracts.blocking_calls import BlockingCalls
 from deployments.contracts.deadlines import own_task_is_cancelled, within
 from deployments.contracts.errors import (
@@ -26,6 +26,7 @@ from deployments.contracts.errors import (
 from deployments.contracts.heartbeats import Progress
 from deployments.contracts.messages import HEARTBEATS, Head, Headers
 from deployments.contracts.protocols import ExpertClient, ResponseStream
+from deployments.engine_settings import EXPERT_DEPLOYMENT
 from deployments.upstream.http_client import RemoteExpert
 
 logger = logging.getLogger("ray.serve")

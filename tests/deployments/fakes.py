@@ -8,7 +8,7 @@ import orjson
 
 from deployments.contracts.errors import ExpertError
 from deployments.contracts.heartbeats import Progress
-from deployments.contracts.messages import NO_TRACE, Head, Headers, RouterResponse
+from deployments.contracts.messages import NO_TRACE, Head, Headers, ReplicaLoad, RouterResponse
 from deployments.contracts.protocols import ResponseStream
 from router.core import Decision, ExpertView, RouteRequest
 
@@ -37,6 +37,7 @@ class FakeExpert:
         self.asked: list[tuple[str, str, dict[bytes, bytes], bytes]] = []
         self.closed = 0
         self.retired = False
+        self.load: ReplicaLoad | None = None
         self.observe: Callable[[], None] = lambda: None
         """Called with each request, before its response."""
 
@@ -60,7 +61,8 @@ class FakeExpert:
             await made
         first = made if isinstance(made, bytes) else b""
         return ResponseStream(
-            Head(self.status, tuple(self.headers), first, complete=len(parts) == 1), self._rest(parts[1:])
+            Head(self.status, tuple(self.headers), first, complete=len(parts) == 1, load=self.load),
+            self._rest(parts[1:]),
         )
 
     async def retire(self) -> None:

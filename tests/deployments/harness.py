@@ -22,7 +22,7 @@ from tests.deployments.fakes import FakeExpert, FakeRouter
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
 NAMES = ("small", "large")
-ARGS = IngressArgs(request_timeout_s=5, upload_timeout_s=0.05)
+ARGS = IngressArgs(request_timeout_s=5)
 PRICE = Price(1.0, 2.0)
 
 

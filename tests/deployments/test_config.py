@@ -10,8 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from deployments.app import build_app, build_expert
-from deployments.config import AppArgs, CanarySettings, ExpertArgs, IngressConfig, RouterConfig
+from deployments.config import AppArgs, CanarySettings, IngressConfig, RouterConfig
 from deployments.contracts import errors
+from deployments.engine_settings import ExpertArgs
 from deployments.placement import actor_options, bundle_selector, engine_environment, placement_group
 from deployments.settings import project_root, resolve
 from router import errors as router_errors

@@ -16,7 +16,7 @@ import pytest
 
 from cluster.check.known_keys import ACCELERATORS, ENGINE_ARGUMENTS, SERVE_SCHEMAS, Source, names
 from cluster.transport import transport_flags
-from deployments.config import ExpertArgs
+from deployments.engine_settings import ExpertArgs
 from deployments.placement import expert_options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +48,7 @@ SIGNATURES = [
     ("ray.serve.llm.deployment:LLMServer.start", ["self"]),
     ("ray.serve.llm.deployment:LLMServer.check_health", ["self"]),
     ("ray.serve.llm.deployment:LLMServer.__serve_build_asgi_app__", ["self"]),
+    ("vllm.v1.engine.async_llm:AsyncLLM.remove_lora", ["self", "lora_id"]),
     # placement.py
     ("ray.llm._internal.serve:_worker_process_setup_hook", []),
 ]
@@ -122,6 +123,15 @@ def test_each_step_is_still_reported_to_every_logger() -> None:
     assert "for stat_logger in self.stat_loggers:" in inspect.getsource(manager.record)
     assert "self.logger_manager = StatLoggerManager(" in inspect.getsource(engine.__init__)
     assert "logger_ref[0].record(" in inspect.getsource(engine._run_output_handler)
+
+
+def test_an_engine_still_knows_the_adapters_of_its_requests() -> None:
+    """`expert/engine.py` removes an adapter that no request uses."""
+    processor = resolve("vllm.v1.engine.output_processor:OutputProcessor")
+    state = resolve("vllm.v1.engine.output_processor:RequestState")
+
+    assert "self.request_states: dict[str, RequestState]" in inspect.getsource(processor.__init__)
+    assert "self.lora_name = " in inspect.getsource(state.__init__)
 
 
 def test_a_callback_still_decides_on_the_download() -> None:

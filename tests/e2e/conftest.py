@@ -36,9 +36,11 @@ class Application:
 
 
 def patient(folder: Path) -> Path:
-    """serve_config.yaml with a router deadline that a busy machine meets: the tests are about the router."""
+    """serve_config.yaml with a router deadline that a busy machine meets; one engine takes adapters."""
     data = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
     data["applications"][0]["args"]["ingress"]["router_deadline_ms"] = 10_000
+    words = next(app for app in data["applications"] if app["name"] == "expert-words")
+    words["args"]["engine"] = {**words["args"]["engine"], "max_loras": 2, "max_lora_rank": 8}
     file = folder / "serve_config.yaml"
     file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     return file

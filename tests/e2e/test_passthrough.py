@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from cluster.local.run import ROOT
+from deployments.engine_settings import ExpertArgs
+from deployments.expert.cpu_dtype import dtype_of
 from deployments.placement import CPU_ENGINE_ENVIRONMENT
 from load_tests.processes import responds, running
 from tests.e2e.conftest import Application, free_port
@@ -79,10 +81,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A bare vLLM server of the arithmetic expert."""
     port = free_port()
+    model = str(ROOT / "cluster/local/experts/arithmetic")
+    dtype = dtype_of(ExpertArgs(name="arithmetic", model=model, accelerator="cpu"))
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(ROOT / "cluster/local/experts/arithmetic"), "--served-model-name", "arithmetic"),
-        *("--max-model-len", "512", "--dtype", "bfloat16", "--enforce-eager", "--max-num-seqs", "32"),
+        *("--model", model, "--served-model-name", "arithmetic"),
+        *("--max-model-len", "512", "--dtype", dtype, "--enforce-eager", "--max-num-seqs", "32"),
         *("--kv-cache-memory-bytes", "134217728"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
         *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.check.memory import GIB, check_memory, size_of, sizes, table
-from deployments.config import ExpertArgs
+from deployments.engine_settings import ExpertArgs
 from tests.cluster.configs import expert
 
 SHAPE = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64}

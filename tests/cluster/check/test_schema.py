@@ -4,7 +4,7 @@ import pytest
 
 from cluster.check.finding import Finding
 from cluster.check.schema import model_errors, unknown_keys
-from deployments.config import ExpertArgs
+from deployments.engine_settings import ExpertArgs
 
 
 def test_an_unknown_key_is_named_with_its_object() -> None:

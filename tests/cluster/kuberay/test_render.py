@@ -376,6 +376,14 @@ def test_a_router_apart_from_the_ingress_keeps_its_state_without_keys() -> None:
     assert secrets(spec) == set()
 
 
+def test_a_pod_of_engines_alone_copies_adapters_to_the_claim_for_weights() -> None:
+    objects = render(with_keys(), RenderSettings(), {})
+    (container,) = group(objects, "sums")["containers"]
+    state = {one["name"]: one["value"] for one in container["env"] if "value" in one}["TO_ROUTER_STATE"]
+
+    assert any(state.startswith(mount["mountPath"]) for mount in container["volumeMounts"])
+
+
 def test_only_a_redirect_listens_without_tls() -> None:
     gateway, *routes = documents((BASE / "route.yaml").read_text(encoding="utf-8"))
     listeners = {one["name"]: one for one in gateway["spec"]["listeners"]}

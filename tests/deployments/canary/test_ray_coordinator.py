@@ -40,5 +40,5 @@ async def test_a_broken_file_is_kept_and_named(
     found = await CoordinatorActor(str(file)).sync(CanaryCall("", {}, ("c",)))
 
     assert found["c"].rolled_back is None
-    assert "not read" in caplog.text
+    assert "replicas report again" in caplog.text
     assert (tmp_path / "canaries.json.broken").read_bytes() == content

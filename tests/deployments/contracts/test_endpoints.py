@@ -3,7 +3,8 @@
 import pytest
 
 from deployments.contracts.endpoints import ENDPOINTS, SCHEMAS, Endpoint
-from deployments.contracts.requests import READERS, endpoint_of
+from deployments.contracts.requests import endpoint_of
+from deployments.contracts.turns import READERS
 from deployments.ingress.openapi import document
 from deployments.simulated import bodies
 

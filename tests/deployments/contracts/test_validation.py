@@ -19,9 +19,12 @@ def test_a_body_that_is_no_object_is_rejected(raw: bytes) -> None:
 @pytest.mark.parametrize(
     ("value", "name"),
     [
-        ({}, "an object"),
-        ([], "a list"),
-        ("", "a string"),
+        ({"a": 1}, "an object"),
+        ({}, "an empty object"),
+        ([0], "a list"),
+        ([], "an empty list"),
+        ("a", "a string"),
+        ("", "an empty string"),
         (True, "true or false"),
         (None, "nothing"),
         (1, "a number"),

@@ -128,19 +128,36 @@ def test_requests_under_changing_faults_are_neither_lost_nor_mixed_up(graph: Gra
     assert records(graph)["failed"] > 0
 
 
+def not_closed(graph: Graph) -> set[str] | None:
+    """The experts whose circuit breaker is not closed in some replica; `None` where none reports one."""
+    text = httpx.get(f"{graph.url}/metrics", timeout=10).text
+    states = re.findall(r'^to_router_breaker_state\{.*expert="([^"]+)".*\} (\S+)$', text, re.MULTILINE)
+    return {expert for expert, state in states if float(state) > 0} if states else None
+
+
 def wait_until_calm(graph: Graph) -> None:
-    """Wait until every ingress replica reports all parts ready; each refreshes once a second."""
-    end, calm = time.monotonic() + 60, 0
+    """Wait until every ingress replica reports all parts ready, and every circuit breaker is closed.
+
+    Each replica refreshes once a second. A breaker that faults left open closes by a request that succeeds.
+    """
+    end, calm = time.monotonic() + 120, 0
+    headers = {"authorization": f"Bearer {graph.key}"}
+    left: set[str] | None = None
     while time.monotonic() < end:
         try:
             ready = httpx.get(f"{graph.url}/ready", timeout=5).status_code == 200
+            left = not_closed(graph)
+            for expert in left or ():
+                body = {"model": expert, "messages": [{"role": "user", "content": "close the breaker"}]}
+                httpx.post(f"{graph.url}{CHAT}", json=body, headers=headers, timeout=30)
         except httpx.TransportError:
             ready = False
-        calm = calm + 1 if ready else 0
+        calm = calm + 1 if ready and left == set() else 0
         if calm == 6:
             return
         time.sleep(0.3)
-    raise AssertionError(httpx.get(f"{graph.url}/ready", timeout=5).text)
+    parts = httpx.get(f"{graph.url}/ready", timeout=5).text
+    raise AssertionError(f"breakers not closed: {left}; {parts}")
 
 
 def overload(

@@ -52,6 +52,27 @@ async def whole(request: Request) -> Response:
     return Response()
 
 
+async def words(request: Request) -> Response:
+    """A piece in each turn of the loop."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        for number in range(5):
+            yield f"{number};".encode()
+            await asyncio.sleep(0)
+
+    return StreamingResponse(parts())
+
+
+async def breaks(request: Request) -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        for number in range(4):
+            yield f"{number};".encode()
+            await asyncio.sleep(0)
+        raise ValueError("midway")
+
+    return StreamingResponse(parts())
+
+
 async def deaf(request: Request) -> Response:
     try:
         await asyncio.Event().wait()
@@ -84,6 +105,8 @@ APP = Starlette(
         Route("/slow", slow),
         Route("/fast", fast),
         Route("/whole", whole),
+        Route("/words", words),
+        Route("/breaks", breaks),
         Route("/deaf", deaf),
         Route("/fails", fails),
     ]
@@ -110,6 +133,35 @@ async def test_chunks_that_gathered_leave_together() -> None:
 
     assert isinstance(gathered, bytes)
     assert gathered.count(b";") > 3
+
+
+async def test_pieces_wait_for_those_that_come_soon_and_the_end_for_nothing() -> None:
+    async with asyncio.timeout(10):
+        parts = [part async for part in call(APP, "GET", "/words", (), b"", interval_s=1000)]
+
+    head, *rest = parts
+    assert isinstance(head, Head)
+    assert head.body == b"0;"
+    assert rest == [b"1;", b"2;3;4;"]
+
+
+async def test_pieces_that_take_much_memory_wait_for_no_others() -> None:
+    answer = call(APP, "GET", "/fast", (), b"", interval_s=1000)
+    async with asyncio.timeout(10):
+        sizes = [len(part.body if isinstance(part, Head) else part) async for part in answer]
+
+    assert sum(sizes) == 10_000_000
+    assert all(size >= MAX_WAITING_BYTES for size in sizes[2:-1])
+
+
+async def test_what_came_before_a_failure_is_not_lost() -> None:
+    answer = call(APP, "GET", "/breaks", (), b"", interval_s=1000)
+    async with asyncio.timeout(10):
+        parts = [await anext(answer), await anext(answer), await anext(answer)]
+        with pytest.raises(ValueError, match="midway"):
+            await anext(answer)
+
+    assert parts[1:] == [b"1;", b"2;3;"]
 
 
 async def test_an_app_waits_for_a_consumer_that_does_not_read() -> None:

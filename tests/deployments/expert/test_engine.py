@@ -1,13 +1,18 @@
 """An expert's application is built without vLLM, and is the one Ray Serve LLM would build."""
 
+import asyncio
 import subprocess
 import sys
+from collections import defaultdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from deployments.config import REQUEST_TIMEOUT_S, ExpertArgs
+from deployments.config import REQUEST_TIMEOUT_S
+from deployments.engine_settings import ExpertArgs
+from deployments.expert.adapter_folder import AdapterRejectedError
 from deployments.placement import HEALTH_CHECK_PERIOD_S, expert_options, shares_a_process
 
 pytest.importorskip("vllm")
@@ -104,6 +109,7 @@ def test_only_a_single_worker_on_a_cpu_with_unbound_threads_shares_the_cores_pro
 
 def test_an_engine_in_one_process_runs_its_worker_in_the_core() -> None:
     from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+    from transformers import PretrainedConfig
     from vllm.v1.executor.abstract import Executor
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
@@ -116,7 +122,10 @@ def test_an_engine_in_one_process_runs_its_worker_in_the_core() -> None:
         started.append(asked)
         return client
 
-    config = SimpleNamespace(parallel_config=SimpleNamespace(distributed_executor_backend="mp"))
+    model = SimpleNamespace(hf_config=PretrainedConfig(hidden_size=64))
+    config = SimpleNamespace(
+        parallel_config=SimpleNamespace(distributed_executor_backend="mp"), model_config=model
+    )
     engine = OneProcessEngine.__new__(OneProcessEngine)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VLLMEngine, "_start_async_llm_engine", start)
@@ -127,3 +136,71 @@ def test_an_engine_in_one_process_runs_its_worker_in_the_core() -> None:
     assert found is client
     client.logger_manager.stat_loggers[0].record(None, None, mm_cache_stats=None, engine_idx=0)
     assert engine.counter.steps == 1
+    assert engine.shape["hidden_size"] == 64
+
+
+def test_an_engine_starts_with_lora_where_adapters_may_come() -> None:
+    from deployments.expert.engine import llm_config
+
+    plain = llm_config(ExpertArgs.model_validate(ON_CPU))
+    lora = llm_config(ExpertArgs.model_validate({**ON_CPU, "engine": {"max_loras": 2}}))
+
+    assert "enable_lora" not in plain.engine_kwargs
+    slots = 5  # on a CPU, one stays empty
+    assert lora.engine_kwargs == {**plain.engine_kwargs, "max_loras": slots, "enable_lora": True}
+
+
+def test_the_data_type_of_an_engine_is_decided_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deployments.expert import engine
+
+    monkeypatch.setattr(engine, "dtype_of", lambda args: f"that of {args.name}")
+
+    assert engine.llm_config(ExpertArgs.model_validate(ON_CPU)).engine_kwargs["dtype"] == "that of words"
+
+
+async def test_adapters_are_loaded_by_vllms_own_list_of_models() -> None:
+    from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+
+    from deployments.expert.engine import LoadedModels
+
+    requests: list[Any] = []
+    inside: list[int] = []
+
+    class Engine:
+        def __init__(self) -> None:
+            self.output_processor = SimpleNamespace(request_states={})
+
+        async def add_lora(self, request: Any) -> None:
+            requests.append(request)
+            if "bad" in request.lora_name:
+                raise ValueError("no such weights")
+            inside.append(request.lora_int_id)
+
+        async def remove_lora(self, lora_id: int) -> bool:
+            assert not self.output_processor.request_states
+            inside.remove(lora_id)
+            return True
+
+    models = OpenAIServingModels.__new__(OpenAIServingModels)
+    models.lora_requests, models.lora_resolver_lock = {}, defaultdict(asyncio.Lock)
+    models.lora_id_counter = SimpleNamespace(inc=lambda _: len(requests) + 1)
+    models.registry = SimpleNamespace(is_base_model=lambda _: False)
+    models.engine_client = Engine()
+    loaded = LoadedModels(models)
+    await loaded.load("sql@0123", Path("/adapters/sql"))
+    with pytest.raises(AdapterRejectedError, match="no such weights"):
+        await loaded.load("bad@0123", Path("/adapters/bad"))
+    has, in_engine = dict(models.lora_requests), list(inside)
+    running = models.engine_client.output_processor.request_states
+    running["aborted"] = SimpleNamespace(lora_name="sql@0123")
+    unloading = asyncio.create_task(loaded.unload("sql@0123"))
+    await asyncio.sleep(0)
+    running.clear()
+    await unloading
+
+    assert in_engine == [has["sql@0123"].lora_int_id]
+    assert inside == []  # vLLM's own list forgets the name only: the weights would keep their slot
+    assert [(name, request.lora_path) for name, request in has.items()] == [("sql@0123", "/adapters/sql")]
+    assert models.lora_requests == {}
+    with pytest.raises(AdapterRejectedError, match="cannot be found"):
+        await loaded.unload("sql@0123")

@@ -19,7 +19,8 @@ from deployments.limits.keys import KeyFile, KeyRing, new_key, write_keys
 from deployments.observability import metrics
 from deployments.observability.recent_answers import AnswerOrigin, RecentAnswers, origins_in_log
 from deployments.observability.tracing import NoTracer, OtelTracer, tracer
-from router.core import Arm, Exploration, RouteRequest
+from deployments.upstream.load import Begun
+from router.core import Arm, ExpertLoad, Exploration, RouteRequest
 from router.experts import Price
 from router.learning.exploration import explored
 from router.learning.record import Record, to_json
@@ -307,6 +308,19 @@ async def test_a_later_turn_has_the_unit_of_the_first(harness: IngressHarness, k
 
     assert [request.unit for request in harness.router.asked] == [first] * 3
     assert [record["conversation"] for record in kept.records] == [None, first, first]
+
+
+async def test_the_load_that_a_decision_saw_is_logged(harness: IngressHarness, kept: Kept) -> None:
+    for expert in harness.api.registry.experts.values():
+        for _ in range(20):
+            expert.load.ended(Begun(10, 1, 0.0), 1.0, 10, 0.5)
+    await harness.ask()
+    await harness.ask(routing={"latency_weight": 0.01})
+
+    without, loaded = (record["load"] for record in kept.records)
+    assert without is None
+    assert {name: ExpertLoad(**values) for name, values in loaded.items()} == harness.router.asked[-1].load
+    assert set(loaded) == set(NAMES)
 
 
 # --- feedback

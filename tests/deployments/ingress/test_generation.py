@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from deployments.config import IngressConfig
+from deployments.config import IngressArgs, IngressConfig
 from deployments.contracts.errors import ExpertTimeout, ExpertUnavailable
 from deployments.contracts.routing_options import RoutingOptions
 from tests.deployments.asgi_client import Exchange
@@ -196,7 +196,8 @@ async def test_a_client_that_leaves_midway_closes_the_experts_stream(harness: In
     assert harness.api.queue.held == 0
 
 
-async def test_a_slow_upload_is_408_in_the_envelope(harness: IngressHarness) -> None:
+async def test_a_slow_upload_is_408_in_the_envelope() -> None:
+    harness = IngressHarness(args=IngressArgs(upload_timeout_s=0.05))
     exchange = Exchange(harness.app, CHAT, b'{"mo', None)
     await exchange.task
 

@@ -25,3 +25,14 @@ async def test_a_model_without_any_known_window_has_none(harness: IngressHarness
     assert model_card(harness.api.registry, "auto")["max_model_len"] is None
     assert (await harness.http.get("/v1/models/small")).json()["id"] == "small"
     assert (await harness.http.get("/v1/models/no-such")).json()["error"]["code"] == "model_not_found"
+
+
+async def test_an_expert_shows_the_model_that_its_replica_reports(harness: IngressHarness) -> None:
+    registry = harness.api.registry
+    state = registry.experts["small"].state
+    state.model, state.shape = "acme/small", {"hidden_size": 64}
+
+    assert (
+        model_card(registry, "small").items() >= {"root": "acme/small", "config": {"hidden_size": 64}}.items()
+    )
+    assert not {"root", "config"} & model_card(registry, "large").keys()

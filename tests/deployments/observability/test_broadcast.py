@@ -175,7 +175,7 @@ async def test_a_hanging_lookup_hides_no_other_metrics(
         lambda: {"a": "expert-a"},
         here=lambda: ("Ingress", "app"),
         handle_for=handle_for,
-        scrape_s=0.05,
+        scrape_s=0.5,
     )
     text = (await asyncio.wait_for(made.metrics(), 5)).decode()
 

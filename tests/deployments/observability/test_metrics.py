@@ -52,6 +52,6 @@ def test_labels_are_bounded() -> None:
     labels = {label for metric in METRICS.values() for label in metric._labelnames}
 
     assert labels == {
-        "answer", "arm", "baseline", "cause", "code", "deployment", "direction", "expert", "key", "kind",
-        "outcome", "part", "plan", "policy", "reason", "result", "stage", "state", "what",
+        "answer", "arm", "baseline", "bound", "cause", "code", "deployment", "direction", "expert", "key",
+        "kind", "outcome", "part", "plan", "policy", "reason", "result", "stage", "state", "what",
     }  # fmt: skip

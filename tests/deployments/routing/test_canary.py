@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from deployments.canary.messages import CanaryCall, CanaryStanding
 from deployments.config import RouterArgs
 from deployments.last_good import LastGood
+from deployments.observability import metrics
 from deployments.routing.canary import TRUSTED_S
 from deployments.routing.deployment import Router
 from deployments.routing.trials import Trials
+from router.cli.canary import samples
 from router.core import Decision, RouteRequest
 from router.encoders import STATIC, load_encoder
+from router.learning.canary import ArmSums
 from router.learning.log import log_files, read_records
 from router.learning.record import ShadowRecord
+from router.learning.sequential import Sums
 from router.policy import Policy
 from router.training.train import train
 from tests.router.data_sets import dataset
@@ -30,6 +35,7 @@ class FakeCoordinator:
 
     def __init__(self) -> None:
         self.rolled_back: str | None = None
+        self.sums = ArmSums(), ArmSums()
         self.away = False
         self.known: Mapping[str, str] = {}
 
@@ -37,7 +43,7 @@ class FakeCoordinator:
         if self.away:
             raise ConnectionError("away")
         self.known = call.rolled_back
-        return {name: CanaryStanding(rolled_back=self.rolled_back) for name in call.wanted}
+        return {name: CanaryStanding(*self.sums, rolled_back=self.rolled_back) for name in call.wanted}
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +192,19 @@ async def test_a_canary_ends_at_its_time(graph: Graph) -> None:
     canary = graph.trials.canary
     assert canary is not None
     assert canary.settings.until == datetime(2026, 1, 31, tzinfo=UTC)
+
+
+async def test_the_gain_is_shown_as_keep_reads_it_and_for_one_canary(graph: Graph) -> None:
+    arms = (Sums(n, n * mean, n * mean) for n, mean in ((200, 0.9), (400, 0.5)))
+    graph.coordinator.sums = tuple(ArmSums(quality=sums) for sums in arms)
+    router = await graph.replica(share=0.5)
+    await phase(router, "running")
+
+    states, (proof,) = samples(generate_latest(metrics.registry).decode())
+    assert (states, proof.policy) == ({"running"}, graph.ids[1])
+    assert (proof.gain, (proof.low + proof.high) / 2) == (pytest.approx(0.4), pytest.approx(0.4))
+    await graph.deploy(router)
+    assert samples(generate_latest(metrics.registry).decode()) == (set(), [])
 
 
 async def test_a_canary_that_cannot_be_loaded_is_rejected(graph: Graph, tmp_path: Path) -> None:

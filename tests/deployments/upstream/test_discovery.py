@@ -12,8 +12,10 @@ from deployments.config import IngressConfig
 from deployments.contracts.errors import ExpertUnavailable
 from deployments.contracts.messages import PolicyView, RouterState
 from deployments.contracts.protocols import ResponseStream
+from deployments.contracts.variants import ADAPTERS_PATH
 from deployments.upstream.discovery import Discovery, update
-from deployments.upstream.registry import ExpertRegistry, ExpertState
+from deployments.upstream.expert import ExpertState
+from deployments.upstream.registry import ExpertRegistry
 from tests.deployments.fakes import FakeExpert
 
 POLICY = PolicyView("0123456789ab", ("a",), ("a",))
@@ -42,6 +44,14 @@ def test_replicas_are_counted_by_their_state() -> None:
     assert (state.running, state.starting, state.stopping) == (1, 2, 1)
     assert state.why_not_ready is None
     assert not state.scaled_to_zero
+
+
+def test_a_replica_that_takes_over_a_user_config_counts_as_running() -> None:
+    state = ExpertState()
+    update(state, application("DEPLOYING", "UPDATING"), "expert-a")
+
+    assert (state.running, state.starting) == (1, 0)
+    assert state.why_not_ready is None
 
 
 def test_a_running_application_without_replicas_is_at_zero() -> None:
@@ -157,6 +167,16 @@ async def test_an_expert_that_hangs_keeps_no_other_from_its_window() -> None:
     assert not any(state.window_is_stale for state in states)
 
 
+async def test_a_replica_reports_its_model() -> None:
+    card = {"id": "a", "max_model_len": 512, "root": "acme/a", "config": {"hidden_size": 64, "path": "/x"}}
+    registry = registry_of(FakeExpert("a", orjson.dumps({"data": [card]})), FakeExpert("b", models(512)))
+    await discovery(registry).refresh()
+
+    states = [expert.state for expert in registry.experts.values()]
+    assert [state.model for state in states] == ["acme/a", None]
+    assert [state.shape for state in states] == [{"hidden_size": 64}, None]
+
+
 @pytest.mark.parametrize("body", [b"no JSON", b"[]", b'{"data": []}', models("many"), models(None)])
 async def test_a_window_that_cannot_be_read_is_read_again_later(body: bytes) -> None:
     registry = registry_of(FakeExpert("a", body))
@@ -215,3 +235,69 @@ async def test_a_hanging_controller_has_one_call_at_a_time(hang: threading.Event
     await Discovery(registry, describe, hangs, timeout_s=5).refresh()
 
     assert registry.experts["a"].state.running == 1
+
+
+async def adapters_read() -> None:
+    """Wait for the readings of adapters, which no refresh waits for."""
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+
+
+@pytest.mark.parametrize(
+    ("reported", "error"),
+    [
+        ({"sql": None}, None),
+        ({"sql": "its rank 64 is above 16"}, "its rank 64 is above 16"),
+        ({}, "the application has no such adapter"),
+    ],
+)
+async def test_an_adapter_that_is_not_loaded_is_found(reported: dict[str, str], error: str | None) -> None:
+    config = IngressConfig.model_validate({"experts": {"v": {"app": "a", "adapter": "sql"}}})
+    fake = FakeExpert("v", orjson.dumps({"adapters": reported}))
+    registry = ExpertRegistry(config, lambda _name, _target: fake)
+
+    async def describe(_timeout_s: float) -> RouterState:
+        return STATE
+
+    await Discovery(registry, describe, lambda: {"a": application("RUNNING", "RUNNING")}).refresh()
+    await adapters_read()
+
+    assert registry.experts["v"].adapter_error == error
+
+
+@pytest.mark.parametrize("body", [b"no JSON", b"[]", b'{"error": {}}', b'{"adapters": 1}'])
+async def test_a_report_that_cannot_be_read_changes_nothing(body: bytes) -> None:
+    config = IngressConfig.model_validate({"experts": {"v": {"app": "a", "adapter": "sql"}}})
+    registry = ExpertRegistry(config, lambda _name, _target: FakeExpert("v", body))
+    registry.experts["v"].adapter_error = "as before"
+
+    async def describe(_timeout_s: float) -> RouterState:
+        return STATE
+
+    await Discovery(registry, describe, lambda: {"a": application("RUNNING", "RUNNING")}).refresh()
+    await adapters_read()
+
+    assert registry.experts["v"].adapter_error == "as before"
+
+
+async def test_no_refresh_waits_for_a_report_of_adapters() -> None:
+    config = IngressConfig.model_validate({"experts": {"v": {"app": "a", "adapter": "sql"}}})
+    asked = []
+
+    class Hangs(FakeExpert):
+        async def open(self, method: str, path: str, *_: Any, **__: Any) -> Any:
+            if path == ADAPTERS_PATH:
+                asked.append(path)
+                await asyncio.Event().wait()
+            raise ExpertUnavailable("v", "not read here")
+
+    registry = ExpertRegistry(config, lambda _name, _target: Hangs("v"))
+
+    async def describe(_timeout_s: float) -> RouterState:
+        return STATE
+
+    discovery = Discovery(registry, describe, lambda: {"a": application("RUNNING", "RUNNING")})
+    for _ in range(3):
+        await discovery.refresh()
+        await asyncio.sleep(0)
+
+    assert asked == [ADAPTERS_PATH]

@@ -328,7 +328,7 @@ async def test_score_and_cost_of_a_plan_are_predicted_in_the_headers() -> None:
     harness = house(CHECK, UNSURE)
     decision = harness.router.answer.decision
     planned = decision.plans["check"]
-    view = replace(planned.view, score=0.75, cost_usd=3e-6)
+    view = planned.view._replace(score=0.75, cost_usd=3e-6)
     plans = {"check": replace(planned, view=view)}
     harness.router.answer = RouterResponse(replace(decision, plans=plans))
 

@@ -1,6 +1,10 @@
 """Experts of the configuration in effect: what stays with a new one, and what is released."""
 
+from typing import Any
+
 from deployments.config import ExpertTarget, IngressConfig
+from deployments.contracts.protocols import ResponseStream
+from deployments.upstream.adapter_breaker import AdapterBreaker
 from deployments.upstream.registry import ExpertRegistry
 from tests.deployments.fakes import FakeExpert
 from tests.deployments.harness import settle
@@ -71,3 +75,71 @@ async def test_the_next_responses_after_a_silence_count_most() -> None:
         load.first_byte(load.begun(100, 1, 8), 0.1)
 
     assert registry.loads({})["one"].wait_s < 0.5
+
+
+APP = {"app": "expert-qwen"}
+
+
+def variants(**experts: dict[str, Any]) -> IngressConfig:
+    named = {name: {**APP, **fields} for name, fields in experts.items()}
+    return IngressConfig.model_validate({"experts": named})
+
+
+def registry_of(config: IngressConfig) -> ExpertRegistry:
+    return ExpertRegistry(config, lambda name, _: FakeExpert(name))
+
+
+async def test_variants_share_their_engines_slots_state_and_breaker() -> None:
+    config = variants(qwen={"max_in_flight": 2}, thinking={"reasoning": "high"}, sql={"adapter": "sql"})
+    registry = registry_of(config)
+    qwen, thinking, sql = registry.experts.values()
+    taken = [expert.slots.try_acquire() for expert in (qwen, thinking, sql)]
+
+    assert taken == [True, True, False]
+    assert qwen.state is thinking.state is sql.state
+    assert qwen.breaker is thinking.breaker
+    assert isinstance(sql.breaker, AdapterBreaker)
+    assert sql.breaker.engine is qwen.breaker
+    assert list(registry.engines()) == ["qwen"]
+    assert qwen.latency is not thinking.latency
+
+
+async def test_a_new_variant_joins_the_engine_that_is_known() -> None:
+    registry = registry_of(variants(qwen={}))
+    before = registry.experts["qwen"]
+    registry.reconfigure(variants(sql={"adapter": "sql"}, qwen={"max_in_flight": 3}))
+    after = registry.experts
+
+    assert after["sql"].slots is after["qwen"].slots is before.slots
+    assert after["qwen"].breaker is before.breaker
+    assert after["qwen"].client is not before.client
+
+
+async def test_a_variant_of_another_adapter_begins_with_a_closed_breaker() -> None:
+    registry = registry_of(variants(v={"adapter": "old"}))
+    registry.experts["v"].adapter_error = "broken"
+    registry.reconfigure(variants(v={"adapter": "old", "context_window": 512}))
+    kept = registry.experts["v"]
+    registry.reconfigure(variants(v={"adapter": "new"}))
+
+    assert kept.adapter_error == "broken"
+    assert registry.experts["v"].adapter_error is None
+    assert registry.experts["v"].breaker is not kept.breaker
+
+
+async def test_an_engine_scales_from_zero_once_for_all_its_variants() -> None:
+    opened: list[str] = []
+
+    class Starting(FakeExpert):
+        async def open(self, *args: Any, **kwargs: Any) -> ResponseStream:
+            opened.append(self.model)
+            return await super().open(*args, **kwargs)
+
+    config = variants(qwen={}, sql={"adapter": "sql"})
+    registry = ExpertRegistry(config, lambda name, _: Starting(name))
+    registry.experts["qwen"].state.running = 0
+    registry.scale_up("qwen")
+    registry.scale_up("sql")
+    await settle()
+
+    assert opened == ["qwen"]
