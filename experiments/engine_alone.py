@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 import yaml
 
-from deployments.config import ExpertArgs
+from deployments.engine_settings import ExpertArgs
+from deployments.expert.cpu_dtype import dtype_of
 from deployments.placement import engine_environment
 from load_tests.processes import cpu_s
 
@@ -52,6 +53,7 @@ async def _measure(expert: ExpertArgs, executor: str, label: str, options: argpa
 
     started = time.monotonic()
     engine_args = {name: value for name, value in expert.engine.items() if "tool" not in name}
+    engine_args["dtype"] = dtype_of(expert)
     config = AsyncEngineArgs(
         model=expert.model, distributed_executor_backend="mp", **engine_args
     ).create_engine_config()

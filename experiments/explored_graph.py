@@ -2,10 +2,10 @@
 
 Starts the default graph with exploration and a decision log, sends questions that have one correct answer,
 and rates each response by it. Prints how many decisions were drawn, whether their probabilities sum to 1, and
-whether a replay gives the same draws; exit code 1 where anything differs. The log stays for
-`to-router what-if`, `learn` and `drift`, as docs/learning.md shows.
+whether a replay gives the same draws; exit code 1 where anything differs. The log stays in the folder.
+Simulated experts repeat the question, so none of their responses is right; the draws are those of the graph.
 
-python -m experiments.explored_graph --out FOLDER [--share 0.1] [--floor 0.5] [--requests 1200]
+python -m experiments.explored_graph --out FOLDER [--share 0.1] [--floor 0.5] [--requests 1200] [--simulated]
 """
 
 import argparse
@@ -22,8 +22,10 @@ import httpx
 import yaml
 
 from cluster.local.readiness import wait_until_ready
-from cluster.local.run import ROOT, serving
+from cluster.local.run import serving
 from cluster.pocket.questions import Question, questions
+from cluster.pocket.train_policy import MOST_TOKENS
+from experiments.simulated_experts import default_graph, simulate_experts, user_configs
 from router.core import Exploration
 from router.learning.exploration import draw
 from router.learning.log import read_folders
@@ -31,38 +33,48 @@ from router.learning.logged import greedy
 from router.learning.record import DecisionRecord
 
 CHAT, FEEDBACK = "/v1/chat/completions", "/v1/feedback"
-AT_ONCE = 8
+AT_ONCE = 16
 LONGEST_S = 60.0
 NEAR = 1e-9
 """Between a probability and its replay."""
 
 
-def explored_graph(folder: Path, *, share: float, floor: float) -> dict[str, Any]:
+def explored_graph(folder: Path, *, share: float, floor: float, simulated: bool = False) -> dict[str, Any]:
     """Return the default graph with exploration and a log with texts."""
-    graph: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.yaml").read_text("utf-8"))
-    parts = {part["name"]: part for part in graph["applications"][0]["deployments"]}
-    parts["Ingress"]["user_config"]["log"] = {"folder": str(folder.resolve()), "queries": True}
-    parts["Router"]["user_config"]["explore"] = {"share": share, "quality_floor": floor}
+    graph = default_graph()
+    if simulated:
+        simulate_experts(graph)
+    parts = user_configs(graph)
+    parts["Ingress"]["log"] = {"folder": str(folder.resolve()), "queries": True}
+    parts["Router"]["explore"] = {"share": share, "quality_floor": floor}
     return graph
 
 
 async def send(url: str, asked: Sequence[Question]) -> int:
-    """Send the questions and rate their responses; returns how many were right."""
+    """Send the questions and rate their responses; returns how many were right, failures are none."""
     slots = asyncio.Semaphore(AT_ONCE)
     async with httpx.AsyncClient(base_url=url, timeout=LONGEST_S) as client:
 
         async def one(question: Question) -> bool:
-            messages = [{"role": "user", "content": question.query}]
             async with slots:
-                response = await client.post(CHAT, json={"model": "auto", "messages": messages})
-                response.raise_for_status()
-                text = response.json()["choices"][0]["message"]["content"].strip()
-                rating = {"request_id": response.headers["x-request-id"]}
-                right: bool = text == question.reference
-                (await client.post(FEEDBACK, json={**rating, "quality": float(right)})).raise_for_status()
-            return right
+                try:
+                    return await _rated(client, question)
+                except httpx.HTTPError as error:
+                    print(f"a request failed: {error!r}", file=sys.stderr)
+                    return False
 
         return sum(await asyncio.gather(*map(one, asked)))
+
+
+async def _rated(client: httpx.AsyncClient, question: Question) -> bool:
+    messages = [{"role": "user", "content": question.query}]
+    body = {"model": "auto", "messages": messages, "max_tokens": MOST_TOKENS, "temperature": 0}
+    response = await client.post(CHAT, json=body)
+    response.raise_for_status()
+    right: bool = response.json()["choices"][0]["message"]["content"].strip() == question.reference
+    rating = {"request_id": response.headers["x-request-id"], "quality": float(right)}
+    (await client.post(FEEDBACK, json=rating)).raise_for_status()
+    return right
 
 
 def findings(records: Sequence[DecisionRecord], share: float) -> dict[str, Any]:
@@ -107,11 +119,14 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--floor", type=float, default=0.5, help="quality floor of the draw")
     parser.add_argument("--requests", type=int, default=1200)
+    parser.add_argument("--simulated", action="store_true", help="simulated experts instead of engines")
     parser.add_argument("--port", type=int, default=8150)
     options = parser.parse_args()
     options.out.mkdir(parents=True)
     asked = questions("heldout", n=options.requests, seed=0)
-    graph = explored_graph(options.out / "decisions", share=options.share, floor=options.floor)
+    graph = explored_graph(
+        options.out / "decisions", share=options.share, floor=options.floor, simulated=options.simulated
+    )
     with tempfile.TemporaryDirectory(prefix="to-router-explored-") as folder:
         file = Path(folder) / "serve_config.yaml"
         file.write_text(yaml.safe_dump(graph, sort_keys=False), encoding="utf-8")

@@ -12,8 +12,6 @@ import argparse
 import asyncio
 import copy
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +24,8 @@ import httpx
 import yaml
 
 from cluster.local.readiness import wait_until_ready
-from cluster.local.run import ROOT, serving
+from cluster.local.run import serving
+from experiments.deploys import serve_deploy
 from load_tests.peers import simulated_graph
 from load_tests.processes import find
 
@@ -120,9 +119,7 @@ async def stream(client: httpx.AsyncClient, number: int, seconds: float, opened:
 def _deploy(config: Mapping[str, Any], folder: Path) -> None:
     file = folder / "changed.yaml"
     file.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-    serve = str(Path(sys.executable).parent / "serve")
-    env = {**os.environ, "RAY_AUTH_MODE": "token"}
-    subprocess.run([serve, "deploy", str(file)], cwd=ROOT, env=env, check=True, capture_output=True)
+    serve_deploy(file)
 
 
 def _ingress_replicas(graph: dict[str, Any], count: int) -> None:

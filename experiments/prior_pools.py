@@ -1,20 +1,22 @@
 """Policies from priors on recorded pools, as if they were a new user's: `python -m experiments.prior_pools`.
 
 The pool's own outcomes are left out of the catalogue and the models are renamed, so that only facts remain;
-both also apart. Then with 50, 100 and 200 probes, of the same and of other families of tasks.
+both also apart. Then with 50, 100 and 200 probes, of the same and of other families of tasks. Every run is
+written as it ends: the same command with the same `--out` goes on from there.
 """
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments.data import Recorded, arguments
-from experiments.prior_tables import tables
+from experiments.prior_tables import KEY, Run, tables
 from router.core import FloatArray, IntArray, Preferences, QueryBatch
 from router.data.dataset import Dataset, split_by_query, to_dataset
 from router.data.embeddings import encode_cached
@@ -23,6 +25,7 @@ from router.decide import decide
 from router.encoders import EncoderSpec, load_encoder
 from router.evaluation.evaluate import EvaluatedPolicy, curve, judge
 from router.experts import CandidatePool, ExpertProfile, Price
+from router.files import write_atomically
 from router.methods.hull import area
 from router.methods.prior import PriorRouter
 from router.methods.shrunk import Target
@@ -40,6 +43,10 @@ from router.training.train import train_experts
 PROBES = (50, 100, 200)
 OWN = (50, 200)
 """Outcomes of small trainings, with and without the prior."""
+
+
+Candidate = tuple[str, Callable[[], EvaluatedPolicy]]
+"""What a policy is called, and the call that makes and judges it."""
 
 
 class UserPool(NamedTuple):
@@ -99,7 +106,7 @@ def main() -> None:
     options = parser.parse_args()
     runtime = load_encoder("static")
     encoder = Encoded(runtime.spec, runtime.encode)
-    runs = []
+    runs = Runs(options.out)
     for name in options.pools.split(","):
         pool = POOLS[name]
         outcomes = first_samples(options.data, pool.outcomes, encoder)
@@ -111,8 +118,9 @@ def main() -> None:
             catalogue = catalogue.without(pool.benchmarks) if left_out else catalogue
             prior = AbilityPrior.fit(catalogue)
             for seed in range(options.first_seed, options.first_seed + options.splits):
+                about = {"pool": name, "condition": condition, "seed": seed}
                 for families in ("same", "other"):
-                    figures = one_user(
+                    user = one_user(
                         outcomes,
                         encoder,
                         catalogue,
@@ -122,17 +130,37 @@ def main() -> None:
                         families=families,
                         training=not options.without_training and condition == next(iter(CONDITIONS)),
                     )
-                    about = {"pool": name, "condition": condition, "seed": seed}
-                    runs += _against_the_prior_single([about | run for run in figures])
+                    runs.take(about | {"families": families}, user)
                 print(f"{name}, {condition}, seed {seed}", file=sys.stderr, flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-    print(tables(runs))
+    print(tables(runs.all))
 
 
-def _against_the_prior_single(runs: list[dict[str, object]]) -> list[dict[str, object]]:
-    """The runs of one user, each beside the single expert that the prior prefers."""
-    return [run | {name: runs[0][name] for name in ("single", "single_usd")} for run in runs]
+class Runs:
+    """Figures of runs, kept in a file as they come."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        stored = json.loads(file.read_text("utf-8")) if file and file.exists() else []
+        self._found: dict[tuple[object, ...], Run] = {tuple(run[part] for part in KEY): run for run in stored}
+
+    @property
+    def all(self) -> list[Run]:
+        """Every run, those of an earlier command too."""
+        return list(self._found.values())
+
+    def take(self, about: Run, user: Iterable[Candidate]) -> None:
+        """Measure the policies of one user that are not known, the prior's first; `about` has no policy."""
+        first: Run | None = None
+        for what, judged in user:
+            key = tuple((about | {"policy": what})[part] for part in KEY)
+            if key not in self._found:
+                run = about | {"policy": what} | measured(judged())
+                if first is not None:  # beside the single expert that the prior prefers
+                    run |= {name: first[name] for name in ("single", "single_usd")}
+                self._found[key] = run
+                if self._file:
+                    write_atomically(self._file, json.dumps(self.all, indent=1) + "\n")
+            first = first or self._found[key]
 
 
 def first_samples(folder: Path, name: str, encoder: Encoded) -> Recorded:
@@ -165,8 +193,8 @@ def one_user(
     seed: int,
     families: str,
     training: bool,
-) -> Iterator[dict[str, object]]:
-    """Figures of every policy on one split."""
+) -> Iterator[Candidate]:
+    """Every policy on one split: its name, and the call that makes and judges it."""
     inside, outside = split_by_query(outcomes.dataset.texts, fraction=0.3, seed=seed)
     probes = inside
     if families == "other":
@@ -176,10 +204,10 @@ def one_user(
     policy = prior_policy(experts, encoder, prior=prior, catalogue=catalogue, probes=load_probes())
     test = outcomes.dataset.take(outside), outcomes.embeddings[outside]
 
-    def figures(what: str, of: Policy) -> dict[str, object]:
-        return {"families": families, "policy": what, **measured(judge(of, *test))}
+    def candidate(what: str, make: Callable[[], Policy]) -> Candidate:
+        return what, lambda: judge(make(), *test)
 
-    yield figures("prior", policy)
+    yield candidate("prior", lambda: policy)
     method = policy.method
     assert isinstance(method, PriorRouter)  # noqa: S101 - prior_policy made it
     belief = Belief.of(prior.of([expert.facts for expert in experts]))
@@ -188,15 +216,14 @@ def one_user(
     for count in PROBES:
         for way in ("random", "chosen"):
             rows = order[:count] if way == "random" else _chosen(method, belief, outcomes, order, count)
-            after = updated(method, belief, outcomes.embeddings[rows], outcomes.dataset.quality[rows])
-            yield figures(f"{count} {way} probes", _with(policy, after, outcomes, rows))
+            yield candidate(f"{count} {way} probes", partial(_probed, policy, method, belief, outcomes, rows))
     if training and families == "same":
         for count in OWN:
             rows = order[:count]
-            yield figures(f"{count} outcomes, training", _trained(outcomes, rows, seed))
-            aim = _target(policy, belief, outcomes, rows, seed)
-            yield figures(f"{count} outcomes, training with the prior", _trained(outcomes, rows, seed, aim))
-        yield figures("full training", _trained(outcomes, inside, seed))
+            yield candidate(f"{count} outcomes, training", partial(_trained, outcomes, rows, seed))
+            with_prior = partial(_trained_with_prior, policy, belief, outcomes, rows, seed)
+            yield candidate(f"{count} outcomes, training with the prior", with_prior)
+        yield candidate("full training", partial(_trained, outcomes, inside, seed))
 
 
 def _trained(outcomes: Recorded, rows: IntArray, seed: int, aim: Target | None = None) -> Policy:
@@ -211,17 +238,22 @@ def _trained(outcomes: Recorded, rows: IntArray, seed: int, aim: Target | None =
     return policy
 
 
-def _target(policy: Policy, belief: Belief, outcomes: Recorded, rows: IntArray, seed: int) -> Target:
+def _trained_with_prior(
+    policy: Policy, belief: Belief, outcomes: Recorded, rows: IntArray, seed: int
+) -> Policy:
     part = outcomes.dataset.take(rows)
-    return target(policy, belief, part, outcomes.embeddings[rows], fold_of(part.texts, seed=seed))
+    aim = target(policy, belief, part, outcomes.embeddings[rows], fold_of(part.texts, seed=seed))
+    return _trained(outcomes, rows, seed, aim)
 
 
-def _with(policy: Policy, method: PriorRouter, outcomes: Recorded, rows: IntArray) -> Policy:
-    scores = method.score(
-        QueryBatch(tuple(outcomes.dataset.texts[int(row)] for row in rows), outcomes.embeddings[rows])
-    )
+def _probed(
+    policy: Policy, method: PriorRouter, belief: Belief, outcomes: Recorded, rows: IntArray
+) -> Policy:
+    part, embeddings = outcomes.dataset.take(rows), outcomes.embeddings[rows]
+    after = updated(method, belief, embeddings, part.quality)
+    scores = after.score(QueryBatch(part.texts, embeddings))
     return replace(
-        policy, method=method, guard=replace(policy.guard, means=scores.mean(axis=0), threshold=-1.0)
+        policy, method=after, guard=replace(policy.guard, means=scores.mean(axis=0), threshold=-1.0)
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,8 @@ UP_WITHIN_S = 300.0
 SETTLE_S = {"proxies": 0.2, "engines": 1.2}
 """Pause before each load: after its last step, a worker of vLLM spins for a second on a core."""
 WARM_UP = 24
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a program that SIGTERM ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +100,21 @@ def main(arguments: list[str] | None = None) -> int:
         except NotStarted as error:
             print(f"compare: {error}", file=sys.stderr)
             return 2
-        rounds = measure(
-            field.subjects,
-            KINDS[options.suite],
-            options.rounds,
-            options.seconds,
-            settle_s=SETTLE_S[options.suite],
-        )
-    return _write(options, rounds)
+        rounds: Rounds = {}
+        # A program that is stopped leaves no server, and what it has measured.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
+        try:
+            rounds = measure(
+                field.subjects,
+                KINDS[options.suite],
+                options.rounds,
+                options.seconds,
+                settle_s=SETTLE_S[options.suite],
+                into=rounds,
+            )
+        finally:
+            code = _write(options, rounds)
+    return code
 
 
 def install(folder: Path, *, routellm: bool) -> None:
@@ -130,10 +140,20 @@ def selected(field: Field, names: Sequence[str] | None) -> Field:
 
 
 def measure(
-    subjects: Sequence[Subject], kinds: Sequence[Kind], rounds: int, seconds: float, *, settle_s: float = 0.0
+    subjects: Sequence[Subject],
+    kinds: Sequence[Kind],
+    rounds: int,
+    seconds: float,
+    *,
+    settle_s: float = 0.0,
+    into: Rounds | None = None,
 ) -> Rounds:
-    """Put every load on every subject in turn, `rounds` times, in alternating order."""
-    summaries: Rounds = {kind.name: {subject.name: [] for subject in subjects} for kind in kinds}
+    """Put every load on every subject in turn, `rounds` times, in alternating order.
+
+    `into` is filled as it goes, for a caller that may be stopped.
+    """
+    summaries = {} if into is None else into
+    summaries |= {kind.name: {subject.name: [] for subject in subjects} for kind in kinds}
     for subject in subjects:
         _load(subject, kinds[0], seed="warm-up", seconds=10.0, count=WARM_UP)
     for number in range(rounds):
@@ -164,7 +184,7 @@ def figure(summary: dict[str, Any], name: str) -> float | None:
 def paired(rounds: dict[str, list[dict[str, Any]]], subject: str, base: str, name: str) -> list[float]:
     """Return the ratio of `subject` to `base` in each round that measured both."""
     ratios = []
-    for ours, theirs in zip(rounds[subject], rounds[base], strict=True):
+    for ours, theirs in zip(rounds[subject], rounds[base], strict=False):  # the last round may be cut off
         top, bottom = figure(ours, name), figure(theirs, name)
         if top is not None and bottom:
             ratios.append(top / bottom)
@@ -173,7 +193,7 @@ def paired(rounds: dict[str, list[dict[str, Any]]], subject: str, base: str, nam
 
 def added(rounds: dict[str, list[dict[str, Any]]], subject: str, base: str, name: str) -> list[float]:
     """Return the difference of `subject` to `base` in each round that measured both."""
-    pairs = [(figure(a, name), figure(b, name)) for a, b in zip(rounds[subject], rounds[base], strict=True)]
+    pairs = [(figure(a, name), figure(b, name)) for a, b in zip(rounds[subject], rounds[base], strict=False)]
     return [a - b for a, b in pairs if a is not None and b is not None]
 
 
