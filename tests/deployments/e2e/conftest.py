@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -145,33 +146,40 @@ def configuration(keys: Path, decisions: Path) -> dict[str, Any]:
     }
 
 
+DISKS = Path(tempfile.gettempdir())
+"""Not a folder of pytest's: it fails later runs if it cannot remove the disk that a killed run left there."""
+
+
 @contextmanager
-def small_disk(folder: Path) -> Iterator[bool]:
-    """A disk in memory, where this user may mount one; yields whether it is there."""
+def small_disk() -> Iterator[Path | None]:
+    """A disk in memory, where this user may mount one; what killed runs left mounted is removed first."""
+    for left in DISKS.glob("to-router-disk-*"):
+        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+            subprocess.run(["umount", "--lazy", str(left)], check=False)
+            left.rmdir()
+    folder = DISKS / f"to-router-disk-{os.getpid()}"
     folder.mkdir()
-    size = f"size={DISK_MIB}m"
-    mounted = (
-        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=False).returncode
-        == 0
-    )
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, check=False).returncode == 0
     try:
-        yield mounted
+        yield folder if mounted else None
     finally:
         if mounted:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        folder.rmdir()
 
 
 @pytest.fixture(scope="package")
 def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
     folder = tmp_path_factory.mktemp("faults")
-    with small_disk(folder / "disk") as mounted, running(request, folder, mounted=mounted) as started:
+    with small_disk() as disk, running(request, folder, disk) as started:
         yield started
 
 
 @contextmanager
-def running(request: pytest.FixtureRequest, folder: Path, *, mounted: bool) -> Iterator[Graph]:
-    """The graph, ready; its decision log is on the small disk."""
-    keys, decisions = folder / "keys.json", folder / "disk" / "decisions"
+def running(request: pytest.FixtureRequest, folder: Path, disk: Path | None) -> Iterator[Graph]:
+    """The graph, ready; its decision log is on the small disk, where there is one."""
+    keys, decisions = folder / "keys.json", (disk or folder) / "decisions"
     key, record = new_key("unlimited")
     write_keys(keys, KeyFile(keys=[record]))
     assert isinstance(record, KeyRecord)
@@ -187,7 +195,7 @@ def running(request: pytest.FixtureRequest, folder: Path, *, mounted: bool) -> I
         with serving(config, port=port_to_serve_on(), fast=fast, log=log) as (url, process):
             if not wait_until_ready(url, lambda: process.poll() is None, print):
                 pytest.fail("the graph is not ready:\n" + log.read_text(errors="replace")[-6000:])
-            yield Graph(url, process, run, log, keys, key, decisions, mounted, spans)
+            yield Graph(url, process, run, log, keys, key, decisions, disk is not None, spans)
 
 
 @dataclass(frozen=True, slots=True)
