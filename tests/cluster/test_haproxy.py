@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -248,20 +249,27 @@ def haproxy_of_ray() -> str:
 
 
 @pytest.fixture
-def serves_own(tmp_path: Path) -> Path:
+def sockets() -> Iterator[Path]:
+    """A folder whose path leaves room for a name in the 97 characters of a socket's path."""
+    with tempfile.TemporaryDirectory(prefix="haproxy-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def serves_own(tmp_path: Path, sockets: Path) -> Path:
     """A configuration from Serve's own template, after HAProxy was started with it."""
     from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
     from ray.serve.config import HTTPOptions
 
     front, replica = free_port(), ServerConfig(name="replica", host="127.0.0.1", port=free_port())
-    file, folder = tmp_path / "haproxy.cfg", tmp_path / "run"
+    file = tmp_path / "haproxy.cfg"
     api = HAProxyApi(
         HAProxyConfig(
             http_options=HTTPOptions(host="127.0.0.1", port=front),
-            socket_path=str(folder / "admin.sock"),
-            server_state_base=str(folder),
-            server_state_file=str(folder / "server-state"),
-            metrics_socket_path=str(folder / "metrics.sock"),
+            socket_path=str(sockets / "admin.sock"),
+            server_state_base=str(sockets),
+            server_state_file=str(sockets / "server-state"),
+            metrics_socket_path=str(sockets / "metrics.sock"),
         ),
         {"app": BackendConfig(app_name="app", name="app", path_prefix="/", servers=[replica])},
         str(file),
