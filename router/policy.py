@@ -146,6 +146,7 @@ class Policy:
         requests: Sequence[RouteRequest],
         *,
         ahead: Mapping[str, float] | None = None,
+        independent: bool = False,
     ) -> list[Decision]:
         """A decision for each request, its ranking empty where no expert is eligible.
 
@@ -156,6 +157,7 @@ class Policy:
             queries: of the requests.
             requests: in the order of their assignment.
             ahead: expert → requests that were assigned to it before, and that no load contains yet.
+            independent: the requests do not come together, as those of a log do not: none is load for others.
         """
         scores = self.score(queries)
         wanted = [request.preferences.over(self._default(request)) for request in requests]
@@ -178,7 +180,8 @@ class Policy:
             expected = times(request.load, prompts[row], completions[row], queue, self.pool.names)
             one = predicted.row(row).with_times(expected)
             (decision,) = self._ranked(one, [request], [wanted[row]])
-            queue.add(decision)
+            if not independent:
+                queue.add(decision)
             decisions.append(decision)
         return decisions
 

@@ -96,7 +96,8 @@ class Shadow:
     def _score(self, requests: Sequence[RouteRequest]) -> list[ShadowRecord]:
         policy = self._served.policy
         texts = tuple(request.query for request in requests)
-        decisions = policy.decide(QueryBatch(texts, self._served.encoder.encode(texts)), requests)
+        batch = QueryBatch(texts, self._served.encoder.encode(texts))
+        decisions = policy.decide(batch, requests, independent=True)
         time = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds")
         return [
             _record(request.request_id, time, decision)

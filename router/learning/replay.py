@@ -52,7 +52,8 @@ def choices(policy: Policy, traffic: LoggedTraffic, embed: Embed) -> list[str | 
     if rest:
         records = [traffic.decisions[row].record for row in rest]
         batch = _batch(policy, records, embed)
-        decisions = policy.decide(batch, [request_of(policy, record) for record in records])
+        requests = [request_of(policy, record) for record in records]
+        decisions = policy.decide(batch, requests, independent=True)
         for row, decision in zip(rest, decisions, strict=True):
             chosen[row] = decision.ranking[0] if decision.ranking else None
     return chosen

@@ -222,6 +222,25 @@ def test_a_replay_has_the_load_of_the_log(static: tuple[Path, Policy]) -> None:
     assert replay.request_of(static[1], DecisionRecord(request_id="1", query="q")).load == {}
 
 
+def test_decisions_of_a_log_are_no_load_for_each_other(
+    static: tuple[Path, Policy], learned: tuple[Path, Policy]
+) -> None:
+    busy = {name: asdict(ExpertLoad(wait_s=0.1, added_wait_s=1.0)) for name in learned[1].pool.names}
+    records = [
+        replace(one, load=busy, preferences={"latency_weight": 0.05})
+        if isinstance(one, DecisionRecord)
+        else one
+        for one in log_of(static[1], 60)
+    ]
+    traffic = traffic_of(records, reward="judged")
+
+    together = replay.choices(learned[1], traffic, embed)
+
+    alone = [replay.choices(learned[1], LoggedTraffic((one,)), embed)[0] for one in traffic.decisions]
+    assert together == alone
+    assert set(together) == {"sums", "words"}
+
+
 def test_embeddings_survive_the_log() -> None:
     row = np.random.default_rng(0).normal(size=16).astype(np.float32)
     row /= np.linalg.norm(row)
