@@ -5,15 +5,18 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from router.errors import InputError
 
-STATE, GAIN = "to_router_canary", "to_router_canary_gain"
-"""Metrics of the router: the state of the canary, and its quality less that of its control."""
+if TYPE_CHECKING:
+    from router.learning.keeping import Kept
+
+STATE, GAIN, IN_EFFECT = "to_router_canary", "to_router_canary_gain", "to_router_policy_info"
+"""Metrics: the canary's state, its quality less that of its control, and the policy in effect."""
 TIMEOUT_S = 10.0
 ROOT_VARIABLE = "TO_ROUTER_ROOT"
 """Where the paths of a configuration start, as for the graph; unset, the current folder."""
@@ -57,11 +60,7 @@ def _keep(options: argparse.Namespace) -> int:
         kept = keep(text)
     except InputError as error:
         raise InputError(f"{options.config} {error}") from error
-    proof = (
-        None
-        if options.unproven
-        else _proof(options.url, Path(os.environ.get(ROOT_VARIABLE, "")) / kept.policy)
-    )
+    proof = None if options.unproven else _proof(options.url, kept)
     proven = options.unproven or (proof is not None and proof.low > 0)
     written = proven and not options.dry_run
     if written:
@@ -97,15 +96,14 @@ def _text(file: Path) -> str:
         raise InputError(f"{file} is not UTF-8: {error}") from error
 
 
-def _proof(url: str, folder: Path) -> Proof | None:
+def _proof(url: str, kept: "Kept") -> Proof | None:
     """What the graph measured; `None` where it has no ratings of both arms yet.
 
     Raises:
-        InputError: the graph does not respond, has no such canary, or rolled it back.
+        InputError: the graph does not respond, compares other policies than the file's, or rolled the canary
+            back.
     """
     import httpx
-
-    from router.artifact import MANIFEST, policy_id
 
     try:
         response = httpx.get(f"{url.rstrip('/')}/metrics", timeout=TIMEOUT_S)
@@ -115,7 +113,7 @@ def _proof(url: str, folder: Path) -> Proof | None:
             f"{url} does not respond ({error or type(error).__name__}), so nothing shows the canary's quality"
         )
         raise InputError(f"{why}: name the graph with --url, or {HOW}") from error
-    states, gains = samples(response.text)
+    states, gains, in_effect = samples(response.text)
     if not states & {"waiting", "running", "rolled_back", "over"}:
         raise InputError(f"the graph at {url} has no canary: `serve deploy` the configuration, or {HOW}")
     if "rolled_back" in states:
@@ -125,32 +123,45 @@ def _proof(url: str, folder: Path) -> Proof | None:
     # Each replica has its own look at the same sums: the most cautious one counts.
     proof = min(gains, key=lambda one: one.low, default=None)
     if proof is not None:
-        try:
-            here = policy_id((folder / MANIFEST).read_bytes())
-        except OSError as error:
-            raise InputError(
-                f"{folder} cannot be read, so nothing shows that it is the canary that the graph measured: "
-                f"set {ROOT_VARIABLE} to the folder where the configuration's paths start, or {HOW}"
-            ) from error
-        if here != proof.policy:
-            raise InputError(
-                f"the graph measured policy {proof.policy}, and {folder} holds {here}: `serve deploy` first, "
-                f"or {HOW}"
-            )
+        _require_measured(kept.policy, {proof.policy}, "a canary with")
+        if kept.before is not None:
+            _require_measured(kept.before, in_effect, "it against")
     return proof
 
 
-def samples(text: str) -> tuple[set[str], list[Proof]]:
-    """States of the canary with at least one replica, and the gain that each replica shows."""
+def _require_measured(named: str, measured: Collection[str], how: str) -> None:
+    """Require that a folder of the file holds the policy that the graph measured."""
+    from router.artifact import MANIFEST, policy_id
+
+    folder = Path(os.environ.get(ROOT_VARIABLE, "")) / named
+    try:
+        here = policy_id((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be read, so nothing shows that the graph measured it: "
+            f"set {ROOT_VARIABLE} to the folder where the configuration's paths start, or {HOW}"
+        ) from error
+    if set(measured) != {here}:
+        found = ", ".join(sorted(measured)) or "no policy"
+        raise InputError(
+            f"the graph measured {how} policy {found}, and {folder} holds {here}: "
+            f"`serve deploy` first, or {HOW}"
+        )
+
+
+def samples(text: str) -> tuple[set[str], list[Proof], set[str]]:
+    """States of the canary with a replica, the gain that each replica shows, and the policies in effect."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    states: set[str] = set()
+    states, in_effect = set[str](), set[str]()
     bounds: dict[tuple[str, str], dict[str, float]] = {}
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name == STATE and sample.value:
                     states.add(sample.labels["state"])
+                elif sample.name == IN_EFFECT and sample.value:
+                    in_effect.add(sample.labels["policy"])
                 elif sample.name == GAIN and math.isfinite(sample.value):
                     of = sample.labels.get("replica", ""), sample.labels["policy"]
                     bounds.setdefault(of, {})[sample.labels["bound"]] = sample.value
@@ -158,7 +169,8 @@ def samples(text: str) -> tuple[set[str], list[Proof]]:
         raise InputError(
             f"the response is not the metrics of a graph ({error!r}): is this the endpoint?"
         ) from error
-    return states, [found for of, one in bounds.items() if (found := _complete(of[1], one)) is not None]
+    proofs = [found for of, one in bounds.items() if (found := _complete(of[1], one)) is not None]
+    return states, proofs, in_effect
 
 
 def _complete(policy: str, one: Mapping[str, float]) -> Proof | None:

@@ -9,6 +9,7 @@ from typing import Any
 from router.cli import learn
 from router.cli.inputs import seed
 from router.cli.logs import Encoders, add_reward, distinct
+from router.errors import EncoderError
 from router.policy import Policy
 
 DEFAULT_LOG = Path("var/decisions")
@@ -118,7 +119,11 @@ def _drift(options: argparse.Namespace) -> int:
         (one for one in records if isinstance(one, DecisionRecord)), key=lambda record: record.time
     )
     rewards = rewards_of(records, reward=options.reward or reward_in(records))
-    far = distances(decisions, policy, Encoders().embed)
+    try:
+        far = distances(decisions, policy, Encoders().embed)
+    except EncoderError as error:
+        print(f"without distances to the training queries: {error}", file=sys.stderr)
+        far = {}
     found = drift(decisions, rewards, policy.policy_id, far)
     if options.json:
         print(json.dumps(found.as_json(), indent=2))

@@ -22,6 +22,8 @@ ALPHA = 0.01
 LEAST = 30
 """Values in each window below which nothing is found."""
 LATER_SHARE = 0.5
+MOST_TEXTS = 4000
+"""Texts that are encoded for their distance, at most: enough to be certain of the least difference."""
 LEAST_DIFFERENCE = {"quality": 0.03, "cost": 0.1, "unfamiliar": 0.05, "distance": 0.05}
 """Smaller differences are no drift, however certain: points of quality, relative cost, share of queries, and
 cosine distance to the nearest training query."""
@@ -68,18 +70,28 @@ class Drift:
 def distances(decisions: Sequence[DecisionRecord], policy: Policy, embed: Embed) -> dict[str, float]:
     """Request → cosine distance of its query to the nearest training query of a policy.
 
-    Of the policy's own decisions, as far as the log has their texts, or embeddings by the policy's encoder.
+    Of the policy's own decisions, as far as the log has embeddings by its encoder, or texts. Where it has
+    more than `MOST_TEXTS` texts alone, that many are encoded, as far apart in the log as they may be.
+
+    Args:
+        decisions: of the log, in the order of time.
+        policy: the policy.
+        embed: encodes texts, where they are needed.
+
+    Raises:
+        EncoderError: they are, and the encoder is not there.
     """
     own = [one for one in decisions if one.policy == policy.policy_id]
-    with_text = [one for one in own if one.query is not None]
-    short = policy.encoder.sha256[:SHORT]
+    short, dimension = policy.encoder.sha256[:SHORT], policy.encoder.dimension
     rows = {one.request_id: decoded(one.embedding or "") for one in own if one.encoder == short}
-    if with_text:
-        texts = embed(policy.encoder, [one.query or "" for one in with_text])
-        rows |= dict(zip((one.request_id for one in with_text), texts, strict=True))
-    known = {
-        name: row for name, row in rows.items() if row is not None and len(row) == policy.encoder.dimension
+    known = {name: row for name, row in rows.items() if row is not None and len(row) == dimension}
+    texts = {
+        one.request_id: one.query for one in own if one.query is not None and one.request_id not in known
     }
+    names = list(texts)
+    if count := min(MOST_TEXTS, len(names)):
+        names = [names[at * len(names) // count] for at in range(count)]
+        known |= dict(zip(names, embed(policy.encoder, [texts[name] for name in names]), strict=True))
     if not known:
         return {}
     nearest = policy.guard.nearest(np.stack(list(known.values())))

@@ -22,7 +22,7 @@ from router.experts import Price
 from router.files import write_atomically
 from router.labels.judge import Judge
 from router.learning.exploration import uniform
-from router.learning.log import JUDGEMENTS, SUFFIX, WORK
+from router.learning.log import JUDGEMENTS, SUFFIX, WORK, files_of
 from router.learning.record import DecisionRecord, JudgementRecord, to_json
 from router.learning.references import NO_REFERENCES, References
 
@@ -31,8 +31,8 @@ TEMPLATE_TOKENS = 200
 GRADE_TOKENS = 512
 """The most tokens of a grade."""
 ANSWERED = "200"
-CHECKED = "checks"
-"""Name of the file of what was compared with a reference."""
+SAMPLE = f"{JUDGEMENTS}sample{SUFFIX}"
+"""The file of a log's judgements. They are of one sample: two of different rates could not be weighed."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def judge_log(
     transport: httpx.AsyncBaseTransport | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Judged:
-    """Judge a sample and write its judgements beside the log, in place of the earlier ones of this judge.
+    """Judge a sample and write its judgements beside the log, in place of those of an earlier sample.
 
     Args:
         drawn: the sample.
@@ -174,33 +174,35 @@ def judge_log(
     rest = [row for row in rows if row["query"] not in references]
     if references:
         notify(f"{len(compared)} answers compared with their references")
-        _write(folder, CHECKED, compared)
-    if judge is None:
-        return Judged(tuple(compared), tuple(failed))
-    notify(f"{judge} grades {len(rest)} answers")
-    grader = Judge(
-        endpoint=endpoint,
-        model=judge,
-        cache=str(work / f"grades-{uniform(0, judge, 'file'):.12f}.jsonl"),
-        key_env=key_env,
-        max_tokens=GRADE_TOKENS,
-        transport=transport,
-        sleep=sleep,
-    )
     graded = []
-    for row, grade in zip(rest, grader.label_rows(rest) if rest else [], strict=True):
-        if isinstance(grade, OutcomesError):
-            failed.append(f"{row['query_id']}: {grade}")
-        else:
-            graded.append(_judgement(row, grade["quality"], judge, drawn.rate))
-    _write(folder, f"{uniform(0, judge, 'file'):.12f}", graded)
-    return Judged((*compared, *graded), tuple(failed))
+    if judge is not None:
+        notify(f"{judge} grades {len(rest)} answers")
+        grader = Judge(
+            endpoint=endpoint,
+            model=judge,
+            cache=str(work / f"grades-{uniform(0, judge, 'file'):.12f}.jsonl"),
+            key_env=key_env,
+            max_tokens=GRADE_TOKENS,
+            transport=transport,
+            sleep=sleep,
+        )
+        for row, grade in zip(rest, grader.label_rows(rest) if rest else [], strict=True):
+            if isinstance(grade, OutcomesError):
+                failed.append(f"{row['query_id']}: {grade}")
+            else:
+                graded.append(_judgement(row, grade["quality"], judge, drawn.rate))
+    judgements = (*compared, *graded)
+    _write(folder, judgements)
+    return Judged(judgements, tuple(failed))
 
 
-def _write(folder: Path, name: str, judgements: Sequence[JudgementRecord]) -> None:
-    file = folder / f"{JUDGEMENTS}{name}{SUFFIX}"
+def _write(folder: Path, judgements: Sequence[JudgementRecord]) -> None:
+    """Write the sample, then remove those that it replaces: of a request in both, the later one counts."""
     lines = [json.dumps(to_json(one, with_texts=False)) + "\n" for one in judgements]
-    write_atomically(file, "".join(lines), mode=0o600, durable=True)
+    write_atomically(folder / SAMPLE, "".join(lines), mode=0o600, durable=True)
+    for file in files_of(folder, JUDGEMENTS):
+        if file.name != SAMPLE:
+            file.unlink(missing_ok=True)
 
 
 def _judgement(row: Row, quality: float, judge: str, rate: float) -> JudgementRecord:

@@ -41,6 +41,8 @@ def keep(text: str) -> Kept:
         found = [] if root is None else list(_with_canary(root, set()))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"is not YAML: {error}") from error
+    # An expert or a preset may be called so too.
+    found = [one for one in found if _serves_policy(one)] or found
     if len(found) != 1:
         raise InputError(f"configures {'several canaries' if found else 'no canary'}: there must be one")
     canary = _entry(found[0], CANARY)
@@ -71,6 +73,11 @@ def _with_canary(node: yaml.Node, seen: set[int]) -> Iterator[yaml.MappingNode]:
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             yield from _with_canary(value, seen)
+
+
+def _serves_policy(node: yaml.Node) -> bool:
+    canary = _entry(node, CANARY)
+    return canary is not None and _entry(canary[1], POLICY) is not None
 
 
 def _entry(node: yaml.Node, key: str) -> Entry | None:

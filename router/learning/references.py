@@ -8,7 +8,7 @@ from router.data.dataset import same_query
 from router.data.outcomes import Row
 from router.errors import InputError
 from router.priors.probes import check_of
-from router.priors.probing import CHECKS, grade
+from router.priors.probing import grade, require_check
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +31,18 @@ class References:
         """Those among queries, with the check that each names or that fits its text.
 
         Raises:
-            InputError: no row has a reference, a check is unknown, or a query has two references.
+            InputError: no row has a reference, one is no text, a check is unknown or its pattern invalid, or
+                a query has two references.
         """
         known: dict[str, Reference] = {}
         for row in rows:
             text = row.get("reference")
-            if not isinstance(text, str):
+            if text is None:
                 continue
+            if not isinstance(text, str):
+                raise InputError(f"{where}: a reference must be a text, found {text!r:.80}: put it in quotes")
             found = Reference(text, row.get("check") or check_of(text))
-            if found.check not in CHECKS:
-                raise InputError(
-                    f"{where}: check must be one of {', '.join(CHECKS)}, found {found.check!r:.80}"
-                )
+            require_check(found.check, text, where)
             if known.setdefault(same_query(row["query"]), found) != found:
                 raise InputError(f"{where}: the query {row['query']!r:.60} has two different references")
         if not known:

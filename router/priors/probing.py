@@ -102,18 +102,37 @@ def estimate(policy: Policy, embeddings: FloatArray, queries: Sequence[Row], *, 
     )
 
 
+def require_check(check: Any, reference: str, where: str) -> None:
+    """Require that responses can be compared with a reference in this way.
+
+    Args:
+        check: the name.
+        reference: the right answer, or the pattern.
+        where: the file or row, for the message.
+
+    Raises:
+        InputError: the check is unknown, or the pattern is no regular expression.
+    """
+    if check not in CHECKS:
+        raise InputError(f"{where}: check must be one of {', '.join(CHECKS)}, found {check!r:.80}")
+    if check == "pattern":
+        try:
+            re.compile(reference)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise InputError(f"{where}: {reference!r:.80} is no regular expression: {error}") from error
+
+
 def grade(row: Row) -> float:
     """Quality of one response to a probe, 0 or 1.
 
     Raises:
-        InputError: the row's check is unknown.
+        InputError: the row's check is unknown, or its pattern invalid.
     """
     check, response, reference = row.get("check"), row["response"], row["reference"]
+    require_check(check, reference, f"query {row['query']!r:.60}")
     if check == "pattern":
         fits = len(response) <= LONGEST_GRADED and re.fullmatch(reference, response.strip()) is not None
         return float(fits)
-    if check not in CHECKS:
-        raise InputError(f"check must be one of {', '.join(CHECKS)}, found {check!r}")
     found = _ANSWER.split(response)
     labeler: Any = labels.get(check)
     return float(labeler.label([found[-1] if len(found) > 1 else response], [reference], [row["query"]])[0])

@@ -13,6 +13,8 @@ from router.artifact import MANIFEST, policy_id
 from router.cli import main
 
 CONFIG = "a:\n  policy: old  # since June\n  canary: {policy: FOLDER, share: 0.1}\n"
+OLD, NEW = b'{"old": 1}', b"{}"
+"""Manifests of the two policies."""
 STATES = ("waiting", "running", "rolled_back", "over")
 
 
@@ -40,23 +42,29 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / MANIFEST).write_text("{}")
+    for name, manifest in (("old", OLD), ("new", NEW)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MANIFEST).write_bytes(manifest)
     file = tmp_path / "serve_config.yaml"
-    file.write_text(CONFIG.replace("FOLDER", str(tmp_path / "new")))
+    file.write_text(CONFIG.replace("old", str(tmp_path / "old")).replace("FOLDER", str(tmp_path / "new")))
     return file
 
 
 def metrics(
-    state: str | None = "running", *gains: tuple[float, float, float], policy: str | None = None
+    state: str | None = "running",
+    *gains: tuple[float, float, float],
+    policy: str = policy_id(NEW),
+    in_effect: str = policy_id(OLD),
 ) -> str:
     lines = ["# HELP to_router_canary A text.", "# TYPE to_router_canary gauge"]
     lines += [f'to_router_canary{{replica="r",state="{one}"}} {float(one == state)}' for one in STATES]
     lines += ["# HELP to_router_canary_gain A text.", "# TYPE to_router_canary_gain gauge"]
-    of = policy or policy_id(b"{}")
+    lines += ["# HELP to_router_policy_info A text.", "# TYPE to_router_policy_info gauge"]
+    lines += [f'to_router_policy_info{{replica="i",policy="{in_effect}"}} 1.0']
     for number, gain in enumerate(gains):
         for bound, value in zip(("estimate", "lower", "upper"), gain, strict=True):
-            lines.append(f'to_router_canary_gain{{replica="{number}",policy="{of}",bound="{bound}"}} {value}')
+            labels = f'replica="{number}",policy="{policy}",bound="{bound}"'
+            lines.append(f"to_router_canary_gain{{{labels}}} {value}")
     return "\n".join(lines) + "\n"
 
 
@@ -82,7 +90,7 @@ def test_a_dry_run_shows_the_change_and_makes_none(
     code = main(["canary", "keep", str(config), "--url", url, "--dry-run"])
 
     assert (code, config.read_text()) == (0, before)
-    assert "\n-  policy: old  # since June\n" in capsys.readouterr().out
+    assert f"\n-  policy: {config.parent / 'old'}  # since June\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("gains", [(), ((0.02, -0.01, 0.05),), ((0.1, 0.02, 0.18), (0.1, -0.2, 0.4))])
@@ -102,6 +110,10 @@ def test_a_canary_without_proof_is_not_kept(
         (metrics("rolled_back", (-0.1, -0.2, -0.01)), "is rolled back"),
         (metrics(None), "has no canary"),
         (metrics("running", (0.1, 0.02, 0.18), policy="0" * 12), "`serve deploy` first"),
+        (
+            metrics("running", (0.1, 0.02, 0.18), in_effect="0" * 12),
+            "it against policy 000000000000",
+        ),
         ("{", "not the metrics of a graph"),
     ],
 )

@@ -1,12 +1,18 @@
 """Drift: the expert that changed is named, and no other."""
 
+import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from router.learning.drift import LEAST, Drift, distances, drift
-from router.learning.record import DecisionRecord
+from router.cli import main
+from router.core import FloatArray
+from router.encoders import EncoderSpec
+from router.learning.drift import LEAST, MOST_TEXTS, Drift, distances, drift
+from router.learning.record import DecisionRecord, to_json
 from router.learning.replay import SHORT, encoded
 from router.training.train import train
 from tests.router.data_sets import dataset, embeddings
@@ -91,6 +97,47 @@ def test_distances_are_of_texts_and_of_logged_embeddings() -> None:
     ]
 
     assert distances(records, policy, embed) == pytest.approx({"text": 0, "embedding": 0}, abs=1e-3)
+
+
+def test_few_of_many_texts_are_encoded_and_none_that_has_an_embedding() -> None:
+    data = dataset(60)
+    policy = replace(train(data, embeddings(data.texts), ENCODER, method="knn"), policy_id="p")
+    stored = {"embedding": encoded(embeddings([data.texts[0]])[0]), "encoder": ENCODER.sha256[:SHORT]}
+    with_text = [
+        DecisionRecord(request_id=f"{n}", policy="p", query=f"What is {n} plus 1?") for n in range(9000)
+    ]
+    both = [replace(one, request_id=f"b{one.request_id}", **stored) for one in with_text[:10]]
+    called: list[str] = []
+
+    def noting(spec: EncoderSpec, texts: Sequence[str]) -> FloatArray:
+        called.extend(texts)
+        return embed(spec, texts)
+
+    found = distances([*with_text, *both], policy, noting)
+
+    assert len(called) == MOST_TEXTS
+    assert called[0] == "What is 0 plus 1?"
+    assert "What is 4500 plus 1?" in called
+    assert found.keys() >= {one.request_id for one in both}
+    assert len(found) == MOST_TEXTS + 10
+
+
+def test_without_the_encoder_the_command_finds_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = dataset(60)
+    made = train(data, embeddings(data.texts), ENCODER, method="fixed")
+    policy = made.save(tmp_path / "policy", "a card")
+    records = [replace(one, policy=policy.policy_id, query="Why?") for one in traffic(factor=1.5)[0]]
+    lines = [json.dumps(to_json(one, with_texts=True), default=dict) for one in records]
+    (tmp_path / "decisions-1.jsonl").write_text("\n".join(lines) + "\n")
+
+    code = main(["drift", "--log", str(tmp_path), "--policy", str(tmp_path / "policy")])
+
+    shown = capsys.readouterr()
+    assert code == 0
+    assert "drifted: small" in shown.out
+    assert "without distances to the training queries: " in shown.err
 
 
 def test_small_windows_find_nothing() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from router.errors import InputError
 from router.experts import Price
-from router.learning.judging import Judged, Sample, judge_log, sample
+from router.learning.judging import SAMPLE, Judged, Sample, judge_log, sample
 from router.learning.log import WORK, delete_records, read_folders
 from router.learning.record import DecisionRecord, JudgementRecord, to_json
 from router.learning.references import NO_REFERENCES, References
@@ -223,6 +223,27 @@ def test_a_later_run_replaces_checks_and_grades(log: Path) -> None:
     judge(log, Endpoint(), 0.1, references=REFERENCES)
 
     assert {(one.judge, one.sampling_rate) for one in judgements(log)} == {("contains", 0.1), ("judge", 0.1)}
+
+
+HOW: list[dict[str, Any]] = [
+    {},
+    {"references": REFERENCES},
+    {"references": REFERENCES, "name": None},
+]
+
+
+@pytest.mark.parametrize("earlier", HOW)
+@pytest.mark.parametrize("later", HOW)
+def test_all_judgements_of_a_log_are_of_one_sample(
+    log: Path, earlier: dict[str, Any], later: dict[str, Any]
+) -> None:
+    (log / "judgements-0.5.jsonl").write_text("")  # as earlier versions called it
+    judge(log, Endpoint(), 0.5, **earlier)
+    found = judge(log, Endpoint(), 0.1, **later)
+
+    assert judgements(log) == list(found.judgements)
+    assert {one.sampling_rate for one in judgements(log)} == {0.1}
+    assert [file.name for file in log.glob("judgements-*")] == [SAMPLE]
 
 
 def test_deletion_takes_judgements_and_what_judging_kept(log: Path) -> None:

@@ -77,6 +77,12 @@ def test_a_configuration_keeps_its_form(config: str, wanted: str) -> None:
     assert yaml.safe_load(text) == yaml.safe_load(wanted)
 
 
+def test_an_expert_or_a_price_may_be_called_canary() -> None:
+    config = "a: {policy: old, canary: {policy: new}}\nb: {canary: {input: 1}}\nc: {canary: {app: d}}\n"
+
+    assert keep(config).text == config.replace("policy: old, canary: {policy: new}", "policy: new")
+
+
 def test_without_a_policy_that_of_priors_was_in_effect() -> None:
     assert keep("a: {canary: {policy: new}}").before is None
 

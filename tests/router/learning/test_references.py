@@ -42,6 +42,8 @@ def test_other_queries_have_no_reference() -> None:
         ([{"query": "Why?"}], "no query has a `reference`"),
         ([{"query": "a", "reference": "b", "check": "taste"}], "check must be one of"),
         ([{"query": "a", "reference": "b"}, {"query": "A ", "reference": "c"}], "two different references"),
+        ([{"query": "a", "reference": "(", "check": "pattern"}], "no regular expression"),
+        ([{"query": "a", "reference": "b"}, {"query": "c", "reference": 4}], "must be a text, found 4"),
     ],
 )
 def test_references_that_cannot_be_used_are_an_error(rows: list[Any], why: str) -> None:
