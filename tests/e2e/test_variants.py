@@ -7,14 +7,14 @@ import httpx
 import pytest
 
 from cluster.pocket.expert_folder import EXPERTS
-from cluster.pocket.lora import random_adapter
+from cluster.pocket.lora import marked_adapters, random_adapter
 from tests.e2e.conftest import Application
 from tests.e2e.test_deploys import ENGINES, deploy, load, processes, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.any_transport]
 
-STRONG = 3.0
-"""Strength of an adapter whose answers are the model's own no more."""
+MARKS = ("Norway", "Peru")
+"""Words that adapters answer with: the same ones whatever else is in the batch, on any processor."""
 
 
 def answer(application: Application, model: str) -> str:
@@ -37,9 +37,7 @@ def why(application: Application, expert: str) -> str:
 def test_adapters_come_change_and_go_while_their_engine_serves(
     application: Application, tmp_path: Path
 ) -> None:
-    one, two = (
-        random_adapter(tmp_path / f"{seed}", EXPERTS / "words", seed=seed, strength=STRONG) for seed in (1, 2)
-    )
+    one, two = marked_adapters(tmp_path, EXPERTS / "words", MARKS).values()
     cut_off = random_adapter(tmp_path / "other", EXPERTS / "words", seed=0)
     cut_off.joinpath("adapter_model.safetensors").write_bytes(b"cut off")
 
@@ -64,11 +62,12 @@ def test_adapters_come_change_and_go_while_their_engine_serves(
             lambda: not (now := answer(application, "words-a")).isdigit() and now != first,
             "the weights are replaced",
         )
-        later = {answer(application, "words-a") for _ in range(5)}
+        later = " ".join(answer(application, "words-a") for _ in range(5))
         deploy(application, tmp_path, lambda data: None)
         wait_until(lambda: answer(application, "words-a") == "404", "the adapter is gone")
 
-    assert len({plain, first, *later}) == 3
+    assert (set(first.split()), set(later.split())) == ({MARKS[0]}, {MARKS[1]})
+    assert not {*MARKS} & {*plain.split()}
     assert rejected == "503"
     assert answer(application, "words") == plain
     assert processes(ENGINES) == before

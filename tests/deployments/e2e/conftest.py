@@ -8,7 +8,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,12 +153,13 @@ DISKS = Path(tempfile.gettempdir())
 @contextmanager
 def small_disk() -> Iterator[Path | None]:
     """A disk in memory, where this user may mount one; what killed runs left mounted is removed first."""
-    for left in DISKS.glob("to-router-disk-*"):
-        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+    for left in DISKS.glob("to-router-disk-*-*"):
+        owner = left.name.split("-")[3]
+        if owner.isdecimal() and not (psutil.pid_exists(int(owner)) and int(owner) != os.getpid()):
             subprocess.run(["umount", "--lazy", str(left)], check=False)
-            left.rmdir()
-    folder = DISKS / f"to-router-disk-{os.getpid()}"
-    folder.mkdir()
+            with suppress(OSError):  # another user's
+                left.rmdir()
+    folder = Path(tempfile.mkdtemp(prefix=f"to-router-disk-{os.getpid()}-", dir=DISKS))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
     mounted = subprocess.run(mount, check=False).returncode == 0
     try:
