@@ -88,6 +88,8 @@ class CircuitBreaker:
         if self._opened_at is not None:
             self._outcomes.clear()
             self._closed_by, self._open_s_before = request, self._open_s
+        elif request == self._closed_by:
+            self._closed_by = None  # the same body came again: what breaks from now on is no probe
         self._answered_at = self._clock()
         self._outcomes.append((self._answered_at, False, None))
         self._opened_at = None
@@ -135,7 +137,7 @@ class CircuitBreaker:
             self._open()
 
     def was_closed_by(self, request: int) -> bool:
-        """Whether this request was the last successful probe, and the breaker is closed since."""
+        """Whether this request was the last successful probe, with no success of it since."""
         return self.state == "closed" and request == self._closed_by
 
     def record_break(self, request: int) -> None:

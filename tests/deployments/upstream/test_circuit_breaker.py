@@ -97,6 +97,19 @@ def test_a_probe_that_breaks_off_after_its_first_byte_is_a_failed_one() -> None:
     assert breaker.retry_after_s() == 2 * OPEN_S
 
 
+def test_a_body_that_succeeds_again_is_no_probe_any_more() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += OPEN_S
+    breaker.record_start()
+    breaker.record_success(7)
+    breaker.record_success(8)
+    breaker.record_success(7)
+    breaker.record_break(7)
+
+    assert breaker.state == "closed"
+
+
 def test_it_half_opens_for_one_probe_at_a_time() -> None:
     clock = Clock()
     breaker = opened(clock)
