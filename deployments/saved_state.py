@@ -74,16 +74,19 @@ class SavedState:
             self._writer = asyncio.get_running_loop().create_task(self._keep_writing())
 
     async def write(self) -> None:
-        """Write the state now; a failure is logged and not raised."""
+        """Write the state now; a failure is logged and not raised, and the next pause tries again."""
         async with self._writing:
             self._is_changed = False
             began = time.perf_counter()
-            state = orjson.dumps(self._snapshot())
-            self._took_s = time.perf_counter() - began
             try:
+                state = orjson.dumps(self._snapshot())
+                self._took_s = time.perf_counter() - began
                 await asyncio.to_thread(write_atomically, self._path, state, durable=True)
             except OSError as error:
+                self._is_changed = True
                 logger.error("%s not written to %s: %s", self._what, self._path, error)
+            except Exception:  # of whatever makes the state: the writes of later changes go on
+                logger.exception("%s not written to %s", self._what, self._path)
 
     async def _keep_writing(self) -> None:
         while True:

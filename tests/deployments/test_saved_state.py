@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,21 @@ class Counts:
         return self.counts
 
 
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for the writer, for a bounded time."""
+    for _ in range(10_000):
+        if is_so():
+            return
+        await asyncio.sleep(0.001)
+    raise TimeoutError
+
+
 async def test_a_change_is_written_and_read_at_the_next_start(tmp_path: Path) -> None:
     file = tmp_path / "state" / "counts.json"
     counts = Counts(file)
     counts.counts.append(3)
     counts.saved.changed()
-    for _ in range(10_000):
-        if file.exists():
-            break
-        await asyncio.sleep(0.001)
+    await until(file.exists)
 
     assert Counts(file).counts == [3]
 
@@ -110,6 +117,35 @@ async def test_a_disk_that_is_full_is_logged_and_not_raised(
     await counts.saved.write()
 
     assert "the counts not written" in caplog.text
+
+
+async def test_a_write_that_failed_is_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.write_text("a file")
+    counts = Counts(folder / "counts.json")
+    counts.counts.append(3)
+    counts.saved.changed()
+    await until(lambda: counts.written > 0)
+    folder.unlink()
+    await until((folder / "counts.json").exists)
+
+    assert Counts(folder / "counts.json").counts == [3]
+
+
+async def test_a_state_that_cannot_be_made_ends_no_later_write(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "counts.json"
+    counts = Counts(file)
+    counts.counts = [2**80]  # no JSON number of orjson
+    counts.saved.changed()
+    await until(lambda: counts.written > 0)
+    counts.counts = [3]
+    counts.saved.changed()
+    await until(file.exists)
+
+    assert "the counts not written" in caplog.text
+    assert Counts(file).counts == [3]
 
 
 def test_the_file_is_json(tmp_path: Path) -> None:
