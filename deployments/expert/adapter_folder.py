@@ -35,6 +35,8 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "use_qalora": (None, False),
 }
 """Field of the configuration → the values with which vLLM 0.32 serves the adapter."""
+INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+"""Texts of `init_lora_weights` that vLLM 0.32 serves, beside truth values: others change the base model."""
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/-])/(?:[^\s/'\"]+/)*([^\s/'\"]+)")
 """A path, with its last part."""
 MAX_SHOWN = 300
@@ -158,8 +160,9 @@ def inspect(folder: Path, base: Base, *, max_rank: int) -> AdapterFacts:
     config = _config(folder)
     sides = _tensors(folder)
     rank = max(shape[0] for (_, side), shape in sides.items() if side == "A")
-    if rank > max_rank:
-        raise AdapterRejectedError(f"its rank {rank} is above max_lora_rank {max_rank}")
+    highest = max(rank, config["r"], *(config.get("rank_pattern") or {}).values())
+    if highest > max_rank:
+        raise AdapterRejectedError(f"its rank {highest} is above max_lora_rank {max_rank}")
     for module in sorted({module for module, _ in sides}):
         _check_module(module, sides, base)
     named = config.get("base_model_name_or_path")
@@ -189,6 +192,16 @@ def _config(folder: Path) -> dict[str, Any]:
     for name, served in UNSUPPORTED.items():
         if config.get(name) not in served:
             raise AdapterRejectedError(f"vLLM serves no adapter with {name}: {config[name]!r:.40}")
+    init = config.get("init_lora_weights")
+    if isinstance(init, str) and init.lower() not in INITS:
+        raise AdapterRejectedError(
+            f"vLLM serves no adapter with init_lora_weights: {init!r:.40}, which changes the base model"
+        )
+    if "target_modules" not in config:
+        raise AdapterRejectedError(f"{CONFIG}: target_modules is missing, and vLLM requires it")
+    ranks = config.get("rank_pattern") or {}
+    if not isinstance(ranks, dict) or not all(isinstance(rank, int) and rank > 0 for rank in ranks.values()):
+        raise AdapterRejectedError(f"{CONFIG}: rank_pattern must hold positive integers, found {ranks!r:.80}")
     return config
 
 

@@ -33,7 +33,7 @@ def adapter_folder(
     tensors: dict[str, Any] | None = None,
     **config: Any,
 ) -> Path:
-    """An adapter of that projection, with what is special of it in its configuration."""
+    """An adapter of that projection, with what is special of it in its configuration, where `...` omits a field."""
     folder.mkdir(parents=True, exist_ok=True)
     fields = {
         "peft_type": "LORA",
@@ -43,6 +43,7 @@ def adapter_folder(
         "base_model_name_or_path": "base",
         **config,
     }
+    fields = {name: value for name, value in fields.items() if value is not ...}
     (folder / "adapter_config.json").write_text(json.dumps(fields), encoding="utf-8")
     prefix = f"base_model.model.{module}"
     weights = {

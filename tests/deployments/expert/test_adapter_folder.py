@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from cluster.pocket.lora import save_adapter
 from deployments.expert.adapter_folder import (
     AdapterFacts,
     AdapterRejectedError,
@@ -42,6 +43,13 @@ def test_an_adapter_of_the_model_is_accepted(base: Base, tmp_path: Path) -> None
         ({"modules_to_save": ["lm_head"]}, "no adapter with modules_to_save"),
         ({"lora_alpha": "8"}, "lora_alpha must be a positive number"),
         ({"r": 0}, "r must be a positive number"),
+        ({"r": 8}, "its rank 8 is above max_lora_rank 4"),
+        ({"rank_pattern": {"v_proj": 16}}, "its rank 16 is above max_lora_rank 4"),
+        ({"rank_pattern": {"v_proj": "16"}}, "rank_pattern must hold positive integers"),
+        ({"rank_pattern": [16]}, "rank_pattern must hold positive integers"),
+        ({"init_lora_weights": "pissa_niter_16"}, "no adapter with init_lora_weights: 'pissa_niter_16'"),
+        ({"init_lora_weights": "OLoRA"}, "no adapter with init_lora_weights"),
+        ({"target_modules": ...}, "target_modules is missing"),
         ({"tensors": {"lm_head.weight": np.zeros((2, 2), np.float32)}}, "which is no matrix of LoRA"),
         (
             {"tensors": {"base_model.model.model.layers.1.mlp.lora_A.weight": np.zeros((4, 2), np.float32)}},
@@ -56,6 +64,25 @@ def test_an_adapter_that_cannot_be_served_is_rejected(
 
     with pytest.raises(AdapterRejectedError, match=reason):
         inspect(folder, base, max_rank=4)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"init_lora_weights": False},
+        {"init_lora_weights": "Gaussian"},
+        {"rank_pattern": {"v_proj": 2}, "target_modules": "all-linear"},
+        {"rank_pattern": None, "init_lora_weights": None},
+    ],
+)
+def test_an_adapter_that_vllm_serves_is_accepted(fields: dict[str, Any], base: Base, tmp_path: Path) -> None:
+    assert inspect(adapter_folder(tmp_path / "sql", **fields), base, max_rank=4).rank == 4
+
+
+def test_an_adapter_of_the_pocket_is_accepted(base: Base, tmp_path: Path) -> None:
+    matrices = {MODULE: (np.zeros((4, IN)), np.zeros((OUT, 4)))}
+
+    assert inspect(save_adapter(tmp_path / "made", matrices), base, max_rank=4).rank == 4
 
 
 def test_a_file_that_is_cut_off_is_rejected(base: Base, tmp_path: Path) -> None:
