@@ -95,7 +95,12 @@ class ExpertArgs(Settings):
     @property
     def max_lora_rank(self) -> int:
         """The highest rank of an adapter that the engine takes."""
-        return int(self.engine.get("max_lora_rank", DEFAULT_LORA_RANK))
+        return self._count("max_lora_rank", DEFAULT_LORA_RANK)
+
+    @property
+    def max_loras(self) -> int:
+        """Adapters that one step of the engine serves."""
+        return self._count("max_loras", 1)
 
     @property
     def adapter_slots(self) -> int:
@@ -104,7 +109,7 @@ class ExpertArgs(Settings):
         In a batch with adapters, vLLM's CPU kernels give the rows without one the adapter of the last slot
         (index −1, vLLM 0.32). A replaced adapter keeps its slot until its requests have ended.
         """
-        most = int(self.engine.get("max_loras", 1))
+        most = self.max_loras
         return 2 * most + 1 if self.accelerator == "cpu" else most
 
     @property
@@ -115,14 +120,18 @@ class ExpertArgs(Settings):
     @property
     def workers(self) -> int:
         """Engine workers of one replica: tensor × pipeline parallel size."""
-        tensor = int(self.engine.get("tensor_parallel_size", 1))
-        return tensor * int(self.engine.get("pipeline_parallel_size", 1))
+        return self._count("tensor_parallel_size", 1) * self._count("pipeline_parallel_size", 1)
 
     @property
     def model_source(self) -> str:
         """An absolute folder where there is one, else the hub id as given."""
         folder = resolve(self.model)
         return str(folder) if folder.is_dir() else self.model
+
+    def _count(self, name: str, default: int) -> int:
+        """An engine argument that counts something; null is its default."""
+        value = self.engine.get(name)
+        return default if value is None else int(value)
 
 
 class ExpertConfig(Settings):

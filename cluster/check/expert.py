@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cluster.check.engine import engine_errors
 from cluster.check.finding import Finding
-from cluster.check.known_keys import accelerators, engine_arguments, engine_kinds
+from cluster.check.known_keys import accelerators
 from cluster.check.memory import DEFAULT_UTILIZATION, WEIGHT_INDEX, check_memory, indexed_weights
-from cluster.check.numbers import ENGINE, wrong_kinds, wrong_numbers
 from deployments.engine_settings import ExpertArgs
 from deployments.settings import resolve
 
@@ -37,7 +37,7 @@ def check_expert(data: Mapping[str, Any], where: str) -> Iterator[Finding]:
     engine = data.get("engine") or {}
     if not isinstance(engine, Mapping):
         return  # already an error of the schema, as is what the next one rejects
-    errors = list(_engine(engine, f"{where}.args.engine"))
+    errors = list(engine_errors(engine, where))
     yield from errors
     try:
         args = ExpertArgs.model_validate(data)
@@ -86,15 +86,6 @@ def _not_loadable(folder: Path) -> str | None:
     if missing:
         return f"{folder / WEIGHT_INDEX} names {missing[0]}, which is missing: finish the download"
     return None
-
-
-def _engine(engine: Mapping[str, Any], key: str) -> Iterator[Finding]:
-    known = engine_arguments()
-    for name in sorted(str(name) for name in engine if known and name not in known):
-        yield Finding("error", f"{key}.{name}", "vLLM has no such engine argument")
-    yield from wrong_numbers(engine, ENGINE, key)
-    others = {name: value for name, value in engine.items() if name not in ENGINE}
-    yield from wrong_kinds(others, engine_kinds(), key)
 
 
 def _accelerator(args: ExpertArgs, key: str) -> Iterator[Finding]:

@@ -52,7 +52,7 @@ class Model:
         """Return the size of the weights, or `None` if the quantization is unknown here."""
         if self.quantized_bytes is not None:
             return self.quantized_bytes / GIB
-        width = WEIGHT_BYTES.get(quantization)
+        width = WEIGHT_BYTES.get(quantization if quantization is None else str(quantization))
         return None if width is None else self.parameters * width / GIB
 
     def kv_bytes_per_token(self, kv_dtype: str) -> float:
@@ -142,7 +142,8 @@ def size_of(args: ExpertArgs) -> Size | None:
     # A KV head is not split: with more workers than heads, each keeps a copy.
     split = min(tensor, facts.kv_heads) * stages
     weights = whole / args.workers
-    usable = memory * float(args.engine.get("gpu_memory_utilization", DEFAULT_UTILIZATION))
+    utilization = args.engine.get("gpu_memory_utilization")
+    usable = memory * float(DEFAULT_UTILIZATION if utilization is None else utilization)
     per_token = facts.kv_bytes_per_token(str(args.engine.get("kv_cache_dtype", "auto"))) / split
     return Size(
         name=args.name,

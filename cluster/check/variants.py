@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cluster.check.engine import engine_errors
 from cluster.check.finding import Finding
 from cluster.check.memory import GIB, size_of
 from cluster.packing import BUILD_EXPERT
@@ -52,6 +53,8 @@ def check_variants(
         except ValidationError:
             continue  # already an error of the schema
         where = str(app.get("name"))
+        if any(engine_errors(args.engine, where)):
+            continue  # already an error of the expert
         yield from _adapters(args, config, where)
         names = ingress.applications().get(where, [])
         yield from _experts(ingress, names, args, config, key)
@@ -84,8 +87,8 @@ def _adapters(args: ExpertArgs, config: ExpertConfig, where: str) -> Iterator[Fi
         yield Finding("error", f"{where}.args.engine.max_loras", message)
     if args.accelerator == "cpu":
         yield Finding("warning", f"{where}.args.accelerator", CPU_IS_SLOW)
-    most = args.engine.get("max_loras", 1)
-    if isinstance(most, int) and len(config.adapters) > most:
+    most = args.max_loras
+    if len(config.adapters) > most:
         message = f"{most} for {len(config.adapters)} adapters: a step of the engine serves {most} of them"
         yield Finding("warning", f"{where}.args.engine.max_loras", message)
     found: list[AdapterFacts] = []
@@ -108,7 +111,7 @@ def _adapter(args: ExpertArgs, folder: str, key: str, found: list[AdapterFacts])
         return
     found.append(facts)
     targets = args.engine.get("lora_target_modules")
-    if isinstance(targets, list) and (missing := sorted(facts.modules.difference(targets))):
+    if isinstance(targets, list) and (missing := sorted(facts.modules.difference(map(str, targets)))):
         message = f"vLLM ignores its {', '.join(missing)}: not in lora_target_modules of args.engine"
         yield Finding("warning", key, message)
     if facts.other_base is not None:
@@ -119,8 +122,8 @@ def _adapter(args: ExpertArgs, folder: str, key: str, found: list[AdapterFacts])
 def _memory(args: ExpertArgs, adapters: Sequence[AdapterFacts], key: str) -> Iterator[Finding]:
     """Find whether the engine's slots for adapters, as large as the largest adapter, exceed its GPUs."""
     size = size_of(args)
-    slots = args.engine.get("max_loras", 1)
-    if size is None or not adapters or not isinstance(slots, int):
+    slots = args.max_loras
+    if size is None or not adapters:
         return
     per_rank = max(adapter.parameters / adapter.rank for adapter in adapters)
     taken = slots * args.max_lora_rank * per_rank * PARAMETER_BYTES / args.workers / GIB

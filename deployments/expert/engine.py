@@ -17,7 +17,7 @@ from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadL
 from vllm.v1.metrics.loggers import AggregateStatLoggerBase
 
 from deployments.contracts.messages import ReplicaLoad
-from deployments.engine_settings import ExpertArgs
+from deployments.engine_settings import LORA_ARGUMENTS, ExpertArgs
 from deployments.expert.adapter_folder import AdapterRejectedError
 from deployments.expert.asgi import ASGIApp
 from deployments.expert.cpu_dtype import dtype_of
@@ -164,6 +164,10 @@ def engine_arguments(args: ExpertArgs) -> dict[str, Any]:
     changed = {**args.engine, "dtype": dtype_of(args)}
     if not args.takes_adapters:
         return changed
+    # vLLM takes no null for these, which to a configuration is the default.
+    changed = {
+        name: value for name, value in changed.items() if value is not None or name not in LORA_ARGUMENTS
+    }
     changed |= {"enable_lora": True, "max_loras": args.adapter_slots}
     if "max_cpu_loras" in changed:  # vLLM requires as many as slots
         changed["max_cpu_loras"] = max(changed["max_cpu_loras"], changed["max_loras"])

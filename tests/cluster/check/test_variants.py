@@ -8,6 +8,7 @@ import pytest
 
 from cluster.check.config import check_file
 from cluster.check.finding import Finding
+from deployments.engine_settings import ExpertArgs
 from tests.cluster.configs import good, written
 from tests.deployments.expert.adapter_files import adapter_folder, model_folder
 
@@ -157,3 +158,52 @@ def test_what_vllm_does_late_or_never_is_a_warning(tmp_path: Path) -> None:
     assert found["expert-sums.args.engine.max_loras"] == "warning"
     assert found[f"{ADAPTERS}.support"] == "warning"
     assert found[f"{ADAPTERS}.sql"] == "warning"
+
+
+WRONG_ARGUMENTS: list[tuple[str, Any]] = [
+    ("max_lora_rank", "high"),
+    ("max_lora_rank", [8]),
+    ("max_loras", "two"),
+    ("max_loras", 1.5),
+    ("max_cpu_loras", "many"),
+    ("tensor_parallel_size", "two"),
+    ("tensor_parallel_size", None),
+    ("pipeline_parallel_size", {}),
+    ("gpu_memory_utilization", "most"),
+    ("enable_lora", "yes"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_ARGUMENTS)
+def test_a_wrong_engine_argument_is_one_error(name: str, value: object, tmp_path: Path) -> None:
+    variants = Variants(tmp_path)
+    variants.app["args"]["accelerator"] = "L4"
+    variants.engine[name] = value
+    errors = [found.key for found in variants.findings() if found.is_error]
+
+    assert errors == [f"expert-sums.args.engine.{name}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_lora_rank", None),
+        ("max_loras", None),
+        ("gpu_memory_utilization", None),
+        ("quantization", ["awq"]),
+        ("lora_target_modules", [["q_proj"]]),
+    ],
+)
+def test_no_engine_argument_ends_a_check(name: str, value: object, tmp_path: Path) -> None:
+    variants = Variants(tmp_path)
+    variants.app["args"]["accelerator"] = "L4"
+    variants.engine[name] = value
+
+    assert [found.key for found in variants.findings() if found.is_error] == []
+
+
+def test_an_argument_that_is_null_is_the_default(tmp_path: Path) -> None:
+    engine = dict.fromkeys(("max_lora_rank", "max_loras", "tensor_parallel_size", "pipeline_parallel_size"))
+    args = ExpertArgs(name="a", model=str(tmp_path), engine=engine, accelerator="cpu")
+
+    assert (args.max_lora_rank, args.adapter_slots, args.workers) == (16, 3, 1)

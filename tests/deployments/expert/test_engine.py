@@ -143,7 +143,8 @@ def test_an_engine_starts_with_lora_where_adapters_may_come() -> None:
     from deployments.expert.engine import llm_config
 
     plain = llm_config(ExpertArgs.model_validate(ON_CPU))
-    lora = llm_config(ExpertArgs.model_validate({**ON_CPU, "engine": {"max_loras": 2}}))
+    null = {"max_lora_rank": None, "max_cpu_loras": None}
+    lora = llm_config(ExpertArgs.model_validate({**ON_CPU, "engine": {"max_loras": 2, **null}}))
 
     assert "enable_lora" not in plain.engine_kwargs
     slots = 5  # on a CPU, one stays empty
