@@ -19,7 +19,7 @@ ADAPTER = b"x-adapter"
 Where it is present, the replica itself sets `model`: only it knows under which name the adapter is loaded.
 """
 ADAPTERS_PATH = "/adapters"
-"""Where a replica reports its adapters: `{"adapters": {name: why it is not loaded, or null}}`.
+"""Where a replica reports its adapters: `{"adapters": {name: why it is not loaded, or null}, "replica": id}`.
 
 The ingress alone calls it: it serves no client a path beside the API's.
 """

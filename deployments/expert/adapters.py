@@ -8,6 +8,7 @@ import asyncio
 import logging
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -136,6 +137,8 @@ class Adapters:
         drain_s: float = DRAIN_S,
         retry_after_s: Sequence[float] = RETRY_AFTER_S,
     ) -> None:
+        self.replica = uuid.uuid4().hex
+        """Identifies this process in its reports, which the ingress reads from any replica."""
         self._engine, self._prepare, self._most, self._drain_s = engine, prepare, most, drain_s
         self._loaded: dict[str, _Loaded] = {}
         self._retiring: dict[str, tuple[_Loaded, asyncio.Task[None]]] = {}

@@ -142,7 +142,7 @@ class Expert:
         self._serves = True
         await self._require_engine()
         if path == ADAPTERS_PATH:
-            yield _json(200, self._adapters.report())
+            yield _json(200, {**self._adapters.report(), "replica": self._adapters.replica})
             return
         sent = tuple(header for header in headers if header[0] not in OURS)
         adapter = adapter_in(headers)

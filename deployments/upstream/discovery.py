@@ -7,6 +7,7 @@ milliseconds of a processor, every second, in every ingress replica.
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from deployments.contracts.errors import ExpertError
 from deployments.contracts.messages import RouterState
 from deployments.contracts.protocols import ExpertClient
 from deployments.contracts.variants import ADAPTERS_PATH
+from deployments.upstream.adapter_reports import AdapterReports
 from deployments.upstream.expert import Expert, ExpertState
 from deployments.upstream.registry import ExpertRegistry
 from router.priors.shape import shape_of
@@ -69,6 +71,7 @@ class Discovery:
             `ConnectionError`.
         applications: reads Serve's applications by name; may block.
         timeout_s: bound of one reading of them.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -77,12 +80,14 @@ class Discovery:
         describe: Callable[[float], Awaitable[RouterState]],
         applications: Callable[[], Mapping[str, Any]] = applications,
         timeout_s: float = STATUS_TIMEOUT_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry, self._describe, self._applications = registry, describe, applications
-        self._timeout_s = timeout_s
+        self._timeout_s, self._clock = timeout_s, clock
         self._controller = BlockingCalls("discovery")
         self._reads: dict[str, asyncio.Task[None]] = {}
         """Application → a reading of its adapters, which no refresh waits for."""
+        self._reports: dict[str, AdapterReports] = {}
 
     async def run(self) -> None:
         """Refresh every second, until cancelled; a failed refresh shows in `/ready` and is never fatal."""
@@ -115,13 +120,25 @@ class Discovery:
             update(expert.state, known.get(app), app)
             if expert.state.running and expert.state.window_is_stale:
                 stale.setdefault(id(expert.state), expert)  # variants share their engine's state
-            if expert.state.running and expert.target.adapter is not None:
+            if expert.target.adapter is None:
+                continue
+            if expert.state.running:
                 with_adapters.setdefault(app, []).append(expert)
+            else:  # its next replica decides afresh: an expert that is excluded would never be started
+                self._reports.pop(app, None)
+                expert.adapter_error = None
         for app, experts in with_adapters.items():
-            if app not in self._reads or self._reads[app].done():
-                self._reads[app] = asyncio.create_task(_refresh_adapters(experts))
+            self._refresh_adapters(app, experts)
         # Side by side: an expert that hangs shall not keep the next refresh from the others.
         await asyncio.gather(*(_refresh_window(expert) for expert in stale.values()))
+
+    def _refresh_adapters(self, app: str, experts: list[Expert]) -> None:
+        reports = self._reports.setdefault(app, AdapterReports(self._clock))
+        _take_over(experts, reports)
+        state, reading = experts[0].state, self._reads.get(app)
+        adapters = [expert.target.adapter or "" for expert in experts]
+        if (reading is None or reading.done()) and reports.is_due(adapters, (state.phase, state.running)):
+            self._reads[app] = asyncio.create_task(_read_adapters(experts, reports))
 
 
 def update(state: ExpertState, application: Mapping[str, Any] | None, app: str) -> None:
@@ -173,19 +190,31 @@ async def _refresh_window(expert: Expert) -> None:
         expert.state.shape = shape_of(config) if isinstance(config, dict) else None
 
 
-async def _refresh_adapters(experts: list[Expert]) -> None:
+async def _read_adapters(experts: list[Expert], reports: AdapterReports) -> None:
     """Read which adapters of an application are loaded, as one of its replicas reports."""
+    state = experts[0].state
+    seen = (state.phase, state.running)
     body = await _read(experts[0].name, experts[0].client, ADAPTERS_PATH)
     try:
-        reported = None if body is None else orjson.loads(body)["adapters"]
-    except (orjson.JSONDecodeError, LookupError, TypeError):
+        report = {} if body is None else orjson.loads(body)
+        replica, adapters = report.get("replica", ""), report["adapters"]
+    except (orjson.JSONDecodeError, LookupError, AttributeError):
         return
-    if not isinstance(reported, dict):
-        return
+    if isinstance(adapters, dict) and state.running:
+        reports.add(str(replica), adapters, seen)
+        _take_over(experts, reports)
+
+
+def _take_over(experts: list[Expert], reports: AdapterReports) -> None:
+    """Exclude the experts whose adapter no replica has; without a report of late nothing changes."""
     for expert in experts:
-        why = reported.get(expert.target.adapter, "the application has no such adapter")
-        error = None if why is None else str(why)
-        if error not in {None, expert.adapter_error}:
+        reasons = reports.reasons(expert.target.adapter or "", expert.state.running)
+        if not reasons:
+            continue
+        error = None if None in reasons else reasons[-1]
+        if error is not None and expert.adapter_error in reasons:
+            continue  # the replicas' reasons differ: it keeps one, and the log has a line of it once
+        if error is not None:
             logger.warning(
                 "adapter %s of expert %s is not loaded: %s", expert.target.adapter, expert.name, error
             )

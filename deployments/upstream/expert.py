@@ -70,7 +70,7 @@ class Expert:
     """The engine's."""
     latency: LatencyEstimate = field(default_factory=LatencyEstimate)
     adapter_error: str | None = None
-    """Why its adapter is not loaded, as a replica reported; `None` where it is, or where it has none."""
+    """Why its adapter is not loaded, where every replica reports so; `None` where it has none."""
 
     @property
     def why_not_ready(self) -> str | None:

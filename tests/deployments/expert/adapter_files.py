@@ -33,7 +33,7 @@ def adapter_folder(
     tensors: dict[str, Any] | None = None,
     **config: Any,
 ) -> Path:
-    """An adapter of that projection, with what is special of it in its configuration, where `...` omits a field."""
+    """An adapter of that projection, with what is special of its configuration; `...` omits a field."""
     folder.mkdir(parents=True, exist_ok=True)
     fields = {
         "peft_type": "LORA",

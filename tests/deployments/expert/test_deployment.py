@@ -100,6 +100,7 @@ async def test_an_adapter_that_is_not_loaded_is_an_error_of_the_expert(tmp_path:
 
     assert status == 500
     assert body["error"]["message"] == "adapter 'sql' is not loaded: its rank 8 is above max_lora_rank 4"
+    assert report[1]["replica"] == expert._adapters.replica
     assert report[1]["adapters"] == {"sql": "its rank 8 is above max_lora_rank 4"}
 
 

@@ -14,9 +14,10 @@ from deployments.contracts.messages import PolicyView, RouterState
 from deployments.contracts.protocols import ResponseStream
 from deployments.contracts.variants import ADAPTERS_PATH
 from deployments.upstream.discovery import Discovery, update
+from deployments.upstream.eligibility import unavailable
 from deployments.upstream.expert import ExpertState
 from deployments.upstream.registry import ExpertRegistry
-from tests.deployments.fakes import FakeExpert
+from tests.deployments.fakes import Clock, FakeExpert
 
 POLICY = PolicyView("0123456789ab", ("a",), ("a",))
 STATE = RouterState(policy=None, error=None)
@@ -301,3 +302,108 @@ async def test_no_refresh_waits_for_a_report_of_adapters() -> None:
         await asyncio.sleep(0)
 
     assert asked == [ADAPTERS_PATH]
+
+
+class Replicas(FakeExpert):
+    """Replicas of one engine, each with its own report of adapters; a read reaches the next in `order`."""
+
+    def __init__(self, **reports: dict[str, str | None]) -> None:
+        super().__init__("v")
+        self.reports, self.order, self.reads = reports, list(reports), 0
+
+    async def open(self, method: str, path: str, *args: Any, **more: Any) -> ResponseStream:
+        if path != ADAPTERS_PATH:
+            raise ExpertUnavailable("v", "not read here")
+        name = self.order[self.reads % len(self.order)]
+        self.reads += 1
+        self.parts = [orjson.dumps({"adapters": self.reports[name], "replica": name})]
+        return await super().open(method, path, *args, **more)
+
+
+class Variant:
+    """An expert with the adapter `sql`, the replicas of its engine, and discovery of them."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        config = IngressConfig.model_validate({"experts": {"v": {"app": "a", "adapter": "sql"}}})
+        self.replicas, self.clock = replicas, Clock()
+        self.registry = ExpertRegistry(config, lambda _name, _target: replicas)
+        self.states = ["RUNNING"] * len(replicas.reports)
+
+        async def describe(_timeout_s: float) -> RouterState:
+            return STATE
+
+        def applications() -> dict[str, Any]:
+            return {"a": application("RUNNING", *self.states)}
+
+        self.discovery = Discovery(self.registry, describe, applications, clock=self.clock)
+
+    async def seconds(self, count: int) -> list[str | None]:
+        """Refresh every second; returns why the adapter is not loaded, after each."""
+        errors = []
+        for _ in range(count):
+            self.clock.now += 1.0
+            await self.discovery.refresh()
+            await adapters_read()
+            errors.append(self.registry.experts["v"].adapter_error)
+        return errors
+
+
+async def test_an_engine_at_zero_excludes_no_adapter() -> None:
+    variant = Variant(Replicas(one={"sql": "its rank 64 is above 16"}))
+    (before,) = await variant.seconds(1)
+    variant.states = []
+    (at_zero,) = await variant.seconds(1)
+
+    assert (before, at_zero) == ("its rank 64 is above 16", None)
+    assert unavailable(variant.registry) == {}
+
+
+async def test_one_replica_that_lacks_an_adapter_excludes_no_expert(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "ray.serve")
+    variant = Variant(Replicas(one={"sql": None}, two={"sql": "it is being loaded"}))
+
+    assert set(await variant.seconds(6)) == {None}
+    assert caplog.text == ""
+
+
+async def test_an_adapter_that_no_replica_has_is_excluded_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "ray.serve")
+    variant = Variant(Replicas(one={"sql": "no space"}, two={"sql": "it is being loaded"}))
+
+    assert set(await variant.seconds(6)) == {"no space"}
+    assert caplog.text.count("is not loaded") == 1
+
+
+async def test_the_report_of_an_ended_replica_does_not_count() -> None:
+    variant = Variant(Replicas(one={"sql": None}, two={"sql": "no space"}))
+    await variant.seconds(2)
+    variant.replicas.order, variant.states = ["two"], ["RUNNING"]
+
+    assert await variant.seconds(1) == ["no space"]
+
+
+async def test_what_is_loaded_is_read_rarely() -> None:
+    variant = Variant(Replicas(one={"sql": None}))
+    await variant.seconds(61)
+
+    assert variant.replicas.reads == 3
+
+
+async def test_a_change_of_the_replicas_is_read_at_once() -> None:
+    variant = Variant(Replicas(one={"sql": None}))
+    await variant.seconds(2)
+    variant.states.append("RUNNING")
+    await variant.seconds(2)
+
+    assert variant.replicas.reads == 2
+
+
+async def test_a_missing_adapter_is_read_every_second() -> None:
+    variant = Variant(Replicas(one={"sql": "it is being loaded"}))
+    await variant.seconds(3)
+    variant.replicas.reports["one"] = {"sql": None}
+    (loaded,) = await variant.seconds(1)
+
+    assert (variant.replicas.reads, loaded) == (4, None)
