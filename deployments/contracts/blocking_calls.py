@@ -23,8 +23,20 @@ class BlockingCalls:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._free = asyncio.Lock()
 
-    async def run(self, function: Callable[..., T], *args: Any, timeout_s: float) -> T:
+    async def run(
+        self,
+        function: Callable[..., T],
+        *args: Any,
+        timeout_s: float,
+        unwanted: Callable[[T], object] | None = None,
+    ) -> T:
         """Return the result of a call, made once the call before it has ended.
+
+        Args:
+            function: the call.
+            *args: its arguments.
+            timeout_s: bound of the wait.
+            unwanted: called in the same thread with a result that comes when nothing waits for it any more.
 
         Raises:
             TimeoutError: there was none within `timeout_s`. The call goes on if it has begun, and no
@@ -34,4 +46,13 @@ class BlockingCalls:
             await self._free.acquire()
             call = asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
             call.add_done_callback(lambda _: self._free.release())
-            return await asyncio.shield(call)
+            try:
+                return await asyncio.shield(call)
+            except asyncio.CancelledError:
+                if unwanted is not None:
+                    call.add_done_callback(lambda late: self._discard(late, unwanted))
+                raise
+
+    def _discard(self, late: "asyncio.Future[T]", unwanted: Callable[[T], object]) -> None:
+        if not late.cancelled() and late.exception() is None:
+            self._executor.submit(unwanted, late.result())

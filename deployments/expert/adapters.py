@@ -6,8 +6,6 @@ adapter's name, and would reuse those of other weights. Knows neither Ray nor vL
 
 import asyncio
 import logging
-import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,25 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from deployments.contracts.blocking_calls import BlockingCalls
-from deployments.expert.adapter_copies import OwnFolder, claim
-from deployments.expert.adapter_folder import (
-    AdapterRejectedError,
-    Base,
-    copy_adapter,
-    fetch,
-    inspect,
-    read_base,
-)
-from deployments.settings import resolve
+from deployments.expert.adapter_folder import AdapterRejectedError
+from deployments.expert.adapter_preparation import Preparation, Prepared, delete
 
 logger = logging.getLogger("ray.serve")
 
+COPY_S = 120.0
+"""Time to fetch, copy and check an adapter."""
 LOAD_S = 120.0
 """Time that an engine has to load an adapter, or to unload one."""
 BEING_LOADED = "it is being loaded"
 RETRY_AFTER_S = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0)
-"""Pauses after which rejected adapters are tried again; then only with the next configuration."""
+"""Pauses after which a rejected adapter, or an unload that failed, is tried again; then only with the next
+configuration."""
 DRAIN_S = 600.0
 """Time that the requests of a replaced adapter have to end before a warning; each has its own deadline."""
 
@@ -58,14 +50,6 @@ class AdapterEngine(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An adapter that was copied and checked."""
-
-    folder: Path
-    digest: str
-
-
 @dataclass(slots=True, eq=False)
 class _Loaded:
     """An adapter in the engine."""
@@ -77,46 +61,6 @@ class _Loaded:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class AdapterFolders:
-    """Copies and checks adapters' folders; blocks.
-
-    Args:
-        model: folder or hub id of the engine's model.
-        max_rank: the engine's `max_lora_rank`.
-        copies: a folder for the copies of all replicas; it must be visible to all workers of the engine.
-    """
-
-    def __init__(self, model: str, *, max_rank: int, copies: Path) -> None:
-        self._model, self._max_rank, self._copies = model, max_rank, copies
-        self._base: Base | None = None
-        self._own: OwnFolder | None = None
-
-    def prepare(self, folder: str) -> Prepared:
-        """Copy and check an adapter.
-
-        Raises:
-            AdapterRejectedError: an engine cannot serve it.
-        """
-        if self._base is None:
-            self._base = read_base(self._model)
-        source = resolve(folder)
-        if not source.is_dir():
-            source = fetch(folder)
-        try:
-            if self._own is None:
-                self._own = claim(self._copies)
-            copy = Path(tempfile.mkdtemp(prefix="adapter-", dir=self._own.path))
-        except OSError as error:
-            raise AdapterRejectedError(f"no copy can be made in {self._copies}: {error.strerror}") from error
-        try:
-            digest = copy_adapter(source, copy)
-            inspect(copy, self._base, max_rank=self._max_rank)
-        except BaseException:
-            shutil.rmtree(copy, ignore_errors=True)
-            raise
-        return Prepared(copy, digest)
-
-
 class Adapters:
     """The adapters that an engine has, by the names that requests use.
 
@@ -125,7 +69,8 @@ class Adapters:
         prepare: copies and checks a folder; blocks.
         most: adapters in the engine at once, replaced ones included; `None` for no bound.
         drain_s: time that the requests of a replaced adapter have to end before a warning.
-        retry_after_s: pauses after which rejected adapters are tried again.
+        retry_after_s: pauses after which rejected adapters and failed unloads are tried again.
+        load_s: time that the engine has to load an adapter, or to unload one.
     """
 
     def __init__(
@@ -136,22 +81,24 @@ class Adapters:
         most: int | None = None,
         drain_s: float = DRAIN_S,
         retry_after_s: Sequence[float] = RETRY_AFTER_S,
+        load_s: float = LOAD_S,
     ) -> None:
         self.replica = uuid.uuid4().hex
         """Identifies this process in its reports, which the ingress reads from any replica."""
-        self._engine, self._prepare, self._most, self._drain_s = engine, prepare, most, drain_s
+        self._engine, self._most, self._drain_s, self._load_s = engine, most, drain_s, load_s
+        self._preparation = Preparation(prepare, COPY_S)
         self._loaded: dict[str, _Loaded] = {}
         self._retiring: dict[str, tuple[_Loaded, asyncio.Task[None]]] = {}
         self._rejected: dict[str, str] = {}
-        self._late = 0
-        """Loads that the engine did not finish in time; each may have got its slot later."""
+        self._late: dict[str, asyncio.Task[None]] = {}
+        """Loads that the engine did not finish in time, by their names there; each may take its slot yet."""
         self._loading: dict[str, asyncio.Event] = {}
-        """Adapters without one before them that are being loaded; set when that ends."""
+        """Adapters without one before them that are being loaded; each is removed and set when that ends."""
         self._changed = asyncio.Event()
         """Set when there is a newer configuration."""
         self._retry_after_s, self._retries = retry_after_s, set[asyncio.Task[None]]()
         self._lock = asyncio.Lock()
-        self._files = BlockingCalls("adapters")
+        """Held for one adapter at a time, so that a newer configuration waits for no further one."""
 
     async def update(self, folders: Mapping[str, str]) -> None:
         """Load what is new or has changed, and unload what is gone; what is rejected is only reported.
@@ -161,23 +108,42 @@ class Adapters:
         """
         self._changed.set()
         changed = self._changed = asyncio.Event()
-        async with self._lock:
-            for name in [name for name in self._loaded if name not in folders]:
-                self._retire(self._loaded.pop(name))
-            self._rejected = {name: BEING_LOADED for name in folders if name not in self._loaded}
-            self._loading = {name: asyncio.Event() for name in self._rejected}
-            try:
-                for name, folder in folders.items():
+        try:
+            async with self._lock:
+                if changed.is_set():
+                    return
+                self._begin(folders)
+            for name, folder in folders.items():
+                async with self._lock:
+                    if changed.is_set():
+                        return
                     await self._load_or_reject(name, folder)
-                    if name in self._loading:
-                        self._loading.pop(name).set()
-            finally:
-                for event in self._loading.values():
-                    event.set()
+                    self._settle(name)
+        finally:
+            if not changed.is_set():  # else the newer configuration has taken over those that wait
+                for name in tuple(self._loading):
+                    self._settle(name)
         if self._rejected and not changed.is_set():
             retry = asyncio.create_task(self._retry(folders, changed))
             self._retries.add(retry)
             retry.add_done_callback(self._retries.discard)
+
+    def _begin(self, folders: Mapping[str, str]) -> None:
+        """Unload what is gone, also what could not be unloaded before, and note what is to be loaded."""
+        for loaded, task in tuple(self._retiring.values()):
+            if task.done():
+                self._retire(loaded)
+        for name in [name for name in self._loaded if name not in folders]:
+            self._retire(self._loaded.pop(name))
+        self._rejected = {name: BEING_LOADED for name in folders if name not in self._loaded}
+        for name in self._loading.keys() - self._rejected.keys():
+            self._settle(name)
+        for name in self._rejected:
+            self._loading.setdefault(name, asyncio.Event())
+
+    def _settle(self, name: str) -> None:
+        if name in self._loading:
+            self._loading.pop(name).set()
 
     async def _retry(self, folders: Mapping[str, str], changed: asyncio.Event) -> None:
         """Try what is rejected again and again, until there is a newer configuration."""
@@ -185,11 +151,13 @@ class Adapters:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await changed.wait()
-            async with self._lock:
-                if changed.is_set() or not self._rejected:
-                    return
-                for name in tuple(self._rejected):
+            for name in tuple(self._rejected):
+                async with self._lock:
+                    if changed.is_set():
+                        return
                     await self._load_or_reject(name, folders[name])
+            if changed.is_set() or not self._rejected:
+                return
 
     async def _load_or_reject(self, name: str, folder: str) -> None:
         try:
@@ -207,7 +175,7 @@ class Adapters:
 
         Another replica may have it already, so requests come.
         """
-        if (loading := self._loading.get(name)) is not None:
+        while (loading := self._loading.get(name)) is not None:  # a newer configuration may want it too
             await loading.wait()
 
     @contextmanager
@@ -239,39 +207,64 @@ class Adapters:
     async def _load(self, name: str, folder: str) -> None:
         if self._engine is None:
             raise AdapterRejectedError("the engine was started without LoRA: set engine.max_loras")
-        try:
-            prepared = await self._files.run(self._prepare, folder, timeout_s=LOAD_S)
-        except TimeoutError as error:
-            raise AdapterRejectedError(f"{folder} was not read in {LOAD_S:g} s") from error
+        prepared = await self._preparation.run(folder)
         before = self._loaded.get(name)
         if before is not None and before.prepared.digest == prepared.digest:
-            await _delete(prepared.folder)
+            await delete(prepared)
             return
         internal = f"{name}@{prepared.digest}"
         if internal in self._retiring:  # it was replaced a short time ago, and is wanted again
             loaded, task = self._retiring.pop(internal)
             task.cancel()
-            await _delete(prepared.folder)
+            await delete(prepared)
         else:
             loaded = _Loaded(internal, prepared)
             loaded.idle.set()
             try:
-                self._require_slot()
-                async with asyncio.timeout(LOAD_S):
-                    await self._engine.load(internal, prepared.folder)
-            except BaseException as error:
-                await _delete(prepared.folder)
-                if isinstance(error, TimeoutError):
-                    self._late += 1
-                    raise AdapterRejectedError(f"the engine did not load it in {LOAD_S:g} s") from error
+                self._require_slot(internal)
+            except AdapterRejectedError:
+                await delete(prepared)
                 raise
+            await self._into(self._engine, loaded)
             logger.info("adapter %s loaded as %s", name, internal)
         self._loaded[name] = loaded
         if before is not None:
             self._retire(before)
 
-    def _require_slot(self) -> None:
-        inside = len(self._loaded) + len(self._retiring) + self._late
+    async def _into(self, engine: AdapterEngine, loaded: _Loaded) -> None:
+        """Load a copy, which stays for as long as the engine may read it."""
+        load = asyncio.create_task(engine.load(loaded.name, loaded.prepared.folder))
+        in_time = False
+        try:
+            done, _ = await asyncio.wait({load}, timeout=self._load_s)
+            in_time = bool(done)
+        finally:
+            if not in_time:
+                self._late[loaded.name] = asyncio.create_task(self._end_late(load, loaded))
+        if not in_time:
+            raise AdapterRejectedError(f"the engine did not load it in {self._load_s:g} s")
+        try:
+            load.result()
+        except BaseException:
+            await delete(loaded.prepared)
+            raise
+
+    async def _end_late(self, load: "asyncio.Task[None]", loaded: _Loaded) -> None:
+        """Once a load that was given up has ended, unload what it loaded, and free its slot."""
+        await asyncio.wait({load})
+        del self._late[loaded.name]
+        if load.cancelled() or load.exception() is not None:
+            await delete(loaded.prepared)
+        else:
+            logger.warning("adapter %s was loaded too late, and is unloaded", loaded.name)
+            self._retire(loaded)
+
+    def _require_slot(self, internal: str) -> None:
+        if internal in self._late:
+            raise AdapterRejectedError(
+                f"the engine did not load it in {self._load_s:g} s, and loads it still"
+            )
+        inside = len(self._loaded) + len(self._retiring) + len(self._late)
         if self._most is not None and inside >= self._most:
             raise AdapterRejectedError(
                 f"the engine holds {inside} adapters, replaced ones with open requests included, and on a "
@@ -290,21 +283,24 @@ class Adapters:
                     await loaded.idle.wait()
             except TimeoutError:
                 logger.warning("adapter %s still has %d requests", loaded.name, loaded.requests)
-        # From here on it cannot be taken back: a load under its name must wait until it is gone.
-        async with self._lock:
-            retiring = self._retiring.pop(loaded.name)
-            if self._engine is None:
-                return
-            try:
-                async with asyncio.timeout(LOAD_S):
-                    await self._engine.unload(loaded.name)
-            except Exception:  # an engine's own, of any class
-                logger.exception("adapter %s was not unloaded", loaded.name)
-                self._retiring[loaded.name] = retiring  # it still has its slot
-                return
-            logger.info("adapter %s unloaded", loaded.name)
-        await _delete(loaded.prepared.folder)
+        for pause_s in (*self._retry_after_s, None):
+            async with self._lock:  # meanwhile it cannot be taken back: a load under its name waits
+                if await self._is_unloaded(loaded):
+                    del self._retiring[loaded.name]
+                    break
+            if pause_s is None:
+                return  # it still has its slot
+            await asyncio.sleep(pause_s)
+        await delete(loaded.prepared)
 
-
-async def _delete(folder: Path) -> None:
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    async def _is_unloaded(self, loaded: _Loaded) -> bool:
+        if self._engine is None:
+            return True
+        try:
+            async with asyncio.timeout(self._load_s):
+                await self._engine.unload(loaded.name)
+        except Exception:  # an engine's own, of any class
+            logger.exception("adapter %s was not unloaded", loaded.name)
+            return False
+        logger.info("adapter %s unloaded", loaded.name)
+        return True

@@ -24,7 +24,8 @@ from deployments.contracts.errors import ErrorCode, envelope
 from deployments.contracts.messages import HEARTBEATS, REPLICA_KEY, Head, Headers
 from deployments.contracts.variants import ADAPTER, ADAPTERS_PATH
 from deployments.engine_settings import EXPERT_DEPLOYMENT, ExpertArgs, ExpertConfig
-from deployments.expert.adapters import AdapterFolders, AdapterNotLoadedError, Adapters
+from deployments.expert.adapter_preparation import AdapterFolders
+from deployments.expert.adapters import AdapterNotLoadedError, Adapters
 from deployments.expert.asgi import call
 from deployments.expert.model_list import with_shape
 from deployments.expert.requested_model import adapter_in, with_model

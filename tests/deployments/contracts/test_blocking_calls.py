@@ -49,3 +49,17 @@ async def test_an_error_after_the_deadline_disturbs_nothing(hang: threading.Even
     hang.set()
 
     assert await calls.run(lambda: 1, timeout_s=5) == 1
+
+
+async def test_a_result_that_nothing_waits_for_is_handed_over(hang: threading.Event) -> None:
+    def late() -> str:
+        hang.wait()
+        return "late"
+
+    calls, left = BlockingCalls("test"), list[str]()
+    with pytest.raises(TimeoutError):
+        await calls.run(late, timeout_s=0.02, unwanted=left.append)
+    hang.set()
+    await calls.run(str, timeout_s=5, unwanted=left.append)
+
+    assert left == ["late"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from deployments.expert.adapter_folder import AdapterRejectedError
-from deployments.expert.adapters import AdapterFolders, AdapterNotLoadedError, Adapters, Prepared
+from deployments.expert.adapter_preparation import AdapterFolders, Prepared
+from deployments.expert.adapters import AdapterNotLoadedError, Adapters
 from tests.deployments.expert.adapter_files import adapter_folder, model_folder
 
 
@@ -17,7 +18,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.has: dict[str, Path] = {}
         self.log: list[str] = []
-        self.attempts = 0
+        self.attempts, self.unloads = 0, 0
         self.rejects: set[str] = set()
         self.fails: set[str] = set()
         self.keeps: set[str] = set()
@@ -39,6 +40,7 @@ class FakeEngine:
         self.log.append(f"load {name}")
 
     async def unload(self, name: str) -> None:
+        self.unloads += 1
         if name.partition("@")[0] in self.keeps:
             raise RuntimeError("no")
         del self.has[name]
@@ -55,6 +57,7 @@ class Field:
         most: int | None = None,
         drain_s: float = 60.0,
         retry_after_s: Sequence[float] = (),
+        load_s: float = 60.0,
     ) -> None:
         self.folder = folder
         self.copies = folder / "copies"
@@ -62,7 +65,12 @@ class Field:
         model = str(model_folder(folder / "base"))
         self.folders = AdapterFolders(model, max_rank=4, copies=self.copies)
         self.adapters = Adapters(
-            self.engine, self.folders.prepare, most=most, drain_s=drain_s, retry_after_s=retry_after_s
+            self.engine,
+            self.folders.prepare,
+            most=most,
+            drain_s=drain_s,
+            retry_after_s=retry_after_s,
+            load_s=load_s,
         )
 
     def make(self, name: str, value: float = 0.0, rank: int = 4) -> str:
@@ -80,6 +88,12 @@ class Field:
 async def retired() -> None:
     """Wait until what was replaced is unloaded, and its copy deleted."""
     await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+
+
+async def all_ended() -> None:
+    """The same, where a task fails or is cancelled."""
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(tasks)
 
 
 async def test_an_adapter_is_loaded_under_a_name_of_its_content(tmp_path: Path) -> None:
@@ -310,3 +324,117 @@ async def test_an_engine_without_lora_rejects_every_adapter(tmp_path: Path) -> N
     await adapters.update({"sql": "anywhere"})
 
     assert "started without LoRA" in str(adapters.report()["adapters"]["sql"])
+
+
+async def test_a_newer_configuration_waits_for_no_further_adapter_of_the_last_one(tmp_path: Path) -> None:
+    field = Field(tmp_path)
+    field.engine.may_load.clear()
+    older = asyncio.create_task(field.adapters.update({"a": field.make("a"), "b": field.make("b")}))
+    await field.engine.begun.wait()
+    newer = asyncio.create_task(field.adapters.update({"c": field.make("c", 1)}))
+    await asyncio.sleep(0)
+    field.engine.may_load.set()
+    await asyncio.gather(older, newer)
+    await retired()
+
+    assert [line.partition("@")[0] for line in field.engine.log] == ["load a", "load c", "unload a"]
+
+
+async def test_no_request_waits_forever_for_an_adapter_of_the_last_configuration(tmp_path: Path) -> None:
+    field = Field(tmp_path)
+    field.engine.may_load.clear()
+    folders = {name: field.make(name, value) for value, name in enumerate("abc")}
+    older = asyncio.create_task(field.adapters.update(folders))
+    await field.engine.begun.wait()
+    gone, kept = (asyncio.create_task(field.adapters.settled(name)) for name in "bc")
+    newer = asyncio.create_task(field.adapters.update({"c": folders["c"]}))
+    await asyncio.sleep(0)
+    field.engine.may_load.set()
+    await asyncio.gather(gone, kept)
+    loaded = field.adapters.report()["adapters"]
+    await asyncio.gather(older, newer)
+
+    assert loaded == {"c": None}
+
+
+async def test_a_configuration_that_is_cancelled_lets_its_requests_go_on(tmp_path: Path) -> None:
+    field = Field(tmp_path)
+    field.engine.may_load.clear()
+    update = asyncio.create_task(field.adapters.update({"a": field.make("a")}))
+    await field.engine.begun.wait()
+    waiting = asyncio.create_task(field.adapters.settled("a"))
+    await asyncio.sleep(0)
+    update.cancel()
+    await waiting
+    field.engine.may_load.set()
+    await all_ended()
+
+    assert (field.engine.has, field.copied()) == ({}, set())
+
+
+async def test_a_newer_configuration_ends_a_trial_between_adapters(tmp_path: Path) -> None:
+    field = Field(tmp_path, retry_after_s=(0.0,))
+    field.engine.fails = {"a", "b"}
+    await field.adapters.update({"a": field.make("a"), "b": field.make("b")})
+    field.engine.begun.clear()
+    field.engine.may_load.clear()
+    await field.engine.begun.wait()
+    newer = asyncio.create_task(field.adapters.update({}))
+    await asyncio.sleep(0)
+    field.engine.may_load.set()
+    await newer
+    await retired()
+
+    assert field.engine.attempts == 3
+
+
+async def test_a_load_that_ends_late_is_unloaded_and_its_copy_stays_until_then(tmp_path: Path) -> None:
+    field = Field(tmp_path, most=1, load_s=0.02)
+    field.engine.may_load.clear()
+    folder = field.make("a")
+    await field.adapters.update({"sql": folder})
+    late = field.adapters.report()["rejected"]
+    copies = field.copied()
+    await field.adapters.update({"sql": folder, "other": field.make("b", 1)})
+    during = field.adapters.report()["rejected"]
+    field.engine.may_load.set()
+    await retired()
+    left = field.copied()
+    await field.adapters.update({"sql": folder})
+
+    assert late == {"sql": "the engine did not load it in 0.02 s"}
+    assert len(copies) == 1
+    assert during["sql"] == "the engine did not load it in 0.02 s, and loads it still"
+    assert during["other"].startswith("the engine holds 1 adapters")
+    assert left == set()
+    assert field.engine.unloads == 1
+    assert field.adapters.report()["adapters"] == {"sql": None}
+
+
+async def test_a_load_that_fails_late_leaves_nothing(tmp_path: Path) -> None:
+    field = Field(tmp_path, most=1, load_s=0.02)
+    field.engine.may_load.clear()
+    field.engine.fails = {"sql"}
+    await field.adapters.update({"sql": field.make("a")})
+    field.engine.may_load.set()
+    await all_ended()
+    left = field.copied()
+    await field.adapters.update({"other": field.make("b")})
+
+    assert left == set()
+    assert field.adapters.report()["adapters"] == {"other": None}
+
+
+async def test_an_unload_that_failed_is_tried_again(tmp_path: Path) -> None:
+    field = Field(tmp_path, retry_after_s=(0.0, 0.0))
+    field.engine.keeps = {"sql"}
+    await field.adapters.update({"sql": field.make("a")})
+    await field.adapters.update({})
+    await retired()
+    unloads, still = field.engine.unloads, len(field.copied())
+    field.engine.keeps = set()
+    await field.adapters.update({})
+    await retired()
+
+    assert (unloads, still) == (3, 1)
+    assert (field.engine.has, field.copied()) == ({}, set())

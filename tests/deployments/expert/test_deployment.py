@@ -10,7 +10,8 @@ import pytest
 
 from deployments.contracts.messages import HEARTBEATS, Head, Headers
 from deployments.contracts.variants import ADAPTER, ADAPTERS_PATH
-from deployments.expert.adapters import AdapterFolders, Adapters
+from deployments.expert.adapter_preparation import AdapterFolders
+from deployments.expert.adapters import Adapters
 from deployments.expert.deployment import EngineDiedError, Expert
 from tests.deployments.expert.adapter_files import adapter_folder, model_folder
 
