@@ -250,7 +250,7 @@ def haproxy_of_ray() -> str:
 
 @pytest.fixture
 def sockets() -> Iterator[Path]:
-    """A folder whose path leaves room for a name in the 97 characters of a socket's path."""
+    """A folder whose path leaves space for a name in the 97 characters of a socket's path."""
     with tempfile.TemporaryDirectory(prefix="haproxy-") as folder:
         yield Path(folder)
 
