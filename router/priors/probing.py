@@ -128,7 +128,7 @@ def grade(row: Row) -> float:
     Raises:
         InputError: the row's check is unknown, or its pattern invalid.
     """
-    check, response, reference = row.get("check"), row["response"], row["reference"]
+    check, response, reference = row.get("check", ""), row["response"], row["reference"]
     require_check(check, reference, f"query {row['query']!r:.60}")
     if check == "pattern":
         fits = len(response) <= LONGEST_GRADED and re.fullmatch(reference, response.strip()) is not None
