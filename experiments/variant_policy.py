@@ -30,7 +30,7 @@ from experiments.variants import await_experts, graph, write
 
 PORT = 8244
 EXPERTS = ("chat", "chat-sql")
-TOKENS = {"sql": 32, "open": 16}
+TOKENS = {"sql": 32, "open": 64}
 QUALITY = {"sql": "contains", "open": "bertsim"}
 PRICE = {"input": 0.30, "output": 0.60}
 """US dollars per million tokens: of both, as they share an engine."""
