@@ -19,7 +19,8 @@ def unknown_keys(data: Any, schema: str, where: str) -> Iterator[Finding]:
         where: the object's own key, for the findings.
     """
     if not isinstance(data, Mapping):
-        yield Finding("error", where, f"must be an object, not {data!r:.60}")
+        found = "it is empty" if data is None else f"not {data!r:.60}"
+        yield Finding("error", where, f"must be an object with Serve's keys, {found}")
         return
     known = serve_keys(schema)
     for name in sorted(str(key) for key in data if known and key not in known):

@@ -19,11 +19,14 @@ def test_an_unknown_key_at_the_top_has_no_dot() -> None:
     assert finding.key == "aplications"
 
 
-@pytest.mark.parametrize("data", [None, 3, ["a"]])
-def test_a_value_that_is_no_object_is_an_error(data: object) -> None:
+@pytest.mark.parametrize(
+    ("data", "found"), [(None, "it is empty"), (3, "not 3"), (["a"], "not ['a']"), ("", "not ''")]
+)
+def test_a_value_that_is_no_object_is_an_error(data: object, found: str) -> None:
     (finding,) = unknown_keys(data, "http", "http_options")
 
-    assert (finding.key, finding.message) == ("http_options", f"must be an object, not {data!r}")
+    assert finding.key == "http_options"
+    assert finding.message == f"must be an object with Serve's keys, {found}"
 
 
 def test_each_error_of_a_model_is_a_finding_with_its_key() -> None:
