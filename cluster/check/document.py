@@ -89,13 +89,13 @@ for kind in ("int", "float"):
 def shape(data: object) -> Iterator[Finding]:
     """Find the parts that are not of the kind that the other checks read."""
     if not isinstance(data, Mapping):
-        yield _wrong("", data, "an object")
+        yield Finding.wrong("", data, "an object with `applications`")
         return
     yield from _optional(data, "http_options", "")
     if isinstance(http := data.get("http_options"), Mapping):
         yield from _texts(http, ("host",), "http_options")
     if data.get("proxy_location", LOCATIONS[0]) not in LOCATIONS:
-        yield _wrong("proxy_location", data["proxy_location"], f"one of {', '.join(LOCATIONS)}")
+        yield Finding.wrong("proxy_location", data["proxy_location"], f"one of {', '.join(LOCATIONS)}")
     applications = data.get("applications")
     if not isinstance(applications, list) or not all(isinstance(app, Mapping) for app in applications):
         yield Finding("error", "applications", "must be a list of applications")
@@ -106,12 +106,12 @@ def shape(data: object) -> Iterator[Finding]:
         yield from _optional(app, "args", where)
         prefix = app.get("route_prefix")
         if prefix is not None and not (isinstance(prefix, str) and prefix.startswith("/")):
-            yield _wrong(f"{where}.route_prefix", prefix, "null, or text that begins with /")
+            yield Finding.wrong(f"{where}.route_prefix", prefix, "null, or text that begins with /")
         deployments = app.get("deployments")
         if deployments is None:
             continue
         if not isinstance(deployments, list) or not all(isinstance(one, Mapping) for one in deployments):
-            yield _wrong(f"{where}.deployments", deployments, "a list of deployments")
+            yield Finding.wrong(f"{where}.deployments", deployments, "a list of deployments")
             continue
         for number, deployment in enumerate(deployments):
             key = f"{where}.deployments[{number}]"
@@ -123,13 +123,9 @@ def shape(data: object) -> Iterator[Finding]:
 def _texts(data: Mapping[str, Any], names: tuple[str, ...], where: str) -> Iterator[Finding]:
     for name in names:
         if name in data and not isinstance(data[name], str):
-            yield _wrong(f"{where}.{name}", data[name], "text: put it in quotes")
+            yield Finding.wrong(f"{where}.{name}", data[name], "text: put it in quotes")
 
 
 def _optional(data: Mapping[str, Any], name: str, where: str) -> Iterator[Finding]:
     if data.get(name) is not None and not isinstance(data[name], Mapping):
-        yield _wrong(f"{where}.{name}".lstrip("."), data[name], "an object")
-
-
-def _wrong(key: str, value: object, expected: str) -> Finding:
-    return Finding("error", key or "the file", f"must be {expected}, not {value!r:.60}")
+        yield Finding.wrong(f"{where}.{name}".lstrip("."), data[name], "an object")

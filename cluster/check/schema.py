@@ -19,8 +19,7 @@ def unknown_keys(data: Any, schema: str, where: str) -> Iterator[Finding]:
         where: the object's own key, for the findings.
     """
     if not isinstance(data, Mapping):
-        found = "it is empty" if data is None else f"not {data!r:.60}"
-        yield Finding("error", where, f"must be an object with Serve's keys, {found}")
+        yield Finding.wrong(where, data, "an object with Serve's keys")
         return
     known = serve_keys(schema)
     for name in sorted(str(key) for key in data if known and key not in known):

@@ -396,6 +396,16 @@ def test_an_object_that_contains_itself_is_one_clear_error(text: str, tmp_path: 
     assert [str(finding) for finding in check_file(file)] == ["error: line 1: contains an alias of itself"]
 
 
+@pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n", "---\n"])
+def test_an_empty_file_is_called_empty(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(text, encoding="utf-8")
+
+    (finding,) = check_file(file)
+
+    assert str(finding) == "error: the file: must be an object with `applications`, it is empty"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 def test_a_file_of_another_editor_is_read_or_one_error(encoding: str, ends: str, tmp_path: Path) -> None:
