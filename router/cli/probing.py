@@ -144,8 +144,7 @@ def _probes_of(options: argparse.Namespace, experts: "Sequence[StartExpert]") ->
 
 def _own_queries(options: argparse.Namespace) -> "list[Row]":
     from router.collection.collect import read_queries
-    from router.priors.probes import check_of
-    from router.priors.probing import require_check
+    from router.priors.probing import check_for
 
     queries = read_queries(options.queries)[: options.count]
     without = sum(not isinstance(query.get("reference"), str) for query in queries)
@@ -153,8 +152,7 @@ def _own_queries(options: argparse.Namespace) -> "list[Row]":
         raise InputError(f"{options.queries}: {without} queries have no reference: name a judge with --judge")
     for query in queries:
         if isinstance(query.get("reference"), str):
-            query["check"] = query.get("check") or check_of(query["reference"])
-            require_check(query["check"], query["reference"], str(options.queries))
+            query["check"] = check_for(query, str(options.queries))
     return queries
 
 

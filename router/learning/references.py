@@ -7,8 +7,7 @@ from typing import Self
 from router.data.dataset import same_query
 from router.data.outcomes import Row
 from router.errors import InputError
-from router.priors.probes import check_of
-from router.priors.probing import grade, require_check
+from router.priors.probing import check_for, grade
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,7 @@ class References:
                 continue
             if not isinstance(text, str):
                 raise InputError(f"{where}: a reference must be a text, found {text!r:.80}: put it in quotes")
-            found = Reference(text, row.get("check") or check_of(text))
-            require_check(found.check, text, where)
+            found = Reference(text, check_for(row, where))
             if known.setdefault(same_query(row["query"]), found) != found:
                 raise InputError(f"{where}: the query {row['query']!r:.60} has two different references")
         if not known:

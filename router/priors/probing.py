@@ -20,7 +20,7 @@ from router.guard import NoveltyGuard
 from router.methods.prior import PriorRouter
 from router.policy import Policy
 from router.priors.catalogue import KINDS
-from router.priors.probes import Probe
+from router.priors.probes import Probe, check_of
 from router.priors.start import SEED, preference
 from router.priors.update import Belief, allocation, updated
 
@@ -120,6 +120,17 @@ def require_check(check: Any, reference: str, where: str) -> None:
             re.compile(reference)
         except (re.error, OverflowError, RecursionError) as error:
             raise InputError(f"{where}: {reference!r:.80} is no regular expression: {error}") from error
+
+
+def check_for(row: Row, where: str) -> str:
+    """The check that a row with a reference names, or else the one that fits its reference.
+
+    Raises:
+        InputError: as `require_check`.
+    """
+    check = row.get("check") or check_of(row["reference"])
+    require_check(check, row["reference"], where)
+    return str(check)
 
 
 def grade(row: Row) -> float:

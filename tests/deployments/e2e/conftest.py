@@ -155,7 +155,8 @@ def small_disk() -> Iterator[Path | None]:
     """A disk in memory, where this user may mount one; what killed runs left mounted is removed first."""
     for left in DISKS.glob("to-router-disk-*-*"):
         owner = left.name.split("-")[3]
-        if owner.isdecimal() and not (psutil.pid_exists(int(owner)) and int(owner) != os.getpid()):
+        # A folder with this process's id is of an earlier one that had it.
+        if owner.isdecimal() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
             subprocess.run(["umount", "--lazy", str(left)], check=False)
             with suppress(OSError):  # another user's
                 left.rmdir()
